@@ -1,0 +1,1 @@
+"""The offline side: from image files to a searchable collection."""

@@ -1,0 +1,72 @@
+"""A loaded network on a device."""
+
+from collections import defaultdict
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from indexer.backbones.registry import BackboneSpec, find_backbone
+from indexer.errors import DeviceUnavailable, UnknownName, WeightsUnavailable
+
+DEVICES = ("auto", "cpu", "cuda")
+
+
+def choose_device(name: str = "auto") -> torch.device:
+    """Return the device for auto, cpu or cuda; DeviceUnavailable when CUDA is asked for and absent."""
+    if name not in DEVICES:
+        raise UnknownName(f"device {name!r} is unknown; there are: {', '.join(DEVICES)}")
+    if name == "cuda" and not torch.cuda.is_available():
+        raise DeviceUnavailable("no CUDA device is usable here; use --device cpu, or check the driver with nvidia-smi")
+    if name == "auto":
+        name = "cuda" if torch.cuda.is_available() else "cpu"
+    return torch.device(name)
+
+
+def load_backbone(name: str, device: torch.device) -> "Backbone":
+    """Build the named network and load its verified weights (never unpickling code)."""
+    spec = find_backbone(name)
+    path = spec.weights.locate()
+    network = spec.build()
+    try:
+        spec.load(network, torch.load(path, map_location="cpu", weights_only=True))
+    except (KeyError, ValueError, RuntimeError) as error:
+        raise WeightsUnavailable(f"{path} does not fit {name}: {error}") from error
+    return Backbone(spec, network, device)
+
+
+class Backbone:
+    """Pixels → activations after a ReLU, float32, in inference mode. Safe to call from several threads."""
+
+    def __init__(self, spec: BackboneSpec, network: nn.Module, device: torch.device) -> None:
+        self.spec = spec
+        self.device = device
+        # channels_last: measured 1.6 times the speed of NCHW on a CPU with AVX-512, equal results to 4e-5
+        self._network = network.eval().to(device).to(memory_format=torch.channels_last)
+        self._mean = torch.tensor(spec.mean, device=device).reshape(1, 3, 1, 1)
+        self._std = torch.tensor(spec.std, device=device).reshape(1, 3, 1, 1)
+
+    def activations(self, images: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
+        """Map uint8 [h, w, 3] pictures (sides multiples of the stride) to float32 [h/stride, w/stride, C] ≥ 0."""
+        groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
+        for position, image in enumerate(images):
+            groups[image.shape].append(position)
+        results: dict[int, Tensor] = {}
+        for positions in groups.values():
+            # One at a time on a CPU: batches of 8 are slower for each image there (measured), and need 8 x the memory.
+            at_once = len(positions) if self.device.type == "cuda" else 1
+            for start in range(0, len(positions), at_once):
+                chosen = positions[start : start + at_once]
+                results |= zip(chosen, self._forward([images[position] for position in chosen]), strict=True)
+        return [results[position] for position in range(len(images))]
+
+    @torch.inference_mode()
+    def _forward(self, images: Sequence[NDArray[np.uint8]]) -> Tensor:
+        pixels = torch.from_numpy(np.stack(images)).to(self.device).permute(0, 3, 1, 2)
+        scaled = (pixels.float() - self._mean) / self._std
+        # TF32 would move activations by 1e-3 between GPU generations
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            output: Tensor = self._network(scaled.contiguous(memory_format=torch.channels_last))
+        return output.permute(0, 2, 3, 1)

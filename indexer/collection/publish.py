@@ -1,0 +1,133 @@
+"""Make the next generation: the last one's vectors, less those of images that went, plus those of images that came.
+
+Vectors are always derived from shards, never handed over in memory: a run that was killed and one that was not publish
+the same.
+"""
+
+import importlib.metadata
+import logging
+import shutil
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
+from itertools import groupby
+from operator import itemgetter
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer import whitening
+from indexer.catalog import Catalog
+from indexer.collection.layout import Layout, Recipe
+from indexer.collection.manifest import IndexEntry, Manifest
+from indexer.collection.shards import read_descriptions
+from indexer.describe import Description, global_descriptor, select_rows
+from indexer.files import sha256_of, sync, write_durably
+from indexer.vectors import FACTORY, VectorIndex
+from indexer.whitening import Whitener
+
+GENERATIONS_KEPT = 2  # the live one, and the one that a server may still have open
+_READ_AT_ONCE = 1024
+_LIBRARIES = ("whatwhere", "torch", "numpy", "faiss-cpu", "faiss-gpu", "scikit-learn", "Pillow")
+
+log = logging.getLogger(__name__)
+
+
+def publish(layout: Layout, catalog: Catalog, recipe: Recipe, whiteners: Mapping[str, Whitener]) -> Manifest | None:
+    """Publish a generation of all indexed images with one index for each whitener; None when nothing changed."""
+    number = layout.current_number()
+    previous = None if number is None else Manifest.load(layout.generation(number))
+    live = catalog.indexed_ids()
+    indexes = {name: _previous_index(layout, previous, name, whitener) for name, whitener in whiteners.items()}
+    if previous is not None and all(np.array_equal(np.sort(index.ids), live) for index in indexes.values()):
+        return None
+    for name, index in indexes.items():
+        index.remove(np.setdiff1d(index.ids, live))
+        _add_missing(layout, catalog, index, live, name, whiteners[name])
+    manifest = _write_generation(layout, catalog, recipe, whiteners, indexes, (number or 0) + 1)
+    catalog.record_generation(manifest.number, manifest.image_count)
+    _remove_old_generations(layout, manifest.number)
+    log.info("published generation=%d images=%d", manifest.number, manifest.image_count)
+    return manifest
+
+
+def _previous_index(layout: Layout, previous: Manifest | None, name: str, whitener: Whitener) -> VectorIndex:
+    """Return the last generation's vectors where they went through this whitener, else an empty index."""
+    entry = previous.indexes.get(name) if previous is not None else None
+    if previous is None or entry is None or (entry.whitener, entry.factory) != (whitener.fingerprint, FACTORY):
+        return VectorIndex.create(whitener.dimensions)
+    return VectorIndex.open(layout.generation(previous.number) / entry.file_name)
+
+
+def _add_missing(
+    layout: Layout, catalog: Catalog, index: VectorIndex, live: NDArray[np.int64], name: str, whitener: Whitener
+) -> None:
+    missing = np.setdiff1d(live, index.ids)
+    for start in range(0, len(missing), _READ_AT_ONCE):
+        ids, vectors = [], []
+        for identifier, description in _descriptions(layout, catalog, missing[start : start + _READ_AT_ONCE].tolist()):
+            ids.append(identifier)
+            vectors.append(global_descriptor(select_rows(description, name).rows, whitener))
+        index.add(np.array(ids, dtype=np.int64), np.stack(vectors))
+
+
+def _descriptions(layout: Layout, catalog: Catalog, ids: list[int]) -> Iterator[tuple[int, Description]]:
+    for file_name, places in groupby(catalog.places(ids), key=itemgetter(1)):
+        identifiers, _, rows = zip(*places, strict=True)
+        yield from zip(identifiers, read_descriptions(layout.shards / file_name, rows), strict=True)
+
+
+def _write_generation(
+    layout: Layout,
+    catalog: Catalog,
+    recipe: Recipe,
+    whiteners: Mapping[str, Whitener],
+    indexes: Mapping[str, VectorIndex],
+    number: int,
+) -> Manifest:
+    """Write everything beside, rename the folder, then let CURRENT name it."""
+    for whitener in whiteners.values():
+        path = layout.whitener(whitener.fingerprint)
+        if not path.is_file():
+            whitening.save(whitener, path)
+    folder = layout.generation(number).with_suffix(".tmp")
+    for leftover in (folder, layout.generation(number)):  # of a run that was killed before CURRENT named it
+        shutil.rmtree(leftover, ignore_errors=True)
+    folder.mkdir()
+    entries = {}
+    for name, index in indexes.items():
+        path = folder / f"{name}.faiss"
+        index.save(path)
+        entries[name] = IndexEntry(
+            file_name=path.name,
+            factory=FACTORY,
+            dimensions=index.dimensions,
+            byte_count=path.stat().st_size,
+            sha256=sha256_of(path),
+            whitener=whiteners[name].fingerprint,
+        )
+    manifest = Manifest(
+        number=number,
+        recipe=recipe,
+        image_count=max(map(len, indexes.values())),
+        indexes=entries,
+        shards=tuple(shard.file_name for shard in catalog.shards()),
+        libraries=_library_versions(),
+        created_at=datetime.now(UTC),
+    )
+    manifest.save(folder)
+    folder.rename(layout.generation(number))
+    sync(layout.generations)
+    write_durably(layout.current, lambda temporary: temporary.write_text(f"{number:06d}\n"))
+    return manifest
+
+
+def _library_versions() -> dict[str, str]:
+    installed = {dist.name.lower(): dist.version for dist in importlib.metadata.distributions()}
+    return {name: installed[name.lower()] for name in _LIBRARIES if name.lower() in installed}
+
+
+def _remove_old_generations(layout: Layout, live: int) -> None:
+    for folder in layout.generations.iterdir():
+        number = folder.name.partition(".")[0]
+        if number.isdigit() and not live - GENERATIONS_KEPT < int(number) <= live:
+            shutil.rmtree(folder, ignore_errors=True)

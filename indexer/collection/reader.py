@@ -1,0 +1,115 @@
+"""Open a published generation read-only, vectors memory-mapped."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from indexer import whitening
+from indexer.catalog import INDEXED, Catalog, ImageRecord
+from indexer.collection.layout import Layout, Recipe
+from indexer.collection.manifest import Manifest
+from indexer.collection.shards import read_descriptions
+from indexer.describe import Description
+from indexer.errors import (
+    CollectionCorrupt,
+    CollectionMismatch,
+    CollectionNotFound,
+    DescriptorNotIndexed,
+    ImageNotFound,
+)
+from indexer.vectors import VectorIndex
+from indexer.whitening import Whitener
+
+
+@dataclass(frozen=True)
+class SearchableIndex:
+    """One descriptor's vectors, and the whitener that a query must pass through."""
+
+    vectors: VectorIndex
+    whitener: Whitener
+
+
+@dataclass(frozen=True)
+class CollectionReader:
+    """One generation. Safe to use from several threads."""
+
+    layout: Layout
+    recipe: Recipe
+    manifest: Manifest
+    catalog: Catalog
+    indexes: dict[str, SearchableIndex]
+
+    def __enter__(self) -> Self:
+        """Return self."""
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        """Close the catalogue."""
+        self.close()
+
+    def close(self) -> None:
+        """Close the catalogue."""
+        self.catalog.close()
+
+    def index(self, descriptor: str) -> SearchableIndex:
+        """Return one descriptor's index; DescriptorNotIndexed when the collection has none."""
+        try:
+            return self.indexes[descriptor]
+        except KeyError:
+            raise DescriptorNotIndexed(
+                f"the collection has no {descriptor} vectors, it has {', '.join(self.indexes)}: "
+                "ask for one of these, or index into a new directory with --descriptors",
+                field="descriptor",
+            ) from None
+
+    def indexed_image(self, image_id: int) -> ImageRecord:
+        """Return an indexed image; ImageNotFound when there is none of this id."""
+        record = self.catalog.image(image_id)
+        if record is None or record.state != INDEXED:
+            raise ImageNotFound(
+                f"images/{image_id} is not in the collection: ListImages (`whatwhere images`) has the names there are",
+                field="image",
+            )
+        return record
+
+    def description(self, image: ImageRecord) -> Description:
+        """Read the stored description of an indexed image: no pixels, no network."""
+        if image.shard_file is None or image.shard_row is None:
+            raise CollectionCorrupt(f"images/{image.id} is indexed but names no shard: restore the catalogue")
+        return next(read_descriptions(self.layout.shards / image.shard_file, [image.shard_row]))
+
+
+def open_collection(root: Path) -> CollectionReader:
+    """Open the live generation of the collection at `root`.
+
+    Raises CollectionNotFound, CollectionCorrupt, or CollectionMismatch (made by a newer version).
+    """
+    layout = Layout(root)
+    recipe = Recipe.load(layout)
+    number = layout.current_number()
+    if number is None:
+        raise CollectionNotFound(
+            f"{root} has no published generation yet: run `whatwhere index` again, it continues where it stopped"
+        )
+    manifest = Manifest.load(layout.generation(number))
+    if manifest.recipe != recipe:
+        raise CollectionMismatch(f"generation {number} of {root} was made by another recipe than {layout.recipe}")
+    indexes = {name: _open_index(layout, manifest, name) for name in manifest.indexes}
+    return CollectionReader(layout, recipe, manifest, Catalog.open(layout.catalog), indexes)
+
+
+def _open_index(layout: Layout, manifest: Manifest, name: str) -> SearchableIndex:
+    entry = manifest.indexes[name]
+    whitener = whitening.load(layout.whitener(entry.whitener))
+    if whitener.fingerprint != entry.whitener:
+        raise CollectionMismatch(
+            f"whitener {entry.whitener[:12]}… of {name} holds other values than it was stored with: restore it"
+        )
+    path = layout.generation(manifest.number) / entry.file_name
+    if not path.is_file() or path.stat().st_size != entry.byte_count:
+        raise CollectionCorrupt(f"{path} is missing or not {entry.byte_count:,} bytes long: restore it from a backup")
+    vectors = VectorIndex.open(path, memory_map=True)
+    return SearchableIndex(vectors, whitener)

@@ -1,0 +1,152 @@
+"""The exception tree: every error that whatwhere raises on purpose.
+
+Each class carries a `reason` in UPPER_SNAKE, the stable name that programs switch on (it travels as the reason of
+`google.rpc.ErrorInfo`). The message names the wrong value and the remedy.
+"""
+
+from typing import ClassVar
+
+
+class WhatwhereError(Exception):
+    """Base of all errors raised on purpose. `field` names the request field at fault, where there is one."""
+
+    reason: ClassVar[str] = "WHATWHERE_ERROR"
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+# --- what a caller sent -----------------------------------------------------------------------------------------
+
+
+class InvalidRequest(WhatwhereError):
+    """A request field has a value that can never be served."""
+
+    reason = "INVALID_FIELD"
+
+
+class MissingQuery(InvalidRequest):
+    """Neither an image nor the name of a stored image was given."""
+
+    reason = "MISSING_QUERY"
+
+
+class InvalidRegion(InvalidRequest):
+    """A box that is inverted, empty, outside the image or not a number."""
+
+    reason = "INVALID_REGION"
+
+
+class InvalidPageToken(InvalidRequest):
+    """A page token that this server did not make for this request and generation."""
+
+    reason = "INVALID_PAGE_TOKEN"
+
+
+class UnreadableImage(InvalidRequest):
+    """Bytes that are not a complete image in a supported format."""
+
+    reason = "UNREADABLE_IMAGE"
+
+
+class ImageTooManyBytes(InvalidRequest):
+    """An encoded image above the byte limit."""
+
+    reason = "IMAGE_TOO_MANY_BYTES"
+
+
+class ImageTooManyPixels(InvalidRequest):
+    """An image whose header announces more pixels than the limit."""
+
+    reason = "IMAGE_TOO_MANY_PIXELS"
+
+
+class ImageNotFound(WhatwhereError):
+    """No indexed image has this name."""
+
+    reason = "IMAGE_NOT_FOUND"
+
+
+class RegionNotSupported(WhatwhereError):
+    """A region on a stored image for a descriptor that keeps no factors (MAC, R-MAC, CroW, GeM)."""
+
+    reason = "REGION_NOT_SUPPORTED"
+
+
+class DescriptorNotIndexed(WhatwhereError):
+    """The collection holds no vectors of the descriptor asked for."""
+
+    reason = "DESCRIPTOR_NOT_INDEXED"
+
+
+class SourceUnavailable(WhatwhereError):
+    """An indexed image whose source file cannot be read any more."""
+
+    reason = "SOURCE_UNAVAILABLE"
+
+
+# --- what stands on disk ----------------------------------------------------------------------------------------
+
+
+class CollectionNotFound(WhatwhereError):
+    """The directory holds no collection, or one without a published generation."""
+
+    reason = "COLLECTION_NOT_FOUND"
+
+
+class CollectionMismatch(WhatwhereError):
+    """A collection made with another backbone, weights, rank, whitener or format version."""
+
+    reason = "COLLECTION_MISMATCH"
+
+
+class CollectionCorrupt(WhatwhereError):
+    """A file of the collection is missing, torn or contradicts another."""
+
+    reason = "COLLECTION_CORRUPT"
+
+
+class CollectionLocked(WhatwhereError):
+    """Another process is writing to the collection."""
+
+    reason = "COLLECTION_LOCKED"
+
+
+# --- what the machine lacks -------------------------------------------------------------------------------------
+
+
+class UnknownName(WhatwhereError):
+    """A backbone, descriptor or device that does not exist."""
+
+    reason = "UNKNOWN_NAME"
+
+
+class WeightsUnavailable(WhatwhereError):
+    """Weights that are not installed, or whose checksum is not the expected one."""
+
+    reason = "WEIGHTS_UNAVAILABLE"
+
+
+class WhitenerUnavailable(WhatwhereError):
+    """A whitener that is missing, torn or made for something else."""
+
+    reason = "WHITENER_UNAVAILABLE"
+
+
+class DeviceUnavailable(WhatwhereError):
+    """The device asked for is not on this machine."""
+
+    reason = "DEVICE_UNAVAILABLE"
+
+
+class VectorLibraryMissing(WhatwhereError):
+    """Neither faiss-cpu nor faiss-gpu is installed."""
+
+    reason = "VECTOR_LIBRARY_MISSING"
+
+
+class ServerUnreachable(WhatwhereError):
+    """No server answered at the address."""
+
+    reason = "SERVER_UNREACHABLE"

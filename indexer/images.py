@@ -1,0 +1,153 @@
+"""Encoded bytes → upright RGB pixels at the size the network sees, within limits.
+
+Read: JPEG, PNG, WebP, GIF and TIFF (first frame or page), BMP; bilevel, grey, palette, RGB, alpha (over white), CMYK,
+16-bit grey. EXIF orientation is applied. ICC profiles are ignored: the numbers in the file are taken as sRGB.
+"""
+
+import io
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import ExifTags, Image
+
+from indexer.errors import ImageTooManyBytes, ImageTooManyPixels, UnreadableImage
+
+Pixels: TypeAlias = NDArray[np.uint8]
+
+SHORTER_SIDE = 512
+# No image costs more than three ordinary ones (4:3, 512 x 683): the longer side stops growing at aspect 4.
+MAX_ASPECT = 4
+# Sides are rounded to the coarsest grid cell, so that the cells tile the picture exactly and shapes are few.
+SIDE_MULTIPLE = 32
+
+_MIME_TYPES = {
+    "JPEG": "image/jpeg",
+    "MPO": "image/jpeg",  # several JPEGs in one file (phones); the first is the photograph
+    "PNG": "image/png",
+    "WEBP": "image/webp",
+    "GIF": "image/gif",
+    "TIFF": "image/tiff",
+    "BMP": "image/bmp",
+}
+SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp"})
+_FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
+# EXIF orientation → what turns the stored rows upright. Not ImageOps.exif_transpose: that also rewrites the EXIF
+# block and fails on torn ones whose picture is fine.
+_TRANSPOSES = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+_SWAPPING = {_TRANSPOSES[number] for number in (5, 6, 7, 8)}
+
+
+@dataclass(frozen=True)
+class ImageLimits:
+    """What is refused before decoding."""
+
+    max_bytes: int = 64 * 1024 * 1024
+    max_pixels: int = 100_000_000
+
+
+@dataclass(frozen=True)
+class DecodedImage:
+    """An upright picture scaled for the network: `pixels` uint8 [h, w, 3]; `width` and `height` are the original's."""
+
+    pixels: Pixels
+    width: int
+    height: int
+    mime_type: str
+
+
+def check_byte_count(name: str, byte_count: int, limits: ImageLimits) -> None:
+    """Raise ImageTooManyBytes above the limit."""
+    if byte_count > limits.max_bytes:
+        raise ImageTooManyBytes(
+            f"{name}: {byte_count:,} bytes, the limit is {limits.max_bytes:,}; send a smaller or more compressed image",
+            field="image_content",
+        )
+
+
+def fitted_size(width: int, height: int, shorter_side: int = SHORTER_SIDE) -> tuple[int, int]:
+    """Return (width, height) with the shorter side near `shorter_side`, both multiples of 32, aspect at most 4."""
+    scale = min(shorter_side / min(width, height), shorter_side * MAX_ASPECT / max(width, height))
+    fitted = (max(1, round(side * scale / SIDE_MULTIPLE)) * SIDE_MULTIPLE for side in (width, height))
+    return next(fitted), next(fitted)
+
+
+def decode_image(
+    content: bytes, name: str, *, limits: ImageLimits | None = None, shorter_side: int | None = SHORTER_SIDE
+) -> DecodedImage:
+    """Decode `content`, turn it upright and scale it (antialiased, bilinear) to `fitted_size`; None keeps its size.
+
+    `name` stands in the messages. Raises ImageTooManyBytes and ImageTooManyPixels before decoding, UnreadableImage
+    when decoding fails.
+    """
+    limits = limits or ImageLimits()
+    check_byte_count(name, len(content), limits)
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+            _check_pixel_count(name, picture.size, limits)
+            return _scaled_upright(picture, shorter_side)
+    except ImageTooManyPixels:
+        raise
+    except Image.DecompressionBombError as error:  # Pillow's own limit, before ours could be asked
+        raise ImageTooManyPixels(_too_many_pixels(name, str(error), limits), field="image_content") from error
+    except Exception as error:  # decoders of foreign bytes raise anything: OSError, ValueError, struct.error, ...
+        raise UnreadableImage(
+            f"{name}: not a complete JPEG, PNG, WebP, GIF, TIFF or BMP image; save it again as one of these",
+            field="image_content",
+        ) from error
+
+
+def _check_pixel_count(name: str, size: tuple[int, int], limits: ImageLimits) -> None:
+    width, height = size
+    if width * height > limits.max_pixels:
+        raise ImageTooManyPixels(_too_many_pixels(name, f"{width} x {height} pixels", limits), field="image_content")
+
+
+def _too_many_pixels(name: str, what: str, limits: ImageLimits) -> str:
+    return f"{name}: {what}, the limit is {limits.max_pixels:,} pixels; send a smaller image"
+
+
+def _scaled_upright(picture: Image.Image, shorter_side: int | None) -> DecodedImage:
+    mime_type = _MIME_TYPES[picture.format or ""]
+    transpose = _TRANSPOSES.get(_orientation(picture))
+    size = picture.size
+    if shorter_side is not None:
+        # JPEG can decode at 1/2, 1/4 or 1/8; at twice the final size the antialiased resize still sees it all.
+        width, height = fitted_size(*size, shorter_side)
+        picture.draft("RGB", (2 * width, 2 * height))
+    upright = _to_rgb(picture)
+    if transpose is not None:
+        upright = upright.transpose(transpose)
+        size = size[::-1] if transpose in _SWAPPING else size
+    if shorter_side is not None:
+        upright = upright.resize(fitted_size(*size, shorter_side), Image.Resampling.BILINEAR)
+    return DecodedImage(np.asarray(upright), *size, mime_type)
+
+
+def _orientation(picture: Image.Image) -> int:
+    """Return the EXIF orientation, 1 (upright) where the block is absent or torn: the pixels are still good."""
+    try:
+        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+    except Exception:  # a foreign block again; Pillow's parser raises many types
+        return 1
+
+
+def _to_rgb(picture: Image.Image) -> Image.Image:
+    if picture.mode.startswith("I"):  # 16-bit grey: keep the high byte; Pillow's own conversion clips at 255
+        values = np.asarray(picture).clip(0, 0xFFFF).astype(np.uint16)
+        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
+    if picture.mode == "F":
+        raise ValueError("floating-point pixels have no agreed range")
+    if picture.has_transparency_data:
+        coloured = picture.convert("RGBA")
+        return Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured).convert("RGB")
+    return picture.convert("RGB")

@@ -1,0 +1,1 @@
+"""The query side: searching a collection, the gRPC server and client, the command line."""

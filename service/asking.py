@@ -1,0 +1,100 @@
+"""One question from the command line: to a server, or to one started for it in this process."""
+
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.boxes import Box, box_from_pixels, checked_box
+from indexer.errors import InvalidRegion, InvalidRequest
+from indexer.images import decode_image
+from service.client import Client
+from service.pictures import draw_search, load_pixels
+from service.results import SearchResult
+from service.settings import ServerSettings
+
+_STORED_NAME = re.compile(r"images/\d+")
+_FREE_PORT = "127.0.0.1:0"
+
+
+@dataclass(frozen=True)
+class Question:
+    """What was asked: `image` is a file or a stored image's name; `options` are those of `Client.search`."""
+
+    image: str
+    region: str | None = None
+    picture: Path | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+
+
+def ask(question: Question, whom: str | Path) -> SearchResult:
+    """Ask a server's address, or the collection in a folder, and draw the picture where one is wanted."""
+    with _client(whom) as client:
+        query: str | bytes
+        if _STORED_NAME.fullmatch(question.image) and not Path(question.image).exists():
+            stored = client.image(question.image)
+            size, query, pixels = (stored.width, stored.height), stored.name, load_pixels(stored)
+        else:
+            query, pixels = _read(Path(question.image))
+            size = (pixels.shape[1], pixels.shape[0])
+        region = None if question.region is None else parse_region(question.region, *size)
+        result = client.search(query, region=region, **question.options)
+    if question.picture is not None:
+        _save(draw_search(pixels, region, result), question.picture)
+    return result
+
+
+def parse_region(text: str, width: int, height: int) -> Box:
+    """Parse x1,y1,x2,y2 in fractions, or in pixels of the `width` x `height` picture with the suffix px."""
+    numbers = text.strip().lower()
+    in_pixels = numbers.endswith("px")
+    try:
+        x_min, y_min, x_max, y_max = (float(part.removesuffix("px")) for part in numbers.split(","))
+    except ValueError:
+        raise InvalidRegion(
+            f"region {text!r} is not four numbers: give x1,y1,x2,y2 as fractions (0.1,0.2,0.8,0.9) or pixels "
+            "(40,80,320,360px)",
+            field="region",
+        ) from None
+    if in_pixels:
+        return box_from_pixels(x_min, y_min, x_max, y_max, width=width, height=height)
+    return checked_box(x_min, y_min, x_max, y_max)
+
+
+@contextmanager
+def _client(whom: str | Path) -> Iterator[Client]:
+    if isinstance(whom, str):
+        with Client(whom) as client:
+            yield client
+        return
+    from service.server import create_server  # noqa: PLC0415 - brings torch, which asking a server does without
+
+    server, port = create_server(ServerSettings(whom, listen=_FREE_PORT))
+    server.start()
+    try:
+        with Client(f"127.0.0.1:{port}") as client:
+            yield client
+    finally:
+        server.stop(grace=None).wait()
+
+
+def _read(path: Path) -> tuple[bytes, NDArray[np.uint8]]:
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise InvalidRequest(
+            f"{path}: {error.strerror}; give an image file, or a stored image's name such as images/12", field="image"
+        ) from error
+    return content, decode_image(content, path.name, shorter_side=None).pixels
+
+
+def _save(picture: Any, path: Path) -> None:
+    try:
+        picture.save(path)
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"cannot write the picture {path}: {error}", field="picture") from error

@@ -1,0 +1,216 @@
+"""Query → hits, on one generation of one collection; knows nothing of gRPC."""
+
+import hashlib
+import threading
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.backbones import choose_device, load_backbone
+from indexer.boxes import WHOLE_IMAGE, Box
+from indexer.catalog import INDEXED, ImageRecord
+from indexer.collection import CollectionReader
+from indexer.describe import (
+    FACTOR_DESCRIPTORS,
+    WHAT_AND_WHERE,
+    Describer,
+    Description,
+    Selection,
+    global_descriptor,
+    select_rows,
+)
+from indexer.errors import CollectionMismatch, SourceUnavailable
+from indexer.files import path_of_uri
+from indexer.images import ImageLimits, decode_image
+from service.localize import localize_exact, localize_stored
+from service.results import CollectionInfo, Hit, SearchResult, StoredImage
+
+EXACT_SHORTER_SIDE = 224
+
+
+@dataclass(frozen=True)
+class Query:
+    """What to search for, already checked: exactly one of `content` (an encoded picture) and `image_id` (a stored one).
+
+    `region` keeps only what is inside it; `offset` and `count` choose the page.
+    """
+
+    content: bytes | None = None
+    image_id: int | None = None
+    region: Box | None = None
+    descriptor: str = WHAT_AND_WHERE
+    expansion_count: int = 0
+    localize_count: int = 0
+    exact: bool = False
+    min_score: float | None = None
+    offset: int = 0
+    count: int = 10
+
+
+@dataclass(frozen=True)
+class _Described:
+    """A query after reading: `own_id` is the stored image of the same content, where there is one."""
+
+    description: Description
+    selection: Selection
+    own_id: int | None
+
+
+@dataclass
+class Searcher:
+    """Searches one collection. Safe to use from several threads; the network is used by one at a time."""
+
+    collection: CollectionReader
+    describer: Describer
+    limits: ImageLimits = field(default_factory=ImageLimits)
+    # More than one forward pass at once makes all of them slower: each already uses every core.
+    _network: threading.Lock = field(default_factory=threading.Lock)
+
+    def search(self, query: Query) -> SearchResult:
+        """Return one page of hits, best first.
+
+        Raises the errors of reading an image, ImageNotFound, DescriptorNotIndexed, RegionNotSupported, and
+        SourceUnavailable (exact localisation without a readable file).
+        """
+        index = self.collection.index(query.descriptor)
+        described = self._describe(query)
+        vector = global_descriptor(described.selection.rows, index.whitener)
+        if query.expansion_count:
+            vector = self._expanded(vector, query, described.own_id)
+        scores, ids = index.vectors.search(vector, query.offset + query.count + 1)
+        if query.min_score is not None:
+            good = scores >= query.min_score
+            scores, ids = scores[good], ids[good]
+        page = slice(query.offset, query.offset + query.count)
+        hits = self._hits(query, described.description, scores[page], ids[page])
+        return SearchResult(
+            hits=hits,
+            region_fallback=described.selection.fallback,
+            kept_factor_count=len(described.selection.rows) if query.descriptor in FACTOR_DESCRIPTORS else 0,
+            has_more=len(ids) > page.stop,
+        )
+
+    def image(self, image_id: int) -> StoredImage:
+        """Return one indexed image, or raise ImageNotFound."""
+        return to_stored_image(self.collection.indexed_image(image_id))
+
+    def images(self, *, after_id: int, count: int) -> tuple[list[StoredImage], int]:
+        """Return indexed images by id, those after `after_id`, and the last one's id where more follow, else 0."""
+        records = self.collection.catalog.images(state=INDEXED, after_id=after_id, limit=count + 1)
+        last_id = records[count - 1].id if len(records) > count else 0
+        return [to_stored_image(record) for record in records[:count]], last_id
+
+    def info(self) -> CollectionInfo:
+        """Describe the generation."""
+        manifest = self.collection.manifest
+        return CollectionInfo(
+            generation=manifest.number,
+            image_count=manifest.image_count,
+            backbone=manifest.recipe.backbone,
+            rank=manifest.recipe.rank,
+            descriptors=tuple(manifest.indexes),
+            published_at=manifest.created_at,
+        )
+
+    def _describe(self, query: Query) -> _Described:
+        if query.image_id is not None:
+            record = self.collection.indexed_image(query.image_id)
+            description = self.collection.description(record)
+            return _Described(description, select_rows(description, query.descriptor, query.region), record.id)
+        assert query.content is not None
+        shorter_side = self.collection.recipe.shorter_side
+        pixels = decode_image(query.content, "the query image", limits=self.limits, shorter_side=shorter_side).pixels
+        with self._network:
+            description = self.describer.describe([pixels], crop=query.region or WHOLE_IMAGE)[0]
+        # The pooled descriptors have been cropped; factors are chosen by the region.
+        region = query.region if query.descriptor in FACTOR_DESCRIPTORS else None
+        selection = select_rows(description, query.descriptor, region)
+        own_id = self.collection.catalog.id_of_content(hashlib.sha256(query.content).hexdigest())
+        return _Described(description, selection, own_id)
+
+    def _expanded(self, vector: NDArray[np.float32], query: Query, own_id: int | None) -> NDArray[np.float32]:
+        """Add the descriptors of the first results, the query's own stored image left out, and renormalise."""
+        vectors = self.collection.index(query.descriptor).vectors
+        _, ids = vectors.search(vector, query.expansion_count + 1)
+        others = [int(found) for found in ids if found != own_id][: query.expansion_count]
+        total = np.sum([vector, *(vectors.vector(found) for found in others)], axis=0, dtype=np.float32)
+        return np.asarray(total / np.linalg.norm(total), dtype=np.float32)
+
+    def _hits(
+        self, query: Query, description: Description, scores: NDArray[np.float32], ids: NDArray[np.int64]
+    ) -> tuple[Hit, ...]:
+        records = self.collection.catalog.images_by_id(ids.tolist())
+        found = [records[identifier] for identifier in ids.tolist()]
+        boxes = self._boxes(query, description, found[: query.localize_count])
+        return tuple(
+            Hit(to_stored_image(record), float(score), boxes.get(record.id))
+            for record, score in zip(found, scores, strict=True)
+        )
+
+    def _boxes(self, query: Query, description: Description, found: Sequence[ImageRecord]) -> Mapping[int, Box | None]:
+        if not found:
+            return {}
+        if query.exact:
+            boxes = self._exact_boxes(query, found)
+        else:
+            factors = [self.collection.description(record).factors for record in found]
+            boxes = localize_stored(description.factors, query.region, factors)
+        return {record.id: box for record, box in zip(found, boxes, strict=True)}
+
+    def _exact_boxes(self, query: Query, found: Sequence[ImageRecord]) -> list[Box | None]:
+        own = query.content
+        if own is None:
+            own = _read_source(self.collection.indexed_image(query.image_id or 0))
+        contents = [own, *map(_read_source, found)]
+        pictures = [
+            decode_image(content, "a picture", limits=self.limits, shorter_side=EXACT_SHORTER_SIDE).pixels
+            for content in contents
+        ]
+        with self._network:
+            query_grid, *grids = self.describer.backbone.activations(pictures)
+            return localize_exact(query_grid, query.region, grids)
+
+
+def open_searcher(collection: CollectionReader, device: str = "auto", limits: ImageLimits | None = None) -> Searcher:
+    """Load the collection's network; CollectionMismatch when this version's weights are not the collection's."""
+    recipe = collection.recipe
+    backbone = load_backbone(recipe.backbone, choose_device(device))
+    found = (backbone.spec.layer, backbone.spec.weights.sha256)
+    if found != (recipe.layer, recipe.weights_sha256):
+        raise CollectionMismatch(
+            f"{collection.layout.root} was made with {recipe.backbone}, layer {recipe.layer}, weights "
+            f"{recipe.weights_sha256[:12]}…; here are layer {found[0]}, weights {found[1][:12]}…: install the version "
+            "of whatwhere that made it, or index again into a new directory"
+        )
+    pooled = [name for name in recipe.descriptors if name not in FACTOR_DESCRIPTORS]
+    return Searcher(collection, Describer(backbone, recipe.rank, pooled), limits or ImageLimits())
+
+
+def to_stored_image(record: ImageRecord) -> StoredImage:
+    """Return what callers see of a record."""
+    return StoredImage(
+        name=f"images/{record.id}",
+        uris=record.uris,
+        width=record.width,
+        height=record.height,
+        byte_count=record.byte_count,
+        mime_type=record.mime_type,
+        sha256=record.content_hash or "",
+        created_at=record.created_at,
+        metadata=dict(record.user_metadata),
+    )
+
+
+def _read_source(record: ImageRecord) -> bytes:
+    for uri in record.uris:
+        try:
+            return path_of_uri(uri).read_bytes()
+        except OSError:
+            continue  # the same content may stand elsewhere
+    raise SourceUnavailable(
+        f"exact localisation needs the file of images/{record.id}, which cannot be read: "
+        "put it back, or ask for stored localisation",
+        field="localization",
+    )

@@ -1,0 +1,67 @@
+"""Build the server from its parts, and stop it without losing a request."""
+
+import logging
+import signal
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import grpc
+from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_reflection.v1alpha import reflection
+
+from indexer.collection import open_collection
+from indexer.errors import InvalidRequest
+from service.interceptors import RequestInterceptor
+from service.rpc import image_search_pb2 as pb
+from service.rpc import image_search_pb2_grpc as rpc
+from service.searcher import open_searcher
+from service.servicer import ImageSearchServicer
+from service.settings import ServerSettings
+
+SERVICE = pb.DESCRIPTOR.services_by_name["ImageSearchService"].full_name
+
+log = logging.getLogger(__name__)
+
+
+def create_server(settings: ServerSettings) -> tuple[grpc.Server, int]:
+    """Open the collection and the network, bind, and return the server, not yet started, with its port.
+
+    Raises the errors of opening them, and InvalidRequest when the address cannot be bound.
+    """
+    searcher = open_searcher(open_collection(settings.collection), settings.device, settings.limits.image)
+    limits = settings.limits
+    max_message_bytes = limits.image.max_bytes + limits.message_overhead_bytes
+    server = grpc.server(
+        ThreadPoolExecutor(settings.workers, "request"),
+        interceptors=[RequestInterceptor()],
+        options=[
+            ("grpc.max_receive_message_length", max_message_bytes),  # gRPC's own limit is 4 MiB
+            ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent half of the traffic
+        ],
+    )
+    servicer = ImageSearchServicer(searcher, limits)
+    rpc.add_ImageSearchServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call] # generated
+    checks = health.HealthServicer()
+    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
+    for name in ("", SERVICE):
+        checks.set(name, health_pb2.HealthCheckResponse.SERVING)
+    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
+    try:
+        port = server.add_insecure_port(settings.listen)
+    except RuntimeError as error:
+        raise InvalidRequest(f"cannot listen on {settings.listen}: taken, or not an address of this machine") from error
+    return server, port
+
+
+def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then let requests in flight end; `on_ready` gets the address."""
+    server, port = create_server(settings)
+    stopping = threading.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: stopping.set())
+    server.start()
+    on_ready(f"{settings.listen.rpartition(':')[0]}:{port}")
+    stopping.wait()
+    log.info("stopping grace_s=%s", settings.grace_s)
+    server.stop(settings.grace_s).wait()
