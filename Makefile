@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 PROTO := proto/whatwhere/v1/image_search.proto
 
-.PHONY: help setup demo test check format proto clean
+.PHONY: help setup demo test check format proto pictures clean
 
 help:  ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -35,6 +35,9 @@ format: $(STAMP)  ## format the code
 proto: $(STAMP)  ## generate service/rpc from proto/
 	$(BIN)/python -m grpc_tools.protoc -Iservice/rpc=proto/whatwhere/v1 --python_out=. --pyi_out=. --grpc_python_out=. \
 		service/rpc/image_search.proto
+
+pictures: $(STAMP)  ## make the README's pictures
+	$(BIN)/python .readme/make.py
 
 clean:  ## remove what the targets made
 	rm -rf .venv build demo *.egg-info

@@ -5,15 +5,14 @@ from pathlib import Path
 
 from alembic import command
 
-from indexer.catalog.catalog import migration_config
+from indexer.catalog.catalog import connect, migration_config
 
 
 def main() -> None:
     """Fail when a table was changed without a migration."""
-    with tempfile.TemporaryDirectory() as folder:
-        config = migration_config(f"sqlite:///{Path(folder) / 'catalog.db'}")
-        command.upgrade(config, "head")
-        command.check(config)
+    with tempfile.TemporaryDirectory() as folder, connect(Path(folder) / "catalog.db").begin() as connection:
+        command.upgrade(migration_config(connection), "head")
+        command.check(migration_config(connection))
 
 
 if __name__ == "__main__":

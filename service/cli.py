@@ -9,7 +9,6 @@ import json
 import logging
 import signal
 import sys
-import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from enum import StrEnum
@@ -17,7 +16,6 @@ from pathlib import Path
 from typing import Annotated, Any, NoReturn
 
 import typer
-from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
@@ -75,8 +73,6 @@ OnDevice = Annotated[Device, typer.Option(help="Where the network runs; auto tak
 def main() -> None:
     """Run the command line."""
     logging.basicConfig(format="%(levelname)s %(name)s %(message)s", level=logging.WARNING)
-    # Our own limit on pixels comes before decoding; Pillow's warning about half of its limit would only repeat it.
-    warnings.simplefilter("ignore", Image.DecompressionBombWarning)
     try:
         app(standalone_mode=True)
     except WhatwhereError as error:

@@ -1,4 +1,4 @@
-"""Answers to look at: the query with its box, the hits with theirs; factors as colours over a photograph."""
+"""Answers to look at: the query with its box, the hits with theirs."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -21,8 +21,6 @@ _CAPTION_HEIGHT = 44
 _MARGIN = 16
 _BACKGROUND, _INK, _FAINT = "#ffffff", "#1b1b1b", "#6a6a6a"
 _QUERY_COLOUR, _HIT_COLOUR = "#d55e00", "#0072b2"  # vermilion and blue of Okabe and Ito: told apart by everyone
-# Okabe and Ito's colours for people who see colours differently, in the order of the factors' energy
-FACTOR_COLOURS = ("#e69f00", "#56b4e9", "#009e73", "#f0e442", "#0072b2", "#d55e00", "#cc79a7", "#999999")
 
 
 @dataclass(frozen=True)
@@ -52,29 +50,6 @@ def load_pixels(image: StoredImage) -> NDArray[np.uint8] | None:
         except (OSError, WhatwhereError):
             continue  # moved, or on another machine: the tile says so
     return None
-
-
-def overlay_factors(
-    pixels: NDArray[np.uint8], where: NDArray[np.float32], height: int, width: int, opacity: float = 0.6
-) -> Image.Image:
-    """Colour each cell of a photograph by its strongest factor: heatmaps [height·width, K], each scaled to maximum 1.
-
-    At most eight factors have a colour, the strongest first.
-    """
-    maps = where[:, : len(FACTOR_COLOURS)].T.reshape(-1, height, width)
-    peaks = maps.max(axis=(1, 2), keepdims=True)
-    scaled = maps / np.maximum(peaks, np.finfo(np.float32).tiny)
-    size = (pixels.shape[1], pixels.shape[0])
-    smooth = np.stack([np.asarray(Image.fromarray(layer).resize(size, Image.Resampling.BILINEAR)) for layer in scaled])
-    palette = np.array([_rgb(colour) for colour in FACTOR_COLOURS[: len(smooth)]], dtype=np.float32)
-    strength = smooth.max(axis=0)[..., np.newaxis] * opacity
-    grey = pixels.mean(axis=2, keepdims=True).repeat(3, axis=2)
-    mixed = grey * (1 - strength) + palette[smooth.argmax(axis=0)] * strength
-    return Image.fromarray(mixed.round().astype(np.uint8))
-
-
-def _rgb(colour: str) -> tuple[int, int, int]:
-    return int(colour[1:3], 16), int(colour[3:5], 16), int(colour[5:7], 16)
 
 
 def _hit_tile(rank: int, hit: Hit) -> Tile:

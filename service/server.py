@@ -29,6 +29,7 @@ def create_server(settings: ServerSettings) -> tuple[grpc.Server, int]:
 
     Raises the errors of opening them, and InvalidRequest when the address cannot be bound.
     """
+    _check_port(settings.listen)
     searcher = open_searcher(open_collection(settings.collection), settings.device, settings.limits.image)
     limits = settings.limits
     max_message_bytes = limits.image.max_bytes + limits.message_overhead_bytes
@@ -52,6 +53,13 @@ def create_server(settings: ServerSettings) -> tuple[grpc.Server, int]:
     except RuntimeError as error:
         raise InvalidRequest(f"cannot listen on {settings.listen}: taken, or not an address of this machine") from error
     return server, port
+
+
+def _check_port(address: str) -> None:
+    """Raise InvalidRequest for an address without a port that exists: gRPC itself takes 99999 as 34463."""
+    port = address.rpartition(":")[2]
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise InvalidRequest(f"{address!r} is not HOST:PORT with a port from 0 to 65535", field="listen")
 
 
 def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:

@@ -1,6 +1,7 @@
 """Queries on the catalogue: plain values in, frozen dataclasses out, one transaction a call."""
 
 import importlib.resources
+import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,9 +15,10 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from numpy.typing import NDArray
 from sqlalchemy import create_engine, event, func, select
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.exc import DatabaseError
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool
 
 from indexer.catalog.records import FAILED, INDEXED, REMOVED, ImageRecord, NewImage, Outcome, ShardRecord, Source
 from indexer.catalog.tables import GenerationRow, ImageRow, RunRow, ShardRow, SourceRow
@@ -25,12 +27,36 @@ from indexer.errors import CollectionCorrupt, CollectionMismatch
 BUSY_TIMEOUT_S = 30.0
 
 
-def migration_config(url: str) -> Config:
-    """Return Alembic's configuration for the database at `url`."""
+def migration_config(connection: Connection | None = None) -> Config:
+    """Return Alembic's configuration, to run on `connection`."""
     config = Config()
     config.set_main_option("script_location", str(importlib.resources.files("migrations")).replace("%", "%%"))
-    config.set_main_option("sqlalchemy.url", url.replace("%", "%%"))
+    config.attributes["connection"] = connection
     return config
+
+
+def connect(path: Path, *, read_only: bool = False) -> Engine:
+    """Return an engine on a SQLite file whose connections are set for one writer beside many readers."""
+
+    def connection() -> sqlite3.Connection:
+        made = sqlite3.connect(
+            f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}",
+            uri=True,
+            timeout=BUSY_TIMEOUT_S,
+            check_same_thread=False,  # the pool hands a connection to one thread at a time
+            isolation_level=None,  # transactions begin where SQLAlchemy says so, also before DDL: see below
+        )
+        made.execute("PRAGMA foreign_keys=ON")
+        if not read_only:
+            # WAL: readers go on while the indexer writes. FULL: a committed chunk survives a power cut.
+            made.execute("PRAGMA journal_mode=WAL")
+            made.execute("PRAGMA synchronous=FULL")
+        return made
+
+    engine = create_engine("sqlite://", creator=connection, poolclass=QueuePool)
+    # Left alone, the driver commits before each CREATE TABLE, and a migration that is killed stays half done.
+    event.listen(engine, "begin", lambda begun: begun.exec_driver_sql("BEGIN"))
+    return engine
 
 
 class Catalog:
@@ -42,12 +68,10 @@ class Catalog:
     @classmethod
     def create(cls, path: Path) -> "Catalog":
         """Open for writing, made or brought to the newest schema."""
-        catalog = cls._connect(path)
-        config = migration_config(f"sqlite:///{path}")
-        catalog._refuse_newer_schema(ScriptDirectory.from_config(config))
+        catalog = cls(connect(path))
+        catalog._refuse_newer_schema(ScriptDirectory.from_config(migration_config()))
         with catalog._engine.begin() as connection:
-            config.attributes["connection"] = connection
-            command.upgrade(config, "head")
+            command.upgrade(migration_config(connection), "head")
         return catalog
 
     @classmethod
@@ -55,8 +79,8 @@ class Catalog:
         """Open for reading; CollectionMismatch when the schema is not this version's."""
         if not path.is_file():
             raise CollectionCorrupt(f"{path} is missing: restore it from a backup, or index into a new directory")
-        catalog = cls._connect(path)
-        scripts = ScriptDirectory.from_config(migration_config(""))
+        catalog = cls(connect(path, read_only=True))
+        scripts = ScriptDirectory.from_config(migration_config())
         found = catalog._refuse_newer_schema(scripts)
         if found != scripts.get_current_head():
             raise CollectionMismatch(
@@ -64,24 +88,12 @@ class Catalog:
             )
         return catalog
 
-    @classmethod
-    def _connect(cls, path: Path) -> "Catalog":
-        engine = create_engine(f"sqlite:///{path}", connect_args={"timeout": BUSY_TIMEOUT_S})
-
-        @event.listens_for(engine, "connect")
-        def set_pragmas(connection: Any, _record: object) -> None:
-            # WAL: readers go on while the indexer writes. FULL: a committed chunk survives a power cut.
-            for pragma in ("journal_mode=WAL", "synchronous=FULL", "foreign_keys=ON"):
-                connection.execute(f"PRAGMA {pragma}")
-
-        return cls(engine)
-
     def _refuse_newer_schema(self, scripts: ScriptDirectory) -> str | None:
         try:
             with self._engine.connect() as connection:
                 found = MigrationContext.configure(connection).get_current_revision()
         except DatabaseError as error:
-            raise CollectionCorrupt(f"{self._engine.url.database} is not a readable catalogue: {error.orig}") from error
+            raise CollectionCorrupt(f"catalog.db is not a readable catalogue: {error.orig}") from error
         if found is not None and found not in {revision.revision for revision in scripts.walk_revisions()}:
             raise CollectionMismatch(f"the catalogue has schema {found}, made by a newer whatwhere: upgrade whatwhere")
         return found
@@ -241,7 +253,7 @@ class Catalog:
         """Return the number of images in each state."""
         query = select(ImageRow.state, func.count()).group_by(ImageRow.state)
         with Session(self._engine) as session:
-            found = dict(session.execute(query).tuples().all())
+            found = {state: count for state, count in session.execute(query)}  # noqa: C416 - a row is no pair to mypy
         return {state: found.get(state, 0) for state in (INDEXED, FAILED, REMOVED)}
 
     def shards(self) -> list[ShardRecord]:

@@ -1,0 +1,148 @@
+"""`whatwhere serve` and `whatwhere search` as people run them."""
+
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from service.client import Client
+from tests.conftest import QUERY_PHOTOGRAPH
+
+WHATWHERE = (sys.executable, "-m", "service.cli")
+REGION = "90,100,690,455px"
+
+
+def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
+    environment = os.environ | {"COLUMNS": "200"}
+    command = [*WHATWHERE, *map(str, arguments)]
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+
+
+@pytest.fixture(scope="module")
+def serving(collection: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+    """Give the printed address of a real server process, and the process."""
+    command = [*WHATWHERE, "serve", "--collection", str(collection), "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        yield process.stdout.readline().split()[-1], process
+        process.kill()
+
+
+def test_a_search_of_a_server_prints_what_its_json_says(serving: tuple[str, object], tmp_path: Path) -> None:
+    """Every documented key, the other view first, its box, and a picture."""
+    picture = tmp_path / "answer.png"
+    flags = ("--region", REGION, "--top", "3", "--localize", "1", "--json", "--picture", picture)
+
+    done = run("search", QUERY_PHOTOGRAPH, "--server", serving[0], *flags)
+
+    answer = json.loads(done.stdout)
+    assert set(answer) == {"region_fallback", "kept_factor_count", "hits"}
+    assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]
+    first = answer["hits"][0]
+    assert set(first) == {"rank", "image", "uri", "score", "box"}
+    assert first["uri"].endswith("motorcycle_right.png")
+    assert len(first["box"]) == 4
+    assert answer["hits"][1]["box"] is None
+    with Image.open(picture) as drawn:
+        assert drawn.width > 1000
+
+
+def test_a_search_of_a_collection_equals_that_of_its_server(serving: tuple[str, object], collection: Path) -> None:
+    """Without a server the same answer, for the same flags."""
+    flags = ("--region", REGION, "--descriptor", "what", "--expand", "2", "--top", "5", "--json")
+
+    by_server = run("search", QUERY_PHOTOGRAPH, "--server", serving[0], *flags)
+    by_folder = run("search", QUERY_PHOTOGRAPH, "--collection", collection, *flags)
+
+    assert json.loads(by_server.stdout) == json.loads(by_folder.stdout)
+
+
+def test_a_stored_image_is_asked_for_by_name(serving: tuple[str, object]) -> None:
+    """images/3 in place of a file; a pixel region is one of the stored picture."""
+    done = run("search", "images/3", "--server", serving[0], "--region", "0,0,100,100px", "--top", "2")
+
+    assert done.returncode == 0
+    assert "images/3" in done.stdout
+
+
+def test_the_flags_change_the_answer(serving: tuple[str, object]) -> None:
+    """Each flag that has no other test arrives at the server."""
+    scores = {}
+    for flags in (
+        (),
+        ("--descriptor", "what"),
+        ("--expand", "3"),
+        ("--min-score", "0.5"),
+        ("--localize", "8", "--exact"),
+    ):
+        answer = json.loads(run("search", QUERY_PHOTOGRAPH, "--server", serving[0], "--json", *flags).stdout)
+        scores[flags] = [hit["score"] for hit in answer["hits"]]
+        boxes = [hit["box"] for hit in answer["hits"]]
+        assert any(boxes) == ("--exact" in flags)
+
+    plain, what, expanded, cut, exact = scores.values()
+    assert plain != what
+    assert plain != expanded
+    assert cut == [score for score in plain if score >= 0.5]
+    assert exact == plain
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("no-such-file.jpg", "--collection", "{collection}"), "no-such-file.jpg"),
+        (("{photograph}", "--collection", "no-such-collection"), "whatwhere index"),
+        (("{photograph}", "--collection", "{collection}", "--region", "0.5,0,0.1,1"), "region.x_min is 0.5"),
+        (("{photograph}", "--collection", "{collection}", "--descriptor", "gem"), "no gem vectors"),
+        (("{photograph}", "--server", "127.0.0.1:1"), "whatwhere serve"),
+        (("images/77", "--collection", "{collection}"), "images/77"),
+        (("{photograph}", "--collection", "{collection}", "--picture", "/no/such/folder/a.png"), "/no/such/folder"),
+    ],
+)
+def test_an_error_is_a_sentence_not_a_traceback(collection: Path, arguments: tuple[str, ...], words: str) -> None:
+    """Exit code 1, one line that names the value or the remedy."""
+    filled = [text.format(collection=collection, photograph=QUERY_PHOTOGRAPH) for text in arguments]
+
+    done = run("search", *filled)
+
+    assert done.returncode == 1
+    assert words in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_asking_nobody_or_both_is_wrong_usage(collection: Path) -> None:
+    """Either a server or a collection."""
+    neither = run("search", QUERY_PHOTOGRAPH)
+    both = run("search", QUERY_PHOTOGRAPH, "--server", "127.0.0.1:1", "--collection", collection)
+
+    assert (neither.returncode, both.returncode) == (2, 2)
+
+
+def test_every_command_explains_itself() -> None:
+    """--help of the command and each sub-command, and the version."""
+    for command in ((), ("index",), ("info",), ("images",), ("serve",), ("search",), ("whiten",)):
+        done = run(*command, "--help")
+        assert done.returncode == 0
+        assert "Usage" in done.stdout
+    assert re.fullmatch(r"\d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+def test_a_server_ends_its_requests_on_sigterm(collection: Path) -> None:
+    """SIGTERM stops it cleanly, with a log line for each request it served."""
+    command = [*WHATWHERE, "serve", "--collection", str(collection), "--listen", "127.0.0.1:0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        with Client(process.stdout.readline().split()[-1]) as client:
+            client.search("images/1")
+        process.send_signal(signal.SIGTERM)
+        _, messages = process.communicate(timeout=30)
+
+    assert process.returncode == 0
+    assert "method=SearchImages code=OK" in messages

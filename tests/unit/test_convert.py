@@ -1,0 +1,200 @@
+"""Requests are checked field by field; page tokens belong to one request and one generation."""
+
+import base64
+import contextlib
+import json
+import math
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from indexer.boxes import Box
+from indexer.errors import InvalidPageToken, InvalidRegion, InvalidRequest, MissingQuery, WhatwhereError
+from service import convert
+from service.rpc import image_search_pb2 as pb
+from service.settings import Limits
+
+GENERATION = 7
+
+
+def to_query(request: pb.SearchImagesRequest) -> object:
+    return convert.to_query(request, Limits(), GENERATION)
+
+
+def test_a_minimal_request_gets_the_documented_defaults() -> None:
+    """Ten results, what-and-where, no expansion, no boxes, from the start."""
+    query = convert.to_query(pb.SearchImagesRequest(image="images/12"), Limits(), GENERATION)
+
+    assert (query.image_id, query.content, query.region) == (12, None, None)
+    assert (query.descriptor, query.count, query.offset) == ("what-and-where", 10, 0)
+    assert (query.expansion_count, query.localize_count, query.exact, query.min_score) == (0, 0, False, None)
+
+
+def test_every_field_arrives() -> None:
+    """Nothing that a caller sets is dropped on the way."""
+    request = pb.SearchImagesRequest(
+        image_content=b"jpeg",
+        region=pb.Box(x_min=0.1, y_min=0.2, x_max=0.3, y_max=0.4),
+        descriptor=pb.DESCRIPTOR_R_MAC,
+        page_size=25,
+        expansion_count=5,
+        localize_count=3,
+        min_score=0.0,
+        localization=pb.LOCALIZATION_EXACT,
+    )
+
+    query = convert.to_query(request, Limits(), GENERATION)
+
+    assert (query.content, query.region) == (b"jpeg", Box(0.1, 0.2, 0.3, 0.4))
+    assert (query.descriptor, query.count, query.expansion_count) == ("r-mac", 25, 5)
+    assert (query.localize_count, query.exact, query.min_score) == (3, True, 0.0)
+
+
+@pytest.mark.parametrize(
+    "request_",
+    [pb.SearchImagesRequest(), pb.SearchImagesRequest(image_content=b""), pb.SearchImagesRequest(page_size=3)],
+)
+def test_an_empty_query_is_missing(request_: pb.SearchImagesRequest) -> None:
+    """A oneof with nothing set arrives as unset, and empty content is no picture."""
+    with pytest.raises(MissingQuery, match="image_content"):
+        to_query(request_)
+
+
+@pytest.mark.parametrize(
+    "name", ["", "12", "images/", "images/0", "images/-1", "images/1/2", "images/١", "images/" + "9" * 30]
+)
+def test_a_name_that_is_none_is_refused(name: str) -> None:
+    """Only images/{positive number} is a name."""
+    with pytest.raises(InvalidRequest, match="images/12"):
+        to_query(pb.SearchImagesRequest(image=name))
+
+
+@pytest.mark.parametrize(
+    ("sides", "field"),
+    [
+        ((0.5, 0.0, 0.5, 1.0), "region.x_min"),
+        ((0.0, 0.9, 1.0, 0.1), "region.y_min"),
+        ((-0.01, 0.0, 1.0, 1.0), "region.x_min"),
+        ((0.0, 0.0, 1.01, 1.0), "region.x_max"),
+        ((0.0, math.nan, 1.0, 1.0), "region.y_min"),
+        ((0.0, 0.0, 1.0, math.inf), "region.y_max"),
+        ((0.0, 0.0, 0.0, 0.0), "region.x_min"),
+    ],
+)
+def test_a_box_that_is_none_is_refused_by_its_side(sides: tuple[float, ...], field: str) -> None:
+    """Inverted, empty, outside and NaN each name the side at fault."""
+    box = pb.Box(x_min=sides[0], y_min=sides[1], x_max=sides[2], y_max=sides[3])
+
+    with pytest.raises(InvalidRegion) as raised:
+        to_query(pb.SearchImagesRequest(image="images/1", region=box))
+
+    assert raised.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("page_size", -1),
+        ("expansion_count", -1),
+        ("expansion_count", 21),
+        ("localize_count", -5),
+        ("localize_count", 21),
+        ("min_score", 1.5),
+        ("min_score", math.nan),
+        ("descriptor", 99),
+        ("localization", 99),
+    ],
+)
+def test_a_number_out_of_range_is_refused_by_its_field(field: str, value: float) -> None:
+    """The error names the field, in the message and for programs."""
+    with pytest.raises(InvalidRequest, match=field) as raised:
+        to_query(pb.SearchImagesRequest(image="images/1", **{field: value}))
+
+    assert raised.value.field == field
+
+
+@pytest.mark.parametrize(("asked", "given"), [(0, 10), (1, 1), (100, 100), (101, 100), (2**31 - 1, 100)])
+def test_a_page_is_clamped_not_refused(asked: int, given: int) -> None:
+    """0 is the default and too many is the most there is."""
+    assert convert.page_size(asked, 10, 100) == given
+
+
+def test_a_token_leads_to_its_page() -> None:
+    """The page after ten results starts at ten."""
+    request = pb.SearchImagesRequest(image="images/1")
+    request.page_token = convert.make_token(10, convert.search_fingerprint(request, GENERATION))
+
+    assert convert.to_query(request, Limits(), GENERATION).offset == 10
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"image": "images/2"}, {"min_score": 0.5}, {"expansion_count": 1}, {"descriptor": pb.DESCRIPTOR_WHAT}],
+)
+def test_a_token_of_another_search_is_refused(change: dict[str, object]) -> None:
+    """Whatever changes the order of the results ends the token's life."""
+    token = convert.make_token(10, convert.search_fingerprint(pb.SearchImagesRequest(image="images/1"), GENERATION))
+
+    with pytest.raises(InvalidPageToken):
+        to_query(pb.SearchImagesRequest(**({"image": "images/1"} | change), page_token=token))
+
+
+def test_a_token_of_another_generation_is_refused() -> None:
+    """A token expires with the generation it was made on."""
+    request = pb.SearchImagesRequest(image="images/1")
+    request.page_token = convert.make_token(10, convert.search_fingerprint(request, GENERATION - 1))
+
+    with pytest.raises(InvalidPageToken):
+        to_query(request)
+
+
+@pytest.mark.parametrize("change", [{"page_size": 50}, {"localize_count": 2}, {"localization": 2}])
+def test_a_token_outlives_what_does_not_change_the_order(change: dict[str, int]) -> None:
+    """Page size and boxes may differ from page to page."""
+    token = convert.make_token(10, convert.search_fingerprint(pb.SearchImagesRequest(image="images/1"), GENERATION))
+    request = pb.SearchImagesRequest(image="images/1", page_token=token, **change)
+
+    assert convert.to_query(request, Limits(), GENERATION).offset == 10
+
+
+FINGERPRINT = convert.list_fingerprint(GENERATION)
+
+
+@pytest.mark.parametrize(
+    "content", [[-1, FINGERPRINT], [True, FINGERPRINT], [1.5, FINGERPRINT], [1], {"a": 1}, None, 5]
+)
+def test_a_forged_token_is_refused(content: object) -> None:
+    """A token that decodes to something else is still foreign."""
+    token = base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
+
+    with pytest.raises(InvalidPageToken):
+        convert.page_offset(token, FINGERPRINT)
+
+
+@given(st.text(min_size=1))
+def test_any_text_is_a_foreign_token(token: str) -> None:
+    """Nothing that a caller makes up is taken, and nothing breaks."""
+    with pytest.raises(InvalidPageToken):
+        convert.page_offset(token, FINGERPRINT)
+
+
+@given(st.binary(max_size=200))
+def test_any_bytes_that_parse_are_a_query_or_a_named_error(content: bytes) -> None:
+    """No request, however odd, fails otherwise."""
+    request = pb.SearchImagesRequest()
+    try:
+        request.ParseFromString(content)
+    except Exception:
+        return  # gRPC refuses what is no message
+
+    with contextlib.suppress(WhatwhereError):
+        to_query(request)
+
+
+def test_every_descriptor_has_its_value_on_the_wire() -> None:
+    """The enum and the names say the same."""
+    names = {convert.DESCRIPTOR_NAMES[value] for value in pb.Descriptor.values()}
+
+    assert names == {"what", "what-and-where", "mac", "r-mac", "crow", "gem"}
+    assert all(pb.Descriptor.Value(convert.enum_name(name)) for name in names)

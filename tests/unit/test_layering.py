@@ -1,0 +1,178 @@
+"""The rooms of the house import only what they may: the table is the design, this holds it."""
+
+import ast
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+# room → the rooms of ours that it may import; a package is one room
+ROOMS: dict[str, set[str]] = {
+    "indexer/errors": set(),
+    "indexer/boxes": {"indexer/errors"},
+    "indexer/files": set(),
+    "indexer/images": {"indexer/errors"},
+    "indexer/backbones": {"indexer/errors", "indexer/files"},
+    "indexer/factorize": set(),
+    "indexer/descriptors": set(),
+    "indexer/whitening": {"indexer/errors", "indexer/files"},
+    "indexer/describe": {
+        "indexer/errors",
+        "indexer/boxes",
+        "indexer/backbones",
+        "indexer/factorize",
+        "indexer/descriptors",
+        "indexer/whitening",
+    },
+    "indexer/vectors": {"indexer/errors", "indexer/files"},
+    "indexer/catalog": {"indexer/errors"},
+    "indexer/collection": {
+        "indexer/errors",
+        "indexer/files",
+        "indexer/vectors",
+        "indexer/catalog",
+        "indexer/whitening",
+        "indexer/factorize",
+        "indexer/describe",
+    },
+    "indexer/pipeline": {
+        "indexer/errors",
+        "indexer/files",
+        "indexer/images",
+        "indexer/backbones",
+        "indexer/whitening",
+        "indexer/describe",
+        "indexer/catalog",
+        "indexer/collection",
+    },
+    "indexer/train": {
+        "indexer/errors",
+        "indexer/images",
+        "indexer/backbones",
+        "indexer/whitening",
+        "indexer/describe",
+        "indexer/pipeline",
+    },
+    "indexer/inspection": {"indexer/catalog", "indexer/collection"},
+    "service/rpc": set(),
+    "service/settings": {"indexer/images"},
+    "service/results": {"indexer/boxes"},
+    "service/localize": {"indexer/boxes", "indexer/descriptors", "indexer/factorize"},
+    "service/searcher": {
+        "indexer/errors",
+        "indexer/boxes",
+        "indexer/files",
+        "indexer/images",
+        "indexer/backbones",
+        "indexer/catalog",
+        "indexer/collection",
+        "indexer/describe",
+        "service/localize",
+        "service/results",
+    },
+    "service/convert": {
+        "indexer/errors",
+        "indexer/boxes",
+        "indexer/describe",
+        "service/results",
+        "service/searcher",
+        "service/settings",
+        "service/rpc",
+    },
+    "service/servicer": {"service/convert", "service/searcher", "service/settings", "service/rpc"},
+    "service/interceptors": {"indexer/errors"},
+    "service/server": {
+        "indexer/errors",
+        "indexer/collection",
+        "service/interceptors",
+        "service/rpc",
+        "service/searcher",
+        "service/servicer",
+        "service/settings",
+    },
+    "service/client": {"indexer/errors", "indexer/boxes", "service/results", "service/rpc"},
+    "service/pictures": {"indexer/errors", "indexer/boxes", "indexer/files", "indexer/images", "service/results"},
+    "service/progress": {"indexer/pipeline"},
+    "service/asking": {
+        "indexer/errors",
+        "indexer/boxes",
+        "indexer/images",
+        "service/client",
+        "service/pictures",
+        "service/results",
+        "service/server",
+        "service/settings",
+    },
+    "service/cli": {
+        "indexer/errors",
+        "indexer/catalog",
+        "indexer/collection",
+        "indexer/inspection",
+        "indexer/pipeline",
+        "indexer/train",
+        "service/asking",
+        "service/progress",
+        "service/server",
+        "service/settings",
+    },
+    "service/demo": set(),
+    "migrations": {"indexer/catalog"},
+}
+# library → its only home
+HOMES = {
+    "faiss": {"indexer/vectors"},
+    "torchvision": {"indexer/backbones"},
+    "sqlalchemy": {"indexer/catalog", "migrations"},
+    "alembic": {"indexer/catalog", "migrations"},
+    "grpc": {"service/interceptors", "service/servicer", "service/server", "service/client"},
+}
+
+
+def sources() -> list[Path]:
+    """Return our files: not the generated ones, and not the two packages' own empty ones."""
+    found = [path for package in ("indexer", "service", "migrations") for path in (ROOT / package).rglob("*.py")]
+    empty = {ROOT / "indexer" / "__init__.py", ROOT / "service" / "__init__.py"}
+    return [path for path in found if path not in empty and path.parent.name != "rpc"]
+
+
+def room_of(module: str) -> str:
+    package, _, rest = module.partition(".")
+    return package if package == "migrations" or not rest else f"{package}/{rest.split('.')[0]}"
+
+
+def imports(path: Path) -> Iterator[str]:
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative import"
+            nested = node.module in ("indexer", "service", "service.rpc")
+            yield from (f"{node.module}.{alias.name}" if nested else node.module or "" for alias in node.names)
+
+
+@pytest.mark.parametrize("path", sources(), ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_room_imports_only_what_it_may(path: Path) -> None:
+    """No file reaches past its room's row of the table, or takes a library from another's home."""
+    room = room_of(".".join(path.relative_to(ROOT).with_suffix("").parts))
+
+    used = set(imports(path))
+    ours = {room_of(name) for name in used if name.split(".")[0] in ("indexer", "service", "migrations")} - {room}
+
+    assert ours <= ROOMS[room]
+    for library, homes in HOMES.items():
+        assert room in homes or not any(name.split(".")[0] == library for name in used), f"{library} in {room}"
+
+
+def test_the_table_has_no_empty_rooms() -> None:
+    """Every row of the table stands for code that exists."""
+    for room in ROOMS:
+        assert (ROOT / room).is_dir() or (ROOT / room).with_suffix(".py").is_file(), room
+
+
+def test_the_indexer_never_imports_the_service() -> None:
+    """The contract between the halves is the collection on disk, in one direction."""
+    assert not any(
+        "service" in allowed for room, rooms in ROOMS.items() if room.startswith("indexer") for allowed in rooms
+    )
