@@ -57,6 +57,8 @@ class Describer:
 
     def describe(self, images: Sequence[NDArray[np.uint8]], crop: Box = WHOLE_IMAGE) -> list[Description]:
         """Describe fitted pictures uint8 [h, w, 3]; the pooled descriptors see only the cells that `crop` touches."""
+        if not images:
+            return []
         activations = self.backbone.activations(images)
         weighted = [(grid * descriptors.crow_channel_weights(grid)).flatten(0, 1) for grid in activations]
         described = []
@@ -75,8 +77,9 @@ class Describer:
 
 def _cells_touching(grid: Tensor, box: Box) -> Tensor:
     height, width, _ = grid.shape
-    top, bottom = int(box.y_min * height), int(np.ceil(box.y_max * height))
-    left, right = int(box.x_min * width), int(np.ceil(box.x_max * width))
+    # A box that ends on a cell's border to the last bit but one does not touch the next cell.
+    top, left = (int(edge + _EPS) for edge in (box.y_min * height, box.x_min * width))
+    bottom, right = (int(np.ceil(edge - _EPS)) for edge in (box.y_max * height, box.x_max * width))
     return grid[top:bottom, left:right]
 
 

@@ -19,6 +19,7 @@ from torch import Tensor
 
 SWEEPS = 25
 _EPS = 1e-12
+_EXPLAINED = 1e-6
 
 
 @dataclass(frozen=True)
@@ -122,7 +123,8 @@ def factorize_batch(matrices: Matrices, rank: int, sweeps: int = SWEEPS) -> tupl
 def _successive_projection(matrices: Matrices, rank: int) -> Tensor:
     """Choose `rank` rows of A that span the most: [B, K, C]; zero rows once nothing is left to explain."""
     residual = matrices.row_norms_squared()
-    threshold = _EPS * residual.amax(dim=-1)
+    # Below a millionth of the largest row's energy a float32 residual is rounding, not something left to explain.
+    threshold = _EXPLAINED * residual.amax(dim=-1)
     chosen: list[Tensor] = []
     directions: list[Tensor] = []
     for _ in range(rank):

@@ -35,6 +35,11 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
+def printable(path: Path) -> str:
+    """Return a file's name as text that can be stored and printed; bytes that are not UTF-8 become \ufffd."""
+    return os.fsencode(path.name).decode(errors="replace")
+
+
 def path_of_uri(uri: str) -> Path:
     """Return the path of a file: URI, the reverse of `Path.as_uri`, also for names that are not UTF-8."""
     return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))

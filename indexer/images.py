@@ -78,7 +78,7 @@ def check_byte_count(name: str, byte_count: int, limits: ImageLimits) -> None:
 
 
 def fitted_size(width: int, height: int, shorter_side: int = SHORTER_SIDE) -> tuple[int, int]:
-    """Return (width, height) with the shorter side near `shorter_side`, both multiples of 32, aspect at most 4."""
+    """Return (width, height), multiples of 32: the shorter near `shorter_side`, the longer at most 4 times that."""
     scale = min(shorter_side / min(width, height), shorter_side * MAX_ASPECT / max(width, height))
     fitted = (max(1, round(side * scale / SIDE_MULTIPLE)) * SIDE_MULTIPLE for side in (width, height))
     return next(fitted), next(fitted)
@@ -118,7 +118,8 @@ def _check_pixel_count(name: str, size: tuple[int, int], limits: ImageLimits) ->
 
 def _scaled_upright(picture: Image.Image, shorter_side: int | None) -> DecodedImage:
     mime_type = _MIME_TYPES[picture.format or ""]
-    transpose = _TRANSPOSES.get(_orientation(picture))
+    # Pillow turns TIFFs upright itself when it loads them.
+    transpose = None if picture.format == "TIFF" else _TRANSPOSES.get(_orientation(picture))
     size = picture.size
     if shorter_side is not None:
         # JPEG can decode at 1/2, 1/4 or 1/8; at twice the final size the antialiased resize still sees it all.

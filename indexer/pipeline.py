@@ -16,10 +16,18 @@ from indexer import whitening
 from indexer.backbones import DEFAULT_BACKBONE, choose_device, load_backbone
 from indexer.backbones.registry import find_backbone
 from indexer.catalog import Catalog, NewImage, Outcome, Source
-from indexer.collection import CollectionWriter, Layout, Manifest, Recipe, open_for_writing, publish
+from indexer.collection import (
+    CollectionWriter,
+    Layout,
+    Manifest,
+    Recipe,
+    open_for_writing,
+    publish,
+    stored_whitener,
+)
 from indexer.describe import DESCRIPTORS, FACTOR_DESCRIPTORS, Describer, Description, check_descriptors
 from indexer.errors import CollectionNotFound, InvalidRequest, UnreadableImage, WhatwhereError
-from indexer.files import path_of_uri
+from indexer.files import path_of_uri, printable
 from indexer.images import SHORTER_SIDE, SUFFIXES, DecodedImage, ImageLimits, check_byte_count, decode_image
 
 DEFAULT_RANK = 8
@@ -130,10 +138,11 @@ def scan(paths: Sequence[Path], skip: Path | None = None) -> tuple[list[Path], i
     """
     found: dict[Path, None] = {}
     ignored = 0
+    left_out = None if skip is None else _absolute(skip)
     for path in paths:
         if path.is_dir():
             for folder, folders, names in os.walk(path):
-                folders[:] = sorted(name for name in folders if skip is None or Path(folder, name) != skip)
+                folders[:] = sorted(name for name in folders if _absolute(Path(folder, name)) != left_out)
                 images = sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)
                 ignored += len(names) - len(images)
                 found |= dict.fromkeys(_absolute(Path(folder, name)) for name in images)
@@ -173,8 +182,8 @@ def _whiteners(
     layout = Layout(collection)
     number = layout.current_number()
     if settings.whiteners is None and number is not None:
-        entries = Manifest.load(layout.generation(number)).indexes
-        return {name: whitening.load(layout.whitener(entry.whitener)) for name, entry in entries.items()}
+        manifest = Manifest.load(layout.generation(number))
+        return {name: stored_whitener(layout, manifest, name) for name in manifest.indexes}
     return {name: whitening.find(describer.whitener_key(name), settings.whiteners) for name in recipe.descriptors}
 
 
@@ -197,7 +206,7 @@ class _Run:
 
     def over(self, files: Sequence[Path]) -> Progress:
         """Index every file and return the final counts."""
-        self._report(total=len(files))
+        self._count(total=len(files))
         load = _Loader(self._writer.catalog, self._settings)
         with ThreadPoolExecutor(self._settings.workers or os.cpu_count(), "decode") as pool:
             # Two batches ahead keep the network fed and memory bounded.
@@ -205,6 +214,7 @@ class _Run:
             for batch in in_groups(loaded, self._settings.batch_size):
                 self._take(batch)
         self._keep()
+        self._on_progress(self._progress)
         return self._progress
 
     def _changed(self, files: Iterable[Path]) -> Iterator[Source]:
@@ -213,7 +223,7 @@ class _Run:
             unchanged = set()
             if not self._settings.checksum:
                 unchanged = self._writer.catalog.unchanged(sources, retry_failed=self._settings.retry_failed)
-            self._report(unchanged=len(unchanged))
+            self._count(unchanged=len(unchanged))
             yield from (source for source in sources if source.uri not in unchanged)
 
     def _take(self, batch: Sequence[Loaded]) -> None:
@@ -226,6 +236,7 @@ class _Run:
         self._chunk.descriptions += described
         for item in batch:
             self._chunk.outcomes.append(self._outcome(item, rows))
+        self._on_progress(self._progress)
         if len(self._chunk.outcomes) >= SHARD_SOURCES:
             self._keep()
 
@@ -237,7 +248,7 @@ class _Run:
 
     def _outcome(self, item: Loaded, rows: dict[str, int]) -> Outcome:
         if item.error is not None:
-            self._report(failed=1)
+            self._count(failed=1)
             log.warning("failed source=%s reason=%s", item.source.uri, item.error.reason)
             image = NewImage(
                 item.content_hash,
@@ -249,9 +260,9 @@ class _Run:
         assert item.content_hash is not None
         row = rows.pop(item.content_hash, None)
         if row is None or item.decoded is None:
-            self._report(duplicates=1)
+            self._count(duplicates=1)
             return Outcome(item.source, known_hash=item.content_hash)
-        self._report(described=1)
+        self._count(described=1)
         self._chunk.hashes.add(item.content_hash)
         decoded = item.decoded
         image = NewImage(item.content_hash, item.byte_count, decoded.width, decoded.height, decoded.mime_type, row)
@@ -262,10 +273,9 @@ class _Run:
             self._writer.append(self._chunk.outcomes, self._chunk.descriptions)
             self._chunk = Chunk()
 
-    def _report(self, **more: int) -> None:
+    def _count(self, **more: int) -> None:
         counts = {name: getattr(self._progress, name) + count for name, count in more.items()}
         self._progress = replace(self._progress, **counts)
-        self._on_progress(self._progress)
 
 
 def source_of(path: Path) -> Source:
@@ -292,11 +302,11 @@ class _Loader:
             content_hash = hashlib.sha256(content).hexdigest()
             if self.catalog.has_content(content_hash, retry_failed=self.settings.retry_failed):
                 return Loaded(source, content_hash)
-            decoded = decode_image(content, path.name, limits=self.settings.limits)
+            decoded = decode_image(content, printable(path), limits=self.settings.limits)
         except WhatwhereError as error:
             return Loaded(source, content_hash, source.byte_count, error=error)
         except OSError as error:
-            reason = UnreadableImage(f"{path.name}: cannot be read: {error.strerror}")
+            reason = UnreadableImage(f"{printable(path)}: cannot be read: {error.strerror}")
             return Loaded(source, None, source.byte_count, error=reason)
         return Loaded(source, content_hash, len(content), decoded)
 
@@ -305,8 +315,8 @@ def _read(path: Path, limits: ImageLimits) -> bytes:
     """Return a file's bytes; what is not a regular file (a pipe would block for ever) or too large is not opened."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
-        raise UnreadableImage(f"{path.name}: not a regular file")
-    check_byte_count(path.name, status.st_size, limits)
+        raise UnreadableImage(f"{printable(path)}: not a regular file")
+    check_byte_count(printable(path), status.st_size, limits)
     return path.read_bytes()
 
 

@@ -25,8 +25,9 @@ FACTORY = "Flat"
 class VectorIndex:
     """Vectors float32 [N, D] of length 1 under int64 ids. Searching is safe from several threads."""
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, index: Any, *, writable: bool = True) -> None:
         self._index = index
+        self._writable = writable
 
     @classmethod
     def create(cls, dimensions: int) -> "VectorIndex":
@@ -34,12 +35,21 @@ class VectorIndex:
         return cls(faiss.IndexIDMap2(faiss.index_factory(dimensions, FACTORY, faiss.METRIC_INNER_PRODUCT)))
 
     @classmethod
-    def open(cls, path: Path, *, memory_map: bool = False) -> "VectorIndex":
-        """Read an index, memory-mapped and then read-only on request; CollectionCorrupt when it is absent or torn."""
-        try:
-            return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC if memory_map else 0))
-        except RuntimeError as error:
-            raise CollectionCorrupt(f"{path.name} cannot be read as a vector index: {error}") from error
+    def open(cls, path: Path) -> "VectorIndex":
+        """Read an index into memory; CollectionCorrupt when it is absent or torn."""
+        return cls(_read(path, 0))
+
+    @classmethod
+    def map(cls, path: Path, byte_count: int) -> "VectorIndex":
+        """Map an index of known length into memory, to be searched and not changed; CollectionCorrupt as for `open`.
+
+        The length is compared first: past the end of a torn file a mapping ends the process.
+        """
+        if not path.is_file() or path.stat().st_size != byte_count:
+            raise CollectionCorrupt(
+                f"{path.name} is missing or not {byte_count:,} bytes long: restore it from a backup"
+            )
+        return cls(_read(path, faiss.IO_FLAG_MMAP_IFC), writable=False)
 
     def save(self, path: Path) -> None:
         """Write the index, never half."""
@@ -61,10 +71,12 @@ class VectorIndex:
 
     def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
         """Add vectors [N, D] under new ids [N]."""
+        assert self._writable, "a mapped index cannot be changed"
         self._index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), ids)
 
     def remove(self, ids: NDArray[np.int64]) -> None:
         """Remove these ids; absent ones are passed over."""
+        assert self._writable, "a mapped index cannot be changed"
         self._index.remove_ids(ids)
 
     def vector(self, identifier: int) -> NDArray[np.float32]:
@@ -80,3 +92,10 @@ class VectorIndex:
             return np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
         scores, ids = self._index.search(query[np.newaxis], min(count, len(self)))
         return scores[0], ids[0]
+
+
+def _read(path: Path, flags: int) -> Any:
+    try:
+        return faiss.read_index(str(path), flags)
+    except RuntimeError as error:
+        raise CollectionCorrupt(f"{path.name} cannot be read as a vector index: {error}") from error

@@ -97,12 +97,14 @@ def load(path: Path) -> Whitener:
         with safe_open(path, framework="numpy") as file:
             described = json.loads(file.metadata()["whitener"])
             mean, projection = (file.get_tensor(name).astype(np.float32) for name in ("mean", "projection"))
-        key = WhitenerKey(**described["key"])
+        whitener = Whitener(WhitenerKey(**described["key"]), mean, projection, described["trained_on"])
     except FileNotFoundError as error:
         raise WhitenerUnavailable(f"{path} is missing: make a whitener with `whatwhere whiten`") from error
     except (SafetensorError, OSError, ValueError, KeyError, TypeError) as error:
         raise WhitenerUnavailable(f"{path} is not a whitener ({error}): make one with `whatwhere whiten`") from error
-    return Whitener(key, mean, projection, described["trained_on"])
+    if (mean.shape, projection.ndim) != (projection.shape[:1], 2):
+        raise WhitenerUnavailable(f"{path}: mean {mean.shape} and projection {projection.shape} do not fit")
+    return whitener
 
 
 def file_name(backbone: str, descriptor: str) -> str:

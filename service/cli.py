@@ -78,6 +78,9 @@ def main() -> None:
     except WhatwhereError as error:
         messages.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
         sys.exit(1)
+    except OSError as error:  # disk full, read-only, permission: the system's own sentence names the file
+        messages.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(1)
 
 
 def _print_version(wanted: bool) -> None:

@@ -92,7 +92,7 @@ class Recipe:
         """Read the recipe; CollectionNotFound, CollectionCorrupt, CollectionMismatch (made by a newer version)."""
         try:
             values: dict[str, Any] = json.loads(layout.recipe.read_text())
-        except FileNotFoundError as error:
+        except (FileNotFoundError, NotADirectoryError) as error:
             raise CollectionNotFound(
                 f"{layout.root} holds no collection: make one with `whatwhere index PATH... --collection {layout.root}`"
             ) from error

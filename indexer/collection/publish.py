@@ -38,7 +38,8 @@ def publish(layout: Layout, catalog: Catalog, recipe: Recipe, whiteners: Mapping
     previous = None if number is None else Manifest.load(layout.generation(number))
     live = catalog.indexed_ids()
     indexes = {name: _previous_index(layout, previous, name, whitener) for name, whitener in whiteners.items()}
-    if previous is not None and all(np.array_equal(np.sort(index.ids), live) for index in indexes.values()):
+    if previous is not None and _is_current(previous, whiteners, indexes, live):
+        catalog.record_generation(previous.number, previous.image_count)  # unless a kill came between, it was
         return None
     for name, index in indexes.items():
         index.remove(np.setdiff1d(index.ids, live))
@@ -48,6 +49,18 @@ def publish(layout: Layout, catalog: Catalog, recipe: Recipe, whiteners: Mapping
     _remove_old_generations(layout, manifest.number)
     log.info("published generation=%d images=%d", manifest.number, manifest.image_count)
     return manifest
+
+
+def _is_current(
+    previous: Manifest,
+    whiteners: Mapping[str, Whitener],
+    indexes: Mapping[str, VectorIndex],
+    live: NDArray[np.int64],
+) -> bool:
+    """Tell whether the live generation already holds these images, through these whiteners."""
+    used = {name: entry.whitener for name, entry in previous.indexes.items()}
+    asked = {name: whitener.fingerprint for name, whitener in whiteners.items()}
+    return used == asked and all(np.array_equal(np.sort(index.ids), live) for index in indexes.values())
 
 
 def _previous_index(layout: Layout, previous: Manifest | None, name: str, whitener: Whitener) -> VectorIndex:

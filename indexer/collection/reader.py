@@ -103,13 +103,16 @@ def open_collection(root: Path) -> CollectionReader:
 
 def _open_index(layout: Layout, manifest: Manifest, name: str) -> SearchableIndex:
     entry = manifest.indexes[name]
-    whitener = whitening.load(layout.whitener(entry.whitener))
-    if whitener.fingerprint != entry.whitener:
-        raise CollectionMismatch(
-            f"whitener {entry.whitener[:12]}… of {name} holds other values than it was stored with: restore it"
-        )
     path = layout.generation(manifest.number) / entry.file_name
-    if not path.is_file() or path.stat().st_size != entry.byte_count:
-        raise CollectionCorrupt(f"{path} is missing or not {entry.byte_count:,} bytes long: restore it from a backup")
-    vectors = VectorIndex.open(path, memory_map=True)
-    return SearchableIndex(vectors, whitener)
+    return SearchableIndex(VectorIndex.map(path, entry.byte_count), stored_whitener(layout, manifest, name))
+
+
+def stored_whitener(layout: Layout, manifest: Manifest, name: str) -> Whitener:
+    """Return the whitener that a generation's vectors went through; CollectionMismatch when it was exchanged."""
+    expected = manifest.indexes[name].whitener
+    whitener = whitening.load(layout.whitener(expected))
+    if whitener.fingerprint != expected:
+        raise CollectionMismatch(
+            f"whitener {expected[:12]}… of {name} holds other values than it was stored with: restore it"
+        )
+    return whitener

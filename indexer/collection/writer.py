@@ -9,9 +9,10 @@ from pathlib import Path
 
 from indexer.catalog import Catalog, Outcome, ShardRecord
 from indexer.collection.layout import Layout, Recipe
+from indexer.collection.manifest import Manifest
 from indexer.collection.shards import write_shard
 from indexer.describe import Description
-from indexer.errors import CollectionLocked
+from indexer.errors import CollectionCorrupt, CollectionLocked, InvalidRequest
 from indexer.files import sha256_of, sync
 
 
@@ -44,16 +45,47 @@ def open_for_writing(root: Path, recipe: Recipe) -> Iterator[CollectionWriter]:
     Raises CollectionMismatch when it was made by another recipe, CollectionLocked when another process writes to it.
     """
     layout = Layout(root)
-    for folder in (root, layout.shards, layout.generations, layout.whiteners):
-        folder.mkdir(parents=True, exist_ok=True)
+    _make_folders(layout)
     with _locked(layout):
         if layout.recipe.is_file():
             Recipe.load(layout).require_same(recipe, root)
+            _refuse_lost_catalogue(layout)
         else:
             recipe.save(layout)
         sync(root)
         with Catalog.create(layout.catalog) as catalog:
+            _refuse_older_catalogue(layout, catalog)
             yield CollectionWriter(layout, recipe, catalog)
+
+
+def _make_folders(layout: Layout) -> None:
+    for folder in (layout.root, layout.shards, layout.generations, layout.whiteners):
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InvalidRequest(
+                f"{folder} cannot be made ({error.strerror}): give a directory that you may write to",
+                field="collection",
+            ) from error
+
+
+def _refuse_lost_catalogue(layout: Layout) -> None:
+    """Raise CollectionCorrupt where a generation was published and the catalogue is gone: ids would begin anew."""
+    if layout.current.exists() and not layout.catalog.is_file():
+        raise CollectionCorrupt(f"{layout.catalog} is missing: restore it from a backup, or index into a new directory")
+
+
+def _refuse_older_catalogue(layout: Layout, catalog: Catalog) -> None:
+    """Raise CollectionCorrupt where the catalogue lacks shards of the live generation: it would give out ids again."""
+    number = layout.current_number()
+    if number is None:
+        return
+    unknown = set(Manifest.load(layout.generation(number)).shards) - {shard.file_name for shard in catalog.shards()}
+    if unknown:
+        raise CollectionCorrupt(
+            f"{layout.catalog} is older than generation {number}, it lacks {len(unknown)} shards: restore the newer "
+            "catalogue, or index into a new directory"
+        )
 
 
 @contextmanager

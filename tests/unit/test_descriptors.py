@@ -1,0 +1,347 @@
+"""Descriptors on small cases that were calculated by hand."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from torch import Tensor
+
+from indexer.descriptors import (
+    crow_channel_weights,
+    crow_rows,
+    crow_spatial_weights,
+    gem_rows,
+    interact,
+    mac_rows,
+    mass_inside,
+    rmac_regions,
+    rmac_rows,
+    select_inside,
+)
+
+
+def grid(*rows: list[list[float]]) -> Tensor:
+    """Write activations [H, W, C] as rows of cells of channels."""
+    return torch.tensor(rows)
+
+
+def heatmap(*rows: list[float]) -> Tensor:
+    """Write one heatmap as its rows: U [H·W, 1]."""
+    return torch.tensor(rows).reshape(-1, 1)
+
+
+# --- CroW -------------------------------------------------------------------------------------------------------
+
+
+def test_rare_channels_weigh_more() -> None:
+    """Shares of positive cells of 1, 1/2 and 0 sum to 1.5: log 1.5, log 3, and 0 for the dead channel."""
+    activations = grid([[1.0, 9.0, 0.0], [2.0, 0.0, 0.0]], [[3.0, 0.0, 0.0], [0.5, 0.1, 0.0]])
+
+    weights = crow_channel_weights(activations)
+
+    torch.testing.assert_close(weights, torch.tensor([math.log(1.5), math.log(3), 0.0]))
+
+
+def test_strong_cells_weigh_more() -> None:
+    """Sums over channels of 3 and 4 have length 5: √(3/5) and √(4/5)."""
+    activations = grid([[1.0, 2.0], [4.0, 0.0]])
+
+    weights = crow_spatial_weights(activations)
+
+    torch.testing.assert_close(weights, torch.tensor([[math.sqrt(0.6), math.sqrt(0.8)]]))
+
+
+def test_crow_sums_cells_with_both_weights() -> None:
+    """Each of two channels is positive in one of two cells: log 2 · √(3/5) · 3 and log 2 · √(4/5) · 4."""
+    activations = grid([[3.0, 0.0], [0.0, 4.0]])
+
+    rows = crow_rows(activations)
+
+    expected = math.log(2) * torch.tensor([[3 * math.sqrt(0.6), 4 * math.sqrt(0.8)]])
+    torch.testing.assert_close(rows, expected)
+
+
+@pytest.mark.parametrize("rows_of", [mac_rows, gem_rows, crow_rows, rmac_rows])
+def test_a_black_picture_gives_no_infinities(rows_of: object) -> None:
+    """Nothing is divided by the activations' missing length."""
+    assert callable(rows_of)
+
+    rows = rows_of(torch.zeros(4, 5, 3))
+
+    assert rows.isfinite().all()
+    assert rows.abs().max() < 1e-5
+
+
+# --- MAC and GeM ------------------------------------------------------------------------------------------------
+
+
+def test_mac_is_the_maximum_of_each_channel() -> None:
+    """The maxima may come from different cells."""
+    activations = grid([[1.0, 5.0], [2.0, 0.0]], [[3.0, 4.0], [0.0, 1.0]])
+
+    rows = mac_rows(activations)
+
+    assert rows.tolist() == [[3.0, 5.0]]
+
+
+def test_gem_of_power_one_is_the_mean() -> None:
+    """The mean over cells, for each channel."""
+    activations = grid([[1.0, 5.0], [2.0, 2.0]], [[3.0, 4.0], [2.0, 1.0]])
+
+    rows = gem_rows(activations, power=1.0)
+
+    torch.testing.assert_close(rows, torch.tensor([[2.0, 3.0]]))
+
+
+def test_gem_is_the_cube_root_of_the_mean_cube() -> None:
+    """Of 1 and 3, ∛((1 + 27) / 2) = ∛14."""
+    activations = grid([[1.0], [3.0]])
+
+    rows = gem_rows(activations)
+
+    torch.testing.assert_close(rows, torch.tensor([[14 ** (1 / 3)]]))
+
+
+def test_gem_of_a_large_power_approaches_the_maximum() -> None:
+    """Between the mean and the maximum, nearer to the latter as the power grows."""
+    activations = grid([[1.0], [3.0]])
+
+    values = [float(gem_rows(activations, power)) for power in (1.0, 3.0, 20.0)]
+
+    assert values == sorted(values)
+    assert 2.85 < values[-1] < 3.0
+
+
+# --- R-MAC ------------------------------------------------------------------------------------------------------
+
+
+def test_a_square_is_cut_by_halves_that_overlap() -> None:
+    """Of 6 cells: one square of 6, four of 2·6 // 3 = 4, nine of 2·6 // 4 = 3 at 0, ⌊1.5⌋ and 3."""
+    regions = rmac_regions(6, 6)
+
+    second = [(top, left, 4) for top in (0, 2) for left in (0, 2)]
+    third = [(top, left, 3) for top in (0, 1, 3) for left in (0, 1, 3)]
+    assert regions == [(0, 0, 6), *second, *third]
+
+
+def test_a_wide_picture_has_one_square_more_along_it() -> None:
+    """4 x 6 overlaps by half with two squares, by 3/4 with three: two are nearer to 40 %."""
+    regions = rmac_regions(4, 6)
+
+    first = [(0, left, 4) for left in (0, 2)]
+    second = [(top, left, 2) for top in (0, 2) for left in (0, 2, 4)]
+    third = [(top, left, 2) for top in (0, 1, 2) for left in (0, 1, 2, 4)]
+    assert regions == first + second + third
+
+
+def test_a_very_wide_picture_has_more_squares_along_it() -> None:
+    """4 x 11 needs 1 + 7 / (4 · 0.6) = 3.9 squares to overlap by 40 %: four."""
+    regions = rmac_regions(4, 11, levels=1)
+
+    assert regions == [(0, 0, 4), (0, 2, 4), (0, 4, 4), (0, 7, 4)]
+
+
+@pytest.mark.parametrize(("height", "width"), [(4, 6), (4, 11), (16, 21), (3, 64), (1, 9)])
+def test_a_tall_picture_is_a_wide_one_turned(height: int, width: int) -> None:
+    """Top and left change places."""
+    turned = [(left, top, side) for top, left, side in rmac_regions(height, width)]
+
+    assert sorted(rmac_regions(width, height)) == sorted(turned)
+
+
+@given(st.integers(1, 70), st.integers(1, 70), st.integers(1, 4))
+def test_squares_lie_inside_and_reach_all_borders(height: int, width: int, levels: int) -> None:
+    """No square leaves the map, and the first level covers it from border to border."""
+    regions = rmac_regions(height, width, levels)
+
+    assert all(top >= 0 and left >= 0 and side > 0 for top, left, side in regions)
+    assert max(top + side for top, _, side in regions) == height
+    assert max(left + side for _, left, side in regions) == width
+    assert min(top for top, _, _ in regions) == min(left for _, left, _ in regions) == 0
+
+
+def test_squares_too_small_for_a_cell_are_left_out() -> None:
+    """One cell has one square: 2 // 3 of a cell is none."""
+    assert rmac_regions(1, 1) == [(0, 0, 1)]
+
+
+def test_rmac_rows_are_the_whole_and_the_squares_at_length_one() -> None:
+    """Of 2 x 2 cells: the whole, the square of 2, and four of 1, each divided by its length."""
+    activations = grid([[3.0, 0.0], [0.0, 2.0]], [[1.0, 1.0], [0.0, 4.0]])
+
+    rows = rmac_rows(activations, levels=2)
+
+    half = math.sqrt(0.5)
+    expected = [[0.6, 0.8], [0.6, 0.8], [1.0, 0.0], [0.0, 1.0], [half, half], [0.0, 1.0]]
+    torch.testing.assert_close(rows, torch.tensor(expected))
+
+
+def test_rmac_has_three_levels() -> None:
+    """The whole and 1 + 4 + 9 squares."""
+    assert len(rmac_rows(torch.rand(6, 6, 4))) == 15
+
+
+# --- interaction ------------------------------------------------------------------------------------------------
+
+
+def test_a_single_factor_keeps_its_concept() -> None:
+    """U'ᵀU' is 1."""
+    what = torch.tensor([[1.0, 2.0, 3.0]])
+
+    rows = interact(heatmap([0.0, 1.0], [2.0, 0.0], [0.0, 0.0]), what, 3, 2)
+
+    torch.testing.assert_close(rows, what)
+
+
+def test_factors_in_the_same_place_share_their_concepts() -> None:
+    """Two equal heatmaps: both rows become the sum, whatever the heatmaps' strengths."""
+    where = torch.tensor([[0.0, 0.0], [1.0, 5.0], [2.0, 10.0], [0.0, 0.0]])
+    what = torch.tensor([[1.0, 0.0], [0.0, 4.0]])
+
+    rows = interact(where, what, 2, 2)
+
+    torch.testing.assert_close(rows, torch.tensor([[1.0, 4.0], [1.0, 4.0]]))
+
+
+@pytest.mark.parametrize(("height", "width"), [(3, 40), (40, 3)])
+def test_factors_further_apart_than_two_kernels_do_not_meet(height: int, width: int) -> None:
+    """Blurred by 6 cells each, heatmaps 20 cells apart do not overlap."""
+    where = torch.zeros(height, width, 2)
+    where[0, 0, 0] = 1
+    where[(0, 20) if width > height else (20, 0)][1] = 1
+    what = torch.tensor([[1.0, 2.0], [3.0, 4.0]])
+
+    rows = interact(where.reshape(-1, 2), what, height, width)
+
+    torch.testing.assert_close(rows, what)
+
+
+@pytest.mark.parametrize("offset", [(0, 1), (1, 0), (0, 3), (3, 0), (2, 2)])
+def test_neighbours_share_by_a_gaussian_of_variance_two(offset: tuple[int, int]) -> None:
+    """Two Gaussians of variance σ² = 2 at distance d overlap by exp(-d² / 4σ²), in either direction."""
+    height, width = 21, 29
+    where = torch.zeros(height, width, 2, dtype=torch.float64)
+    where[10, 14, 0] = 1
+    where[10 + offset[0], 14 + offset[1], 1] = 1
+
+    rows = interact(where.reshape(-1, 2), torch.eye(2, dtype=torch.float64), height, width)
+
+    overlap = math.exp(-(offset[0] ** 2 + offset[1] ** 2) / 8)
+    expected = torch.tensor([[1.0, overlap], [overlap, 1.0]], dtype=torch.float64)
+    torch.testing.assert_close(rows, expected, rtol=0, atol=1e-3)
+
+
+def test_the_kernel_ends_after_six_cells() -> None:
+    """Point heatmaps 13 cells apart in one row share nothing at all, those 12 apart a little."""
+    where = torch.zeros(1, 40, 3, dtype=torch.float64)
+    where[0, 10, 0] = where[0, 22, 1] = where[0, 35, 2] = 1
+
+    shared = interact(where.reshape(-1, 3), torch.eye(3, dtype=torch.float64), 1, 40)
+
+    assert 0 < shared[0, 1] < 1e-3
+    assert shared[1, 2] == 0
+
+
+def test_a_dead_factor_neither_gives_nor_takes() -> None:
+    """Its row is zero, and the other's is unchanged."""
+    where = torch.tensor([[1.0, 0.0], [2.0, 0.0]])
+    what = torch.tensor([[1.0, 2.0], [0.0, 0.0]])
+
+    rows = interact(where, what, 1, 2)
+
+    torch.testing.assert_close(rows, what)
+
+
+# --- regions ----------------------------------------------------------------------------------------------------
+
+SQUARE = heatmap([1.0, 2.0], [3.0, 4.0])  # of mass 10
+WIDE = heatmap([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])  # of mass 21
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((0.0, 0.0, 1.0, 1.0), 1.0),
+        ((0.0, 0.0, 0.5, 0.5), 0.1),
+        ((0.5, 0.0, 1.0, 0.5), 0.2),
+        ((0.0, 0.5, 0.5, 1.0), 0.3),
+        ((0.0, 0.0, 0.75, 1.0), 0.7),  # left column, half of the right one: 1 + 3 + (2 + 4) / 2
+        ((0.0, 0.0, 1.0, 0.625), 0.475),  # upper row, a quarter of the lower one: 1 + 2 + (3 + 4) / 4
+        ((0.25, 0.25, 0.75, 0.75), 0.25),  # a quarter of each
+        ((0.125, 0.0, 0.25, 0.5), 0.025),  # within one cell: a quarter of 1
+    ],
+)
+def test_cut_cells_count_by_the_covered_share(box: tuple[float, ...], expected: float) -> None:
+    """Of a 2 x 2 heatmap with masses 1, 2, 3 and 4."""
+    shares = mass_inside(SQUARE, 2, 2, box)
+
+    torch.testing.assert_close(shares, torch.tensor([expected]))
+
+
+@pytest.mark.parametrize(
+    ("box", "expected"),
+    [
+        ((0.0, 0.0, 1 / 3, 1.0), 5 / 21),  # the left column
+        ((0.0, 0.0, 1.0, 0.5), 6 / 21),  # the upper row
+        ((0.5, 0.5, 1.0, 1.0), 8.5 / 21),  # half of 5, and 6
+    ],
+)
+def test_x_runs_along_the_width(box: tuple[float, ...], expected: float) -> None:
+    """Of a heatmap of 2 rows and 3 columns."""
+    shares = mass_inside(WIDE, 2, 3, box)
+
+    torch.testing.assert_close(shares, torch.tensor([expected]))
+
+
+def test_each_heatmap_has_its_own_share() -> None:
+    """Of several factors each is divided by its own mass, and an empty one has share 0."""
+    where = torch.tensor([[1.0, 30.0, 0.0], [3.0, 10.0, 0.0]])
+
+    shares = mass_inside(where, 1, 2, (0.0, 0.0, 0.5, 1.0))
+
+    torch.testing.assert_close(shares, torch.tensor([0.25, 0.75, 0.0]))
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.floats(0.01, 0.99), st.booleans())
+def test_the_shares_of_two_parts_add_up_to_one(height: int, width: int, cut: float, across: bool) -> None:
+    """Wherever a straight cut goes, nothing is lost or counted twice."""
+    where = torch.rand(height * width, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    parts = [(0.0, 0.0, 1.0, cut), (0.0, cut, 1.0, 1.0)] if across else [(0.0, 0.0, cut, 1.0), (cut, 0.0, 1.0, 1.0)]
+
+    total = sum(mass_inside(where, height, width, part) for part in parts)
+
+    torch.testing.assert_close(total, torch.ones(3, dtype=torch.float64))
+
+
+def test_factors_with_more_than_three_quarters_inside_are_kept() -> None:
+    """Exactly three quarters are not more."""
+    kept, fallback = select_inside(torch.tensor([0.1, 0.75, 0.7501, 1.0]))
+
+    assert kept.tolist() == [False, False, True, True]
+    assert not fallback
+
+
+def test_where_no_factor_passes_the_largest_share_is_kept() -> None:
+    """And the caller is told."""
+    kept, fallback = select_inside(torch.tensor([0.1, 0.6, 0.75, 0.2]))
+
+    assert kept.tolist() == [False, False, True, False]
+    assert fallback
+
+
+def test_one_factor_is_kept_where_all_are_outside() -> None:
+    """There is always something to search with."""
+    kept, fallback = select_inside(torch.zeros(4))
+
+    assert kept.sum() == 1
+    assert fallback
+
+
+def test_the_minimum_can_be_chosen() -> None:
+    """A lower minimum keeps more."""
+    kept, fallback = select_inside(torch.tensor([0.1, 0.6, 0.75, 0.2]), minimum=0.5)
+
+    assert kept.tolist() == [False, True, True, False]
+    assert not fallback
