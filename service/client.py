@@ -10,7 +10,6 @@ import json
 from collections.abc import Iterator
 from datetime import UTC
 from pathlib import Path
-from types import TracebackType
 from typing import Any, NoReturn, Self
 
 import grpc
@@ -67,9 +66,7 @@ class Client:
         """Return self."""
         return self
 
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         """Close the connection."""
         self.close()
 
