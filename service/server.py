@@ -3,8 +3,10 @@
 import logging
 import signal
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
@@ -15,7 +17,7 @@ from indexer.errors import InvalidRequest
 from service.interceptors import RequestInterceptor
 from service.rpc import image_search_pb2 as pb
 from service.rpc import image_search_pb2_grpc as rpc
-from service.searcher import open_searcher
+from service.searcher import Searcher, open_searcher
 from service.servicer import ImageSearchServicer
 from service.settings import ServerSettings
 
@@ -30,7 +32,19 @@ def create_server(settings: ServerSettings) -> tuple[grpc.Server, int]:
     Raises the errors of opening them, and InvalidRequest when the address cannot be bound.
     """
     _check_port(settings.listen)
-    searcher = open_searcher(open_collection(settings.collection), settings.device, settings.limits.image)
+    with ExitStack() as on_error:
+        collection = on_error.enter_context(open_collection(settings.collection))
+        searcher = open_searcher(collection, settings.device, settings.limits.image)
+        server = _assemble(searcher, settings)
+        try:
+            port = server.add_insecure_port(settings.listen)
+        except RuntimeError as error:
+            raise InvalidRequest(f"cannot listen on {settings.listen}: taken, or not this machine's") from error
+        weakref.finalize(server, on_error.pop_all().close)  # the collection is open for as long as its server lives
+    return server, port
+
+
+def _assemble(searcher: Searcher, settings: ServerSettings) -> grpc.Server:
     limits = settings.limits
     max_message_bytes = limits.image.max_bytes + limits.message_overhead_bytes
     server = grpc.server(
@@ -48,11 +62,7 @@ def create_server(settings: ServerSettings) -> tuple[grpc.Server, int]:
     for name in ("", SERVICE):
         checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    try:
-        port = server.add_insecure_port(settings.listen)
-    except RuntimeError as error:
-        raise InvalidRequest(f"cannot listen on {settings.listen}: taken, or not an address of this machine") from error
-    return server, port
+    return server
 
 
 def _check_port(address: str) -> None:

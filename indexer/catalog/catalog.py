@@ -3,6 +3,7 @@
 import importlib.resources
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -67,10 +68,12 @@ class Catalog:
     @classmethod
     def create(cls, path: Path) -> "Catalog":
         """Open for writing, made or brought to the newest schema."""
-        catalog = cls(connect(path))
-        catalog._refuse_newer_schema(ScriptDirectory.from_config(migration_config()))
-        with catalog._engine.begin() as connection:
-            command.upgrade(migration_config(connection), "head")
+        with ExitStack() as on_error:
+            catalog = on_error.enter_context(cls(connect(path)))
+            catalog._refuse_newer_schema(ScriptDirectory.from_config(migration_config()))
+            with catalog._engine.begin() as connection:
+                command.upgrade(migration_config(connection), "head")
+            on_error.pop_all()
         return catalog
 
     @classmethod
@@ -78,13 +81,15 @@ class Catalog:
         """Open for reading; CollectionMismatch when the schema is not this version's."""
         if not path.is_file():
             raise CollectionCorrupt(f"{path} is missing: restore it from a backup, or index into a new directory")
-        catalog = cls(connect(path, read_only=True))
         scripts = ScriptDirectory.from_config(migration_config())
-        found = catalog._refuse_newer_schema(scripts)
-        if found != scripts.get_current_head():
-            raise CollectionMismatch(
-                f"{path} has the older schema {found}: run `whatwhere index` on it once to bring it up to date"
-            )
+        with ExitStack() as on_error:
+            catalog = on_error.enter_context(cls(connect(path, read_only=True)))
+            found = catalog._refuse_newer_schema(scripts)
+            if found != scripts.get_current_head():
+                raise CollectionMismatch(
+                    f"{path} has the older schema {found}: run `whatwhere index` on it once to bring it up to date"
+                )
+            on_error.pop_all()
         return catalog
 
     def _refuse_newer_schema(self, scripts: ScriptDirectory) -> str | None:

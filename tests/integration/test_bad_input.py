@@ -6,6 +6,7 @@ import json
 import shutil
 import sqlite3
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import grpc
@@ -149,7 +150,7 @@ def test_exact_localisation_without_the_file_says_so(collection: Path, tmp_path:
     moved = copy_of(collection, tmp_path)
     with open_collection(moved) as reader:
         catalog = reader.layout.catalog
-    with sqlite3.connect(catalog) as connection:  # the files themselves are needed by other tests
+    with closing(sqlite3.connect(catalog)) as connection, connection:  # the files themselves are needed by other tests
         connection.execute("UPDATE sources SET uri = uri || '.gone'")
     serving, port = create_server(ServerSettings(moved, listen="127.0.0.1:0"))
     serving.start()
