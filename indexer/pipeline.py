@@ -218,13 +218,18 @@ class _Run:
         return self._progress
 
     def _changed(self, files: Iterable[Path]) -> Iterator[Source]:
+        """Yield what must be looked at; what could not be read before comes last, so that it shifts no batch."""
+        again: list[Source] = []
         for group in in_groups(files, SHARD_SOURCES):
             sources = [source_of(path) for path in group]
             unchanged = set()
             if not self._settings.checksum:
                 unchanged = self._writer.catalog.unchanged(sources, retry_failed=self._settings.retry_failed)
             self._count(unchanged=len(unchanged))
-            yield from (source for source in sources if source.uri not in unchanged)
+            unreadable = self._writer.catalog.unreadable(sources)
+            again += (source for source in sources if source.uri in unreadable)
+            yield from (source for source in sources if source.uri not in unchanged | unreadable)
+        yield from again
 
     def _take(self, batch: Sequence[Loaded]) -> None:
         fresh: dict[str, DecodedImage] = {}
@@ -298,7 +303,7 @@ class _Loader:
         path = path_of_uri(source.uri)
         content_hash = None
         try:
-            content = _read(path, self.settings.limits)
+            content = read_file(path, self.settings.limits)
             content_hash = hashlib.sha256(content).hexdigest()
             if self.catalog.has_content(content_hash, retry_failed=self.settings.retry_failed):
                 return Loaded(source, content_hash)
@@ -311,7 +316,7 @@ class _Loader:
         return Loaded(source, content_hash, len(content), decoded)
 
 
-def _read(path: Path, limits: ImageLimits) -> bytes:
+def read_file(path: Path, limits: ImageLimits) -> bytes:
     """Return a file's bytes; what is not a regular file (a pipe would block for ever) or too large is not opened."""
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):

@@ -14,8 +14,9 @@ from indexer import whitening
 from indexer.backbones import DEFAULT_BACKBONE, choose_device, load_backbone
 from indexer.describe import DESCRIPTORS, FACTOR_DESCRIPTORS, Describer, check_descriptors, select_rows, unit_rows
 from indexer.errors import InvalidRequest, WhatwhereError
-from indexer.images import DecodedImage, decode_image
-from indexer.pipeline import DEFAULT_RANK, in_groups, map_ahead, scan
+from indexer.files import printable
+from indexer.images import DecodedImage, ImageLimits, decode_image
+from indexer.pipeline import DEFAULT_RANK, in_groups, map_ahead, read_file, scan
 
 BATCH = 8
 MAX_IMAGES = 20_000  # evenly chosen from more: 160,000 rows of 1280 floats, 0.8 GB a descriptor
@@ -91,7 +92,7 @@ def _rows(
 
 def _decoded(path: Path) -> DecodedImage | None:
     try:
-        return decode_image(path.read_bytes(), path.name)
+        return decode_image(read_file(path, ImageLimits()), printable(path))
     except (WhatwhereError, OSError) as error:
         log.warning("left out %s: %s", path, error)
         return None

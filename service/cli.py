@@ -31,8 +31,9 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-out = Console()
-messages = Console(stderr=True)
+# No markup: names of files are printed as they are, brackets and all.
+out = Console(markup=False, highlight=False)
+messages = Console(markup=False, highlight=False, stderr=True)
 
 
 class Device(StrEnum):
@@ -76,10 +77,10 @@ def main() -> None:
     try:
         app(standalone_mode=True)
     except WhatwhereError as error:
-        messages.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        messages.print(f"error: {error}", style="red", soft_wrap=True)
         sys.exit(1)
     except OSError as error:  # disk full, read-only, permission: the system's own sentence names the file
-        messages.print(f"error: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        messages.print(f"error: {error}", style="red", soft_wrap=True)
         sys.exit(1)
 
 

@@ -200,6 +200,16 @@ class Catalog:
             recorded = {Source(*row) for row in session.execute(query)}
         return {source.uri for source in sources if source in recorded}
 
+    def unreadable(self, sources: Sequence[Source]) -> set[str]:
+        """Return the URIs of which no content could be read so far."""
+        query = (
+            select(SourceRow.uri)
+            .join(SourceRow.image)
+            .where(SourceRow.uri.in_([source.uri for source in sources]), ImageRow.content_hash.is_(None))
+        )
+        with Session(self._engine) as session:
+            return set(session.scalars(query))
+
     def has_content(self, content_hash: str, *, retry_failed: bool = False) -> bool:
         """Tell whether this content is recorded, failed content only when it is not to be retried."""
         query = select(ImageRow.id).where(ImageRow.content_hash == content_hash)

@@ -49,6 +49,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "indexer/train": {
         "indexer/errors",
+        "indexer/files",
         "indexer/images",
         "indexer/backbones",
         "indexer/whitening",

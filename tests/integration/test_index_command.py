@@ -1,0 +1,601 @@
+"""`whatwhere index`, `info`, `images` and `whiten` as people run them: real processes, really killed."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from typer.testing import CliRunner
+
+import indexer.pipeline
+from indexer import whitening
+from indexer.catalog import Catalog, ImageRecord
+from indexer.collection import Layout, Manifest, Recipe, open_for_writing
+from indexer.pipeline import IndexSettings, Progress, RunSummary, index_paths
+from indexer.train import TrainingSettings
+from indexer.whitening import Whitener
+from service import cli
+
+WHATWHERE = (sys.executable, "-m", "service.cli")
+# One thread: where other processes compete for the cores, several are slower than one (measured: 5 times).
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def one_thread() -> Iterator[None]:
+    """Keep this process to one thread of torch too, for the same reason and the same bytes."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def run(*arguments: str | Path, timeout_s: float = 120, **environment: str) -> "subprocess.CompletedProcess[str]":
+    """Run the command to its end, without a terminal."""
+    command = [*WHATWHERE, *map(str, arguments)]
+    variables = os.environ | ONE_THREAD | {"COLUMNS": "500"} | environment
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=variables, timeout=timeout_s)
+
+
+def run_here(*arguments: str | Path) -> str:
+    """Run the command in this process and return what it prints; only for what the process does not show in."""
+    result = CliRunner().invoke(cli.app, [*map(str, arguments)], catch_exceptions=False)
+    assert result.exit_code == 0, result.output
+    return result.stdout
+
+
+def images(root: Path) -> list[ImageRecord]:
+    with Catalog.open(Layout(root).catalog) as catalog:
+        return catalog.images()
+
+
+def rows(root: Path) -> list[tuple[int, tuple[str, ...], str | None, str]]:
+    """Return what the catalogue says of every image."""
+    return [(image.id, image.uris, image.content_hash, image.state) for image in images(root)]
+
+
+def written(root: Path) -> dict[str, bytes]:
+    """Return the bytes of everything but the catalogue that a reader opens."""
+    folders = (Layout(root).shards, Layout(root).generations, Layout(root).whiteners)
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in {".safetensors", ".faiss"}]
+    return {str(path.relative_to(root)): path.read_bytes() for path in [*files, Layout(root).current]}
+
+
+@pytest.fixture(scope="module")
+def patterns(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder of sixteen small pictures, the same ones every time, one of them twice and one torn."""
+    folder = tmp_path_factory.mktemp("patterns")
+    random = np.random.default_rng(7)
+    for number in range(16):
+        pixels = random.integers(0, 256, (6, 6, 3), dtype=np.uint8)
+        Image.fromarray(pixels).resize((48, 48), Image.Resampling.BICUBIC).save(folder / f"{number:02}.png")
+    (folder / "05.png").write_bytes((folder / "01.png").read_bytes())
+    (folder / "06.png").write_bytes((folder / "06.png").read_bytes()[:200])
+    return folder
+
+
+# --- what is printed --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def few(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Path:
+    """Give a folder of two pictures, a copy, a torn one and a text."""
+    folder = tmp_path_factory.mktemp("few")
+    for name in ("01.png", "02.png", "05.png", "06.png"):
+        (folder / name).write_bytes((patterns / name).read_bytes())
+    (folder / "notes.txt").touch()
+    return folder
+
+
+@pytest.fixture(scope="module")
+def indexed(tmp_path_factory: pytest.TempPathFactory, few: Path) -> tuple[Path, "subprocess.CompletedProcess[str]"]:
+    """Give a collection that the command made, and what it printed."""
+    root = tmp_path_factory.mktemp("indexed") / "few.ww"
+    flags = ("--rank", "4", "--descriptors", "gem, what", "--batch-size", "2", "--workers", "1", "--device", "cpu")
+    return root, run("index", few, "--collection", root, *flags)
+
+
+def test_a_run_sums_up_what_it_did(indexed: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+    """Counts, generation, and where to read the reasons, in sentences that can be copied."""
+    root, done = indexed
+
+    assert done.returncode == 0
+    assert done.stdout.splitlines() == [
+        "described 2, failed 1, duplicates 1, unchanged 0, not images 1",
+        f"{root}: generation 1, 2 images",
+        f"reasons: whatwhere images --collection {root} --state failed",
+    ]
+
+
+def test_failures_are_logged_and_progress_is_for_terminals(
+    indexed: tuple[Path, "subprocess.CompletedProcess[str]"],
+) -> None:
+    """Standard error has one line for the torn picture and nothing else."""
+    _, done = indexed
+
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("WARNING indexer.pipeline failed source=file://")
+    assert line.endswith("/06.png reason=UNREADABLE_IMAGE")
+
+
+def test_the_flags_make_the_collection(indexed: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+    """Rank and descriptors are those asked for."""
+    root, _ = indexed
+
+    recipe = Recipe.load(Layout(root))
+
+    assert (recipe.rank, recipe.descriptors) == (4, ("what", "gem"))
+
+
+def test_a_run_speaks_json_for_programs(indexed: tuple[Path, "subprocess.CompletedProcess[str]"], few: Path) -> None:
+    """Standard output is one JSON object, standard error is silent, the collection comes from the environment."""
+    root, _ = indexed
+
+    done = run("index", few, "--json", WHATWHERE_COLLECTION=str(root))
+
+    assert (done.returncode, done.stderr) == (0, "")
+    assert json.loads(done.stdout) == {
+        "total": 4,
+        "described": 0,
+        "failed": 0,
+        "duplicates": 0,
+        "unchanged": 4,
+        "ignored": 1,
+        "images": 2,
+        "generation": 1,
+    }
+
+
+def test_a_run_can_log_what_happens(tmp_path: Path, few: Path) -> None:
+    """With --verbose the publication is logged on standard error."""
+    done = run("--verbose", "index", few / "01.png", "-c", tmp_path / "c.ww")
+
+    assert done.returncode == 0
+    assert "INFO indexer.collection.publish published generation=1 images=1" in done.stderr.splitlines()
+
+
+def test_info_says_what_a_collection_holds(indexed: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+    """Counts, generation, recipe and indexes, for people."""
+    root, _ = indexed
+
+    done = run("info", "--collection", root)
+
+    assert (done.returncode, done.stderr) == (0, "")
+    words = done.stdout.split()
+    for expected in (str(root), "indexed:", "failed:", "rank:", "efficientnet-lite0", "generation"):
+        assert expected in words
+
+
+def test_info_speaks_json_for_programs(indexed: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+    """Every part is there, with numbers as numbers."""
+    root, _ = indexed
+
+    done = run("info", "-c", root, "--json")
+
+    report = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert report["collection"] == str(root)
+    assert report["images"] == {"indexed": 2, "failed": 1, "removed": 0}
+    assert (report["generation"], report["searchable_images"]) == (1, 2)
+    assert (report["recipe"]["rank"], report["recipe"]["descriptors"]) == (4, ["what", "gem"])
+    assert report["indexes"].keys() == {"what", "gem"}
+    assert report["bytes"].keys() == {"catalog", "shards", "generations", "whiteners"}
+    assert all(size > 0 for size in report["bytes"].values())
+
+
+def test_images_lists_names_places_and_reasons(
+    indexed: tuple[Path, "subprocess.CompletedProcess[str]"], few: Path
+) -> None:
+    """Failed images come with their reason, on one line each."""
+    root, _ = indexed
+
+    done = run("images", "-c", root, "--state", "failed")
+
+    assert (done.returncode, done.stderr) == (0, "")
+    heading, *lines = done.stdout.splitlines()
+    assert heading.split() == ["name", "state", "size", "uri", "reason"]
+    assert [line.split()[:3] for line in lines] == [["images/3", "failed", (few / "06.png").as_uri()]]
+    assert "06.png: not a complete JPEG" in lines[0]
+
+
+def test_images_speaks_json_for_programs(indexed: tuple[Path, "subprocess.CompletedProcess[str]"], few: Path) -> None:
+    """Each image is an object with its name, state, places, size and reason."""
+    root, _ = indexed
+
+    done = run("images", "-c", root, "--json")
+
+    listed = json.loads(done.stdout)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert [(image["name"], image["state"]) for image in listed] == [
+        ("images/1", "indexed"),
+        ("images/2", "indexed"),
+        ("images/3", "failed"),
+    ]
+    assert listed[0]["uris"] == [(few / name).as_uri() for name in ("01.png", "05.png")]
+    assert (listed[0]["width"], listed[0]["height"], listed[0]["mime_type"]) == (48, 48, "image/png")
+    assert listed[2]["failure_reason"] == "UNREADABLE_IMAGE"
+
+
+@pytest.mark.parametrize(
+    ("flags", "names"),
+    [
+        (("--state", "failed"), ["images/3"]),
+        (("--state", "indexed"), ["images/1", "images/2"]),
+        (("--state", "removed"), []),
+        (("--limit", "1"), ["images/1"]),
+        (("--state", "indexed", "--limit", "1"), ["images/1"]),
+    ],
+)
+def test_images_can_be_chosen(
+    indexed: tuple[Path, "subprocess.CompletedProcess[str]"], flags: Sequence[str], names: list[str]
+) -> None:
+    """State and limit arrive."""
+    listed = json.loads(run_here("images", "-c", indexed[0], "--json", *flags))
+
+    assert [image["name"] for image in listed] == names
+
+
+def test_names_are_printed_as_they_are(tmp_path: Path) -> None:
+    """Brackets in a path are no markup: what is printed can be copied."""
+    root = tmp_path / "pictures [old].ww"
+    torn = tmp_path / "picture [b].jpg"
+    torn.write_text("torn")
+
+    summary = run_here("index", torn, "-c", root)
+    report, listed = run_here("info", "-c", root), run_here("images", "-c", root)
+
+    assert all(f"/pictures {name}" in summary.replace("'", "") for name in ("[old].ww: ", "[old].ww --state"))
+    assert "[old].ww" in report
+    assert "[b].jpg" in listed
+
+
+# --- flags ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), IndexSettings()),
+        (("--rank", "5"), IndexSettings(rank=5)),
+        (("--backbone", "some-net"), IndexSettings(backbone="some-net")),
+        (("--descriptors", "what, r-mac"), IndexSettings(descriptors=("what", "r-mac"))),
+        (("--whiteners", "some/folder"), IndexSettings(whiteners=Path("some/folder"))),
+        (("--device", "cuda"), IndexSettings(device="cuda")),
+        (("--batch-size", "3"), IndexSettings(batch_size=3)),
+        (("--workers", "7"), IndexSettings(workers=7)),
+        (("--checksum",), IndexSettings(checksum=True)),
+        (("--retry-failed",), IndexSettings(retry_failed=True)),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) and value else "",
+)
+def test_every_flag_of_index_arrives(
+    monkeypatch: pytest.MonkeyPatch, flags: Sequence[str], expected: IndexSettings
+) -> None:
+    """A flag sets its setting and no other; without flags the settings are the function's defaults."""
+    asked: list[tuple[object, ...]] = []
+
+    def remember(paths: Sequence[Path], collection: Path, settings: IndexSettings, _report: object) -> RunSummary:
+        asked.append((paths, collection, settings))
+        return RunSummary(Progress(0), 0, 0, 1, published=False)
+
+    monkeypatch.setattr(indexer.pipeline, "index_paths", remember)
+
+    run_here("index", "a", "b", "--collection", "c.ww", *flags)
+
+    assert asked == [([Path("a"), Path("b")], Path("c.ww"), expected)]
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        ((), TrainingSettings()),
+        (("--descriptors", "gem,what"), TrainingSettings(("gem", "what"))),
+        (("--dimensions", "7"), TrainingSettings(dimensions=7)),
+        (("--rank", "5"), TrainingSettings(rank=5)),
+        (("--device", "cpu"), TrainingSettings(device="cpu")),
+    ],
+    ids=lambda value: value[0] if isinstance(value, tuple) and value else "",
+)
+def test_every_flag_of_whiten_arrives(
+    monkeypatch: pytest.MonkeyPatch, flags: Sequence[str], expected: TrainingSettings
+) -> None:
+    """A flag sets its setting and no other; without flags the settings are the function's defaults."""
+    asked: list[tuple[object, ...]] = []
+
+    def remember(
+        paths: Sequence[Path], output: Path, settings: TrainingSettings, _report: object
+    ) -> dict[str, Whitener]:
+        asked.append((paths, output, settings))
+        return {}
+
+    monkeypatch.setattr("indexer.train.train_whiteners", remember)
+
+    run_here("whiten", "a", "b", "--output", "out", *flags)
+
+    assert asked == [([Path("a"), Path("b")], Path("out"), expected)]
+
+
+# --- whiteners --------------------------------------------------------------------------------------------------
+
+
+def test_whiteners_that_were_trained_are_used(tmp_path: Path, patterns: Path) -> None:
+    """`whiten` writes what `index --whiteners` takes."""
+    pictures = [patterns / name for name in ("00.png", "01.png", "02.png")]
+
+    trained = run("whiten", *pictures, "--output", tmp_path / "w", "--descriptors", "what", "--dimensions", "9")
+    done = run("index", pictures[0], "-c", tmp_path / "c.ww", "--descriptors", "what", "--whiteners", tmp_path / "w")
+
+    whitener = whitening.load(tmp_path / "w" / "efficientnet-lite0.what.safetensors")
+    assert (trained.returncode, done.returncode) == (0, 0)
+    assert trained.stdout == (
+        f"what: 9 dimensions from 3 photographs, rank 8, fingerprint {whitener.fingerprint[:12]}\n"
+    )
+    assert "only 3 photographs" in trained.stderr
+    entry = Manifest.load(Layout(tmp_path / "c.ww").generation(1)).indexes["what"]
+    assert (entry.whitener, entry.dimensions) == (whitener.fingerprint, 9)
+
+
+def test_training_does_not_wait_for_a_pipe(tmp_path: Path, patterns: Path) -> None:
+    """What is no regular file is left out with a warning, as anything that cannot be read."""
+    os.mkfifo(tmp_path / "pipe.jpg")
+
+    done = run("whiten", tmp_path, patterns / "00.png", "--output", tmp_path / "w", timeout_s=20)
+
+    assert done.returncode == 1
+    assert "error: 1 readable photographs" in done.stderr
+
+
+# --- errors -----------------------------------------------------------------------------------------------------
+
+
+def refused(done: "subprocess.CompletedProcess[str]") -> str:
+    """Return the message of a command that ended with a named error: one line on standard error, nothing else."""
+    assert done.returncode == 1
+    assert done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    return line.removeprefix("error: ")
+
+
+def test_a_missing_path_is_named(tmp_path: Path) -> None:
+    """Nothing is made of a collection whose pictures do not exist."""
+    done = run("index", tmp_path / "nowhere", "-c", tmp_path / "c.ww")
+
+    assert refused(done) == f"{tmp_path / 'nowhere'} does not exist: give a folder or an image file"
+    assert not (tmp_path / "c.ww").exists()
+
+
+@pytest.mark.parametrize(
+    ("flags", "words"),
+    [
+        (("--rank", "5"), "was made with rank 4, not 5: use the collection's own, or index into a new directory"),
+        (("--backbone", "resnet"), "backbone 'resnet' is unknown; there are: efficientnet-lite0"),
+        (("--descriptors", "what,why"), "descriptor 'why' is unknown; there are: what, what-and-where, mac"),
+    ],
+    ids=["another rank", "unknown backbone", "unknown descriptor"],
+)
+def test_a_setting_that_does_not_fit_is_named(
+    indexed: tuple[Path, "subprocess.CompletedProcess[str]"], few: Path, flags: Sequence[str], words: str
+) -> None:
+    """The message says which value is wrong and what to do."""
+    root, _ = indexed
+    before = rows(root)
+
+    done = run("index", few, "-c", root, *flags)
+
+    assert words in refused(done)
+    assert rows(root) == before
+
+
+def test_a_second_writer_is_refused_with_the_first_ones_number(
+    indexed: tuple[Path, "subprocess.CompletedProcess[str]"], few: Path
+) -> None:
+    """The message names the process that holds the collection."""
+    root, _ = indexed
+
+    with open_for_writing(root, Recipe.load(Layout(root))):
+        done = run("index", few, "-c", root)
+
+    assert refused(done).startswith(f"{root} is being written to by process {os.getpid()}: wait for it to end")
+
+
+@pytest.mark.parametrize("command", ["info", "images"])
+def test_a_directory_that_is_no_collection_is_named(tmp_path: Path, command: str) -> None:
+    """The message says how to make one, and nothing is made."""
+    done = run(command, "-c", tmp_path)
+
+    assert refused(done).startswith(f"{tmp_path} holds no collection: make one with `whatwhere index PATH...")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("arguments", [("index", "{few}", "-c"), ("info", "-c")])
+def test_a_file_is_no_collection(few: Path, arguments: Sequence[str]) -> None:
+    """A file where a collection's directory should be is a named error."""
+    done = run(*(argument.format(few=few) for argument in arguments), few / "notes.txt")
+
+    assert "notes.txt" in refused(done)
+
+
+def test_whiteners_need_a_folder(few: Path) -> None:
+    """A file where the folder of whiteners should be is a named error, before the photographs are described."""
+    done = run("whiten", few / "01.png", few / "02.png", "--output", few / "notes.txt")
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
+    assert "notes.txt" in done.stderr
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("index",),
+        ("index", "a.jpg"),
+        ("index", "a.jpg", "-c", "c.ww", "--rank", "0"),
+        ("index", "a.jpg", "-c", "c.ww", "--rank", "65"),
+        ("index", "a.jpg", "-c", "c.ww", "--batch-size", "0"),
+        ("index", "a.jpg", "-c", "c.ww", "--workers", "0"),
+        ("index", "a.jpg", "-c", "c.ww", "--device", "abacus"),
+        ("images", "-c", "c.ww", "--state", "lost"),
+        ("images", "-c", "c.ww", "--limit", "0"),
+        ("whiten", "a.jpg"),
+        ("whiten", "a.jpg", "--output", "w", "--dimensions", "0"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_has_an_exit_code_of_its_own(arguments: Sequence[str], monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the command line itself refuses ends with 2."""
+    monkeypatch.delenv("WHATWHERE_COLLECTION", raising=False)
+
+    assert CliRunner().invoke(cli.app, [*arguments]).exit_code == 2
+
+
+# --- stopped and killed -----------------------------------------------------------------------------------------
+
+SHARD_SOURCES = 4
+# The command itself, with shards so small that few pictures fill several.
+CHILD = f"""
+import os, signal, sys
+import indexer.pipeline
+indexer.pipeline.SHARD_SOURCES = {SHARD_SOURCES}
+signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start their background jobs without it
+def die():
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+RUN = """
+from service.cli import main
+main()
+"""
+MOMENTS = {
+    "in the middle of a shard": """
+import indexer.collection.shards as shards
+save = shards.save_file
+def save_file(arrays, path):
+    if "00000002" in path.name:
+        path.write_bytes(b"half a shard")
+        die()
+    save(arrays, path)
+shards.save_file = save_file
+""",
+    "between a shard and its transaction": """
+from indexer.catalog import Catalog
+record = Catalog.record_chunk
+def record_chunk(self, outcomes, shard):
+    if shard is not None and shard.file_name == "00000003.safetensors":
+        die()
+    record(self, outcomes, shard)
+Catalog.record_chunk = record_chunk
+""",
+    "in the middle of a transaction": """
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+commits = []
+@event.listens_for(Session, "before_commit")
+def before_commit(session):
+    session.flush()
+    commits.append(session)
+    if len(commits) == 3:
+        die()
+""",
+    "before CURRENT names the generation": """
+import sys
+publish = sys.modules["indexer.collection.publish"]
+publish.write_durably = lambda path, write: die()
+""",
+    "after CURRENT named the generation": """
+from indexer.catalog import Catalog
+Catalog.record_generation = lambda *_: die()
+""",
+}
+
+
+def indexing(patterns: Path, root: Path, moment: str = "") -> list[str]:
+    """Return the command line of a process that indexes the patterns in small shards, killed at the moment."""
+    return [sys.executable, "-c", CHILD + moment + RUN, "index", str(patterns), "-c", str(root), "--batch-size", "2"]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Path:
+    """Give the collection that one run without any trouble makes."""
+    root = tmp_path_factory.mktemp("uninterrupted") / "c.ww"
+    subprocess.run(indexing(patterns, root), check=True, capture_output=True, env=os.environ | ONE_THREAD)
+    return root
+
+
+def continue_run(patterns: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> RunSummary:
+    """Index again, with the same small shards."""
+    monkeypatch.setattr(indexer.pipeline, "SHARD_SOURCES", SHARD_SOURCES)
+    return index_paths([patterns], root, IndexSettings(batch_size=2))
+
+
+@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
+def test_a_killed_run_is_continued_to_the_same_end(
+    tmp_path: Path, patterns: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, moment: str
+) -> None:
+    """Wherever the process is killed, running it again gives the catalogue, shards and indexes of an unkilled run."""
+    root = tmp_path / "c.ww"
+
+    command = indexing(patterns, root, moment)
+    killed = subprocess.run(command, check=False, capture_output=True, env=os.environ | ONE_THREAD)
+    kept = len(rows(root))
+    summary = continue_run(patterns, root, monkeypatch)
+
+    assert killed.returncode == -signal.SIGKILL
+    assert kept > 0
+    assert summary.progress.unchanged >= kept
+    assert rows(root) == rows(uninterrupted)
+    assert written(root) == written(uninterrupted)
+
+
+@pytest.fixture
+def working(tmp_path: Path, patterns: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+    """Give a running command that has kept its first chunk and not all, and its collection."""
+    root = tmp_path / "c.ww"
+    with subprocess.Popen(
+        indexing(patterns, root),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=os.environ | ONE_THREAD,
+    ) as process:
+        while process.poll() is None and not (Layout(root).shards / "00000002.safetensors").exists():
+            time.sleep(0.005)
+        yield process, root
+        process.kill()
+
+
+@pytest.mark.parametrize(
+    ("stop", "exit_code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)], ids=["Ctrl-C", "SIGTERM"]
+)
+def test_a_stopped_run_keeps_what_it_finished(
+    patterns: Path,
+    uninterrupted: Path,
+    working: tuple["subprocess.Popen[str]", Path],
+    monkeypatch: pytest.MonkeyPatch,
+    stop: signal.Signals,
+    exit_code: int,
+) -> None:
+    """The command ends with a sentence and the signal's exit code; running it again gives what was to be."""
+    process, root = working
+
+    process.send_signal(stop)
+    output, messages = process.communicate(timeout=60)
+    kept = len(rows(root))
+    published = Layout(root).current_number()
+    continue_run(patterns, root, monkeypatch)
+
+    assert process.returncode == exit_code
+    assert output == ""
+    assert messages.splitlines()[-1] == "stopped; what was finished is kept: run again to continue"
+    assert "Traceback" not in messages
+    assert SHARD_SOURCES <= kept < 15
+    assert published is None
+    assert rows(root) == rows(uninterrupted)
+    assert written(root) == written(uninterrupted)

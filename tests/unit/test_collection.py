@@ -1,0 +1,825 @@
+"""The directory of a collection: shards, publishing, opening. The descriptions are made up, the files are real."""
+
+import importlib
+import json
+import os
+import shutil
+import signal
+import sqlite3
+import subprocess
+import sys
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import closing, suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from sqlalchemy.exc import IntegrityError
+
+from indexer import whitening
+from indexer.catalog import NewImage, Outcome, Source
+from indexer.collection import (
+    FORMAT_VERSION,
+    CollectionWriter,
+    Layout,
+    Manifest,
+    Recipe,
+    open_collection,
+    open_for_writing,
+    publish,
+    read_descriptions,
+    write_shard,
+)
+from indexer.describe import Description, global_descriptor, select_rows
+from indexer.errors import (
+    CollectionCorrupt,
+    CollectionLocked,
+    CollectionMismatch,
+    CollectionNotFound,
+    DescriptorNotIndexed,
+    ImageNotFound,
+    WhatwhereError,
+    WhitenerUnavailable,
+)
+from indexer.factorize import Factors, quantize
+from indexer.inspection import inspect_collection
+from indexer.vectors import VectorIndex
+from indexer.whitening import Whitener, WhitenerKey
+
+RANK, CHANNELS, DIMENSIONS = 3, 24, 8
+RECIPE = Recipe("some-net", "some-layer", "0" * 64, RANK, 512, ("what", "what-and-where", "r-mac"))
+
+Publish = Callable[[], Manifest | None]
+
+
+def described(seed: int, height: int = 3, width: int = 4, regions: int = 2) -> Description:
+    """Return the description of an image that never was."""
+    random = torch.Generator().manual_seed(seed)
+    where = torch.rand(height * width, RANK, generator=random)
+    what = torch.rand(RANK, CHANNELS, generator=random)
+    pooled = torch.rand(regions, CHANNELS, generator=random).half().numpy()
+    return Description(quantize(Factors(where, what), height, width), {"r-mac": pooled})
+
+
+def whitener_of(descriptor: str, seed: int = 0) -> Whitener:
+    """Return a whitener fitted to random rows of length 1."""
+    rows = np.random.default_rng(seed).random((60, CHANNELS), dtype=np.float32)
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    return whitening.fit(rows, WhitenerKey("some-net", "some-layer", "0" * 64, descriptor), "noise", DIMENSIONS)
+
+
+WHITENERS = {name: whitener_of(name) for name in RECIPE.descriptors}
+OTHER_WHITENERS = {name: whitener_of(name, seed=1) for name in RECIPE.descriptors}
+
+
+def found(seeds: Sequence[int]) -> list[Outcome]:
+    """Return one new image a seed, each at a place of its own, rows in order."""
+    return [
+        Outcome(Source(f"file:///{seed}.jpg", 10, 1), NewImage(f"{seed}", 10, 640, 480, "image/jpeg", row))
+        for row, seed in enumerate(seeds)
+    ]
+
+
+def stored(seed: int) -> Description:
+    """Return what the collections of these tests hold for a seed: grids and rows of several sizes."""
+    return described(seed, height=2 + seed % 3, regions=1 + seed % 2)
+
+
+def append(writer: CollectionWriter, *seeds: int) -> None:
+    """Keep one described image a seed, in a shard of their own."""
+    writer.append(found(seeds), [stored(seed) for seed in seeds])
+
+
+def publish_with(writer: CollectionWriter, whiteners: Mapping[str, Whitener] = WHITENERS) -> Manifest | None:
+    return publish(writer.layout, writer.catalog, writer.recipe, whiteners)
+
+
+def fill(root: Path, *chunks: Sequence[int], whiteners: Mapping[str, Whitener] = WHITENERS) -> Manifest | None:
+    """Open the collection at `root`, keep the chunks, publish."""
+    with open_for_writing(root, RECIPE) as writer:
+        for chunk in chunks:
+            append(writer, *chunk)
+        return publish_with(writer, whiteners)
+
+
+def take_away(root: Path, seed: int) -> None:
+    """Let the only source of an image hold something that cannot be read as one."""
+    failure = NewImage(f"no longer {seed}", 10, failure_reason="UNREADABLE_IMAGE", failure_message="torn")
+    with open_for_writing(root, RECIPE) as writer:
+        writer.append([Outcome(Source(f"file:///{seed}.jpg", 10, 2), failure)], [])
+
+
+def ids_of(root: Path) -> dict[str, list[int]]:
+    with open_collection(root) as reader:
+        return {name: sorted(index.vectors.ids.tolist()) for name, index in reader.indexes.items()}
+
+
+def in_every_index(*ids: int) -> dict[str, list[int]]:
+    return {name: list(ids) for name in RECIPE.descriptors}
+
+
+def index_bytes(root: Path, number: int) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in Layout(root).generation(number).glob("*.faiss")}
+
+
+def generations(root: Path) -> list[str]:
+    return sorted(path.name for path in Layout(root).generations.iterdir())
+
+
+def same(first: Description, second: Description) -> bool:
+    """Tell whether two descriptions are equal to the bit."""
+    mine, theirs = vars(first.factors) | dict(first.pooled), vars(second.factors) | dict(second.pooled)
+    return all(
+        np.asarray(mine[name]).dtype == np.asarray(theirs[name]).dtype and np.array_equal(mine[name], theirs[name])
+        for name in mine | theirs
+    )
+
+
+@pytest.fixture(scope="module")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a published collection of five images in two shards that no test may change."""
+    root = tmp_path_factory.mktemp("template") / "five.ww"
+    fill(root, [1, 2, 3], [4, 5])
+    return root
+
+
+@pytest.fixture
+def root(template: Path, tmp_path: Path) -> Path:
+    """Give a published collection of five images in two shards."""
+    return shutil.copytree(template, tmp_path / "five.ww")
+
+
+@pytest.fixture
+def new_root(tmp_path: Path) -> Path:
+    """Give a directory for a collection that is not there yet."""
+    return tmp_path / "new.ww"
+
+
+# --- shards -----------------------------------------------------------------------------------------------------
+
+
+def test_a_shard_gives_back_what_was_written(tmp_path: Path) -> None:
+    """Descriptions of different grids and numbers of pooled rows come back bit by bit, in the order asked for."""
+    written = [described(0, 3, 4, 2), described(1, 5, 2, 7), described(2, 1, 1, 1), described(3, 6, 9, 3)]
+
+    write_shard(tmp_path / "shard", written)
+    read = list(read_descriptions(tmp_path / "shard", [2, 0, 3, 1]))
+
+    assert all(same(description, written[row]) for description, row in zip(read, [2, 0, 3, 1], strict=True))
+
+
+def test_a_shard_can_hold_factors_alone(tmp_path: Path) -> None:
+    """Without pooled descriptors there are none to read."""
+    factors_only = Description(described(0).factors)
+
+    write_shard(tmp_path / "shard", [factors_only])
+
+    assert same(next(read_descriptions(tmp_path / "shard", [0])), factors_only)
+
+
+def test_the_same_content_is_written_as_the_same_bytes(tmp_path: Path) -> None:
+    """Two shards of equal descriptions are equal files."""
+    for name in ("first", "second"):
+        write_shard(tmp_path / name, [described(0), described(1)])
+
+    assert (tmp_path / "first").read_bytes() == (tmp_path / "second").read_bytes()
+
+
+def test_a_shard_leaves_nothing_beside_itself(tmp_path: Path) -> None:
+    """The temporary file is renamed, not copied."""
+    write_shard(tmp_path / "shard", [described(0)])
+
+    assert [path.name for path in tmp_path.iterdir()] == ["shard"]
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.001, 0.5, 0.999])
+def test_a_torn_shard_is_corrupt(tmp_path: Path, kept: float) -> None:
+    """A shard cut at its start, in its header, its middle or its end is a named error, never other numbers."""
+    path = tmp_path / "00000001.safetensors"
+    write_shard(path, [described(0), described(1)])
+    os.truncate(path, int(path.stat().st_size * kept))
+
+    with pytest.raises(CollectionCorrupt, match=r"shard 00000001\.safetensors is missing or torn .*: restore it"):
+        list(read_descriptions(path, [0]))
+
+
+def test_a_missing_shard_is_corrupt(tmp_path: Path) -> None:
+    """The error names the shard."""
+    with pytest.raises(CollectionCorrupt, match=r"shard 00000009\.safetensors is missing"):
+        list(read_descriptions(tmp_path / "00000009.safetensors", [0]))
+
+
+def test_a_row_that_a_shard_does_not_have_is_corrupt(tmp_path: Path) -> None:
+    """The catalogue and the shard contradict each other."""
+    write_shard(tmp_path / "shard", [described(0)])
+
+    with pytest.raises(CollectionCorrupt, match="shard is missing or torn"):
+        list(read_descriptions(tmp_path / "shard", [1]))
+
+
+# --- writing ----------------------------------------------------------------------------------------------------
+
+
+def test_shards_are_numbered_in_order(new_root: Path) -> None:
+    """Each chunk with descriptions is one shard with its size and checksum; a chunk without makes none."""
+    with open_for_writing(new_root, RECIPE) as writer:
+        append(writer, 1, 2)
+        writer.append([Outcome(Source("file:///torn.jpg", 1, 1), NewImage("torn", 1, failure_reason="X"))], [])
+        append(writer, 3)
+        shards = writer.catalog.shards()
+
+    assert [(shard.file_name, shard.image_count) for shard in shards] == [
+        ("00000001.safetensors", 2),
+        ("00000002.safetensors", 1),
+    ]
+    for shard in shards:
+        assert (Layout(new_root).shards / shard.file_name).stat().st_size == shard.byte_count
+
+
+def test_a_shard_that_nothing_records_is_written_over(new_root: Path) -> None:
+    """The shard of a run that was killed before its transaction is replaced by the next one."""
+    with open_for_writing(new_root, RECIPE) as writer:
+        (writer.layout.shards / "00000001.safetensors").write_bytes(b"the shard of a killed run")
+        append(writer, 1)
+
+    (shard,) = Layout(new_root).shards.iterdir()
+    assert same(next(read_descriptions(shard, [0])), stored(1))
+
+
+def test_a_chunk_that_cannot_be_recorded_leaves_the_collection_as_it_was(root: Path) -> None:
+    """A shard without its transaction changes nothing that can be read, and is no obstacle."""
+    impossible = [*found([6]), Outcome(Source("file:///x.jpg", 1, 1), known_hash="never recorded")]
+
+    with open_for_writing(root, RECIPE) as writer:
+        with pytest.raises(IntegrityError):
+            writer.append(impossible, [described(6)])
+        assert publish_with(writer) is None
+        append(writer, 7)
+        publish_with(writer)
+
+    assert ids_of(root) == in_every_index(1, 2, 3, 4, 5, 6)
+
+
+def test_a_collection_is_opened_by_the_recipe_that_made_it(root: Path) -> None:
+    """The recipe is kept and compared."""
+    with open_for_writing(root, RECIPE) as writer:
+        assert writer.recipe == RECIPE
+
+    assert Recipe.load(Layout(root)) == RECIPE
+
+
+@pytest.mark.parametrize(
+    ("change", "named", "unnamed"),
+    [
+        ({"rank": 5}, ["rank 3, not 5"], ["backbone", "descriptors"]),
+        ({"backbone": "other-net"}, ["backbone 'some-net', not 'other-net'"], ["rank"]),
+        ({"weights_sha256": "1" * 64}, [f"weights_sha256 '{'0' * 64}', not '{'1' * 64}'"], ["rank", "layer"]),
+        ({"descriptors": ("what",)}, ["descriptors", "not ('what',)"], ["rank"]),
+        ({"rank": 4, "layer": "deep"}, ["rank 3, not 4", "layer 'some-layer', not 'deep'"], ["shorter_side"]),
+    ],
+    ids=["rank", "backbone", "weights", "descriptors", "two values"],
+)
+def test_another_recipe_is_refused_by_the_values_that_differ(
+    root: Path, change: dict[str, Any], named: list[str], unnamed: list[str]
+) -> None:
+    """The message names what differs and the remedy, and nothing that agrees."""
+    with (
+        pytest.raises(CollectionMismatch, match="use the collection's own, or index into a new directory") as raised,
+        open_for_writing(root, replace(RECIPE, **change)),
+    ):
+        pass
+
+    assert all(words in str(raised.value) for words in named)
+    assert not any(words in str(raised.value) for words in unnamed)
+
+
+def test_a_refused_recipe_changes_nothing(root: Path) -> None:
+    """After a mismatch the recipe is the old one, and the lock is free."""
+    with pytest.raises(CollectionMismatch), open_for_writing(root, replace(RECIPE, rank=5)):
+        pass
+
+    with open_for_writing(root, RECIPE) as writer:
+        assert Recipe.load(writer.layout) == RECIPE
+
+
+def test_a_lost_catalogue_is_not_begun_anew(root: Path) -> None:
+    """New ids beside the vectors of the old ones would be wrong answers: a published collection needs its catalogue."""
+    Layout(root).catalog.unlink()
+
+    with pytest.raises(CollectionCorrupt), open_for_writing(root, RECIPE):
+        pass
+
+
+def test_a_catalogue_from_a_backup_is_not_mixed_with_newer_vectors(root: Path) -> None:
+    """An older catalogue gives out ids again that a newer generation has: none may answer for another image."""
+    backup = Layout(root).catalog.read_bytes()
+    fill(root, [6])
+    Layout(root).catalog.write_bytes(backup)
+
+    with suppress(CollectionCorrupt):
+        fill(root, [7])
+
+    with open_collection(root) as reader:
+        for image in reader.catalog.images():
+            expected = global_descriptor(
+                select_rows(stored(int(image.content_hash or "")), "what").rows, WHITENERS["what"]
+            )
+            np.testing.assert_allclose(reader.index("what").vectors.vector(image.id), expected, rtol=0, atol=1e-6)
+
+
+def test_a_file_is_no_place_for_a_collection(tmp_path: Path) -> None:
+    """A path that is not a directory is a named error."""
+    path = tmp_path / "file.ww"
+    path.write_text("not a collection")
+
+    with pytest.raises(WhatwhereError), open_for_writing(path, RECIPE):
+        pass
+
+
+# --- one writer -------------------------------------------------------------------------------------------------
+
+HOLDING = """
+import sys
+from pathlib import Path
+from indexer.collection import Recipe, open_for_writing
+with open_for_writing(Path(sys.argv[1]), Recipe("some-net", "some-layer", "0" * 64, 3, 512, ("what",))):
+    print("holding", flush=True)
+    sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def holder(new_root: Path) -> Iterator[subprocess.Popen[str]]:
+    """Give another process that is writing to the collection at `new_root`."""
+    arguments = [sys.executable, "-c", HOLDING, str(new_root)]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline() == "holding\n"
+        yield process
+        process.kill()
+
+
+def test_a_second_writer_is_refused_until_the_first_is_gone(new_root: Path, holder: subprocess.Popen[str]) -> None:
+    """The error names the process that writes; when that one is killed, its lock is gone with it."""
+    recipe = replace(RECIPE, descriptors=("what",))
+
+    with (
+        pytest.raises(CollectionLocked, match=rf"new\.ww is being written to by process {holder.pid}: wait"),
+        open_for_writing(new_root, recipe),
+    ):
+        pass
+    holder.send_signal(signal.SIGKILL)
+    holder.wait()
+
+    with open_for_writing(new_root, recipe):
+        assert int(Layout(new_root).lock.read_text()) == os.getpid()
+
+
+def test_readers_need_no_lock(root: Path) -> None:
+    """A collection that is being written to can be opened."""
+    with open_for_writing(root, RECIPE), open_collection(root) as reader:
+        assert reader.manifest.image_count == 5
+
+
+# --- publishing -------------------------------------------------------------------------------------------------
+
+
+def test_a_generation_says_what_it_holds(root: Path) -> None:
+    """The manifest counts images and names recipe, shards, indexes and whiteners."""
+    manifest = Manifest.load(Layout(root).generation(1))
+
+    assert (manifest.number, manifest.recipe, manifest.image_count) == (1, RECIPE, 5)
+    assert manifest.shards == ("00000001.safetensors", "00000002.safetensors")
+    assert {name: entry.whitener for name, entry in manifest.indexes.items()} == {
+        name: whitener.fingerprint for name, whitener in WHITENERS.items()
+    }
+    assert {entry.dimensions for entry in manifest.indexes.values()} == {DIMENSIONS}
+    assert {"whatwhere", "torch", "numpy"} <= manifest.libraries.keys()
+
+
+def test_the_vectors_are_those_of_the_stored_descriptions(root: Path) -> None:
+    """Every vector of every index equals the descriptor derived from the description that its image's shard holds."""
+    with open_collection(root) as reader:
+        for image in reader.catalog.images():
+            description = reader.description(image)
+            for name, index in reader.indexes.items():
+                expected = global_descriptor(select_rows(description, name).rows, WHITENERS[name])
+
+                np.testing.assert_allclose(index.vectors.vector(image.id), expected, rtol=0, atol=1e-6)
+
+
+def test_the_vectors_follow_the_formula(root: Path) -> None:
+    """Rows of length 1, less the mean, projected, summed, of length 1: computed here a second time, in float64."""
+
+    def by_hand(seed: int) -> NDArray[np.float64]:
+        factors = stored(seed).factors
+        rows = factors.what.astype(np.float64) * factors.what_scale[:, np.newaxis]
+        rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+        summed = ((rows - WHITENERS["what"].mean) @ WHITENERS["what"].projection).sum(axis=0)
+        return np.asarray(summed / np.linalg.norm(summed))
+
+    with open_collection(root) as reader:
+        vectors = {
+            image.content_hash: reader.index("what").vectors.vector(image.id) for image in reader.catalog.images()
+        }
+
+    for seed in (1, 2, 3, 4, 5):
+        np.testing.assert_allclose(vectors[f"{seed}"], by_hand(seed), rtol=0, atol=1e-5)
+
+
+def test_nothing_is_published_when_nothing_changed(root: Path) -> None:
+    """A second publication of the same images through the same whiteners makes no generation."""
+    assert fill(root) is None
+
+    assert generations(root) == ["000001"]
+    assert Layout(root).current_number() == 1
+
+
+def test_the_first_publication_may_be_empty(new_root: Path) -> None:
+    """A collection without images has a generation that answers with nothing."""
+    fill(new_root)
+
+    with open_collection(new_root) as reader:
+        assert reader.manifest.image_count == 0
+        assert {len(index.vectors) for index in reader.indexes.values()} == {0}
+
+
+def test_new_images_are_added_to_the_vectors_there_are(root: Path, new_root: Path) -> None:
+    """Indexing in two runs gives the same files as in one."""
+    fill(root, [6, 7])
+
+    fill(new_root, [1, 2, 3], [4, 5], [6, 7])
+    assert index_bytes(root, 2) == index_bytes(new_root, 1)
+
+
+@pytest.mark.parametrize("at_once", [1, 2, 4])
+def test_many_images_are_read_a_part_at_a_time(
+    template: Path, new_root: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
+) -> None:
+    """How many descriptions are read at once does not show in the vectors."""
+    monkeypatch.setattr(importlib.import_module("indexer.collection.publish"), "_READ_AT_ONCE", at_once)
+
+    fill(new_root, [1, 2, 3], [4, 5])
+
+    assert index_bytes(new_root, 1) == index_bytes(template, 1)
+
+
+def test_removed_images_leave_every_index(root: Path) -> None:
+    """The next generation is without the image that lost its source, the others keep their vectors."""
+    with open_collection(root) as reader:
+        before = {name: index.vectors.vector(5) for name, index in reader.indexes.items()}
+    take_away(root, 2)
+
+    manifest = fill(root)
+
+    assert manifest is not None
+    assert (manifest.number, manifest.image_count) == (2, 4)
+    assert ids_of(root) == in_every_index(1, 3, 4, 5)
+    with open_collection(root) as reader:
+        for name, index in reader.indexes.items():
+            np.testing.assert_array_equal(index.vectors.vector(5), before[name])
+
+
+def test_one_image_for_another_is_a_change(root: Path) -> None:
+    """As many images as before are not the same images."""
+    take_away(root, 2)
+
+    fill(root, [6])
+
+    assert ids_of(root) == in_every_index(1, 3, 4, 5, 7)
+
+
+def test_an_image_that_comes_back_is_searchable_again(root: Path) -> None:
+    """Its vector is made from the shard once more, under its old id."""
+    take_away(root, 2)
+    fill(root)
+
+    with open_for_writing(root, RECIPE) as writer:
+        writer.append([Outcome(Source("file:///2.jpg", 10, 3), known_hash="2")], [])
+        publish_with(writer)
+
+    assert ids_of(root) == in_every_index(1, 2, 3, 4, 5)
+
+
+def test_other_whiteners_publish_everything_anew(root: Path) -> None:
+    """All vectors go through the new whiteners, which the manifest names and the collection keeps."""
+    manifest = fill(root, whiteners=OTHER_WHITENERS)
+
+    assert manifest is not None
+    assert ids_of(root) == in_every_index(1, 2, 3, 4, 5)
+    with open_collection(root) as reader:
+        image = reader.indexed_image(4)
+        for name, index in reader.indexes.items():
+            assert index.whitener.fingerprint == OTHER_WHITENERS[name].fingerprint
+            expected = global_descriptor(select_rows(reader.description(image), name).rows, OTHER_WHITENERS[name])
+            np.testing.assert_allclose(index.vectors.vector(4), expected, rtol=0, atol=1e-6)
+
+
+def test_one_other_whitener_leaves_the_other_indexes_alone(root: Path) -> None:
+    """Only the vectors of the changed descriptor change."""
+    before = index_bytes(root, 1)
+
+    fill(root, whiteners=WHITENERS | {"what": OTHER_WHITENERS["what"]})
+
+    after = index_bytes(root, 2)
+    assert {name for name in before if before[name] != after[name]} == {"what.faiss"}
+
+
+def test_other_whiteners_are_taken_even_without_images(new_root: Path) -> None:
+    """A collection that holds nothing yet still changes to the whiteners asked for."""
+    fill(new_root)
+
+    fill(new_root, whiteners=OTHER_WHITENERS)
+
+    with open_collection(new_root) as reader:
+        assert reader.index("what").whitener.fingerprint == OTHER_WHITENERS["what"].fingerprint
+
+
+def test_the_live_generation_and_the_one_before_are_kept(root: Path) -> None:
+    """Older generations go; a server may still have the last but one open."""
+    for seed in (6, 7, 8):
+        fill(root, [seed])
+
+    assert generations(root) == ["000003", "000004"]
+    assert Layout(root).current.read_text() == "000004\n"
+
+
+def test_an_open_reader_keeps_its_generation(root: Path) -> None:
+    """A publication does not move the vectors of those who opened the generation before."""
+    with open_collection(root) as reader:
+        fill(root, [6])
+
+        assert sorted(reader.index("what").vectors.ids.tolist()) == [1, 2, 3, 4, 5]
+        assert reader.indexed_image(1).uris == ("file:///1.jpg",)
+
+
+@pytest.mark.parametrize("leftover", ["generations/000002.tmp", "generations/000002", "generations/000007.tmp"])
+def test_a_generation_of_a_killed_run_does_no_harm(root: Path, new_root: Path, leftover: str) -> None:
+    """What was written before CURRENT named it is thrown away by the next publication."""
+    shutil.copytree(Layout(root).generation(1), root / leftover)
+    (root / leftover / "what.faiss").write_bytes(b"half an index")
+    (root / leftover / "other.faiss").write_bytes(b"an index that is not made any more")
+
+    fill(root, [6])
+
+    fill(new_root, [1, 2, 3], [4, 5], [6])
+    assert generations(root) == ["000001", "000002"]
+    assert index_bytes(root, 2) == index_bytes(new_root, 1)
+
+
+def recorded_generations(root: Path) -> list[tuple[int, int]]:
+    with closing(sqlite3.connect(Layout(root).catalog)) as connection, connection:
+        return connection.execute("SELECT number, image_count FROM generations ORDER BY number").fetchall()
+
+
+def test_generations_are_recorded(root: Path) -> None:
+    """The catalogue has each generation and how many images it holds."""
+    fill(root, [6])
+
+    assert recorded_generations(root) == [(1, 5), (2, 6)]
+
+
+def test_a_generation_that_a_killed_run_could_not_record_is_recorded_by_the_next(root: Path) -> None:
+    """A kill between CURRENT and the catalogue is made good."""
+    with closing(sqlite3.connect(Layout(root).catalog)) as connection, connection:
+        connection.execute("DELETE FROM generations")
+
+    fill(root)
+
+    assert recorded_generations(root) == [(1, 5)]
+
+
+def test_an_image_whose_shard_is_lost_stops_the_publication(root: Path) -> None:
+    """The old generation stays live when the new one cannot be made."""
+    (Layout(root).shards / "00000002.safetensors").unlink()
+
+    with pytest.raises(CollectionCorrupt, match=r"00000002\.safetensors is missing"):
+        fill(root, whiteners=OTHER_WHITENERS)
+
+    assert Layout(root).current_number() == 1
+    assert ids_of(root)["what"] == [1, 2, 3, 4, 5]
+
+
+# --- opening ----------------------------------------------------------------------------------------------------
+
+
+def test_an_opened_collection_has_its_images(root: Path) -> None:
+    """An indexed image comes with its record and its description."""
+    with open_collection(root) as reader:
+        image = reader.indexed_image(4)
+
+        assert image.content_hash == "4"
+        assert same(reader.description(image), stored(4))
+
+
+def test_the_best_match_of_a_stored_vector_is_its_image(root: Path) -> None:
+    """The memory-mapped vectors can be searched."""
+    with open_collection(root) as reader:
+        vectors = reader.index("what-and-where").vectors
+        scores, ids = vectors.search(vectors.vector(3), 2)
+
+        assert ids[0] == 3
+        assert scores[0] == pytest.approx(1, abs=1e-5)
+
+
+def test_a_descriptor_that_was_not_indexed_is_named(root: Path) -> None:
+    """The error lists those there are."""
+    with (
+        open_collection(root) as reader,
+        pytest.raises(DescriptorNotIndexed, match="no gem vectors, it has what, what-and-where, r-mac"),
+    ):
+        reader.index("gem")
+
+
+def test_only_indexed_images_are_found(root: Path) -> None:
+    """A removed, a failed and an unknown image are not in the collection."""
+    take_away(root, 2)
+
+    with open_collection(root) as reader:
+        for image_id in (2, 6, 99):
+            with pytest.raises(ImageNotFound, match=f"images/{image_id} is not in the collection"):
+                reader.indexed_image(image_id)
+
+
+def test_a_directory_without_a_collection_is_not_found(tmp_path: Path) -> None:
+    """The error says how to make one."""
+    with pytest.raises(CollectionNotFound, match=r"holds no collection: make one with `whatwhere index"):
+        open_collection(tmp_path)
+
+
+def test_a_file_is_no_collection(tmp_path: Path) -> None:
+    """A path that is not a directory is a named error."""
+    path = tmp_path / "file.ww"
+    path.write_text("not a collection")
+
+    with pytest.raises(WhatwhereError):
+        open_collection(path)
+
+
+def test_a_collection_that_was_never_published_is_not_found(new_root: Path) -> None:
+    """Before the first publication there is nothing to search."""
+    with open_for_writing(new_root, RECIPE) as writer:
+        append(writer, 1)
+
+    with pytest.raises(CollectionNotFound, match="no published generation yet: run `whatwhere index` again"):
+        open_collection(new_root)
+
+
+def edit(path: Path, **values: object) -> None:
+    """Change entries of a JSON file; None takes one out."""
+    content = json.loads(path.read_text()) | values
+    path.write_text(json.dumps({name: value for name, value in content.items() if value is not None}))
+
+
+def manifest_of(root: Path) -> Path:
+    return Layout(root).generation(1) / "manifest.json"
+
+
+def what_index_of(root: Path) -> Path:
+    return Layout(root).generation(1) / "what.faiss"
+
+
+def what_whitener_of(root: Path) -> Path:
+    return Layout(root).whitener(WHITENERS["what"].fingerprint)
+
+
+def cut(path: Path) -> None:
+    os.truncate(path, path.stat().st_size // 2)
+
+
+def blank(path: Path) -> None:
+    path.write_bytes(bytes(path.stat().st_size))
+
+
+NEWER = FORMAT_VERSION + 1
+DAMAGES: dict[str, tuple[Callable[[Path], object], type[WhatwhereError], str]] = {
+    "recipe torn": (lambda root: cut(Layout(root).recipe), CollectionCorrupt, r"collection\.json is not JSON"),
+    "recipe empty": (lambda root: Layout(root).recipe.write_text(""), CollectionCorrupt, "is not JSON"),
+    "recipe a list": (lambda root: Layout(root).recipe.write_text("[]"), CollectionCorrupt, "no format_version"),
+    "recipe without a rank": (lambda root: edit(Layout(root).recipe, rank=None), CollectionCorrupt, "rank"),
+    "recipe without descriptors": (
+        lambda root: edit(Layout(root).recipe, descriptors=None),
+        CollectionCorrupt,
+        "descriptors",
+    ),
+    "recipe with more": (lambda root: edit(Layout(root).recipe, more=1), CollectionCorrupt, "more"),
+    "recipe newer": (
+        lambda root: edit(Layout(root).recipe, format_version=NEWER),
+        CollectionMismatch,
+        rf"collection\.json has format {NEWER}, this whatwhere reads {FORMAT_VERSION}: upgrade",
+    ),
+    "recipe changed": (lambda root: edit(Layout(root).recipe, rank=4), CollectionMismatch, "made by another recipe"),
+    "manifest torn": (lambda root: cut(manifest_of(root)), CollectionCorrupt, "generation 000001 has no readable"),
+    "manifest missing": (lambda root: manifest_of(root).unlink(), CollectionCorrupt, "generation 000001"),
+    "manifest without counts": (
+        lambda root: edit(manifest_of(root), image_count=None),
+        CollectionCorrupt,
+        "image_count",
+    ),
+    "manifest with a list of indexes": (
+        lambda root: edit(manifest_of(root), indexes=[]),
+        CollectionCorrupt,
+        "generation 000001",
+    ),
+    "manifest newer": (
+        lambda root: edit(manifest_of(root), format_version=NEWER),
+        CollectionMismatch,
+        rf"manifest\.json has format {NEWER}",
+    ),
+    "CURRENT empty": (lambda root: Layout(root).current.write_text(""), CollectionCorrupt, "CURRENT does not hold"),
+    "CURRENT garbage": (
+        lambda root: Layout(root).current.write_bytes(b"\xff\xfe"),
+        CollectionCorrupt,
+        "CURRENT does not hold a generation's number",
+    ),
+    "CURRENT too far": (lambda root: Layout(root).current.write_text("9"), CollectionCorrupt, "generation 000009"),
+    "whitener missing": (lambda root: what_whitener_of(root).unlink(), WhitenerUnavailable, "is missing"),
+    "whitener torn": (lambda root: cut(what_whitener_of(root)), WhitenerUnavailable, "is not a whitener"),
+    "whitener of other values": (
+        lambda root: whitening.save(OTHER_WHITENERS["what"], what_whitener_of(root)),
+        CollectionMismatch,
+        "of what holds other values than it was stored with",
+    ),
+    "index missing": (lambda root: what_index_of(root).unlink(), CollectionCorrupt, r"what\.faiss is missing or not"),
+    "index torn": (lambda root: cut(what_index_of(root)), CollectionCorrupt, r"what\.faiss is missing or not [\d,]+ b"),
+    "index blank": (lambda root: blank(what_index_of(root)), CollectionCorrupt, r"what\.faiss cannot be read"),
+    "catalogue missing": (lambda root: Layout(root).catalog.unlink(), CollectionCorrupt, r"catalog\.db is missing"),
+    "catalogue garbage": (
+        lambda root: Layout(root).catalog.write_bytes(b"garbage, " * 1000),
+        CollectionCorrupt,
+        "not a readable catalogue",
+    ),
+}
+
+
+@pytest.mark.parametrize(("damage", "error", "words"), DAMAGES.values(), ids=DAMAGES.keys())
+def test_damage_is_a_named_error(
+    root: Path, damage: Callable[[Path], object], error: type[WhatwhereError], words: str
+) -> None:
+    """Whatever is missing, torn, newer or contradictory has an error that names it, never a wrong answer."""
+    damage(root)
+
+    with pytest.raises(error, match=words):
+        open_collection(root)
+
+
+@pytest.mark.parametrize("which", ["recipe torn", "manifest torn", "CURRENT garbage", "index torn", "index blank"])
+def test_damage_stops_a_publication(root: Path, which: str) -> None:
+    """A writer does not build on what is torn."""
+    damage, error, _ = DAMAGES[which]
+    damage(root)
+
+    with pytest.raises(error):
+        fill(root, [6])
+
+
+# --- looking from outside ---------------------------------------------------------------------------------------
+
+
+def test_an_inspection_counts_what_lies_there(root: Path) -> None:
+    """Images by state, the live generation, its indexes, and the bytes of each part."""
+    take_away(root, 2)
+
+    report = inspect_collection(root)
+
+    assert report["images"] == {"indexed": 4, "failed": 1, "removed": 1}
+    assert (report["generation"], report["searchable_images"]) == (1, 5)
+    assert report["recipe"]["rank"] == RANK
+    fingerprint = WHITENERS["what"].fingerprint[:12]
+    assert report["indexes"]["what"] == f"Flat, {DIMENSIONS} dimensions, whitener {fingerprint}"
+    for part in ("shards", "generations", "whiteners"):
+        files = [path for path in (root / part).rglob("*") if path.is_file()]
+        assert report["bytes"][part] == sum(path.stat().st_size for path in files) > 0
+    assert report["bytes"]["catalog"] >= (root / "catalog.db").stat().st_size
+
+
+def test_a_collection_can_be_inspected_before_its_first_publication(new_root: Path) -> None:
+    """There is no generation yet, and the images are counted."""
+    with open_for_writing(new_root, RECIPE) as writer:
+        append(writer, 1, 2)
+
+    report = inspect_collection(new_root)
+
+    assert (report["generation"], report["published_at"], report["searchable_images"]) == (None, None, 0)
+    assert report["images"]["indexed"] == 2
+    assert report["indexes"] == {}
+
+
+def test_inspecting_nothing_is_an_error(tmp_path: Path) -> None:
+    """A directory without a collection is not inspected, and stays empty."""
+    with pytest.raises(CollectionNotFound):
+        inspect_collection(tmp_path)
+
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_indexes_of_a_generation_can_be_opened_one_by_one(root: Path) -> None:
+    """Each index file holds all images in the order of the shards."""
+    for name in RECIPE.descriptors:
+        index = VectorIndex.open(Layout(root).generation(1) / f"{name}.faiss")
+
+        assert index.ids.tolist() == [1, 2, 3, 4, 5]
