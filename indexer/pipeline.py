@@ -265,7 +265,8 @@ class _Run:
         assert item.content_hash is not None
         row = rows.pop(item.content_hash, None)
         if row is None or item.decoded is None:
-            self._count(duplicates=1)
+            known_here = self._writer.catalog.content_of(item.source.uri) == item.content_hash
+            self._count(**{"unchanged" if known_here else "duplicates": 1})
             return Outcome(item.source, known_hash=item.content_hash)
         self._count(described=1)
         self._chunk.hashes.add(item.content_hash)

@@ -198,7 +198,12 @@ def images(
     with Catalog.open(layout.catalog) as catalog:
         records = catalog.images(state=state.value if state else None, limit=limit)
     if as_json:
-        _print_json([{"name": f"images/{record.id}"} | dataclasses.asdict(record) for record in records])
+        _print_json(
+            [
+                {"name": f"images/{record.id}", "uri": next(iter(record.uris), "")} | dataclasses.asdict(record)
+                for record in records
+            ]
+        )
         return
     table = _table("name", "state", "size", "uri", "reason")
     for record in records:

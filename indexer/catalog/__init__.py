@@ -8,7 +8,6 @@ from indexer.catalog.records import (
     ImageRecord,
     NewImage,
     Outcome,
-    RunRecord,
     ShardRecord,
     Source,
 )
@@ -21,7 +20,6 @@ __all__ = [
     "ImageRecord",
     "NewImage",
     "Outcome",
-    "RunRecord",
     "ShardRecord",
     "Source",
 ]

@@ -157,10 +157,8 @@ class Catalog:
         source.image = image
         source.byte_count, source.modified_ns = outcome.source.byte_count, outcome.source.modified_ns
         session.flush()
-        if previous is not None and previous is not image:
-            session.expire(previous)
-            if not previous.sources:
-                previous.state = REMOVED
+        if previous is not None and previous is not image and not previous.sources:
+            previous.state = REMOVED
 
     def _image_of(
         self, session: Session, outcome: Outcome, previous: ImageRow | None, shard: ShardRow | None
@@ -209,6 +207,12 @@ class Catalog:
         )
         with Session(self._engine) as session:
             return set(session.scalars(query))
+
+    def content_of(self, uri: str) -> str | None:
+        """Return the hash of what was last read at a URI, None when nothing was."""
+        query = select(ImageRow.content_hash).join(ImageRow.sources).where(SourceRow.uri == uri)
+        with Session(self._engine) as session:
+            return session.scalar(query)
 
     def has_content(self, content_hash: str, *, retry_failed: bool = False) -> bool:
         """Tell whether this content is recorded, failed content only when it is not to be retried."""

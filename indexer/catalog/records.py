@@ -68,12 +68,3 @@ class ImageRecord:
     shard_file: str | None = None
     shard_row: int | None = None
     user_metadata: Mapping[str, object] = field(default_factory=dict)
-
-
-@dataclass(frozen=True)
-class RunRecord:
-    """One run of the indexer."""
-
-    id: int
-    started_at: datetime
-    finished_at: datetime | None

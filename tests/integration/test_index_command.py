@@ -504,6 +504,10 @@ def before_commit(session):
     if len(commits) == 3:
         die()
 """,
+    "before the generation is complete": """
+from indexer.collection import Manifest
+Manifest.save = lambda *_: die()
+""",
     "before CURRENT names the generation": """
 import sys
 publish = sys.modules["indexer.collection.publish"]

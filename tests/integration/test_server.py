@@ -37,6 +37,30 @@ def test_the_other_view_of_a_motorbike_is_found_first_and_boxed(client: Client) 
     assert second.box is None
 
 
+@pytest.mark.parametrize("exact", [False, True])
+def test_the_boxes_follow_the_region(client: Client, exact: bool) -> None:
+    """On the query's own stored picture the shuttle is boxed where the shuttle is, the helmet where the helmet is."""
+    astronaut = next(image.name for image in client.images() if name_of(image.uri) == "astronaut.png")
+    regions = {"shuttle": Box(0.62, 0.0, 1.0, 0.6), "helmet": Box(0.5, 0.6, 1.0, 1.0)}
+
+    boxes = {}
+    for name, region in regions.items():
+        hits = client.search(astronaut, region=region, page_size=1, localize_count=1, exact=exact).hits
+        boxes[name] = hits[0].box
+
+    assert boxes["shuttle"] is not None
+    assert boxes["helmet"] is not None
+    assert boxes["shuttle"].y_max < boxes["helmet"].y_max
+    assert boxes["shuttle"].intersection_over_union(boxes["helmet"]) < 0.2
+
+
+def test_so_many_results_are_boxed_as_were_asked_for(client: Client) -> None:
+    """The first three of the page, and no more."""
+    hits = client.search("images/1", localize_count=3).hits
+
+    assert [hit.box is not None for hit in hits] == [True] * 3 + [False] * 5
+
+
 def test_exact_localisation_boxes_the_motorbike_too(client: Client) -> None:
     """New forward passes at 224 agree with the stored factors on where it is."""
     result = client.search(QUERY_PHOTOGRAPH, region=MOTORBIKE_LEFT, localize_count=1, exact=True)

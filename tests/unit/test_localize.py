@@ -59,12 +59,12 @@ def test_only_the_largest_part_is_boxed() -> None:
 
 def test_each_map_counts_by_its_shape_not_its_strength() -> None:
     """Maps are divided by their maxima before they are averaged."""
-    strong, weak = blob(16, 16, (0, 0, 4, 4)) * 100, blob(16, 16, (8, 8, 16, 16))
+    strong, weak = blob(16, 16, (0, 0, 16, 6)) * 100, blob(16, 16, (0, 9, 16, 16))
 
     box = box_of_maps(torch.stack([strong, weak]))
 
     assert box is not None
-    assert box.intersection_over_union(Box(0.5, 0.5, 1, 1)) > 0.8
+    assert box.x_min > 0.5
 
 
 def test_at_most_thirty_percent_of_the_picture_is_kept() -> None:

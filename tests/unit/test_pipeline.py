@@ -118,7 +118,10 @@ def touch(path: Path) -> Path:
 
 def test_a_folder_is_searched_through_all_its_folders_in_order(tmp_path: Path) -> None:
     """Files come sorted within each folder, a folder's own before those of the folders in it."""
-    expected = [touch(tmp_path / name) for name in ("b.jpg", "c.png", "a/z.jpg", "a/deep/er/x.jpg", "d/a.jpg")]
+    names = ("b.jpg", "c.png", "a/z.jpg", "a/deep/er/x.jpg", *(f"{letter}/a.jpg" for letter in "defghij"))
+    expected = [tmp_path / name for name in names]
+    for path in reversed(expected):
+        touch(path)
 
     files, ignored = scan([tmp_path])
 
@@ -325,12 +328,13 @@ def test_a_first_run_describes_everything(folder: Path, root: Path, thumbnails: 
 
 def test_an_image_is_recorded_with_its_own_size(folder: Path, root: Path, thumbnails: Sequence[Path]) -> None:
     """Size, type and bytes are those of the file, not of what the network sees."""
-    path = put(thumbnails[0], folder / "a.png")
+    path = put(thumbnails[1], folder / "a.png")
 
     index_paths([path], root)
 
     image = images(root)["a.png"]
     with Image.open(path) as picture:
+        assert picture.width != picture.height
         assert (image.width, image.height) == picture.size
     assert (image.byte_count, image.mime_type) == (path.stat().st_size, "image/png")
     assert image.uris == (path.as_uri(),)
@@ -409,6 +413,31 @@ def test_copies_are_one_image(folder: Path, root: Path, thumbnails: Sequence[Pat
     assert counts(summary.progress) == {"total": 3, "described": 1, "duplicates": 2}
     assert summary.images == 1
     assert images(root)["a.png"].uris == tuple((folder / name).as_uri() for name in ("a.png", "b.png", "c.png"))
+
+
+def test_a_copy_that_was_decoded_ahead_of_the_first_is_one_image(
+    folder: Path, root: Path, thumbnails: Sequence[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Content that was kept while its copy was already waiting is not described again."""
+    monkeypatch.setattr(indexer.pipeline, "SHARD_SOURCES", 1)
+    for name in ("a.png", "b.png"):
+        put(thumbnails[0], folder / name)
+
+    summary = index_paths([folder], root, IndexSettings(batch_size=1))
+
+    assert counts(summary.progress) == {"total": 2, "described": 1, "duplicates": 1}
+
+
+def test_known_content_is_not_decoded_again(folder: Path, root: Path, thumbnails: Sequence[Path]) -> None:
+    """Limits of today do not fail what was indexed under those of yesterday."""
+    path = put(thumbnails[0], folder / "a.png")
+    index_paths([folder], root)
+    os.utime(path, ns=(1, 1))
+
+    summary = index_paths([folder], root, IndexSettings(limits=ImageLimits(max_pixels=10)))
+
+    assert summary.progress.failed == 0
+    assert images(root)["a.png"].state == "indexed"
 
 
 def test_a_copy_in_a_later_run_is_one_image(folder: Path, root: Path, thumbnails: Sequence[Path]) -> None:
@@ -516,6 +545,13 @@ def test_a_bad_image_is_recorded_with_its_reason(
     assert (image.failure_message or "").startswith(f"{name}: ")
 
 
+def test_what_is_too_heavy_is_not_read(with_bad_images: tuple[Path, Progress]) -> None:
+    """The size alone decides; the content is never known."""
+    root, _ = with_bad_images
+
+    assert images(root)["heavy.jpg"].content_hash is None
+
+
 def test_bad_images_stop_nothing(with_bad_images: tuple[Path, Progress]) -> None:
     """The photograph among them is indexed, and all of them are counted."""
     root, progress = with_bad_images
@@ -585,7 +621,7 @@ def test_copies_of_a_failure_are_described_once_when_retried(
 
     summary = index_paths([folder], root, IndexSettings(retry_failed=True, batch_size=1))
 
-    assert counts(summary.progress) == {"total": 2, "described": 1, "duplicates": 1}
+    assert counts(summary.progress) == {"total": 2, "described": 1, "unchanged": 1}
     assert rows(root)[0][3] == "indexed"
 
 
