@@ -2,7 +2,7 @@
 
 Hierarchical alternating least squares (HALS; Cichocki and Phan, 2009) from a start by successive projection (SPA;
 Araújo et al., 2001): the row of largest residual becomes a concept and is projected out, K times. Measured on
-`golden/nmf.npz`: 25 sweeps are below the error of 200 multiplicative updates on every matrix.
+the golden matrices: 25 sweeps are below the error of 200 multiplicative updates on every matrix.
 
 The algorithm touches A only through A Vᵀ, Uᵀ A and its rows, so that it runs unchanged on activations (`Dense`) and on
 the low-rank products of stored factors (`LowRank`), which cost a hundredth.

@@ -21,6 +21,7 @@ from rich.table import Table
 
 from indexer.errors import WhatwhereError
 from service import progress
+from service.results import SearchResult
 from service.settings import ServerSettings
 
 app = typer.Typer(
@@ -280,14 +281,24 @@ def search(
         raise typer.BadParameter("give either --server HOST:PORT or --collection DIR")
     result = ask(question, server or collection or "")
     if as_json:
-        hits = [
-            {"rank": rank, "image": hit.image.name, "uri": hit.image.uri, "score": hit.score, "box": hit.box}
-            for rank, hit in enumerate(result.hits, start=1)
-        ]
-        _print_json(
-            {"region_fallback": result.region_fallback, "kept_factor_count": result.kept_factor_count, "hits": hits}
-        )
+        _print_json(_answer(result))
         return
+    _print_answer(result)
+    if picture is not None:
+        out.print(f"picture: {picture}", soft_wrap=True)
+
+
+def _answer(result: SearchResult) -> dict[str, Any]:
+    """Return what programs read."""
+    hits = [
+        {"rank": rank, "image": hit.image.name, "uri": hit.image.uri, "score": hit.score, "box": hit.box}
+        for rank, hit in enumerate(result.hits, start=1)
+    ]
+    return {"region_fallback": result.region_fallback, "kept_factor_count": result.kept_factor_count, "hits": hits}
+
+
+def _print_answer(result: SearchResult) -> None:
+    """Print what people read."""
     if result.region_fallback:
         messages.print("no factor lies three quarters inside the region: the nearest one was used", style="yellow")
     table = _table("rank", "score", "image", "uri", "box")
@@ -295,8 +306,6 @@ def search(
         box = "" if hit.box is None else ",".join(f"{side:.3f}" for side in hit.box)
         table.add_row(str(rank), f"{hit.score:.3f}", hit.image.name, hit.image.uri, box)
     out.print(table)
-    if picture is not None:
-        out.print(f"picture: {picture}", soft_wrap=True)
 
 
 @app.command()

@@ -115,6 +115,7 @@ ROOMS: dict[str, set[str]] = {
         "indexer/train",
         "service/asking",
         "service/progress",
+        "service/results",
         "service/server",
         "service/settings",
     },
