@@ -2,7 +2,6 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
-PROTO := proto/whatwhere/v1/image_search.proto
 
 .PHONY: help setup demo test check format proto pictures clean
 

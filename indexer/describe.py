@@ -77,10 +77,16 @@ class Describer:
 
 def _cells_touching(grid: Tensor, box: Box) -> Tensor:
     height, width, _ = grid.shape
-    # A box that ends on a cell's border to the last bit but one does not touch the next cell.
-    top, left = (int(edge + _EPS) for edge in (box.y_min * height, box.x_min * width))
-    bottom, right = (int(np.ceil(edge - _EPS)) for edge in (box.y_max * height, box.x_max * width))
-    return grid[top:bottom, left:right]
+    return grid[_cells(height, box.y_min, box.y_max), _cells(width, box.x_min, box.x_max)]
+
+
+def _cells(count: int, low: float, high: float) -> slice:
+    """Return the cells, of `count` equal ones of [0, 1], that [low, high] touches: one at least.
+
+    An edge that lies on a cell's border but for rounding does not touch the next cell.
+    """
+    first = min(int(low * count + _EPS), count - 1)
+    return slice(first, max(int(np.ceil(high * count - _EPS)), first + 1))
 
 
 def check_descriptors(names: Sequence[str]) -> None:

@@ -77,10 +77,7 @@ def main() -> None:
     logging.basicConfig(format="%(levelname)s %(name)s %(message)s", level=logging.WARNING)
     try:
         app(standalone_mode=True)
-    except WhatwhereError as error:
-        messages.print(f"error: {error}", style="red", soft_wrap=True)
-        sys.exit(1)
-    except OSError as error:  # disk full, read-only, permission: the system's own sentence names the file
+    except (WhatwhereError, OSError) as error:  # OSError: disk full, read-only, permission; its sentence names the file
         messages.print(f"error: {error}", style="red", soft_wrap=True)
         sys.exit(1)
 

@@ -8,7 +8,10 @@ from pathlib import Path
 import pytest
 import skimage.data
 import sklearn.datasets
+import torch
 
+from indexer.catalog import Catalog
+from indexer.collection import Layout
 from indexer.pipeline import IndexSettings, index_paths
 from service.client import Client
 from service.server import create_server
@@ -27,6 +30,28 @@ INDEXED_PHOTOGRAPHS = (
     SCIKIT_LEARN / "china.jpg",
     SCIKIT_LEARN / "flower.jpg",
 )
+
+
+def rows(root: Path) -> list[tuple[int, tuple[str, ...], str | None, str]]:
+    """Return what a collection's catalogue says of every image."""
+    with Catalog.open(Layout(root).catalog) as catalog:
+        return [(image.id, image.uris, image.content_hash, image.state) for image in catalog.images()]
+
+
+def written(root: Path) -> dict[str, bytes]:
+    """Return the bytes of everything in a collection but the catalogue that a reader opens."""
+    folders = (Layout(root).shards, Layout(root).generations, Layout(root).whiteners)
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in {".safetensors", ".faiss"}]
+    return {str(path.relative_to(root)): path.read_bytes() for path in [*files, Layout(root).current]}
+
+
+@pytest.fixture(scope="module")
+def one_thread() -> Iterator[None]:
+    """Keep torch to one thread: where others compete for the cores, several are slower than one (measured: 5 times)."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="session")

@@ -27,9 +27,10 @@ class UtcDateTime(TypeDecorator[datetime]):
 
     def process_result_value(self, value: datetime | None, dialect: Dialect) -> datetime | None:
         """Return UTC."""
-        if value is None or value.tzinfo is None:
-            return None if value is None else value.replace(tzinfo=UTC)
-        return value.astimezone(UTC)  # PostgreSQL answers in the session's zone
+        if value is None:
+            return None
+        # SQLite answers without a zone, PostgreSQL in the session's.
+        return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 def _now() -> datetime:

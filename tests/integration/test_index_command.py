@@ -11,7 +11,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from typer.testing import CliRunner
 
@@ -23,19 +22,14 @@ from indexer.pipeline import IndexSettings, Progress, RunSummary, index_paths
 from indexer.train import TrainingSettings
 from indexer.whitening import Whitener
 from service import cli
+from tests.conftest import rows, written
 
 WHATWHERE = (sys.executable, "-m", "service.cli")
 # One thread: where other processes compete for the cores, several are slower than one (measured: 5 times).
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Keep this process to one thread of torch too, for the same reason and the same bytes."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(*arguments: str | Path, timeout_s: float = 120, **environment: str) -> "subprocess.CompletedProcess[str]":
@@ -55,18 +49,6 @@ def run_here(*arguments: str | Path) -> str:
 def images(root: Path) -> list[ImageRecord]:
     with Catalog.open(Layout(root).catalog) as catalog:
         return catalog.images()
-
-
-def rows(root: Path) -> list[tuple[int, tuple[str, ...], str | None, str]]:
-    """Return what the catalogue says of every image."""
-    return [(image.id, image.uris, image.content_hash, image.state) for image in images(root)]
-
-
-def written(root: Path) -> dict[str, bytes]:
-    """Return the bytes of everything but the catalogue that a reader opens."""
-    folders = (Layout(root).shards, Layout(root).generations, Layout(root).whiteners)
-    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in {".safetensors", ".faiss"}]
-    return {str(path.relative_to(root)): path.read_bytes() for path in [*files, Layout(root).current]}
 
 
 @pytest.fixture(scope="module")

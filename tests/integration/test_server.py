@@ -134,6 +134,14 @@ def test_a_region_on_an_upload_crops_the_pooled_descriptors(client: Client) -> N
     assert result.hits[0].score != whole.hits[0].score
 
 
+@pytest.mark.parametrize("corner", [0.0, 0.5, 1 - 1e-9])
+def test_a_region_smaller_than_a_cell_is_that_cell(client: Client, corner: float) -> None:
+    """However small the box, also in the last corner, the pooled descriptors see one cell."""
+    region = Box(corner, corner, corner + 1e-9, corner + 1e-9)
+
+    assert client.search(QUERY_PHOTOGRAPH, region=region, descriptor="r-mac").hits
+
+
 def test_pages_are_parts_of_one_answer(client: Client) -> None:
     """Three at a time gives what all at once gives, and ends."""
     everything = client.search(QUERY_PHOTOGRAPH, page_size=100)

@@ -33,6 +33,7 @@ from indexer.errors import (
 from indexer.images import ImageLimits
 from indexer.pipeline import IndexSettings, Progress, in_groups, index_paths, map_ahead, scan, source_of
 from indexer.train import TrainingSettings, train_whiteners
+from tests.conftest import rows, written
 
 SCIKIT_IMAGE = Path(skimage.data.__file__).parent
 PHOTOGRAPHS = (
@@ -44,13 +45,7 @@ PHOTOGRAPHS = (
 )
 
 
-@pytest.fixture(scope="module", autouse=True)
-def one_thread() -> Iterator[None]:
-    """Keep torch to one thread: where others compete for the cores, several are slower than one (measured: 5 times)."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 @pytest.fixture(scope="session")
@@ -93,18 +88,6 @@ def images(root: Path) -> dict[str, ImageRecord]:
 def counts(progress: Progress) -> dict[str, int]:
     """Return the counts that are not zero."""
     return {name: value for name, value in vars(progress).items() if value}
-
-
-def written(root: Path) -> dict[str, bytes]:
-    """Return the bytes of all shards and index files."""
-    files = [*Layout(root).shards.iterdir(), *Layout(root).generations.rglob("*.faiss")]
-    return {str(path.relative_to(root)): path.read_bytes() for path in files}
-
-
-def rows(root: Path) -> list[tuple[int, tuple[str, ...], str | None, str]]:
-    """Return what the catalogue says of every image."""
-    with Catalog.open(Layout(root).catalog) as catalog:
-        return [(image.id, image.uris, image.content_hash, image.state) for image in catalog.images()]
 
 
 # --- scanning ---------------------------------------------------------------------------------------------------
