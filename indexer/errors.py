@@ -113,17 +113,26 @@ class CollectionLocked(WhatwhereError):
     reason = "COLLECTION_LOCKED"
 
 
+# --- what it is measured with -----------------------------------------------------------------------------------
+
+
+class BenchmarkUnreadable(WhatwhereError):
+    """A data set whose pictures or ground truth are missing, torn, contradictory, or would run code when read."""
+
+    reason = "BENCHMARK_UNREADABLE"
+
+
 # --- what the machine lacks -------------------------------------------------------------------------------------
 
 
 class UnknownName(WhatwhereError):
-    """A backbone, descriptor or device that does not exist."""
+    """A backbone, descriptor, device or data set that does not exist."""
 
     reason = "UNKNOWN_NAME"
 
 
 class WeightsUnavailable(WhatwhereError):
-    """Weights that are not installed, or whose checksum is not the expected one."""
+    """Weights that are not here, torn, not those of their checksum, or not of this network."""
 
     reason = "WEIGHTS_UNAVAILABLE"
 

@@ -20,6 +20,11 @@ def write_durably(path: Path, write: Callable[[Path], object]) -> None:
     sync(path.parent)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a text file, never half."""
+    write_durably(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
 def sync(path: Path) -> None:
     """Flush a file, or the names in a directory, to the disk."""
     descriptor = os.open(path, os.O_RDONLY)

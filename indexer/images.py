@@ -84,6 +84,16 @@ def fitted_size(width: int, height: int, shorter_side: int = SHORTER_SIDE) -> tu
     return next(fitted), next(fitted)
 
 
+def upright_size(content: bytes, name: str) -> tuple[int, int]:
+    """Return (width, height) of the upright picture from its header alone; UnreadableImage where there is none."""
+    try:
+        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+            transpose = _upright_transpose(picture)
+            return picture.size[::-1] if transpose in _SWAPPING else picture.size
+    except Exception as error:  # as in decode_image
+        raise UnreadableImage(f"{name}: not a JPEG, PNG, WebP, GIF, TIFF or BMP image") from error
+
+
 def decode_image(
     content: bytes, name: str, *, limits: ImageLimits | None = None, shorter_side: int | None = SHORTER_SIDE
 ) -> DecodedImage:
@@ -118,8 +128,7 @@ def _check_pixel_count(name: str, size: tuple[int, int], limits: ImageLimits) ->
 
 def _scaled_upright(picture: Image.Image, shorter_side: int | None) -> DecodedImage:
     mime_type = _MIME_TYPES[picture.format or ""]
-    # Pillow turns TIFFs upright itself when it loads them.
-    transpose = None if picture.format == "TIFF" else _TRANSPOSES.get(_orientation(picture))
+    transpose = _upright_transpose(picture)
     size = picture.size
     if shorter_side is not None:
         # JPEG can decode at 1/2, 1/4 or 1/8; at twice the final size the antialiased resize still sees it all.
@@ -132,6 +141,11 @@ def _scaled_upright(picture: Image.Image, shorter_side: int | None) -> DecodedIm
     if shorter_side is not None:
         upright = upright.resize(fitted_size(*size, shorter_side), Image.Resampling.BILINEAR)
     return DecodedImage(np.asarray(upright), *size, mime_type)
+
+
+def _upright_transpose(picture: Image.Image) -> Image.Transpose | None:
+    """Return what turns the stored rows upright; Pillow turns TIFFs itself when it loads them."""
+    return None if picture.format == "TIFF" else _TRANSPOSES.get(_orientation(picture))
 
 
 def _orientation(picture: Image.Image) -> int:

@@ -1,6 +1,17 @@
 """Named networks: upright pixels → non-negative activations. To add a network, add an entry to `BACKBONES`."""
 
-from indexer.backbones.backbone import Backbone, choose_device, load_backbone
-from indexer.backbones.registry import BACKBONES, DEFAULT_BACKBONE, BackboneSpec
+from indexer.backbones.backbone import DEFAULT_PRECISION, Backbone, choose_device, load_backbone
+from indexer.backbones.listing import list_backbones
+from indexer.backbones.registry import BACKBONES, DEFAULT_BACKBONE, BackboneSpec, find_backbone
 
-__all__ = ["BACKBONES", "DEFAULT_BACKBONE", "Backbone", "BackboneSpec", "choose_device", "load_backbone"]
+__all__ = [
+    "BACKBONES",
+    "DEFAULT_BACKBONE",
+    "DEFAULT_PRECISION",
+    "Backbone",
+    "BackboneSpec",
+    "choose_device",
+    "find_backbone",
+    "list_backbones",
+    "load_backbone",
+]

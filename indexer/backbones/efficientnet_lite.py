@@ -1,13 +1,20 @@
-"""EfficientNet-Lite up to its head convolution (Google, 2020: EfficientNet without squeeze-excitation, with ReLU6)."""
+"""EfficientNet-Lite up to its head convolution (Google, 2020: EfficientNet without squeeze-excitation, with ReLU6).
+
+It keeps its zero padding: with reflection R-MAC lost up to 1 point of mAP and what-and-where up to 3 (measured on Paris
+and Corel photographs).
+"""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
-from torch import Tensor, nn
+from torch import Size, Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
+from indexer.backbones.weights import require_fit
+
 _BATCH_NORM_EPS = 1e-3
+_STATISTICS = ("running_mean", "running_var", "weight", "bias")  # of a batch norm
 
 # kernel, stride, expansion, output channels, repeats: EfficientNet-B0's table, before depth scaling
 _STAGES = (
@@ -89,20 +96,30 @@ def build(shape: EfficientNetLiteShape) -> nn.Module:
 def load_published(network: nn.Module, published: Mapping[str, Tensor]) -> None:
     """Load the published checkpoint into `build`'s network, folding each batch norm into its convolution.
 
-    The checkpoint lists every convolution followed by its batch norm in the order of execution, which is also the
-    order of the network's parameters; the classifier is left out. A count or shape that differs raises ValueError
-    or RuntimeError.
+    ValueError lists what is missing, unexpected or of another shape; the classifier may be there or not.
     """
-    names = [name.removesuffix(".weight") for name in published if name.endswith(".weight") and "_fc" not in name]
+    convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
+    pairs = list(zip(convolutions, _published_names(network), strict=True))
+    needed: dict[str, Size] = {}
+    for module, (convolution, norm) in pairs:
+        needed[f"{convolution}.weight"] = module.weight.shape
+        needed |= {f"{norm}.{statistic}": Size([module.out_channels]) for statistic in _STATISTICS}
+    require_fit(published, needed, ("_fc.weight", "_fc.bias"))
     folded: list[Tensor] = []
-    for convolution, norm in zip(names[::2], names[1::2], strict=True):
-        folded += fuse_conv_bn_weights(
-            published[f"{convolution}.weight"],
-            None,
-            published[f"{norm}.running_mean"],
-            published[f"{norm}.running_var"],
-            _BATCH_NORM_EPS,
-            published[f"{norm}.weight"],
-            published[f"{norm}.bias"],
-        )
+    for _, (convolution, norm) in pairs:
+        mean, variance, weight, bias = (published[f"{norm}.{statistic}"] for statistic in _STATISTICS)
+        kernel = published[f"{convolution}.weight"]
+        folded += fuse_conv_bn_weights(kernel, None, mean, variance, _BATCH_NORM_EPS, weight, bias)
     network.load_state_dict(dict(zip(network.state_dict(), folded, strict=True)))
+
+
+def _published_names(network: nn.Module) -> Iterator[tuple[str, str]]:
+    """Yield the names of each convolution and its batch norm in the checkpoint, in the order of execution."""
+    yield "_conv_stem", "_bn0"
+    residuals = [module for module in network.modules() if isinstance(module, _InvertedResidual)]
+    for number, residual in enumerate(residuals):
+        parts = ("_expand_conv", "_depthwise_conv", "_project_conv")
+        count = sum(isinstance(module, nn.Conv2d) for module in residual.body)
+        for norm, convolution in list(enumerate(parts))[-count:]:  # without expansion, the last two
+            yield f"_blocks.{number}.{convolution}", f"_blocks.{number}._bn{norm}"
+    yield "_conv_head", "_bn1"

