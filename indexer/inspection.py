@@ -24,7 +24,8 @@ def inspect_collection(root: Path) -> dict[str, Any]:
         "published_at": manifest.created_at.isoformat() if manifest else None,
         "recipe": asdict(recipe),
         "indexes": {
-            name: f"{entry.factory}, {entry.dimensions} dimensions, whitener {entry.whitener[:12]}"
+            name: f"{entry.factory}, {entry.dimensions} dimensions, whitened by "
+            + " and ".join(whitener[:12] for whitener in entry.whiteners)
             for name, entry in (manifest.indexes if manifest else {}).items()
         },
         "libraries": manifest.libraries if manifest else {},

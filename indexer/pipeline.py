@@ -13,8 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from indexer import whitening
-from indexer.backbones import DEFAULT_BACKBONE, choose_device, load_backbone
-from indexer.backbones.registry import find_backbone
+from indexer.backbones import DEFAULT_BACKBONE, DEFAULT_PRECISION, Backbone, choose_device, find_backbone, load_backbone
 from indexer.catalog import Catalog, NewImage, Outcome, Source
 from indexer.collection import (
     CollectionWriter,
@@ -23,12 +22,13 @@ from indexer.collection import (
     Recipe,
     open_for_writing,
     publish,
-    stored_whitener,
+    stored_whiteners,
 )
-from indexer.describe import DESCRIPTORS, FACTOR_DESCRIPTORS, Describer, Description, check_descriptors
+from indexer.describe import Describer, Description
 from indexer.errors import CollectionNotFound, InvalidRequest, UnreadableImage, WhatwhereError
 from indexer.files import path_of_uri, printable
 from indexer.images import SHORTER_SIDE, SUFFIXES, DecodedImage, ImageLimits, check_byte_count, decode_image
+from indexer.methods import DEFAULT_DESCRIPTORS, DEFAULT_PRESET, DESCRIPTORS, find_method, pooled_by
 
 DEFAULT_RANK = 8
 MAX_RANK = 64
@@ -45,6 +45,9 @@ class IndexSettings:
 
     rank: int | None = None
     backbone: str | None = None
+    weights: Path | None = None  # a checkpoint of one's own in place of the published one
+    precision: str | None = None  # the network's: float32 or bfloat16
+    preset: str | None = None  # how descriptors are made of factors, see `indexer.methods`
     descriptors: tuple[str, ...] | None = None
     whiteners: Path | None = None  # a folder of whiteners in place of the ready-made ones
     device: str = "auto"
@@ -115,10 +118,10 @@ def index_paths(
     """
     settings = settings or IndexSettings()
     files, ignored = scan(paths, skip=collection)
-    recipe = _recipe(collection, settings)
-    backbone = load_backbone(recipe.backbone, choose_device(settings.device))
-    pooled = [name for name in recipe.descriptors if name not in FACTOR_DESCRIPTORS]
-    describer = Describer(backbone, recipe.rank, pooled)
+    known = _known_recipe(collection)
+    backbone = _backbone(collection, known, settings)
+    recipe = _recipe(known, backbone, settings)
+    describer = Describer(backbone, recipe.rank, pooled_by(recipe.methods))
     whiteners = _whiteners(collection, recipe, describer, settings)
     with open_for_writing(collection, recipe) as writer:
         run_id = writer.catalog.start_run()
@@ -157,34 +160,61 @@ def _absolute(path: Path) -> Path:
     return Path(os.path.abspath(path))
 
 
-def _recipe(collection: Path, settings: IndexSettings) -> Recipe:
-    """Return the recipe asked for, filled up from the collection's own or the defaults."""
+def _known_recipe(collection: Path) -> Recipe | None:
+    """Return the collection's own recipe, None for a new one."""
     try:
-        known = Recipe.load(Layout(collection))
+        return Recipe.load(Layout(collection))
     except CollectionNotFound:
-        known = None
+        return None
+
+
+def _backbone(collection: Path, known: Recipe | None, settings: IndexSettings) -> Backbone:
+    """Load the network asked for, else the collection's own or the default, with the weights asked for."""
     spec = find_backbone(settings.backbone or (known.backbone if known else DEFAULT_BACKBONE))
+    if known and known.backbone == spec.name and settings.weights is None:
+        # Before the published weights are fetched for a collection that was made with others.
+        known.require_network(spec.layer, spec.weights.sha256_prefix, collection)
+    precision = settings.precision or (known.precision if known else DEFAULT_PRECISION)
+    return load_backbone(spec.name, choose_device(settings.device), weights=settings.weights, precision=precision)
+
+
+def _recipe(known: Recipe | None, backbone: Backbone, settings: IndexSettings) -> Recipe:
+    """Return the recipe asked for, filled up from the collection's own or the defaults."""
     rank = settings.rank if settings.rank is not None else (known.rank if known else DEFAULT_RANK)
     if not 1 <= rank <= MAX_RANK:
         raise InvalidRequest(f"rank {rank} is out of range: give 1 to {MAX_RANK} factors an image", field="rank")
     if settings.batch_size < 1:
         raise InvalidRequest(f"batch size {settings.batch_size} is out of range: give 1 or more", field="batch_size")
-    chosen = settings.descriptors or (known.descriptors if known else FACTOR_DESCRIPTORS)
-    check_descriptors(chosen)
-    ordered = tuple(name for name in DESCRIPTORS if name in chosen)
-    return Recipe(spec.name, spec.layer, spec.weights.sha256, rank, SHORTER_SIDE, ordered)
+    preset = settings.preset or (known.preset if known else DEFAULT_PRESET)
+    chosen = settings.descriptors or (known.descriptors if known else DEFAULT_DESCRIPTORS)
+    found = {find_method(name, preset).name for name in chosen}
+    return Recipe(
+        backbone.spec.name,
+        backbone.spec.layer,
+        backbone.weights_sha256,
+        rank,
+        SHORTER_SIDE,
+        descriptors=tuple(name for name in DESCRIPTORS if name in found),
+        precision=backbone.precision,
+        preset=preset,
+    )
 
 
 def _whiteners(
     collection: Path, recipe: Recipe, describer: Describer, settings: IndexSettings
-) -> dict[str, whitening.Whitener]:
+) -> dict[str, tuple[whitening.Whitener, ...]]:
     """Return the whiteners of the settings, else those the collection uses, else the ready-made ones."""
     layout = Layout(collection)
     number = layout.current_number()
     if settings.whiteners is None and number is not None:
         manifest = Manifest.load(layout.generation(number))
-        return {name: stored_whitener(layout, manifest, name) for name in manifest.indexes}
-    return {name: whitening.find(describer.whitener_key(name), settings.whiteners) for name in recipe.descriptors}
+        return {name: stored_whiteners(layout, manifest, name) for name in manifest.indexes}
+    return {
+        method.name: tuple(
+            whitening.find(describer.whitener_key(rows), settings.whiteners) for rows in method.whiteners
+        )
+        for method in recipe.methods
+    }
 
 
 class _Run:

@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,27 +11,32 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer import whitening
-from indexer.backbones import DEFAULT_BACKBONE, choose_device, load_backbone
-from indexer.describe import DESCRIPTORS, FACTOR_DESCRIPTORS, Describer, check_descriptors, select_rows, unit_rows
+from indexer.backbones import DEFAULT_BACKBONE, DEFAULT_PRECISION, choose_device, load_backbone
+from indexer.describe import POOLED, Describer, Description
 from indexer.errors import InvalidRequest, WhatwhereError
 from indexer.files import printable
 from indexer.images import DecodedImage, ImageLimits, decode_image
+from indexer.methods import DEFAULT_DESCRIPTORS, DEFAULT_PRESET, Method, find_method, training_rows
 from indexer.pipeline import DEFAULT_RANK, in_groups, map_ahead, read_file, scan
 
 BATCH = 8
-MAX_IMAGES = 20_000  # evenly chosen from more: 160,000 rows of 1280 floats, 0.8 GB a descriptor
+MAX_IMAGES = 5_000  # evenly chosen from more: 200,000 cells of 1280 floats, 1 GB, and twice that while they are fitted
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """For which descriptors, at which length, from how many factors an image."""
+    """For which descriptors, at which length, from how many factors an image, by which network with which weights."""
 
-    descriptors: tuple[str, ...] = FACTOR_DESCRIPTORS
+    descriptors: tuple[str, ...] = DEFAULT_DESCRIPTORS
+    preset: str = DEFAULT_PRESET
     dimensions: int = whitening.DEFAULT_DIMENSIONS
     rank: int = DEFAULT_RANK
     device: str = "auto"
+    backbone: str = DEFAULT_BACKBONE
+    weights: Path | None = None  # a checkpoint of one's own in place of the published one
+    precision: str = DEFAULT_PRECISION
 
 
 def train_whiteners(
@@ -40,54 +45,74 @@ def train_whiteners(
     settings: TrainingSettings | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Mapping[str, whitening.Whitener]:
-    """Fit a whitener for each descriptor on the photographs at `paths`, write them into the folder `output`.
+    """Fit the whiteners that the descriptors need on the photographs at `paths`, write them into the folder `output`.
 
-    Unreadable photographs are left out, with a warning. Raises InvalidRequest when fewer than two can be read.
+    Returned by the name of the rows that they were trained on, which several descriptors may share. Unreadable
+    photographs are left out, with a warning. Raises InvalidRequest when fewer than two can be read, and the errors of
+    loading a backbone.
     """
     settings = settings or TrainingSettings()
-    descriptors = settings.descriptors
-    check_descriptors(descriptors)
-    files, _ = scan(paths)
-    files = files[:: -(-len(files) // MAX_IMAGES) or 1]
-    pooled = [name for name in DESCRIPTORS if name in descriptors and name not in FACTOR_DESCRIPTORS]
-    describer = Describer(load_backbone(DEFAULT_BACKBONE, choose_device(settings.device)), settings.rank, pooled)
-    rows, used = _rows(files, describer, descriptors, on_progress)
+    names = whiteners_of([find_method(name, settings.preset) for name in settings.descriptors])
+    files = evenly_chosen(scan(paths)[0])
+    backbone = load_backbone(
+        settings.backbone, choose_device(settings.device), weights=settings.weights, precision=settings.precision
+    )
+    describer = Describer(backbone, settings.rank, [name for name in names if name in POOLED])
+    whiteners = fit_whiteners(_descriptions(files, describer, on_progress), describer, names, settings.dimensions)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, whitener in whiteners.items():
+        whitening.save(whitener, output / whitening.file_name(whitener.key.backbone, name))
+    return whiteners
+
+
+def whiteners_of(methods: Iterable[Method]) -> tuple[str, ...]:
+    """Return the names of the rows that the descriptors' whiteners are trained on, each once."""
+    return tuple(dict.fromkeys(name for method in methods for name in method.whiteners))
+
+
+def evenly_chosen(files: Sequence[Path]) -> Sequence[Path]:
+    """Return at most MAX_IMAGES of the files, evenly spaced."""
+    return files[:: -(-len(files) // MAX_IMAGES) or 1]
+
+
+def fit_whiteners(
+    descriptions: Iterable[Description], describer: Describer, names: Sequence[str], dimensions: int
+) -> Mapping[str, whitening.Whitener]:
+    """Fit a whitener to the rows of each name (see `methods.training_rows`) of all descriptions.
+
+    Raises InvalidRequest for fewer than two photographs; below whitening.MINIMUM_IMAGES a warning is logged.
+    """
+    rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    used = 0
+    for description in descriptions:
+        used += 1
+        for name, parts in rows.items():
+            parts.append(training_rows(name, description).numpy())
     if used < 2:
-        raise InvalidRequest(f"{used} readable photographs at {', '.join(map(str, paths))}: give hundreds")
+        raise InvalidRequest(f"{used} readable photographs to train whiteners on: give hundreds")
     if used < whitening.MINIMUM_IMAGES:
         log.warning(
             "only %d photographs: below %d a whitener fits their subjects rather than photographs, and harms retrieval",
             used,
             whitening.MINIMUM_IMAGES,
         )
-    output.mkdir(parents=True, exist_ok=True)
-    whiteners = {}
-    for name, parts in rows.items():
-        key = describer.whitener_key(name)
-        trained_on = f"{used} photographs, rank {settings.rank}"
-        whiteners[name] = whitening.fit(np.concatenate(parts), key, trained_on, settings.dimensions)
-        whitening.save(whiteners[name], output / whitening.file_name(key.backbone, name))
-    return whiteners
+    trained_on = f"{used} photographs, rank {describer.rank}"
+    return {
+        name: whitening.fit(np.concatenate(parts), describer.whitener_key(name), trained_on, dimensions)
+        for name, parts in rows.items()
+    }
 
 
-def _rows(
-    files: Sequence[Path],
-    describer: Describer,
-    descriptors: Sequence[str],
-    on_progress: Callable[[int, int], None],
-) -> tuple[dict[str, list[NDArray[np.float32]]], int]:
-    """Return the local descriptors of all readable files, of length 1, and how many files that were."""
-    rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in descriptors}
-    done = used = 0
+def _descriptions(
+    files: Sequence[Path], describer: Describer, on_progress: Callable[[int, int], None]
+) -> Iterator[Description]:
+    """Describe all readable files."""
+    done = 0
     with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
         for batch in in_groups(map_ahead(pool, _decoded, files, ahead=2 * BATCH), BATCH):
-            pixels = [decoded.pixels for decoded in batch if decoded is not None]
-            for description in describer.describe(pixels) if pixels else []:
-                for name, parts in rows.items():
-                    parts.append(unit_rows(select_rows(description, name).rows).numpy())
-            done, used = done + len(batch), used + len(pixels)
+            yield from describer.describe([decoded.pixels for decoded in batch if decoded is not None])
+            done += len(batch)
             on_progress(done, len(files))
-    return rows, used
 
 
 def _decoded(path: Path) -> DecodedImage | None:

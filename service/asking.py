@@ -32,9 +32,12 @@ class Question:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def ask(question: Question, whom: str | Path) -> SearchResult:
-    """Ask a server's address, or the collection in a folder, and draw the picture where one is wanted."""
-    with _client(whom) as client:
+def ask(question: Question, whom: str | Path, weights: Path | None = None) -> SearchResult:
+    """Ask a server's address, or the collection in a folder, and draw the picture where one is wanted.
+
+    `weights` is the checkpoint that the collection was made with, where that is one's own.
+    """
+    with _client(whom, weights) as client:
         query: str | bytes
         if _STORED_NAME.fullmatch(question.image) and not Path(question.image).exists():
             stored = client.image(question.image)
@@ -67,14 +70,14 @@ def parse_region(text: str, width: int, height: int) -> Box:
 
 
 @contextmanager
-def _client(whom: str | Path) -> Iterator[Client]:
+def _client(whom: str | Path, weights: Path | None) -> Iterator[Client]:
     if isinstance(whom, str):
         with Client(whom) as client:
             yield client
         return
     from service.server import create_server  # noqa: PLC0415 - brings torch, which asking a server does without
 
-    server, port = create_server(ServerSettings(whom, listen=_FREE_PORT))
+    server, port = create_server(ServerSettings(whom, listen=_FREE_PORT, weights=weights))
     server.start()
     try:
         with Client(f"127.0.0.1:{port}") as client:

@@ -79,7 +79,7 @@ class Client:
         query: Path | bytes | str,
         *,
         region: Box | None = None,
-        descriptor: str = "what-and-where",
+        descriptor: str | None = None,
         page_size: int = 0,
         page_token: str = "",
         expansion_count: int = 0,
@@ -169,8 +169,10 @@ def _errors_by_reason(base: type[errors.WhatwhereError]) -> dict[str, type[error
 _BY_REASON = _errors_by_reason(errors.WhatwhereError)
 
 
-def _descriptor(name: str) -> str:
-    """Return the enum's name: what-and-where → DESCRIPTOR_WHAT_AND_WHERE."""
+def _descriptor(name: str | None) -> str:
+    """Return the enum's name: what-and-where → DESCRIPTOR_WHAT_AND_WHERE; None → DESCRIPTOR_UNSPECIFIED."""
+    if name is None:
+        return pb.Descriptor.Name(pb.DESCRIPTOR_UNSPECIFIED)
     enum_name = f"DESCRIPTOR_{name.upper().replace('-', '_')}"
     if enum_name not in pb.Descriptor.keys()[1:]:
         names = ", ".join(map(_descriptor_name, pb.Descriptor.values()[1:]))

@@ -11,7 +11,6 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from indexer.boxes import Box, checked_box
-from indexer.describe import WHAT_AND_WHERE
 from indexer.errors import InvalidPageToken, InvalidRequest, MissingQuery
 from service.results import CollectionInfo, Hit, SearchResult, StoredImage
 from service.rpc import image_search_pb2 as pb
@@ -19,9 +18,9 @@ from service.searcher import Query
 from service.settings import Limits
 
 _PREFIX = "DESCRIPTOR_"
-DESCRIPTOR_NAMES: Mapping[int, str] = {
+DESCRIPTOR_NAMES: Mapping[int, str | None] = {
     value: name.removeprefix(_PREFIX).lower().replace("_", "-") for name, value in pb.Descriptor.items()
-} | {pb.DESCRIPTOR_UNSPECIFIED: WHAT_AND_WHERE}
+} | {pb.DESCRIPTOR_UNSPECIFIED: None}
 _LOCALIZATIONS: Mapping[int, bool] = {
     pb.LOCALIZATION_UNSPECIFIED: False,
     pb.LOCALIZATION_STORED: False,

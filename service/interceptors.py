@@ -37,6 +37,7 @@ STATUS_CODES: Mapping[type[errors.WhatwhereError], grpc.StatusCode] = {
     errors.CollectionMismatch: grpc.StatusCode.FAILED_PRECONDITION,
     errors.CollectionCorrupt: grpc.StatusCode.DATA_LOSS,
     errors.CollectionLocked: grpc.StatusCode.UNAVAILABLE,
+    errors.BenchmarkUnreadable: grpc.StatusCode.FAILED_PRECONDITION,
     errors.UnknownName: grpc.StatusCode.INVALID_ARGUMENT,
     errors.WeightsUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
     errors.WhitenerUnavailable: grpc.StatusCode.FAILED_PRECONDITION,

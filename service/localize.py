@@ -21,6 +21,7 @@ from indexer.factorize import Dense, LowRank, Matrices, QuantizedFactors, factor
 
 STORED_RANK = 6
 EXACT_RANK = 4
+EXACT_SHORTER_SIDE = 224  # of the pictures that new activations are made of
 KEPT_SHARE = 0.3  # of the picture's cells, the most activated ones
 UPSAMPLING = 8
 

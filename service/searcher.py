@@ -4,43 +4,36 @@ import hashlib
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.backbones import choose_device, load_backbone
+from indexer.backbones import choose_device, find_backbone, load_backbone
 from indexer.boxes import WHOLE_IMAGE, Box
 from indexer.catalog import INDEXED, ImageRecord
 from indexer.collection import CollectionReader
-from indexer.describe import (
-    FACTOR_DESCRIPTORS,
-    WHAT_AND_WHERE,
-    Describer,
-    Description,
-    Selection,
-    global_descriptor,
-    select_rows,
-)
-from indexer.errors import CollectionMismatch, SourceUnavailable
+from indexer.describe import Describer, Description
+from indexer.errors import SourceUnavailable
 from indexer.files import path_of_uri
 from indexer.images import ImageLimits, decode_image
-from service.localize import localize_exact, localize_stored
+from indexer.methods import Method, Selection, expanded, find_method, pooled_by
+from service.localize import EXACT_SHORTER_SIDE, localize_exact, localize_stored
 from service.results import CollectionInfo, Hit, SearchResult, StoredImage
-
-EXACT_SHORTER_SIDE = 224
 
 
 @dataclass(frozen=True)
 class Query:
     """What to search for, already checked: exactly one of `content` (an encoded picture) and `image_id` (a stored one).
 
-    `region` keeps only what is inside it; `offset` and `count` choose the page.
+    `region` keeps only what is inside it; without a `descriptor` the collection's best is taken; `offset` and `count`
+    choose the page.
     """
 
     content: bytes | None = None
     image_id: int | None = None
     region: Box | None = None
-    descriptor: str = WHAT_AND_WHERE
+    descriptor: str | None = None
     expansion_count: int = 0
     localize_count: int = 0
     exact: bool = False
@@ -54,7 +47,7 @@ class _Described:
     """A query after reading: `own_id` is the stored image of the same content, where there is one."""
 
     description: Description
-    selection: Selection
+    selections: tuple[Selection, ...]
     own_id: int | None
 
 
@@ -75,8 +68,9 @@ class Searcher:
         SourceUnavailable (exact localisation without a readable file).
         """
         index = self.collection.index(query.descriptor)
-        described = self._describe(query)
-        vector = global_descriptor(described.selection.rows, index.whitener)
+        method = find_method(index.descriptor, self.collection.recipe.preset)
+        described = self._describe(query, method)
+        vector = method.vector(described.selections, index.whiteners)
         if query.expansion_count:
             vector = self._expanded(vector, query, described.own_id)
         scores, ids = index.vectors.search(vector, query.offset + query.count + 1)
@@ -87,8 +81,8 @@ class Searcher:
         hits = self._hits(query, described.description, scores[page], ids[page])
         return SearchResult(
             hits=hits,
-            region_fallback=described.selection.fallback,
-            kept_factor_count=len(described.selection.rows) if query.descriptor in FACTOR_DESCRIPTORS else 0,
+            region_fallback=any(selection.fallback for selection in described.selections),
+            kept_factor_count=max(selection.kept for selection in described.selections),
             has_more=len(ids) > page.stop,
         )
 
@@ -114,29 +108,28 @@ class Searcher:
             published_at=manifest.created_at,
         )
 
-    def _describe(self, query: Query) -> _Described:
+    def _describe(self, query: Query, method: Method) -> _Described:
         if query.image_id is not None:
             record = self.collection.indexed_image(query.image_id)
             description = self.collection.description(record)
-            return _Described(description, select_rows(description, query.descriptor, query.region), record.id)
+            return _Described(description, method.select(description, query.region), record.id)
         assert query.content is not None
         shorter_side = self.collection.recipe.shorter_side
         pixels = decode_image(query.content, "the query image", limits=self.limits, shorter_side=shorter_side).pixels
         with self._network:
-            description = self.describer.describe([pixels], crop=query.region or WHOLE_IMAGE)[0]
-        # The pooled descriptors have been cropped; factors are chosen by the region.
-        region = query.region if query.descriptor in FACTOR_DESCRIPTORS else None
-        selection = select_rows(description, query.descriptor, region)
+            crop = WHOLE_IMAGE if method.uses_factors else query.region or WHOLE_IMAGE
+            description = self.describer.describe([pixels], crop)[0]
+        # The baselines have been cropped; factors are chosen by the region.
+        selections = method.select(description, query.region if method.uses_factors else None)
         own_id = self.collection.catalog.id_of_content(hashlib.sha256(query.content).hexdigest())
-        return _Described(description, selection, own_id)
+        return _Described(description, selections, own_id)
 
     def _expanded(self, vector: NDArray[np.float32], query: Query, own_id: int | None) -> NDArray[np.float32]:
         """Add the descriptors of the first results, the query's own stored image left out, and renormalise."""
         vectors = self.collection.index(query.descriptor).vectors
         _, ids = vectors.search(vector, query.expansion_count + 1)
         others = [int(found) for found in ids if found != own_id][: query.expansion_count]
-        total = np.sum([vector, *(vectors.vector(found) for found in others)], axis=0, dtype=np.float32)
-        return np.asarray(total / np.linalg.norm(total), dtype=np.float32)
+        return expanded(vector, [vectors.vector(found) for found in others])
 
     def _hits(
         self, query: Query, description: Description, scores: NDArray[np.float32], ids: NDArray[np.int64]
@@ -173,19 +166,22 @@ class Searcher:
             return localize_exact(query_grid, query.region, grids)
 
 
-def open_searcher(collection: CollectionReader, device: str = "auto", limits: ImageLimits | None = None) -> Searcher:
-    """Load the collection's network; CollectionMismatch when this version's weights are not the collection's."""
+def open_searcher(
+    collection: CollectionReader, device: str = "auto", limits: ImageLimits | None = None, weights: Path | None = None
+) -> Searcher:
+    """Load the collection's network, with the checkpoint `weights` where it was made with one's own.
+
+    CollectionMismatch when these weights, or without a file the published ones, are not the collection's.
+    """
     recipe = collection.recipe
-    backbone = load_backbone(recipe.backbone, choose_device(device))
-    found = (backbone.spec.layer, backbone.spec.weights.sha256)
-    if found != (recipe.layer, recipe.weights_sha256):
-        raise CollectionMismatch(
-            f"{collection.layout.root} was made with {recipe.backbone}, layer {recipe.layer}, weights "
-            f"{recipe.weights_sha256[:12]}…; here are layer {found[0]}, weights {found[1][:12]}…: install the version "
-            "of whatwhere that made it, or index again into a new directory"
-        )
-    pooled = [name for name in recipe.descriptors if name not in FACTOR_DESCRIPTORS]
-    return Searcher(collection, Describer(backbone, recipe.rank, pooled), limits or ImageLimits())
+    root = collection.layout.root
+    if weights is None:  # before the published ones are fetched for a collection that was made with others
+        spec = find_backbone(recipe.backbone)
+        recipe.require_network(spec.layer, spec.weights.sha256_prefix, root)
+    backbone = load_backbone(recipe.backbone, choose_device(device), weights=weights, precision=recipe.precision)
+    recipe.require_network(backbone.spec.layer, backbone.weights_sha256, root)
+    describer = Describer(backbone, recipe.rank, pooled_by(recipe.methods))
+    return Searcher(collection, describer, limits or ImageLimits())
 
 
 def to_stored_image(record: ImageRecord) -> StoredImage:

@@ -34,7 +34,7 @@ def create_server(settings: ServerSettings) -> tuple[grpc.Server, int]:
     _check_port(settings.listen)
     with ExitStack() as on_error:
         collection = on_error.enter_context(open_collection(settings.collection))
-        searcher = open_searcher(collection, settings.device, settings.limits.image)
+        searcher = open_searcher(collection, settings.device, settings.limits.image, settings.weights)
         server = _assemble(searcher, settings)
         try:
             port = server.add_insecure_port(settings.listen)

@@ -28,6 +28,7 @@ class ServerSettings:
     collection: Path
     listen: str = "127.0.0.1:50051"
     device: str = "auto"
+    weights: Path | None = None  # the checkpoint that the collection was made with, where that is one's own
     workers: int = 8  # threads that take requests; the network itself is used by one at a time
     grace_s: float = 10.0  # how long requests in flight may go on after SIGTERM
     limits: Limits = field(default_factory=Limits)

@@ -1,5 +1,6 @@
 """Photographs that installed packages carry, a collection of them, and a server of it: real ones, made once."""
 
+import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -45,6 +46,19 @@ def written(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes() for path in [*files, Layout(root).current]}
 
 
+def as_version_0_1_0_wrote(root: Path) -> None:
+    """Turn a collection's JSON back into format 1: no preset, no precision, and one whitener for each index."""
+    recipe = json.loads(Layout(root).recipe.read_text())
+    del recipe["preset"], recipe["precision"]
+    recipe["format_version"] = 1
+    Layout(root).recipe.write_text(json.dumps(recipe, indent=2) + "\n")
+    for path in Layout(root).generations.glob("*/manifest.json"):
+        manifest = json.loads(path.read_text()) | {"recipe": recipe, "format_version": 1}
+        for entry in manifest["indexes"].values():
+            (entry["whitener"],) = entry.pop("whiteners")
+        path.write_text(json.dumps(manifest, indent=2) + "\n")
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Keep torch to one thread: where others compete for the cores, several are slower than one (measured: 5 times)."""
@@ -66,9 +80,9 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def collection(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a collection of the photographs with every descriptor that has a ready-made whitener of two kinds."""
+    """Give a collection of the photographs with the default descriptors and a baseline."""
     root = tmp_path_factory.mktemp("collection") / "photographs.ww"
-    index_paths([photographs], root, IndexSettings(descriptors=("what", "what-and-where", "r-mac")))
+    index_paths([photographs], root, IndexSettings(descriptors=("what", "what-and-where", "fused", "r-mac")))
     return root
 
 

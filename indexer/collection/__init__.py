@@ -3,7 +3,7 @@
 from indexer.collection.layout import FORMAT_VERSION, Layout, Recipe
 from indexer.collection.manifest import Manifest
 from indexer.collection.publish import publish
-from indexer.collection.reader import CollectionReader, open_collection, stored_whitener
+from indexer.collection.reader import CollectionReader, open_collection, stored_whiteners
 from indexer.collection.shards import read_descriptions, write_shard
 from indexer.collection.writer import CollectionWriter, open_for_writing
 
@@ -18,6 +18,6 @@ __all__ = [
     "open_for_writing",
     "publish",
     "read_descriptions",
-    "stored_whitener",
+    "stored_whiteners",
     "write_shard",
 ]

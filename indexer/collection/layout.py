@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Any, Self
 
 from indexer.errors import CollectionCorrupt, CollectionMismatch, CollectionNotFound
-from indexer.files import write_durably
+from indexer.files import write_text
+from indexer.methods import Method, find_method
 
-FORMAT_VERSION = 1
+FORMAT_VERSION = 2  # 1: no preset, one whitener for each index
 
 
 @dataclass(frozen=True)
@@ -80,12 +81,14 @@ class Recipe:
     rank: int
     shorter_side: int
     descriptors: tuple[str, ...]
+    precision: str
+    preset: str
     format_version: int = FORMAT_VERSION
 
     def save(self, layout: Layout) -> None:
         """Write the recipe of a new collection."""
         text = json.dumps(asdict(self), indent=2) + "\n"
-        write_durably(layout.recipe, lambda temporary: temporary.write_text(text))
+        write_text(layout.recipe, text)
 
     @classmethod
     def load(cls, layout: Layout) -> Self:
@@ -100,9 +103,34 @@ class Recipe:
             raise CollectionCorrupt(f"{layout.recipe} is not JSON: restore it from a backup") from error
         refuse_newer_format(values, layout.recipe)
         try:
-            return cls(**values | {"descriptors": tuple(values["descriptors"])})
+            return cls.from_json(values)
         except (KeyError, TypeError) as error:
             raise CollectionCorrupt(f"{layout.recipe} lacks or adds an entry ({error}): restore it") from error
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Return the recipe that JSON holds, an older one as this version would write it; KeyError, TypeError."""
+        # what there was no choice of in format 1
+        older = {"precision": "float32", "preset": "thesis"} if values["format_version"] == 1 else {}
+        known = {"descriptors": tuple(values["descriptors"]), "format_version": FORMAT_VERSION}
+        return cls(**older | values | known)
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The descriptors, as the preset makes them; UnknownName for one that this version has not."""
+        return tuple(find_method(name, self.preset) for name in self.descriptors)
+
+    def require_network(self, layer: str, weights_sha256: str, root: Path) -> None:
+        """Raise CollectionMismatch when the network here is cut at another layer or has other weights.
+
+        A shorter `weights_sha256` is the begin of one, which is all that a name of a file says.
+        """
+        if layer != self.layer or not self.weights_sha256.startswith(weights_sha256):
+            raise CollectionMismatch(
+                f"{root} was made with {self.backbone}, layer {self.layer}, weights {self.weights_sha256[:12]}…; here "
+                f"are layer {layer}, weights {weights_sha256[:12]}…: give the file that it was made with by --weights "
+                "FILE, install the version of whatwhere that made it, or index again into a new directory"
+            )
 
     def require_same(self, wanted: "Recipe", root: Path) -> None:
         """Raise CollectionMismatch when `wanted` describes images differently."""

@@ -8,21 +8,21 @@ from typing import Any, Self
 
 from indexer.collection.layout import FORMAT_VERSION, Recipe, refuse_newer_format
 from indexer.errors import CollectionCorrupt
-from indexer.files import write_durably
+from indexer.files import write_text
 
 FILE_NAME = "manifest.json"
 
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """One vector index of a generation; `whitener` is the fingerprint of what its vectors went through."""
+    """One vector index of a generation; `whiteners` are the fingerprints of those its vectors' parts went through."""
 
     file_name: str
     factory: str
     dimensions: int
     byte_count: int
     sha256: str
-    whitener: str
+    whiteners: tuple[str, ...]
 
 
 @dataclass(frozen=True)
@@ -41,7 +41,7 @@ class Manifest:
         """Write the manifest into a generation's folder."""
         values = asdict(self) | {"format_version": FORMAT_VERSION, "created_at": self.created_at.isoformat()}
         text = json.dumps(values, indent=2) + "\n"
-        write_durably(folder / FILE_NAME, lambda temporary: temporary.write_text(text))
+        write_text(folder / FILE_NAME, text)
 
     @classmethod
     def load(cls, folder: Path) -> Self:
@@ -50,12 +50,11 @@ class Manifest:
         try:
             values: dict[str, Any] = json.loads(path.read_text())
             refuse_newer_format(values, path)
-            recipe = values["recipe"]
             return cls(
                 number=values["number"],
-                recipe=Recipe(**recipe | {"descriptors": tuple(recipe["descriptors"])}),
+                recipe=Recipe.from_json(values["recipe"]),
                 image_count=values["image_count"],
-                indexes={name: IndexEntry(**entry) for name, entry in values["indexes"].items()},
+                indexes={name: _index_entry(entry) for name, entry in values["indexes"].items()},
                 shards=tuple(values["shards"]),
                 libraries=values["libraries"],
                 created_at=datetime.fromisoformat(values["created_at"]).astimezone(UTC),
@@ -64,3 +63,9 @@ class Manifest:
             raise CollectionCorrupt(
                 f"generation {folder.name} has no readable manifest ({error}): restore it from a backup"
             ) from error
+
+
+def _index_entry(values: dict[str, Any]) -> IndexEntry:
+    """Return an entry; format 1 named the one whitener that there could be."""
+    whiteners = values.pop("whiteners", None) or [values.pop("whitener")]
+    return IndexEntry(**values, whiteners=tuple(whiteners))

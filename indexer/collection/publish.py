@@ -7,10 +7,12 @@ the same.
 import importlib.metadata
 import logging
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from datetime import UTC, datetime
-from itertools import groupby
+from functools import partial
+from itertools import chain, groupby
 from operator import itemgetter
+from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,8 +22,9 @@ from indexer.catalog import Catalog
 from indexer.collection.layout import Layout, Recipe
 from indexer.collection.manifest import IndexEntry, Manifest
 from indexer.collection.shards import read_descriptions
-from indexer.describe import Description, global_descriptor, select_rows
-from indexer.files import sha256_of, sync, write_durably
+from indexer.describe import Description
+from indexer.files import sha256_of, sync, write_text
+from indexer.methods import find_method
 from indexer.vectors import FACTORY, VectorIndex
 from indexer.whitening import Whitener
 
@@ -30,20 +33,23 @@ _READ_AT_ONCE = 1024
 _LIBRARIES = ("whatwhere", "torch", "numpy", "faiss-cpu", "faiss-gpu", "scikit-learn", "Pillow")
 
 log = logging.getLogger(__name__)
+# descriptor → the whiteners of its parts
+Whiteners: TypeAlias = Mapping[str, Sequence[Whitener]]
 
 
-def publish(layout: Layout, catalog: Catalog, recipe: Recipe, whiteners: Mapping[str, Whitener]) -> Manifest | None:
-    """Publish a generation of all indexed images with one index for each whitener; None when nothing changed."""
+def publish(layout: Layout, catalog: Catalog, recipe: Recipe, whiteners: Whiteners) -> Manifest | None:
+    """Publish a generation of all indexed images with an index for each descriptor; None when nothing changed."""
     number = layout.current_number()
     previous = None if number is None else Manifest.load(layout.generation(number))
     live = catalog.indexed_ids()
-    indexes = {name: _previous_index(layout, previous, name, whitener) for name, whitener in whiteners.items()}
+    indexes = {name: _previous_index(layout, previous, name, parts) for name, parts in whiteners.items()}
     if previous is not None and _is_current(previous, whiteners, indexes, live):
         catalog.record_generation(previous.number, previous.image_count)  # unless a kill came between, it was
         return None
     for name, index in indexes.items():
         index.remove(np.setdiff1d(index.ids, live))
-        _add_missing(layout, catalog, index, live, name, whiteners[name])
+        vector = partial(find_method(name, recipe.preset).describe, whiteners=whiteners[name])
+        _add_missing(layout, catalog, index, live, vector)
     manifest = _write_generation(layout, catalog, recipe, whiteners, indexes, (number or 0) + 1)
     catalog.record_generation(manifest.number, manifest.image_count)
     _remove_old_generations(layout, manifest.number)
@@ -53,33 +59,41 @@ def publish(layout: Layout, catalog: Catalog, recipe: Recipe, whiteners: Mapping
 
 def _is_current(
     previous: Manifest,
-    whiteners: Mapping[str, Whitener],
+    whiteners: Whiteners,
     indexes: Mapping[str, VectorIndex],
     live: NDArray[np.int64],
 ) -> bool:
     """Tell whether the live generation already holds these images, through these whiteners."""
-    used = {name: entry.whitener for name, entry in previous.indexes.items()}
-    asked = {name: whitener.fingerprint for name, whitener in whiteners.items()}
+    used = {name: entry.whiteners for name, entry in previous.indexes.items()}
+    asked = {name: _fingerprints(parts) for name, parts in whiteners.items()}
     return used == asked and all(np.array_equal(np.sort(index.ids), live) for index in indexes.values())
 
 
-def _previous_index(layout: Layout, previous: Manifest | None, name: str, whitener: Whitener) -> VectorIndex:
-    """Return the last generation's vectors where they went through this whitener, else an empty index."""
+def _fingerprints(whiteners: Sequence[Whitener]) -> tuple[str, ...]:
+    return tuple(whitener.fingerprint for whitener in whiteners)
+
+
+def _previous_index(layout: Layout, previous: Manifest | None, name: str, whiteners: Sequence[Whitener]) -> VectorIndex:
+    """Return the last generation's vectors where they went through these whiteners, else an empty index."""
     entry = previous.indexes.get(name) if previous is not None else None
-    if previous is None or entry is None or (entry.whitener, entry.factory) != (whitener.fingerprint, FACTORY):
-        return VectorIndex.create(whitener.dimensions)
+    if previous is None or entry is None or (entry.whiteners, entry.factory) != (_fingerprints(whiteners), FACTORY):
+        return VectorIndex.create(sum(whitener.dimensions for whitener in whiteners))
     return VectorIndex.open(layout.generation(previous.number) / entry.file_name)
 
 
 def _add_missing(
-    layout: Layout, catalog: Catalog, index: VectorIndex, live: NDArray[np.int64], name: str, whitener: Whitener
+    layout: Layout,
+    catalog: Catalog,
+    index: VectorIndex,
+    live: NDArray[np.int64],
+    vector: Callable[[Description], NDArray[np.float32]],
 ) -> None:
     missing = np.setdiff1d(live, index.ids)
     for start in range(0, len(missing), _READ_AT_ONCE):
         ids, vectors = [], []
         for identifier, description in _descriptions(layout, catalog, missing[start : start + _READ_AT_ONCE].tolist()):
             ids.append(identifier)
-            vectors.append(global_descriptor(select_rows(description, name).rows, whitener))
+            vectors.append(vector(description))
         index.add(np.array(ids, dtype=np.int64), np.stack(vectors))
 
 
@@ -93,12 +107,12 @@ def _write_generation(
     layout: Layout,
     catalog: Catalog,
     recipe: Recipe,
-    whiteners: Mapping[str, Whitener],
+    whiteners: Whiteners,
     indexes: Mapping[str, VectorIndex],
     number: int,
 ) -> Manifest:
     """Write everything beside, rename the folder, then let CURRENT name it."""
-    for whitener in whiteners.values():
+    for whitener in chain.from_iterable(whiteners.values()):
         path = layout.whitener(whitener.fingerprint)
         if not path.is_file():
             whitening.save(whitener, path)
@@ -116,7 +130,7 @@ def _write_generation(
             dimensions=index.dimensions,
             byte_count=path.stat().st_size,
             sha256=sha256_of(path),
-            whitener=whiteners[name].fingerprint,
+            whiteners=_fingerprints(whiteners[name]),
         )
     manifest = Manifest(
         number=number,
@@ -130,7 +144,7 @@ def _write_generation(
     manifest.save(folder)
     folder.rename(layout.generation(number))
     sync(layout.generations)
-    write_durably(layout.current, lambda temporary: temporary.write_text(f"{number:06d}\n"))
+    write_text(layout.current, f"{number:06d}\n")
     return manifest
 
 

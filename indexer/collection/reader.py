@@ -17,16 +17,18 @@ from indexer.errors import (
     DescriptorNotIndexed,
     ImageNotFound,
 )
+from indexer.methods import BEST_FIRST
 from indexer.vectors import VectorIndex
 from indexer.whitening import Whitener
 
 
 @dataclass(frozen=True)
 class SearchableIndex:
-    """One descriptor's vectors, and the whitener that a query must pass through."""
+    """One descriptor's vectors, and the whiteners that the parts of a query must pass through."""
 
+    descriptor: str
     vectors: VectorIndex
-    whitener: Whitener
+    whiteners: tuple[Whitener, ...]
 
 
 @dataclass(frozen=True)
@@ -51,10 +53,10 @@ class CollectionReader:
         """Close the catalogue."""
         self.catalog.close()
 
-    def index(self, descriptor: str) -> SearchableIndex:
-        """Return one descriptor's index; DescriptorNotIndexed when the collection has none."""
+    def index(self, descriptor: str | None = None) -> SearchableIndex:
+        """Return one descriptor's index, that of the best there is by default; DescriptorNotIndexed without one."""
         try:
-            return self.indexes[descriptor]
+            return self.indexes[descriptor or next(name for name in BEST_FIRST if name in self.indexes)]
         except KeyError:
             raise DescriptorNotIndexed(
                 f"the collection has no {descriptor} vectors, it has {', '.join(self.indexes)}: "
@@ -101,12 +103,15 @@ def open_collection(root: Path) -> CollectionReader:
 def _open_index(layout: Layout, manifest: Manifest, name: str) -> SearchableIndex:
     entry = manifest.indexes[name]
     path = layout.generation(manifest.number) / entry.file_name
-    return SearchableIndex(VectorIndex.map(path, entry.byte_count), stored_whitener(layout, manifest, name))
+    return SearchableIndex(name, VectorIndex.map(path, entry.byte_count), stored_whiteners(layout, manifest, name))
 
 
-def stored_whitener(layout: Layout, manifest: Manifest, name: str) -> Whitener:
-    """Return the whitener that a generation's vectors went through; CollectionMismatch when it was exchanged."""
-    expected = manifest.indexes[name].whitener
+def stored_whiteners(layout: Layout, manifest: Manifest, name: str) -> tuple[Whitener, ...]:
+    """Return the whiteners that a generation's vectors went through; CollectionMismatch when one was exchanged."""
+    return tuple(_stored_whitener(layout, fingerprint, name) for fingerprint in manifest.indexes[name].whiteners)
+
+
+def _stored_whitener(layout: Layout, expected: str, name: str) -> Whitener:
     whitener = whitening.load(layout.whitener(expected))
     if whitener.fingerprint != expected:
         raise CollectionMismatch(

@@ -20,6 +20,7 @@ class Descriptor(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     DESCRIPTOR_R_MAC: _ClassVar[Descriptor]
     DESCRIPTOR_CROW: _ClassVar[Descriptor]
     DESCRIPTOR_GEM: _ClassVar[Descriptor]
+    DESCRIPTOR_FUSED: _ClassVar[Descriptor]
 
 class Localization(int, metaclass=_enum_type_wrapper.EnumTypeWrapper):
     __slots__ = ()
@@ -33,6 +34,7 @@ DESCRIPTOR_MAC: Descriptor
 DESCRIPTOR_R_MAC: Descriptor
 DESCRIPTOR_CROW: Descriptor
 DESCRIPTOR_GEM: Descriptor
+DESCRIPTOR_FUSED: Descriptor
 LOCALIZATION_UNSPECIFIED: Localization
 LOCALIZATION_STORED: Localization
 LOCALIZATION_EXACT: Localization

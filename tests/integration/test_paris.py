@@ -105,7 +105,7 @@ def everything(root: Path) -> dict[str, tuple[np.ndarray, list[str]]]:  # type: 
     serving, port = create_server(ServerSettings(root, listen="127.0.0.1:0"))
     serving.start()
     with Client(f"127.0.0.1:{port}") as client, open_collection(root) as reader:
-        vectors = reader.index("what-and-where").vectors
+        vectors = reader.index().vectors
         found = {
             image.uri: (
                 vectors.vector(int(image.name.partition("/")[2])),
@@ -122,5 +122,6 @@ def test_the_same_run_twice_gives_equal_bytes(paris_files: list[Path], tmp_path:
     for name in ("a.ww", "b.ww"):
         index_paths(paris_files[:16], tmp_path / name)
 
-    for path in ("shards", "generations/000001/what.faiss", "generations/000001/what-and-where.faiss"):
+    indexes = (f"generations/000001/{name}.faiss" for name in ("what", "what-and-where", "fused"))
+    for path in ("shards", *indexes):
         subprocess.run(["diff", "-r", tmp_path / "a.ww" / path, tmp_path / "b.ww" / path], check=True)

@@ -77,7 +77,9 @@ def test_the_flags_change_the_answer(serving: tuple[str, object]) -> None:
     scores = {}
     for flags in (
         (),
+        ("--descriptor", "fused"),
         ("--descriptor", "what"),
+        ("--descriptor", "what-and-where"),
         ("--expand", "3"),
         ("--min-score", "0.5"),
         ("--localize", "8", "--exact"),
@@ -87,8 +89,9 @@ def test_the_flags_change_the_answer(serving: tuple[str, object]) -> None:
         boxes = [hit["box"] for hit in answer["hits"]]
         assert any(boxes) == ("--exact" in flags)
 
-    plain, what, expanded, cut, exact = scores.values()
-    assert plain != what
+    plain, fused, what, where, expanded, cut, exact = scores.values()
+    assert plain == fused
+    assert plain != what != where != plain
     assert plain != expanded
     assert cut == [score for score in plain if score >= 0.5]
     assert exact == plain

@@ -12,6 +12,7 @@ from PIL import Image
 
 from indexer.boxes import Box, box_from_pixels
 from indexer.collection import open_collection
+from indexer.errors import RegionNotSupported
 from service.client import Client
 from service.rpc import image_search_pb2 as pb
 from service.rpc import image_search_pb2_grpc as rpc
@@ -69,8 +70,8 @@ def test_exact_localisation_boxes_the_motorbike_too(client: Client) -> None:
     assert result.hits[0].box.intersection_over_union(MOTORBIKE_RIGHT) > 0.6
 
 
-@pytest.mark.parametrize("descriptor", ["what", "what-and-where", "r-mac"])
-def test_a_stored_image_finds_itself_first(client: Client, descriptor: str) -> None:
+@pytest.mark.parametrize("descriptor", [None, "what", "what-and-where", "fused", "r-mac"])
+def test_a_stored_image_finds_itself_first(client: Client, descriptor: str | None) -> None:
     """An image is most similar to itself, exactly, by every descriptor."""
     for image in client.images():
         best = client.search(image.name, descriptor=descriptor, page_size=1).hits[0]
@@ -86,6 +87,9 @@ def test_a_stored_image_finds_itself_first(client: Client, descriptor: str) -> N
         ("what", Box(0.1, 0.1, 0.7, 0.9)),
         ("what-and-where", None),
         ("what-and-where", Box(0.1, 0.1, 0.7, 0.9)),
+        ("fused", None),
+        ("fused", Box(0.1, 0.1, 0.7, 0.9)),
+        ("fused", Box(0.0, 0.0, 0.02, 0.02)),
         ("r-mac", None),
     ],
 )
@@ -122,6 +126,31 @@ def test_a_region_that_holds_no_factor_says_so(client: Client) -> None:
     assert result.region_fallback
     assert result.kept_factor_count == 1
     assert result.hits
+
+
+def test_without_a_descriptor_the_fused_is_asked(client: Client) -> None:
+    """The best that there is, to the last bit of every score, and other than the rest."""
+    region = Box(0.1, 0.1, 0.7, 0.9)
+
+    answers = {
+        name: client.search("images/2", region=region, descriptor=name, page_size=8).hits
+        for name in (None, "fused", "what-and-where", "what")
+    }
+
+    scores = {name: [(hit.image.name, hit.score) for hit in hits] for name, hits in answers.items()}
+    assert scores[None] == scores["fused"]
+    assert scores["fused"] != scores["what-and-where"] != scores["what"]
+
+
+@pytest.mark.parametrize("region", [Box(0.0, 0.0, 0.5, 0.5), Box(0.9, 0.9, 1.0, 1.0)])
+def test_a_region_on_a_stored_image_needs_no_more_than_is_stored(client: Client, region: Box) -> None:
+    """The fused answers it, and a baseline says which descriptors do."""
+    whole, part = (client.search("images/4", region=box, descriptor="fused") for box in (None, region))
+
+    assert 1 <= part.kept_factor_count < whole.kept_factor_count == 8
+    assert [hit.score for hit in part.hits] != [hit.score for hit in whole.hits]
+    with pytest.raises(RegionNotSupported, match="r-mac does not use: ask with one of what, what-and-where, fused"):
+        client.search("images/4", region=region, descriptor="r-mac")
 
 
 def test_a_region_on_an_upload_crops_the_pooled_descriptors(client: Client) -> None:
@@ -167,22 +196,23 @@ def test_a_minimum_score_cuts_the_list(client: Client) -> None:
     assert not client.search(QUERY_PHOTOGRAPH, page_size=3, min_score=limit).has_more
 
 
+@pytest.mark.parametrize("descriptor", ["what-and-where", "fused"])
 @pytest.mark.parametrize("as_upload", [False, True])
 def test_expansion_adds_the_neighbours_but_not_the_query_itself(
-    client: Client, collection: Path, as_upload: bool
+    client: Client, collection: Path, as_upload: bool, descriptor: str
 ) -> None:
     """The expanded scores are those of query plus first neighbours, recomputed here from the stored vectors."""
     with open_collection(collection) as reader:
-        vectors = reader.index("what-and-where").vectors
+        vectors = reader.index(descriptor).vectors
         stored = {image.name: vectors.vector(int(image.name.partition("/")[2])) for image in client.images()}
     query = next(image for image in client.images() if name_of(image.uri) == "china.jpg")
-    plain = client.search(query.name, page_size=100)
+    plain = client.search(query.name, page_size=100, descriptor=descriptor)
     neighbours = [hit.image.name for hit in plain.hits if hit.image.name != query.name][:2]
     total = stored[query.name] + sum(stored[name] for name in neighbours)
     total /= (total @ total) ** 0.5
     path = next(path for path in INDEXED_PHOTOGRAPHS if path.name == "china.jpg")
 
-    expanded = client.search(path if as_upload else query.name, page_size=100, expansion_count=2)
+    expanded = client.search(path if as_upload else query.name, page_size=100, expansion_count=2, descriptor=descriptor)
 
     for hit in expanded.hits:
         assert hit.score == pytest.approx(float(stored[hit.image.name] @ total), abs=1e-3)
@@ -222,7 +252,7 @@ def test_the_collection_describes_itself(client: Client) -> None:
     info = client.collection()
 
     assert (info.generation, info.image_count, info.backbone, info.rank) == (1, 8, "efficientnet-lite0", 8)
-    assert info.descriptors == ("what", "what-and-where", "r-mac")
+    assert info.descriptors == ("what", "what-and-where", "fused", "r-mac")
 
 
 def test_the_server_says_that_it_is_healthy(server: str) -> None:

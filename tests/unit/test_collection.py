@@ -34,7 +34,7 @@ from indexer.collection import (
     read_descriptions,
     write_shard,
 )
-from indexer.describe import Description, global_descriptor, select_rows
+from indexer.describe import Description
 from indexer.errors import (
     CollectionCorrupt,
     CollectionLocked,
@@ -47,11 +47,14 @@ from indexer.errors import (
 )
 from indexer.factorize import Factors, quantize
 from indexer.inspection import inspect_collection
+from indexer.methods import find_method
 from indexer.vectors import VectorIndex
 from indexer.whitening import Whitener, WhitenerKey
+from tests.conftest import as_version_0_1_0_wrote
 
 RANK, CHANNELS, DIMENSIONS = 3, 24, 8
-RECIPE = Recipe("some-net", "some-layer", "0" * 64, RANK, 512, ("what", "what-and-where", "r-mac"))
+DESCRIPTORS = ("what", "what-and-where", "fused", "r-mac")
+RECIPE = Recipe("some-net", "some-layer", "0" * 64, RANK, 512, DESCRIPTORS, "float32", "thesis")
 
 Publish = Callable[[], Manifest | None]
 
@@ -72,8 +75,21 @@ def whitener_of(descriptor: str, seed: int = 0) -> Whitener:
     return whitening.fit(rows, WhitenerKey("some-net", "some-layer", "0" * 64, descriptor), "noise", DIMENSIONS)
 
 
-WHITENERS = {name: whitener_of(name) for name in RECIPE.descriptors}
-OTHER_WHITENERS = {name: whitener_of(name, seed=1) for name in RECIPE.descriptors}
+def whiteners_of(seed: int) -> dict[str, tuple[Whitener, ...]]:
+    """Return a whitener for each part of each descriptor."""
+    methods = [find_method(name, RECIPE.preset) for name in RECIPE.descriptors]
+    return {method.name: tuple(whitener_of(rows, seed) for rows in method.whiteners) for method in methods}
+
+
+WHITENERS = whiteners_of(seed=0)
+OTHER_WHITENERS = whiteners_of(seed=1)
+
+
+def vector_of(
+    description: Description, name: str, whiteners: Mapping[str, Sequence[Whitener]] = WHITENERS
+) -> NDArray[np.float32]:
+    """Return the vector that a collection of these tests holds for a description."""
+    return find_method(name, RECIPE.preset).describe(description, whiteners[name])
 
 
 def found(seeds: Sequence[int]) -> list[Outcome]:
@@ -94,11 +110,13 @@ def append(writer: CollectionWriter, *seeds: int) -> None:
     writer.append(found(seeds), [stored(seed) for seed in seeds])
 
 
-def publish_with(writer: CollectionWriter, whiteners: Mapping[str, Whitener] = WHITENERS) -> Manifest | None:
+def publish_with(writer: CollectionWriter, whiteners: Mapping[str, Sequence[Whitener]] = WHITENERS) -> Manifest | None:
     return publish(writer.layout, writer.catalog, writer.recipe, whiteners)
 
 
-def fill(root: Path, *chunks: Sequence[int], whiteners: Mapping[str, Whitener] = WHITENERS) -> Manifest | None:
+def fill(
+    root: Path, *chunks: Sequence[int], whiteners: Mapping[str, Sequence[Whitener]] = WHITENERS
+) -> Manifest | None:
     """Open the collection at `root`, keep the chunks, publish."""
     with open_for_writing(root, RECIPE) as writer:
         for chunk in chunks:
@@ -272,6 +290,43 @@ def test_a_collection_is_opened_by_the_recipe_that_made_it(root: Path) -> None:
     assert Recipe.load(Layout(root)) == RECIPE
 
 
+@pytest.mark.parametrize("name", ["precision", "preset"])
+def test_a_recipe_of_this_format_without_an_entry_is_corrupt(root: Path, name: str) -> None:
+    """Only older formats had no such choice; a damaged file is not taken for one of them."""
+    with open_for_writing(root, RECIPE):
+        values = json.loads(Layout(root).recipe.read_text())
+    del values[name]
+    Layout(root).recipe.write_text(json.dumps(values))
+
+    with pytest.raises(CollectionCorrupt, match=name):
+        Recipe.load(Layout(root))
+
+
+def test_a_recipe_from_before_presets_is_one_of_the_thesis(root: Path) -> None:
+    """What those collections hold was made as the thesis has it; the recipe is read as this version would write it."""
+    values = json.loads(Layout(root).recipe.read_text())
+    del values["preset"], values["precision"]
+    Layout(root).recipe.write_text(json.dumps(values | {"format_version": 1}))
+
+    recipe = Recipe.load(Layout(root))
+
+    assert (recipe.preset, recipe.format_version) == ("thesis", FORMAT_VERSION)
+    assert recipe == RECIPE
+
+
+def test_a_recipe_takes_only_its_network() -> None:
+    """The layer and the weights, of which the begin of the checksum may be all that is known."""
+    recipe = replace(RECIPE, weights_sha256="12ab" * 16)
+
+    recipe.require_network("some-layer", "12ab" * 16, Path("c.ww"))
+    recipe.require_network("some-layer", "12ab12ab", Path("c.ww"))
+    for layer, sha256 in (("deep", "12ab" * 16), ("some-layer", "12ac" * 16), ("some-layer", "12ac12ab")):
+        with pytest.raises(
+            CollectionMismatch, match=rf"c\.ww was made with some-net, layer some-layer, .*{layer}.*{sha256[:8]}"
+        ):
+            recipe.require_network(layer, sha256, Path("c.ww"))
+
+
 @pytest.mark.parametrize(
     ("change", "named", "unnamed"),
     [
@@ -279,9 +334,10 @@ def test_a_collection_is_opened_by_the_recipe_that_made_it(root: Path) -> None:
         ({"backbone": "other-net"}, ["backbone 'some-net', not 'other-net'"], ["rank"]),
         ({"weights_sha256": "1" * 64}, [f"weights_sha256 '{'0' * 64}', not '{'1' * 64}'"], ["rank", "layer"]),
         ({"descriptors": ("what",)}, ["descriptors", "not ('what',)"], ["rank"]),
+        ({"preset": "default"}, ["preset 'thesis', not 'default'"], ["rank", "format"]),
         ({"rank": 4, "layer": "deep"}, ["rank 3, not 4", "layer 'some-layer', not 'deep'"], ["shorter_side"]),
     ],
-    ids=["rank", "backbone", "weights", "descriptors", "two values"],
+    ids=["rank", "backbone", "weights", "descriptors", "preset", "two values"],
 )
 def test_another_recipe_is_refused_by_the_values_that_differ(
     root: Path, change: dict[str, Any], named: list[str], unnamed: list[str]
@@ -325,9 +381,7 @@ def test_a_catalogue_from_a_backup_is_not_mixed_with_newer_vectors(root: Path) -
 
     with open_collection(root) as reader:
         for image in reader.catalog.images():
-            expected = global_descriptor(
-                select_rows(stored(int(image.content_hash or "")), "what").rows, WHITENERS["what"]
-            )
+            expected = vector_of(stored(int(image.content_hash or "")), "what")
             np.testing.assert_allclose(reader.index("what").vectors.vector(image.id), expected, rtol=0, atol=1e-6)
 
 
@@ -346,7 +400,8 @@ HOLDING = """
 import sys
 from pathlib import Path
 from indexer.collection import Recipe, open_for_writing
-with open_for_writing(Path(sys.argv[1]), Recipe("some-net", "some-layer", "0" * 64, 3, 512, ("what",))):
+recipe = Recipe("some-net", "some-layer", "0" * 64, 3, 512, ("what",), "float32", "thesis")
+with open_for_writing(Path(sys.argv[1]), recipe):
     print("holding", flush=True)
     sys.stdin.read()
 """
@@ -394,10 +449,15 @@ def test_a_generation_says_what_it_holds(root: Path) -> None:
 
     assert (manifest.number, manifest.recipe, manifest.image_count) == (1, RECIPE, 5)
     assert manifest.shards == ("00000001.safetensors", "00000002.safetensors")
-    assert {name: entry.whitener for name, entry in manifest.indexes.items()} == {
-        name: whitener.fingerprint for name, whitener in WHITENERS.items()
+    assert {name: entry.whiteners for name, entry in manifest.indexes.items()} == {
+        name: tuple(whitener.fingerprint for whitener in parts) for name, parts in WHITENERS.items()
     }
-    assert {entry.dimensions for entry in manifest.indexes.values()} == {DIMENSIONS}
+    assert {name: entry.dimensions for name, entry in manifest.indexes.items()} == {
+        "what": DIMENSIONS,
+        "what-and-where": DIMENSIONS,
+        "fused": 2 * DIMENSIONS,
+        "r-mac": DIMENSIONS,
+    }
     assert {"whatwhere", "torch", "numpy"} <= manifest.libraries.keys()
 
 
@@ -407,19 +467,20 @@ def test_the_vectors_are_those_of_the_stored_descriptions(root: Path) -> None:
         for image in reader.catalog.images():
             description = reader.description(image)
             for name, index in reader.indexes.items():
-                expected = global_descriptor(select_rows(description, name).rows, WHITENERS[name])
-
-                np.testing.assert_allclose(index.vectors.vector(image.id), expected, rtol=0, atol=1e-6)
+                np.testing.assert_allclose(
+                    index.vectors.vector(image.id), vector_of(description, name), rtol=0, atol=1e-6
+                )
 
 
 def test_the_vectors_follow_the_formula(root: Path) -> None:
-    """Rows of length 1, less the mean, projected, summed, of length 1: computed here a second time, in float64."""
+    """The thesis': rows of length 1, less the mean, projected, summed, of length 1: here once more, in float64."""
 
     def by_hand(seed: int) -> NDArray[np.float64]:
         factors = stored(seed).factors
         rows = factors.what.astype(np.float64) * factors.what_scale[:, np.newaxis]
         rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-        summed = ((rows - WHITENERS["what"].mean) @ WHITENERS["what"].projection).sum(axis=0)
+        (whitener,) = WHITENERS["what"]
+        summed = ((rows - whitener.mean) @ whitener.projection).sum(axis=0)
         return np.asarray(summed / np.linalg.norm(summed))
 
     with open_collection(root) as reader:
@@ -514,9 +575,23 @@ def test_other_whiteners_publish_everything_anew(root: Path) -> None:
     with open_collection(root) as reader:
         image = reader.indexed_image(4)
         for name, index in reader.indexes.items():
-            assert index.whitener.fingerprint == OTHER_WHITENERS[name].fingerprint
-            expected = global_descriptor(select_rows(reader.description(image), name).rows, OTHER_WHITENERS[name])
+            assert [each.fingerprint for each in index.whiteners] == [
+                each.fingerprint for each in OTHER_WHITENERS[name]
+            ]
+            expected = vector_of(reader.description(image), name, OTHER_WHITENERS)
             np.testing.assert_allclose(index.vectors.vector(4), expected, rtol=0, atol=1e-6)
+
+
+def test_another_second_whitener_makes_the_fused_anew(root: Path) -> None:
+    """The whiteners of both parts decide whether vectors can stay."""
+    before = index_bytes(root, 1)
+
+    fill(root, whiteners=WHITENERS | {"fused": (WHITENERS["fused"][0], OTHER_WHITENERS["fused"][1])})
+
+    after = index_bytes(root, 2)
+    assert {name for name in before if before[name] != after[name]} == {"fused.faiss"}
+    with open_collection(root) as reader:
+        assert reader.index("fused").whiteners[1].fingerprint == OTHER_WHITENERS["fused"][1].fingerprint
 
 
 def test_one_other_whitener_leaves_the_other_indexes_alone(root: Path) -> None:
@@ -536,7 +611,7 @@ def test_other_whiteners_are_taken_even_without_images(new_root: Path) -> None:
     fill(new_root, whiteners=OTHER_WHITENERS)
 
     with open_collection(new_root) as reader:
-        assert reader.index("what").whitener.fingerprint == OTHER_WHITENERS["what"].fingerprint
+        assert reader.index("what").whiteners[0].fingerprint == OTHER_WHITENERS["what"][0].fingerprint
 
 
 def test_the_live_generation_and_the_one_before_are_kept(root: Path) -> None:
@@ -630,9 +705,30 @@ def test_a_descriptor_that_was_not_indexed_is_named(root: Path) -> None:
     """The error lists those there are."""
     with (
         open_collection(root) as reader,
-        pytest.raises(DescriptorNotIndexed, match="no gem vectors, it has what, what-and-where, r-mac"),
+        pytest.raises(DescriptorNotIndexed, match="no gem vectors, it has what, what-and-where, fused, r-mac"),
     ):
         reader.index("gem")
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "best"),
+    [
+        (("what", "what-and-where", "fused", "r-mac"), "fused"),
+        (("what", "what-and-where", "mac", "r-mac"), "what-and-where"),
+        (("what", "gem"), "what"),
+        (("mac", "r-mac", "crow", "gem"), "r-mac"),
+        (("crow", "gem"), "gem"),
+        (("mac",), "mac"),
+    ],
+)
+def test_the_best_index_is_taken_where_none_is_named(root: Path, descriptors: tuple[str, ...], best: str) -> None:
+    """Fused before what-and-where before what before the baselines, as far as they are there."""
+    with open_collection(root) as reader:
+        index = reader.index("what")
+        held = replace(reader, indexes={name: replace(index, descriptor=name) for name in descriptors})
+
+        assert held.index().descriptor == held.index(None).descriptor == best
+        assert held.index(descriptors[-1]).descriptor == descriptors[-1]
 
 
 def test_only_indexed_images_are_found(root: Path) -> None:
@@ -684,7 +780,11 @@ def what_index_of(root: Path) -> Path:
 
 
 def what_whitener_of(root: Path) -> Path:
-    return Layout(root).whitener(WHITENERS["what"].fingerprint)
+    return Layout(root).whitener(WHITENERS["what"][0].fingerprint)
+
+
+def fused_whitener_of(root: Path) -> Path:
+    return Layout(root).whitener(WHITENERS["fused"][1].fingerprint)
 
 
 def cut(path: Path) -> None:
@@ -740,9 +840,14 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[WhatwhereError], str]] =
     "whitener missing": (lambda root: what_whitener_of(root).unlink(), WhitenerUnavailable, "is missing"),
     "whitener torn": (lambda root: cut(what_whitener_of(root)), WhitenerUnavailable, "is not a whitener"),
     "whitener of other values": (
-        lambda root: whitening.save(OTHER_WHITENERS["what"], what_whitener_of(root)),
+        lambda root: whitening.save(OTHER_WHITENERS["what"][0], what_whitener_of(root)),
         CollectionMismatch,
         "of what holds other values than it was stored with",
+    ),
+    "second whitener of other values": (
+        lambda root: whitening.save(OTHER_WHITENERS["fused"][1], fused_whitener_of(root)),
+        CollectionMismatch,
+        "of fused holds other values than it was stored with",
     ),
     "index missing": (lambda root: what_index_of(root).unlink(), CollectionCorrupt, r"what\.faiss is missing or not"),
     "index torn": (lambda root: cut(what_index_of(root)), CollectionCorrupt, r"what\.faiss is missing or not [\d,]+ b"),
@@ -777,6 +882,66 @@ def test_damage_stops_a_publication(root: Path, which: str) -> None:
         fill(root, [6])
 
 
+# --- what version 0.1.0 wrote ------------------------------------------------------------------------------------
+
+
+def fill_as_before(root: Path, *chunks: Sequence[int]) -> Manifest | None:
+    """Fill a collection of the descriptors that version 0.1.0 had."""
+    recipe = replace(RECIPE, descriptors=("what", "what-and-where", "r-mac"))
+    with open_for_writing(root, recipe) as writer:
+        for chunk in chunks:
+            append(writer, *chunk)
+        return publish_with(writer, {name: WHITENERS[name] for name in recipe.descriptors})
+
+
+@pytest.fixture
+def old_root(new_root: Path) -> Path:
+    """Give a published collection of five images in two shards, as version 0.1.0 made it."""
+    fill_as_before(new_root, [1, 2, 3], [4, 5])
+    as_version_0_1_0_wrote(new_root)
+    return new_root
+
+
+def test_a_collection_of_format_1_is_opened(old_root: Path) -> None:
+    """It is one of the thesis in float32, whose vectors went through one whitener each."""
+    with open_collection(old_root) as reader:
+        recipe = reader.recipe
+        assert (recipe.preset, recipe.precision, recipe.format_version) == ("thesis", "float32", FORMAT_VERSION)
+        assert reader.manifest.recipe == recipe
+        assert reader.index().descriptor == "what-and-where"
+        for name, index in reader.indexes.items():
+            assert [each.fingerprint for each in index.whiteners] == [WHITENERS[name][0].fingerprint]
+            np.testing.assert_allclose(index.vectors.vector(4), vector_of(stored(4), name), rtol=0, atol=1e-6)
+
+
+def test_a_collection_of_format_1_needs_no_new_generation(old_root: Path) -> None:
+    """Reading it anew changes nothing."""
+    assert fill_as_before(old_root) is None
+
+    assert generations(old_root) == ["000001"]
+
+
+def test_a_collection_of_format_1_grows_as_one_of_today(old_root: Path, tmp_path: Path) -> None:
+    """The next generation has the same vectors, and is of today's format."""
+    fill_as_before(old_root, [6, 7])
+
+    fill_as_before(tmp_path / "today.ww", [1, 2, 3], [4, 5])
+    fill_as_before(tmp_path / "today.ww", [6, 7])
+    assert index_bytes(old_root, 2) == index_bytes(tmp_path / "today.ww", 2)
+    manifest = json.loads((Layout(old_root).generation(2) / "manifest.json").read_text())
+    assert (manifest["format_version"], manifest["recipe"]["preset"]) == (FORMAT_VERSION, "thesis") == (2, "thesis")
+
+
+def test_an_index_without_whiteners_is_corrupt(root: Path) -> None:
+    """Neither today's entry nor that of format 1."""
+    manifest = json.loads(manifest_of(root).read_text())
+    del manifest["indexes"]["what"]["whiteners"]
+    manifest_of(root).write_text(json.dumps(manifest))
+
+    with pytest.raises(CollectionCorrupt, match=r"generation 000001 has no readable manifest \('whitener'\)"):
+        open_collection(root)
+
+
 # --- looking from outside ---------------------------------------------------------------------------------------
 
 
@@ -789,8 +954,11 @@ def test_an_inspection_counts_what_lies_there(root: Path) -> None:
     assert report["images"] == {"indexed": 4, "failed": 1, "removed": 1}
     assert (report["generation"], report["searchable_images"]) == (1, 5)
     assert report["recipe"]["rank"] == RANK
-    fingerprint = WHITENERS["what"].fingerprint[:12]
-    assert report["indexes"]["what"] == f"Flat, {DIMENSIONS} dimensions, whitener {fingerprint}"
+    prints = {name: [each.fingerprint[:12] for each in parts] for name, parts in WHITENERS.items()}
+    assert report["indexes"]["what"] == f"Flat, {DIMENSIONS} dimensions, whitened by {prints['what'][0]}"
+    assert report["indexes"]["fused"] == (
+        f"Flat, {2 * DIMENSIONS} dimensions, whitened by {prints['fused'][0]} and {prints['fused'][1]}"
+    )
     for part in ("shards", "generations", "whiteners"):
         files = [path for path in (root / part).rglob("*") if path.is_file()]
         assert report["bytes"][part] == sum(path.stat().st_size for path in files) > 0

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from indexer.boxes import Box
 from indexer.errors import InvalidPageToken, InvalidRegion, InvalidRequest, MissingQuery, WhatwhereError
+from indexer.methods import DESCRIPTORS
 from service import convert
 from service.rpc import image_search_pb2 as pb
 from service.settings import Limits
@@ -24,11 +25,11 @@ def to_query(request: pb.SearchImagesRequest) -> object:
 
 
 def test_a_minimal_request_gets_the_documented_defaults() -> None:
-    """Ten results, what-and-where, no expansion, no boxes, from the start."""
+    """Ten results, by the best that the collection has, no expansion, no boxes, from the start."""
     query = convert.to_query(pb.SearchImagesRequest(image="images/12"), Limits(), GENERATION)
 
     assert (query.image_id, query.content, query.region) == (12, None, None)
-    assert (query.descriptor, query.count, query.offset) == ("what-and-where", 10, 0)
+    assert (query.descriptor, query.count, query.offset) == (None, 10, 0)
     assert (query.expansion_count, query.localize_count, query.exact, query.min_score) == (0, 0, False, None)
 
 
@@ -195,7 +196,15 @@ def test_any_bytes_that_parse_are_a_query_or_a_named_error(content: bytes) -> No
 
 def test_every_descriptor_has_its_value_on_the_wire() -> None:
     """The enum and the names say the same."""
-    names = {convert.DESCRIPTOR_NAMES[value] for value in pb.Descriptor.values()}
+    names = {convert.DESCRIPTOR_NAMES[value] for value in pb.Descriptor.values() if value}
 
-    assert names == {"what", "what-and-where", "mac", "r-mac", "crow", "gem"}
-    assert all(pb.Descriptor.Value(convert.enum_name(name)) for name in names)
+    assert names == set(DESCRIPTORS)
+    assert {convert.DESCRIPTOR_NAMES[pb.Descriptor.Value(convert.enum_name(name))] for name in DESCRIPTORS} == names
+
+
+def test_no_descriptor_is_left_to_the_collection() -> None:
+    """Unspecified is read as none, not as the name of one."""
+    request = pb.SearchImagesRequest(image="images/1", descriptor=pb.DESCRIPTOR_UNSPECIFIED)
+
+    assert convert.to_query(request, Limits(), GENERATION).descriptor is None
+    assert convert.DESCRIPTOR_NAMES[pb.DESCRIPTOR_UNSPECIFIED] is None

@@ -9,9 +9,12 @@ from hypothesis import strategies as st
 from torch import Tensor
 
 from indexer.descriptors import (
+    cell_rows,
+    centre_prior,
     crow_channel_weights,
     crow_rows,
     crow_spatial_weights,
+    factor_weights,
     gem_rows,
     interact,
     mac_rows,
@@ -19,6 +22,7 @@ from indexer.descriptors import (
     rmac_regions,
     rmac_rows,
     select_inside,
+    squares_inside,
 )
 
 
@@ -183,6 +187,37 @@ def test_rmac_has_three_levels() -> None:
     assert len(rmac_rows(torch.rand(6, 6, 4))) == 15
 
 
+# --- cells ------------------------------------------------------------------------------------------------------
+
+
+def test_cells_come_evenly_spaced_with_their_channel_weights() -> None:
+    """Of four cells the first, the second (half way, rounded down) and the last; log 5/4 and log 5 weigh the channels.
+
+    Shares of positive cells of 1 and 1/4 sum to 5/4.
+    """
+    activations = grid([[1.0, 0.0], [2.0, 0.0]], [[3.0, 0.0], [4.0, 5.0]])
+
+    rows = cell_rows(activations, 3)
+
+    common, rare = math.log(1.25), math.log(5)
+    torch.testing.assert_close(rows, torch.tensor([[common, 0.0], [2 * common, 0.0], [4 * common, 5 * rare]]))
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (3, 4), (5, 8), (16, 21)])
+def test_there_are_always_forty_cells(height: int, width: int) -> None:
+    """In reading order from the first to the last; of fewer than forty some are taken again, none is left out."""
+    numbers = torch.arange(1.0, height * width + 1).reshape(height, width, 1)
+    activations = torch.cat([numbers, torch.eye(height * width)[0].reshape(height, width, 1)], dim=2)
+
+    rows = cell_rows(activations)[:, 0] / crow_channel_weights(activations)[0].clamp_min(1e-6)
+
+    taken = rows.round().int().tolist()
+    assert len(taken) == 40
+    assert taken == sorted(taken)
+    assert (taken[0], taken[-1]) == (1, height * width) or height * width == 1
+    assert len(set(taken)) == min(40, height * width) or height * width == 1
+
+
 # --- interaction ------------------------------------------------------------------------------------------------
 
 
@@ -254,6 +289,64 @@ def test_a_dead_factor_neither_gives_nor_takes() -> None:
     torch.testing.assert_close(rows, what)
 
 
+# --- weights of the factors ---------------------------------------------------------------------------------------
+
+
+def test_the_centre_weighs_most() -> None:
+    """Three cells side by side: the outer ones are 1/3 of the picture away, 4/3 of the deviation of 1/4."""
+    weights = centre_prior(1, 3)
+
+    outer = math.exp(-((4 / 3) ** 2) / 2)
+    torch.testing.assert_close(weights, torch.tensor([outer, 1.0, outer]))
+
+
+def test_the_centre_is_that_of_both_sides() -> None:
+    """Two rows of four cells in reading order: one deviation away up or down, 1.5 or 0.5 to the sides."""
+    weights = centre_prior(2, 4)
+
+    outer, inner = math.exp(-(1 + 2.25) / 2), math.exp(-(1 + 0.25) / 2)
+    torch.testing.assert_close(weights, torch.tensor([outer, inner, inner, outer] * 2))
+
+
+def test_factors_weigh_by_energy_and_centrality() -> None:
+    """Energies of 5 · 2 and 1 · 4; the first lies with 3/7 on the left cell, the second all on the right one."""
+    where = torch.tensor([[3.0, 0.0], [4.0, 0.0], [0.0, 1.0]])
+    what = torch.tensor([[2.0, 0.0], [0.0, 4.0]])
+
+    weights = factor_weights(where, what, 1, 3)
+
+    outer = math.exp(-((4 / 3) ** 2) / 2)
+    torch.testing.assert_close(weights, torch.tensor([(3 * outer + 4) / 7, 0.4 * outer]))
+
+
+@pytest.mark.parametrize(("dead_map", "dead_concept"), [(True, False), (False, True), (True, True)])
+def test_a_dead_factor_weighs_nothing(dead_map: bool, dead_concept: bool) -> None:
+    """Without a heatmap or without a concept there is no energy; the other factor has all the weight it can have."""
+    where = torch.tensor([[0.0 if dead_map else 9.0, 0.0], [0.0, 2.0], [0.0, 0.0]])
+    what = torch.tensor([[0.0 if dead_concept else 9.0, 0.0], [1.0, 1.0]])
+
+    assert factor_weights(where, what, 1, 3).tolist() == [0.0, 1.0]
+
+
+def test_factors_that_are_all_dead_weigh_nothing() -> None:
+    """There is no strongest one to compare with, and no not-a-number."""
+    assert factor_weights(torch.zeros(4, 3), torch.zeros(3, 5), 2, 2).tolist() == [0.0, 0.0, 0.0]
+
+
+@given(st.integers(1, 6), st.integers(1, 6), st.floats(0.01, 100), st.floats(0.01, 100))
+def test_weights_do_not_depend_on_the_scale_of_the_factors(
+    height: int, width: int, first: float, second: float
+) -> None:
+    """U V and (s U)(t V) weigh alike, and never above 1."""
+    random = torch.Generator().manual_seed(height * 10 + width)
+    where, what = torch.rand(height * width, 3, generator=random), torch.rand(3, 5, generator=random)
+
+    weights = factor_weights(where, what, height, width)
+
+    torch.testing.assert_close(factor_weights(first * where, second * what, height, width), weights)
+    assert 0 < weights.min() <= weights.max() <= 1
+
+
 # --- regions ----------------------------------------------------------------------------------------------------
 
 SQUARE = heatmap([1.0, 2.0], [3.0, 4.0])  # of mass 10
@@ -313,6 +406,55 @@ def test_the_shares_of_two_parts_add_up_to_one(height: int, width: int, cut: flo
     total = sum(mass_inside(where, height, width, part) for part in parts)
 
     torch.testing.assert_close(total, torch.ones(3, dtype=torch.float64))
+
+
+def test_windows_count_by_the_share_of_their_area_inside() -> None:
+    """Two by two cells, the box over the left column down to half of the lower row.
+
+    The whole, R-MAC's first square (the same) and the four single cells in reading order.
+    """
+    shares = squares_inside(2, 2, (0.0, 0.0, 0.5, 0.75), levels=2)
+
+    assert shares.tolist() == pytest.approx([0.375, 0.375, 1.0, 0.0, 0.5, 0.0])
+
+
+@given(
+    st.integers(1, 9),
+    st.integers(1, 9),
+    st.lists(st.floats(0, 1), min_size=2, max_size=2, unique=True).map(sorted),
+    st.lists(st.floats(0, 1), min_size=2, max_size=2, unique=True).map(sorted),
+)
+def test_a_windows_share_is_the_mean_of_its_cells(
+    height: int, width: int, across: list[float], down: list[float]
+) -> None:
+    """Cell by cell: the area that cell and box have in common, over the cell's."""
+
+    def covered(row: int, column: int) -> float:
+        wide = min(across[1], (column + 1) / width) - max(across[0], column / width)
+        high = min(down[1], (row + 1) / height) - max(down[0], row / height)
+        return max(wide, 0) * width * max(high, 0) * height
+
+    windows = [(range(height), range(width))]
+    windows += [(range(t, t + side), range(left, left + side)) for t, left, side in rmac_regions(height, width)]
+    expected = [
+        math.fsum(covered(row, column) for row in rows for column in columns) / len(rows) / len(columns)
+        for rows, columns in windows
+    ]
+
+    shares = squares_inside(height, width, (across[0], down[0], across[1], down[1]))
+
+    assert shares.tolist() == pytest.approx(expected, abs=1e-6)
+
+
+def test_windows_have_the_order_of_their_rows() -> None:
+    """Where one cell alone is lit, the rows tell which windows hold it: those that share it with a box around it."""
+    activations = torch.zeros(5, 8, 1)
+    activations[3, 6] = 1
+    cell = (6 / 8, 3 / 5, 7 / 8, 4 / 5)
+
+    lit = rmac_rows(activations).squeeze(1) > 0
+
+    assert torch.equal(squares_inside(5, 8, cell) > 0, lit)
 
 
 def test_factors_with_more_than_three_quarters_inside_are_kept() -> None:

@@ -22,6 +22,7 @@ import indexer.pipeline
 from indexer import whitening
 from indexer.catalog import Catalog, ImageRecord
 from indexer.collection import Layout, Manifest, Recipe, open_collection
+from indexer.describe import Describer, Description
 from indexer.errors import (
     CollectionMismatch,
     DeviceUnavailable,
@@ -31,9 +32,10 @@ from indexer.errors import (
     WhitenerUnavailable,
 )
 from indexer.images import ImageLimits
+from indexer.methods import find_method, training_rows
 from indexer.pipeline import IndexSettings, Progress, in_groups, index_paths, map_ahead, scan, source_of
-from indexer.train import TrainingSettings, train_whiteners
-from tests.conftest import rows, written
+from indexer.train import TrainingSettings, evenly_chosen, fit_whiteners, train_whiteners, whiteners_of
+from tests.conftest import as_version_0_1_0_wrote, rows, written
 
 SCIKIT_IMAGE = Path(skimage.data.__file__).parent
 PHOTOGRAPHS = (
@@ -647,11 +649,12 @@ def small(tmp_path_factory: pytest.TempPathFactory, thumbnails: Sequence[Path]) 
 
 
 def test_a_new_collection_has_the_defaults(root: Path) -> None:
-    """Rank 8 and the two descriptors of factors, on the default network."""
+    """Rank 8 and the three descriptors that use factors, of the default preset on the default network."""
     index_paths([], root)
 
     recipe = Recipe.load(Layout(root))
-    assert (recipe.backbone, recipe.rank, recipe.descriptors) == ("efficientnet-lite0", 8, ("what", "what-and-where"))
+    assert (recipe.backbone, recipe.precision, recipe.rank) == ("efficientnet-lite0", "float32", 8)
+    assert (recipe.preset, recipe.descriptors) == ("default", ("what", "what-and-where", "fused"))
 
 
 def test_the_settings_make_the_recipe(small: Path) -> None:
@@ -664,6 +667,60 @@ def test_the_settings_make_the_recipe(small: Path) -> None:
         assert description.factors.what.shape[0] == 3
         assert description.pooled.keys() == {"gem"}
         assert reader.indexes.keys() == {"what", "gem"}
+
+
+@pytest.mark.parametrize(
+    ("descriptors", "kept"),
+    [(("what", "what-and-where"), set()), (("fused",), {"r-mac"}), (("fused", "r-mac"), {"r-mac"})],
+)
+def test_what_is_pooled_is_what_the_descriptors_need(
+    root: Path, thumbnails: Sequence[Path], descriptors: tuple[str, ...], kept: set[str]
+) -> None:
+    """The fused needs R-MAC's rows, the others nothing beside their factors."""
+    index_paths(thumbnails[:1], root, IndexSettings(descriptors=descriptors))
+
+    with open_collection(root) as reader:
+        assert reader.description(reader.indexed_image(1)).pooled.keys() == kept
+        assert tuple(reader.indexes) == descriptors
+
+
+@pytest.mark.parametrize("preset", ["default", "thesis"])
+def test_the_preset_decides_whiteners_and_vectors(root: Path, thumbnails: Sequence[Path], preset: str) -> None:
+    """It arrives in the recipe; vectors are those of its methods through the ready-made whiteners of their rows."""
+    index_paths(thumbnails[:2], root, IndexSettings(preset=preset))
+
+    with open_collection(root) as reader:
+        assert reader.recipe.preset == reader.manifest.recipe.preset == preset
+        for name in ("what", "what-and-where", "fused"):
+            method, index = find_method(name, preset), reader.index(name)
+            assert tuple(whitener.key.descriptor for whitener in index.whiteners) == method.whiteners
+            expected = method.describe(reader.description(reader.indexed_image(2)), index.whiteners)
+            np.testing.assert_allclose(index.vectors.vector(2), expected, rtol=0, atol=1e-6)
+
+
+def test_a_later_run_keeps_the_preset(root: Path, thumbnails: Sequence[Path]) -> None:
+    """Whether it is said again or not."""
+    index_paths(thumbnails[:1], root, IndexSettings(preset="thesis"))
+
+    index_paths(thumbnails[:2], root)
+    index_paths(thumbnails[:3], root, IndexSettings(preset="thesis"))
+
+    with open_collection(root) as reader:
+        assert (reader.recipe.preset, reader.manifest.image_count) == ("thesis", 3)
+
+
+def test_a_collection_of_the_thesis_stays_one(root: Path, thumbnails: Sequence[Path]) -> None:
+    """Another preset is refused by its name with the remedy, and changes nothing."""
+    index_paths(thumbnails[:1], root, IndexSettings(preset="thesis"))
+    before = written(root)
+
+    with pytest.raises(
+        CollectionMismatch,
+        match="preset 'thesis', not 'default': use the collection's own, or index into a new directory",
+    ):
+        index_paths(thumbnails, root, IndexSettings(preset="default"))
+
+    assert written(root) == before
 
 
 def test_a_later_run_takes_the_collections_own_recipe(small: Path, root: Path, thumbnails: Sequence[Path]) -> None:
@@ -709,10 +766,26 @@ def test_a_collection_is_not_mixed(
         (IndexSettings(batch_size=0), InvalidRequest, "batch size 0 is out of range"),
         (IndexSettings(backbone="resnet-9000"), UnknownName, "backbone 'resnet-9000' is unknown; there are: effic"),
         (IndexSettings(descriptors=("what", "why")), UnknownName, "descriptor 'why' is unknown; there are: what, "),
+        (IndexSettings(preset="worst"), UnknownName, "preset 'worst' is unknown; there are: default, thesis"),
         (IndexSettings(device="abacus"), UnknownName, "device 'abacus' is unknown"),
-        (IndexSettings(whiteners=Path("nowhere")), WhitenerUnavailable, r"nowhere/.*what.* is missing"),
+        (IndexSettings(whiteners=Path("nowhere")), WhitenerUnavailable, r"nowhere/.*cells.* is missing"),
+        (
+            IndexSettings(whiteners=Path("nowhere"), preset="thesis"),
+            WhitenerUnavailable,
+            r"nowhere/.*what.* is missing",
+        ),
     ],
-    ids=["rank below", "rank above", "batch size", "backbone", "descriptor", "device", "whiteners"],
+    ids=[
+        "rank below",
+        "rank above",
+        "batch size",
+        "backbone",
+        "descriptor",
+        "preset",
+        "device",
+        "whiteners",
+        "whiteners of a preset",
+    ],
 )
 def test_settings_that_cannot_be_are_refused_before_anything_is_made(
     root: Path, settings: IndexSettings, error: type[WhatwhereError], words: str
@@ -752,12 +825,12 @@ def trained(tmp_path_factory: pytest.TempPathFactory, thumbnails: Sequence[Path]
 
 
 def test_trained_whiteners_are_found_by_their_names(trained: Path) -> None:
-    """One file a descriptor, that says what it was made for and from."""
+    """One file for each kind of rows, that says what it was made for and from."""
     names = sorted(path.name for path in trained.iterdir())
 
-    assert names == ["efficientnet-lite0.gem.safetensors", "efficientnet-lite0.what.safetensors"]
-    whitener = whitening.load(trained / "efficientnet-lite0.what.safetensors")
-    assert (whitener.key.descriptor, whitener.dimensions) == ("what", 16)
+    assert names == ["efficientnet-lite0.cells.safetensors", "efficientnet-lite0.gem.safetensors"]
+    whitener = whitening.load(trained / "efficientnet-lite0.cells.safetensors")
+    assert (whitener.key.descriptor, whitener.dimensions) == ("cells", 16)
     assert whitener.trained_on == "5 photographs, rank 4"
 
 
@@ -769,7 +842,7 @@ def test_whiteners_of_a_folder_take_the_place_of_the_ready_made(small: Path, roo
     after = index_paths([], root)
 
     entry = Manifest.load(Layout(root).generation(2)).indexes["what"]
-    assert entry.whitener == whitening.load(trained / "efficientnet-lite0.what.safetensors").fingerprint
+    assert entry.whiteners == (whitening.load(trained / "efficientnet-lite0.cells.safetensors").fingerprint,)
     assert entry.dimensions == 16
     assert (changed.published, changed.images, after.published) == (True, 1, False)
 
@@ -778,10 +851,67 @@ def test_a_stored_whitener_that_was_exchanged_is_not_taken(small: Path, root: Pa
     """A collection whose whitener holds other values than it was stored with is neither searched nor extended."""
     shutil.copytree(small, root)
     entry = Manifest.load(Layout(root).generation(1)).indexes["what"]
-    shutil.copyfile(trained / "efficientnet-lite0.what.safetensors", Layout(root).whitener(entry.whitener))
+    shutil.copyfile(trained / "efficientnet-lite0.cells.safetensors", Layout(root).whitener(entry.whiteners[0]))
 
     with pytest.raises(CollectionMismatch):
         index_paths([], root)
+
+
+@pytest.mark.parametrize(
+    ("preset", "names"), [("default", {"cells", "r-mac"}), ("thesis", {"what", "what-and-where", "r-mac"})]
+)
+def test_each_preset_trains_the_whiteners_that_it_needs(
+    tmp_path: Path, root: Path, thumbnails: Sequence[Path], preset: str, names: set[str]
+) -> None:
+    """Each once, however many descriptors share it; a collection of the preset takes them from the folder."""
+    settings = TrainingSettings(preset=preset, dimensions=7, rank=3)
+
+    made = train_whiteners(thumbnails[:3], tmp_path / "w", settings)
+    index_paths(thumbnails[:1], root, IndexSettings(rank=3, preset=preset, whiteners=tmp_path / "w"))
+
+    assert made.keys() == names
+    assert {path.name.split(".")[1] for path in (tmp_path / "w").iterdir()} == names
+    with open_collection(root) as reader:
+        for index in reader.indexes.values():
+            assert [each.fingerprint for each in index.whiteners] == [
+                made[rows].fingerprint for rows in find_method(index.descriptor, preset).whiteners
+            ]
+        assert {name: index.vectors.dimensions for name, index in reader.indexes.items()} == {
+            "what": 7,
+            "what-and-where": 7,
+            "fused": 14,
+        }
+
+
+def test_whiteners_are_fitted_to_the_rows_of_their_names(describer: Describer, described: list[Description]) -> None:
+    """To all rows of all descriptions, and keyed to the describer's network."""
+    made = fit_whiteners(described, describer, ("cells", "what"), 9)
+
+    for name in ("cells", "what"):
+        rows = np.concatenate([training_rows(name, description).numpy() for description in described])
+        expected = whitening.fit(rows, describer.whitener_key(name), "", 9)
+        assert made[name].fingerprint == expected.fingerprint
+        assert made[name].trained_on == "4 photographs, rank 6"
+
+
+def test_the_whiteners_of_methods_come_once_in_their_order() -> None:
+    """What and what-and-where of the default preset share one."""
+    methods = [find_method(name) for name in ("gem", "what", "fused", "what-and-where", "gem")]
+
+    assert whiteners_of(methods) == ("gem", "cells", "r-mac")
+
+
+@pytest.mark.parametrize(("count", "expected"), [(0, []), (4, [0, 1, 2, 3]), (5, [0, 2, 4]), (9, [0, 3, 6])])
+def test_photographs_are_chosen_evenly_from_too_many(
+    monkeypatch: pytest.MonkeyPatch, count: int, expected: list[int]
+) -> None:
+    """At most four here, from the first on, at one distance."""
+    monkeypatch.setattr("indexer.train.MAX_IMAGES", 4)
+    files = [Path(f"{number}.jpg") for number in range(count)]
+
+    chosen = evenly_chosen(files)
+
+    assert [int(path.stem) for path in chosen] == expected
 
 
 def test_training_leaves_out_what_cannot_be_read(
@@ -807,17 +937,38 @@ def test_training_leaves_out_what_cannot_be_read(
 
 def test_training_needs_two_photographs(tmp_path: Path, thumbnails: Sequence[Path]) -> None:
     """One is refused, and nothing is written."""
-    with pytest.raises(InvalidRequest, match=r"1 readable photographs at .*: give hundreds"):
+    with pytest.raises(InvalidRequest, match="1 readable photographs to train whiteners on: give hundreds"):
         train_whiteners(thumbnails[:1], tmp_path / "out")
 
     assert not (tmp_path / "out").exists()
+
+
+def test_a_collection_of_version_0_1_0_grows_as_one_of_the_thesis(
+    root: Path, tmp_path: Path, thumbnails: Sequence[Path]
+) -> None:
+    """What that version wrote goes on as the preset that it had, through the whiteners that are stored beside it."""
+    settings = IndexSettings(preset="thesis", descriptors=("what", "what-and-where"))
+    today = tmp_path / "today.ww"
+    for collection in (root, today):
+        index_paths(thumbnails[:2], collection, settings)
+    as_version_0_1_0_wrote(root)
+
+    unchanged = index_paths(thumbnails[:2], root)
+    grown = index_paths(thumbnails, root)
+    index_paths(thumbnails, today)
+
+    assert (unchanged.published, grown.published, grown.images) == (False, True, 5)
+    assert written(root) == written(today)
+    assert rows(root) == rows(today)
+    with pytest.raises(CollectionMismatch, match=r"preset 'thesis', not 'default'.* or index into a new directory"):
+        index_paths(thumbnails, root, IndexSettings(preset="default"))
 
 
 # --- the same, however it came about ----------------------------------------------------------------------------
 
 
 def indexed_in_batches_of(size: int, paths: Sequence[Path], root: Path) -> Path:
-    index_paths(paths, root, IndexSettings(batch_size=size, descriptors=("what", "what-and-where", "r-mac")))
+    index_paths(paths, root, IndexSettings(batch_size=size, descriptors=("what", "what-and-where", "fused", "r-mac")))
     return root
 
 
@@ -841,7 +992,7 @@ def test_the_size_of_batches_does_not_show(in_fives: Path, root: Path, thumbnail
 
     assert rows(root) == rows(in_fives)
     with open_collection(root) as ones, open_collection(in_fives) as fives:
-        for name in ("what", "what-and-where", "r-mac"):
+        for name in ("what", "what-and-where", "fused", "r-mac"):
             for image_id in (1, 2, 3, 4, 5):
                 vectors = [reader.index(name).vectors.vector(image_id) for reader in (ones, fives)]
                 assert np.dot(*vectors) >= 0.9999
@@ -849,7 +1000,7 @@ def test_the_size_of_batches_does_not_show(in_fives: Path, root: Path, thumbnail
 
 def test_the_number_of_threads_does_not_show(in_fives: Path, root: Path, thumbnails: Sequence[Path]) -> None:
     """One decoding thread gives the bytes of many."""
-    descriptors = ("what", "what-and-where", "r-mac")
+    descriptors = ("what", "what-and-where", "fused", "r-mac")
 
     index_paths(thumbnails, root, IndexSettings(batch_size=5, workers=1, descriptors=descriptors))
 

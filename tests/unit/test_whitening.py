@@ -11,8 +11,8 @@ from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
 from indexer.backbones import BACKBONES, DEFAULT_BACKBONE
-from indexer.describe import DESCRIPTORS
 from indexer.errors import WhitenerUnavailable
+from indexer.methods import DESCRIPTORS, PRESETS, find_method
 from indexer.whitening import Whitener, WhitenerKey, file_name, find, fit, load, save
 
 KEY = WhitenerKey(backbone="network", layer="head", weights_sha256="00ff", descriptor="what")
@@ -243,14 +243,18 @@ def test_a_network_without_ready_made_whiteners_is_told_how_to_make_one() -> Non
         find(KEY)
 
 
+@pytest.mark.parametrize("preset", PRESETS)
 @pytest.mark.parametrize("descriptor", DESCRIPTORS)
-def test_every_descriptor_has_a_ready_made_whitener(descriptor: str) -> None:
+def test_every_descriptor_has_its_ready_made_whiteners(descriptor: str, preset: str) -> None:
     """All of them load and were made for the network and weights that this package uses."""
     spec = BACKBONES[DEFAULT_BACKBONE]
+    rows = find_method(descriptor, preset).whiteners
 
-    found = find(WhitenerKey(spec.name, spec.layer, spec.weights.sha256, descriptor))
+    found = [find(WhitenerKey(spec.name, spec.layer, spec.weights.sha256, name)) for name in rows]
 
-    assert found.projection.shape[0] == found.mean.shape[0] == spec.channels
-    assert 1 < found.dimensions <= 512
-    assert np.isfinite(found.projection).all()
-    assert found.trained_on
+    assert len(found) == (2 if descriptor == "fused" else 1)
+    for whitener in found:
+        assert whitener.projection.shape[0] == whitener.mean.shape[0] == spec.channels
+        assert 1 < whitener.dimensions <= 512
+        assert np.isfinite(whitener.projection).all()
+        assert whitener.trained_on
