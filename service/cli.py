@@ -20,6 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from indexer.errors import WhatwhereError
+from indexer.files import write_text
 from service import progress
 from service.results import SearchResult
 from service.settings import ServerSettings
@@ -50,10 +51,25 @@ class Descriptor(StrEnum):
 
     WHAT = "what"
     WHAT_AND_WHERE = "what-and-where"
+    FUSED = "fused"
     MAC = "mac"
     R_MAC = "r-mac"
     CROW = "crow"
     GEM = "gem"
+
+
+class Precision(StrEnum):
+    """What the network computes in."""
+
+    FLOAT32 = "float32"
+    BFLOAT16 = "bfloat16"
+
+
+class Preset(StrEnum):
+    """How descriptors are made of factors."""
+
+    DEFAULT = "default"
+    THESIS = "thesis"
 
 
 class State(StrEnum):
@@ -69,6 +85,16 @@ Collection = Annotated[
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for programs.")]
 Paths = Annotated[list[Path], typer.Argument(help="Image files, and folders (searched through all their folders).")]
+Weights = Annotated[
+    Path | None, typer.Option(help="A checkpoint of your own (.safetensors or torch) in place of the published one.")
+]
+CollectionWeights = Annotated[
+    Path | None, typer.Option(help="The checkpoint that the collection was made with, where that is your own.")
+]
+Network = Annotated[str, typer.Option(metavar="NAME[:LAYER]", help="The network (see `whatwhere backbones`).")]
+ComputedIn = Annotated[Precision, typer.Option(help="What the network computes in.")]
+Rank = Annotated[int, typer.Option(min=1, max=64, help="Factors of each image.")]
+Dimensions = Annotated[int, typer.Option(min=1, help="Length of a whitened vector.")]
 OnDevice = Annotated[Device, typer.Option(help="Where the network runs; auto takes CUDA where there is one.")]
 
 
@@ -108,13 +134,27 @@ def index(
         int | None, typer.Option(min=1, max=64, help="Factors of each image; the collection's own, 8 for a new one.")
     ] = None,
     backbone: Annotated[
-        str | None, typer.Option(help="The network; the collection's own, efficientnet-lite0 for a new one.")
+        str | None,
+        typer.Option(
+            metavar="NAME[:LAYER]",
+            help="The network (see `whatwhere backbones`); the collection's own, efficientnet-lite0 for a new one.",
+        ),
+    ] = None,
+    weights: Weights = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="The network's; the collection's own, float32 for a new one.")
+    ] = None,
+    preset: Annotated[
+        Preset | None,
+        typer.Option(
+            help="How descriptors are made of factors: as measured best, or as the thesis has it; the collection's own."
+        ),
     ] = None,
     descriptors: Annotated[
         str | None,
         typer.Option(
-            help="What to index by, parted by commas: what, what-and-where, mac, r-mac, crow, gem; the collection's "
-            "own, 'what,what-and-where' for a new one."
+            help="What to index by, parted by commas: what, what-and-where, fused, mac, r-mac, crow, gem; the "
+            "collection's own, 'what,what-and-where,fused' for a new one."
         ),
     ] = None,
     whiteners: Annotated[
@@ -141,6 +181,9 @@ def index(
     settings = IndexSettings(
         rank=rank,
         backbone=backbone,
+        weights=weights,
+        precision=None if precision is None else precision.value,
+        preset=None if preset is None else preset.value,
         descriptors=None if descriptors is None else _names(descriptors),
         whiteners=whiteners,
         device=device.value,
@@ -216,6 +259,7 @@ def serve(
     collection: Collection,
     listen: Annotated[str, typer.Option(help="Address and port; port 0 takes a free one.")] = "127.0.0.1:50051",
     device: OnDevice = Device.AUTO,
+    weights: CollectionWeights = None,
 ) -> None:
     """Serve a collection over gRPC until SIGTERM or Ctrl-C, then finish the requests in flight.
 
@@ -224,7 +268,7 @@ def serve(
     from service import server
 
     logging.getLogger("service").setLevel(logging.INFO)
-    settings = ServerSettings(collection, listen=listen, device=device.value)
+    settings = ServerSettings(collection, listen=listen, device=device.value, weights=weights)
     server.serve(settings, lambda address: print(f"serving {collection} on {address}", flush=True))
 
 
@@ -235,6 +279,7 @@ def search(
     collection: Annotated[
         Path | None, typer.Option("--collection", "-c", help="Or search this collection without a server.")
     ] = None,
+    weights: CollectionWeights = None,
     region: Annotated[
         str | None,
         typer.Option(
@@ -242,7 +287,9 @@ def search(
             help="Search for what is in this box: fractions of the upright picture, or pixels with the suffix px.",
         ),
     ] = None,
-    descriptor: Annotated[Descriptor, typer.Option(help="What to compare by.")] = Descriptor.WHAT_AND_WHERE,
+    descriptor: Annotated[
+        Descriptor | None, typer.Option(help="What to compare by; the best that the collection has.")
+    ] = None,
     top: Annotated[int, typer.Option(min=1, max=100, help="Results.")] = 10,
     expand: Annotated[int, typer.Option(min=0, max=20, help="Query expansion by so many first results.")] = 0,
     localize: Annotated[int, typer.Option(min=0, max=20, help="Draw the matching box on so many results.")] = 0,
@@ -266,7 +313,7 @@ def search(
         region=region,
         picture=picture,
         options={
-            "descriptor": descriptor.value,
+            "descriptor": None if descriptor is None else descriptor.value,
             "page_size": top,
             "expansion_count": expand,
             "localize_count": localize,
@@ -276,7 +323,9 @@ def search(
     )
     if (server is None) == (collection is None):
         raise typer.BadParameter("give either --server HOST:PORT or --collection DIR")
-    result = ask(question, server or collection or "")
+    if server is not None and weights is not None:
+        raise typer.BadParameter("--weights goes with --collection: a server has its own")
+    result = ask(question, server or collection or "", weights)
     if as_json:
         _print_json(_answer(result))
         return
@@ -309,10 +358,16 @@ def _print_answer(result: SearchResult) -> None:
 def whiten(
     paths: Paths,
     output: Annotated[Path, typer.Option(help="The folder to write the whiteners into.")],
-    descriptors: Annotated[str, typer.Option(help="For which descriptors, parted by commas.")] = "what,what-and-where",
-    dimensions: Annotated[int, typer.Option(min=1, help="Length of a whitened vector.")] = 512,
-    rank: Annotated[int, typer.Option(min=1, max=64, help="Factors of each image.")] = 8,
+    descriptors: Annotated[
+        str, typer.Option(help="For which descriptors, parted by commas.")
+    ] = "what,what-and-where,fused",
+    preset: Annotated[Preset, typer.Option(help="Of which preset (see `whatwhere index`).")] = Preset.DEFAULT,
+    dimensions: Dimensions = 512,
+    rank: Rank = 8,
     device: OnDevice = Device.AUTO,
+    backbone: Network = "efficientnet-lite0",
+    weights: Weights = None,
+    precision: ComputedIn = Precision.FLOAT32,
 ) -> None:
     """Train whiteners on photographs, for `whatwhere index --whiteners`.
 
@@ -321,7 +376,16 @@ def whiten(
     """
     from indexer.train import TrainingSettings, train_whiteners
 
-    settings = TrainingSettings(_names(descriptors), dimensions, rank, device.value)
+    settings = TrainingSettings(
+        descriptors=_names(descriptors),
+        preset=preset.value,
+        dimensions=dimensions,
+        rank=rank,
+        device=device.value,
+        backbone=backbone,
+        weights=weights,
+        precision=precision.value,
+    )
     with _stoppable("nothing was written"), progress.of_training(messages) as report:
         made = train_whiteners(paths, output, settings, report)
     for whitener in made.values():
@@ -330,6 +394,112 @@ def whiten(
             f"fingerprint {whitener.fingerprint[:12]}",
             soft_wrap=True,
         )
+
+
+@app.command()
+def evaluate(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="oxford5k, paris6k, roxford5k, rparis6k, voc2010 or folders."),
+    ],
+    images: Annotated[
+        list[Path], typer.Option(help="The folder of the pictures; give it again to search further ones (distractors).")
+    ],
+    ground_truth: Annotated[
+        Path | None,
+        typer.Option(
+            help="Oxford, Paris: the folder of the text files; revisited: the gnd_*.pkl; voc2010: Annotations, where "
+            "it is not beside the pictures; folders: a CSV of name,class[,use], where classes are not folders."
+        ),
+    ] = None,
+    descriptors: Annotated[str, typer.Option(help="Which to score, parted by commas, or all.")] = "all",
+    preset: Annotated[Preset, typer.Option(help="How descriptors are made of factors.")] = Preset.DEFAULT,
+    backbone: Network = "efficientnet-lite0",
+    weights: Weights = None,
+    precision: ComputedIn = Precision.FLOAT32,
+    rank: Rank = 8,
+    dimensions: Dimensions = 512,
+    whiten_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR|collection",
+            help="Train the whiteners on these photographs, or on the searched ones themselves; else the ready-made.",
+        ),
+    ] = None,
+    localisation: Annotated[bool, typer.Option(help="Also measure the boxes, where queries have them.")] = True,
+    cache: Annotated[
+        Path, typer.Option(help="Where features are kept for the next run.", envvar="WHATWHERE_CACHE")
+    ] = Path("~/.cache/whatwhere/features"),
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw the main numbers to this file, .png or .jpg.")] = None,
+    device: OnDevice = Device.AUTO,
+) -> None:
+    """Score every descriptor on a data set by the protocol of its authors, and print the table.
+
+    Features are kept: a second run, of other descriptors too, takes seconds; a run that was stopped continues. A part
+    of a data set is scored as such and says so. Oxford is whitened on Paris and Paris on Oxford:
+
+    Example: `whatwhere evaluate paris6k --images ~/paris --ground-truth ~/paris_gt --whiten-on ~/oxford`
+    """
+    from service.evaluation.datasets import load_benchmark
+    from service.evaluation.report import check_picture_name, draw, to_json, to_markdown
+    from service.evaluation.run import TABLE_ORDER, EvaluationSettings
+    from service.evaluation.run import evaluate as run
+
+    if picture is not None:
+        check_picture_name(picture)
+    folders = [folder for folder in whiten_on or [] if folder != "collection"]
+    settings = EvaluationSettings(
+        cache=cache.expanduser(),
+        descriptors=TABLE_ORDER if descriptors == "all" else _names(descriptors),
+        preset=preset.value,
+        backbone=backbone,
+        weights=weights,
+        precision=precision.value,
+        rank=rank,
+        dimensions=dimensions,
+        whiten_on=tuple(map(Path, folders)),
+        whiten_on_collection="collection" in (whiten_on or []),
+        localisation=localisation,
+        device=device.value,
+    )
+    benchmark = load_benchmark(name, images, ground_truth)
+    with _stoppable("features are kept: run again to continue"), progress.of_evaluation(messages) as report:
+        found = run(benchmark, settings, report)
+    text = to_markdown(found)
+    print(text, end="")
+    if json_file is not None:
+        write_text(json_file, json.dumps(to_json(found), indent=2) + "\n")
+    if markdown is not None:
+        write_text(markdown, text)
+    if picture is not None:
+        draw(found, picture)
+
+
+@app.command()
+def backbones(as_json: AsJson = False) -> None:
+    """List the networks for `index --backbone`: what they give, what they cost, whether their weights are here."""
+    from indexer.backbones import list_backbones
+
+    listed = list_backbones()
+    if as_json:
+        _print_json([dataclasses.asdict(entry) for entry in listed])
+        return
+    table = _table("name", "layer", "channels", "stride", "GMACs", "weights")
+    for column in table.columns:
+        column.no_wrap = True
+    table.padding = (0, 1, 0, 0)  # so that the longest row fits a terminal of 80 columns
+    for entry in listed:
+        numbers = (str(entry.channels), str(entry.stride), f"{entry.gmacs:.1f}")
+        table.add_row(entry.name, entry.layer, *numbers, "here" if entry.weights_here else entry.weights)
+    out.print(table)
+    out.print(
+        "Where weights are not here, the file or package that holds them is named: whatwhere fetches torchvision's at "
+        "first use. GMACs are for a picture of 512 x 672. Any torchvision classifier with ReLU can be cut at a layer "
+        "of your own by NAME:LAYER (resnet50:layer3, densenet121:relu); a name or a layer that does not fit is "
+        "answered with those that do."
+    )
 
 
 @contextmanager
@@ -351,7 +521,7 @@ def _stoppable(what_is_kept: str) -> Iterator[None]:
 
 def _table(*columns: str) -> Table:
     """Return a table whose cells are never cut: what is shown can be copied."""
-    table = Table(box=None)
+    table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
     return table

@@ -5,7 +5,16 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    ProgressColumn,
+    Task,
+    TaskID,
+    TextColumn,
+    TimeRemainingColumn,
+)
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -39,6 +48,20 @@ def of_training(console: Console) -> Iterator[Callable[[int, int], None]]:
     with _bar(console) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, total=total, completed=done)
+
+
+@contextmanager
+def of_evaluation(console: Console) -> Iterator[Callable[[str, int, int], None]]:
+    """Show each stage of an evaluation in a line of its own."""
+    with _bar(console) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def report(stage: str, done: int, total: int) -> None:
+            if stage not in tasks:
+                tasks[stage] = bar.add_task(stage, total=total)
+            bar.update(tasks[stage], total=total, completed=done)
+
+        yield report
 
 
 def _bar(console: Console) -> Progress:
