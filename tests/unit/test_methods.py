@@ -30,7 +30,7 @@ from indexer.methods import (
     unit_rows,
 )
 from indexer.whitening import Whitener, WhitenerKey, find
-from service import cli
+from service.cli import terminal
 from tests.conftest import MOTORBIKE
 
 OF_FACTORS = ("what", "what-and-where", "fused")
@@ -101,8 +101,8 @@ def test_the_names_and_their_orders() -> None:
 
 def test_the_command_offers_the_names_there_are() -> None:
     """No descriptor and no preset is out of its reach."""
-    assert [value.value for value in cli.Descriptor] == list(DESCRIPTORS)
-    assert [value.value for value in cli.Preset] == list(PRESETS)
+    assert [value.value for value in terminal.Descriptor] == list(DESCRIPTORS)
+    assert [value.value for value in terminal.Preset] == list(PRESETS)
 
 
 @each_method

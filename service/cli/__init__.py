@@ -1,0 +1,45 @@
+"""The command `whatwhere`: each sub-command reads its options and calls one function.
+
+Exit codes: 0 done, 1 a named error, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
+"""
+
+import importlib.metadata
+import logging
+import sys
+from typing import Annotated
+
+import typer
+
+from indexer.errors import WhatwhereError
+from service.cli import evaluation, indexing, looking, searching, training  # noqa: F401 - each registers its commands
+from service.cli.terminal import app, messages
+
+__all__ = ["app", "main"]
+
+
+def main() -> None:
+    """Run the command line."""
+    logging.basicConfig(format="%(levelname)s %(name)s %(message)s", level=logging.WARNING)
+    try:
+        app(standalone_mode=True)
+    except (WhatwhereError, OSError) as error:  # OSError: disk full, read-only, permission; its sentence names the file
+        messages.print(f"error: {error}", style="red", soft_wrap=True)
+        sys.exit(1)
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(importlib.metadata.version("whatwhere"))
+        raise typer.Exit
+
+
+@app.callback()
+def _common(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
+    ] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, on standard error.")] = False,
+) -> None:
+    if verbose:
+        for name in ("indexer", "service"):
+            logging.getLogger(name).setLevel(logging.INFO)

@@ -1,0 +1,89 @@
+"""What there is: `whatwhere info`, `images`, `backbones`."""
+
+import dataclasses
+from enum import StrEnum
+from typing import Annotated
+
+import typer
+
+from service.cli.terminal import AsJson, Collection, app, new_table, out, print_json
+
+
+class State(StrEnum):
+    """What became of an image."""
+
+    INDEXED = "indexed"
+    FAILED = "failed"
+    REMOVED = "removed"
+
+
+@app.command()
+def info(collection: Collection, as_json: AsJson = False) -> None:
+    """Say what a collection holds: counts, recipe, indexes, bytes on disk."""
+    from indexer.inspection import inspect_collection
+
+    found = inspect_collection(collection)
+    if as_json:
+        print_json(found)
+        return
+    table = new_table("", "")
+    for name, value in found.items():
+        text = "\n".join(f"{key}: {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
+        table.add_row(name.replace("_", " "), text)
+    out.print(table)
+
+
+@app.command()
+def images(
+    collection: Collection,
+    state: Annotated[State | None, typer.Option(help="Only images in this state.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    as_json: AsJson = False,
+) -> None:
+    """List the images of a collection, the failed ones with their reasons."""
+    from indexer.catalog import Catalog
+    from indexer.collection import Layout, Recipe
+
+    layout = Layout(collection)
+    Recipe.load(layout)
+    with Catalog.open(layout.catalog) as catalog:
+        records = catalog.images(state=state.value if state else None, limit=limit)
+    if as_json:
+        print_json(
+            [
+                {"name": f"images/{record.id}", "uri": next(iter(record.uris), "")} | dataclasses.asdict(record)
+                for record in records
+            ]
+        )
+        return
+    table = new_table("name", "state", "size", "uri", "reason")
+    for record in records:
+        size = f"{record.width} x {record.height}" if record.width else ""
+        uris = "\n".join(record.uris)
+        table.add_row(f"images/{record.id}", record.state, size, uris, record.failure_message or "")
+    out.print(table)
+
+
+@app.command()
+def backbones(as_json: AsJson = False) -> None:
+    """List the networks for `index --backbone`: what they give, what they cost, whether their weights are here."""
+    from indexer.backbones import list_backbones
+
+    listed = list_backbones()
+    if as_json:
+        print_json([dataclasses.asdict(entry) for entry in listed])
+        return
+    table = new_table("name", "layer", "channels", "stride", "GMACs", "weights")
+    for column in table.columns:
+        column.no_wrap = True
+    table.padding = (0, 1, 0, 0)  # so that the longest row fits a terminal of 80 columns
+    for entry in listed:
+        numbers = (str(entry.channels), str(entry.stride), f"{entry.gmacs:.1f}")
+        table.add_row(entry.name, entry.layer, *numbers, "here" if entry.weights_here else entry.weights)
+    out.print(table)
+    out.print(
+        "Where weights are not here, the file or package that holds them is named: whatwhere fetches torchvision's at "
+        "first use. GMACs are for a picture of 512 x 672. Any torchvision classifier with ReLU can be cut at a layer "
+        "of your own by NAME:LAYER (resnet50:layer3, densenet121:relu); a name or a layer that does not fit is "
+        "answered with those that do."
+    )

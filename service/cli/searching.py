@@ -1,0 +1,123 @@
+"""Ask: `whatwhere serve` and `search`."""
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from service.cli.terminal import (
+    AsJson,
+    Collection,
+    CollectionWeights,
+    Descriptor,
+    Device,
+    OnDevice,
+    app,
+    messages,
+    new_table,
+    out,
+    print_json,
+)
+from service.results import SearchResult
+from service.settings import ServerSettings
+
+
+@app.command()
+def serve(
+    collection: Collection,
+    listen: Annotated[str, typer.Option(help="Address and port; port 0 takes a free one.")] = "127.0.0.1:50051",
+    device: OnDevice = Device.AUTO,
+    weights: CollectionWeights = None,
+) -> None:
+    """Serve a collection over gRPC until SIGTERM or Ctrl-C, then finish the requests in flight.
+
+    The address is printed when the server answers. There is no authentication: keep it on loopback or behind a proxy.
+    """
+    from service import server
+
+    logging.getLogger("service").setLevel(logging.INFO)
+    settings = ServerSettings(collection, listen=listen, device=device.value, weights=weights)
+    server.serve(settings, lambda address: print(f"serving {collection} on {address}", flush=True))
+
+
+@app.command()
+def search(
+    image: Annotated[str, typer.Argument(metavar="IMAGE|images/ID", help="A picture, or a stored image's name.")],
+    server: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Ask this server.")] = None,
+    collection: Annotated[
+        Path | None, typer.Option("--collection", "-c", help="Or search this collection without a server.")
+    ] = None,
+    weights: CollectionWeights = None,
+    region: Annotated[
+        str | None,
+        typer.Option(
+            metavar="x1,y1,x2,y2",
+            help="Search for what is in this box: fractions of the upright picture, or pixels with the suffix px.",
+        ),
+    ] = None,
+    descriptor: Annotated[
+        Descriptor | None, typer.Option(help="What to compare by; the best that the collection has.")
+    ] = None,
+    top: Annotated[int, typer.Option(min=1, max=100, help="Results.")] = 10,
+    expand: Annotated[int, typer.Option(min=0, max=20, help="Query expansion by so many first results.")] = 0,
+    localize: Annotated[int, typer.Option(min=0, max=20, help="Draw the matching box on so many results.")] = 0,
+    exact: Annotated[
+        bool, typer.Option("--exact", help="Localise by new forward passes; slower, needs the results' files.")
+    ] = False,
+    min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Leave out results below.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Draw query and results, with their boxes, to this file.")
+    ] = None,
+    as_json: AsJson = False,
+) -> None:
+    """Find the images that show what a picture, or a box drawn on it, shows.
+
+    Example: `whatwhere search bike.jpg -c ~/pictures.ww --region 0.2,0.3,0.7,0.9 --localize 10 --picture answer.png`
+    """
+    from service.asking import Question, ask
+
+    question = Question(
+        image=image,
+        region=region,
+        picture=picture,
+        options={
+            "descriptor": None if descriptor is None else descriptor.value,
+            "page_size": top,
+            "expansion_count": expand,
+            "localize_count": localize,
+            "exact": exact,
+            "min_score": min_score,
+        },
+    )
+    if (server is None) == (collection is None):
+        raise typer.BadParameter("give either --server HOST:PORT or --collection DIR")
+    if server is not None and weights is not None:
+        raise typer.BadParameter("--weights goes with --collection: a server has its own")
+    result = ask(question, server or collection or "", weights)
+    if as_json:
+        print_json(_answer(result))
+        return
+    _print_answer(result)
+    if picture is not None:
+        out.print(f"picture: {picture}", soft_wrap=True)
+
+
+def _answer(result: SearchResult) -> dict[str, Any]:
+    """Return what programs read."""
+    hits = [
+        {"rank": rank, "image": hit.image.name, "uri": hit.image.uri, "score": hit.score, "box": hit.box}
+        for rank, hit in enumerate(result.hits, start=1)
+    ]
+    return {"region_fallback": result.region_fallback, "kept_factor_count": result.kept_factor_count, "hits": hits}
+
+
+def _print_answer(result: SearchResult) -> None:
+    """Print what people read."""
+    if result.region_fallback:
+        messages.print("no factor lies three quarters inside the region: the nearest one was used", style="yellow")
+    table = new_table("rank", "score", "image", "uri", "box")
+    for rank, hit in enumerate(result.hits, start=1):
+        box = "" if hit.box is None else ",".join(f"{side:.3f}" for side in hit.box)
+        table.add_row(str(rank), f"{hit.score:.3f}", hit.image.name, hit.image.uri, box)
+    out.print(table)
