@@ -39,9 +39,21 @@ class InvalidRegion(InvalidRequest):
 
 
 class InvalidPageToken(InvalidRequest):
-    """A page token that this server did not make for this request and generation."""
+    """A page token that this server did not make for this request."""
 
     reason = "INVALID_PAGE_TOKEN"
+
+
+class PageTokenExpired(InvalidPageToken):
+    """A page token of another generation than the one that is being served."""
+
+    reason = "PAGE_TOKEN_EXPIRED"
+
+
+class InvalidFilter(InvalidRequest):
+    """A filter that is no expression, too long or too deep, or compares what cannot be compared."""
+
+    reason = "INVALID_FILTER"
 
 
 class UnreadableImage(InvalidRequest):
@@ -111,6 +123,12 @@ class CollectionLocked(WhatwhereError):
     """Another process is writing to the collection."""
 
     reason = "COLLECTION_LOCKED"
+
+
+class CollectionNotWritable(WhatwhereError):
+    """The disk is full, fails, or may not be written to."""
+
+    reason = "COLLECTION_NOT_WRITABLE"
 
 
 # --- what it is measured with -----------------------------------------------------------------------------------

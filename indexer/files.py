@@ -13,10 +13,14 @@ def write_durably(path: Path, write: Callable[[Path], object]) -> None:
     temporary.unlink(missing_ok=True)
     temporary.touch()
     mode = temporary.stat().st_mode  # the umask's; some writers (safetensors) would leave the file to its owner alone
-    write(temporary)
-    temporary.chmod(mode)
-    sync(temporary)
-    temporary.replace(path)
+    try:
+        write(temporary)
+        temporary.chmod(mode)
+        sync(temporary)
+        temporary.replace(path)
+    except BaseException:
+        temporary.unlink(missing_ok=True)  # on a full disk it would keep the room that the next try needs
+        raise
     sync(path.parent)
 
 
@@ -41,8 +45,12 @@ def sha256_of(path: Path) -> str:
 
 
 def printable(path: Path) -> str:
-    """Return a file's name as text that can be stored and printed; bytes that are not UTF-8 become \ufffd."""
-    return os.fsencode(path.name).decode(errors="replace")
+    """Return a file's name as text of one line that can be stored and printed.
+
+    Bytes that are not UTF-8 become \ufffd, characters that a terminal would obey their escapes.
+    """
+    name = os.fsencode(path.name).decode(errors="replace")
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
 
 
 def path_of_uri(uri: str) -> Path:

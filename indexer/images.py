@@ -5,6 +5,11 @@ Read: JPEG, PNG, WebP, GIF and TIFF (first frame or page), BMP; bilevel, grey, p
 """
 
 import io
+import re
+import threading
+import warnings
+import zlib
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -16,6 +21,8 @@ from indexer.errors import ImageTooManyBytes, ImageTooManyPixels, UnreadableImag
 
 # Pillow's limit of the whole process would warn at 89 million pixels and refuse 179; ours, below, is asked instead.
 Image.MAX_IMAGE_PIXELS = None
+# Pillow warns of what it can make up for in a torn file, once for each entry: up to 65,536 lines on standard error.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Pixels: TypeAlias = NDArray[np.uint8]
 
@@ -48,6 +55,16 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 _SWAPPING = {_TRANSPOSES[number] for number in (5, 6, 7, 8)}
+# A decoder holds up to 20 bytes a pixel (WebP), 2 GB at the limit. Pictures above this are decoded one after the other,
+# so that memory does not grow with the number of threads.
+_LARGE_PIXELS = 16_000_000
+_one_large_picture = threading.Lock()
+_STRIP_PIXELS = 4_000_000  # converted at a time, so that copies in between stay small
+# Each scan of a progressive JPEG passes over the whole picture, 0.1 s for 100 million pixels, and takes no more than a
+# hundred bytes: a file within the limit of bytes could keep a thread for hours. Encoders write about 10 scans.
+_MAX_SCANS_AT_MOST_PIXELS = 32
+_START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
+_JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # not a stuffed byte, a restart or a fill byte
 
 
 @dataclass(frozen=True)
@@ -105,16 +122,25 @@ def decode_image(
     limits = limits or ImageLimits()
     check_byte_count(name, len(content), limits)
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
-            _check_pixel_count(name, picture.size, limits)
-            return _scaled_upright(picture, shorter_side)
-    except ImageTooManyPixels:
+        return _decode(content, name, limits, shorter_side)
+    except (ImageTooManyPixels, UnreadableImage):
         raise
     except Exception as error:  # decoders of foreign bytes raise anything: OSError, ValueError, struct.error, ...
         raise UnreadableImage(
             f"{name}: not a complete JPEG, PNG, WebP, GIF, TIFF or BMP image; save it again as one of these",
             field="image_content",
-        ) from error
+        ) from error.with_traceback(None)  # its frames hold the pixels for as long as somebody keeps the error
+
+
+def _decode(content: bytes, name: str, limits: ImageLimits, shorter_side: int | None) -> DecodedImage:
+    with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+        _check_pixel_count(name, picture.size, limits)
+        if picture.format == "PNG":
+            _check_png_sums(name, content)
+        if picture.info.get("progressive"):
+            _check_scan_count(name, content, picture.width * picture.height, limits)
+        with _one_large_picture if picture.width * picture.height > _LARGE_PIXELS else nullcontext():
+            return _scaled_upright(picture, shorter_side)
 
 
 def _check_pixel_count(name: str, size: tuple[int, int], limits: ImageLimits) -> None:
@@ -122,6 +148,36 @@ def _check_pixel_count(name: str, size: tuple[int, int], limits: ImageLimits) ->
     if width * height > limits.max_pixels:
         raise ImageTooManyPixels(
             f"{name}: {width} x {height} pixels, the limit is {limits.max_pixels:,} in all; send a smaller image",
+            field="image_content",
+        )
+
+
+def _check_png_sums(name: str, content: bytes) -> None:
+    """Compare the checksums of the pixels, which Pillow passes over: damage would become another picture."""
+    view, position = memoryview(content), 8
+    while position < len(content) and (kind := content[position + 4 : position + 8]) != b"IEND":
+        end = position + 8 + int.from_bytes(content[position : position + 4], "big")
+        if kind == b"IDAT" and zlib.crc32(view[position + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
+            raise UnreadableImage(
+                f"{name}: the pixels are not those of the PNG's checksum: restore the file, or save it again",
+                field="image_content",
+            )
+        position = end + 4
+
+
+def _check_scan_count(name: str, content: bytes, pixels: int, limits: ImageLimits) -> None:
+    allowed = _MAX_SCANS_AT_MOST_PIXELS * limits.max_pixels // pixels
+    position = scans = 0
+    while scans <= allowed and (marker := _JPEG_MARKER.search(content, position)):
+        position, kind = marker.end(), content[marker.end() - 1]
+        if kind == _END_OF_IMAGE:
+            return
+        if kind != _START_OF_IMAGE:  # all others that stand between scans have a length, and bytes that must be passed
+            position += max(2, int.from_bytes(content[position : position + 2], "big"))
+        scans += kind == _START_OF_SCAN
+    if scans > allowed:
+        raise UnreadableImage(
+            f"{name}: a progressive JPEG of more than {allowed:,} scans, which takes minutes to decode; save it again",
             field="image_content",
         )
 
@@ -157,12 +213,25 @@ def _orientation(picture: Image.Image) -> int:
 
 
 def _to_rgb(picture: Image.Image) -> Image.Image:
-    if picture.mode.startswith("I"):  # 16-bit grey: keep the high byte; Pillow's own conversion clips at 255
-        values = np.asarray(picture).clip(0, 0xFFFF).astype(np.uint16)
+    picture.load()
+    if picture.mode == "RGB" and not picture.has_transparency_data:
+        return picture
+    width, height = picture.size
+    converted = Image.new("RGB", picture.size)
+    rows = max(1, _STRIP_PIXELS // width)
+    for top in range(0, height, rows):
+        strip = picture.crop((0, top, width, min(top + rows, height)))
+        converted.paste(_strip_to_rgb(strip), (0, top))
+    return converted
+
+
+def _strip_to_rgb(strip: Image.Image) -> Image.Image:
+    if strip.mode.startswith("I"):  # 16-bit grey: keep the high byte; Pillow's own conversion clips at 255
+        values = np.asarray(strip).clip(0, 0xFFFF).astype(np.uint16)
         return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
-    if picture.mode == "F":
+    if strip.mode == "F":
         raise ValueError("floating-point pixels have no agreed range")
-    if picture.has_transparency_data:
-        coloured = picture.convert("RGBA")
+    if strip.has_transparency_data:
+        coloured = strip.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", coloured.size, "white"), coloured).convert("RGB")
-    return picture.convert("RGB")
+    return strip.convert("RGB")

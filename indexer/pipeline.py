@@ -1,40 +1,40 @@
 """Index files into a collection: scan → decode and describe → append → publish. Run again, it continues."""
 
-import hashlib
 import logging
 import os
-import stat
-from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from itertools import count, islice
+from itertools import count
 from pathlib import Path
-from typing import TypeVar
 
-from indexer import whitening
 from indexer.backbones import DEFAULT_BACKBONE, DEFAULT_PRECISION, Backbone, choose_device, find_backbone, load_backbone
-from indexer.catalog import Catalog, NewImage, Outcome, Source
+from indexer.catalog import NewImage, Outcome, Source
 from indexer.collection import (
     CollectionWriter,
     Layout,
     Manifest,
     Recipe,
+    current_recipe,
+    find_whiteners,
     open_for_writing,
     publish,
-    stored_whiteners,
 )
 from indexer.describe import Describer, Description
-from indexer.errors import CollectionNotFound, InvalidRequest, UnreadableImage, WhatwhereError
-from indexer.files import path_of_uri, printable
-from indexer.images import SHORTER_SIDE, SUFFIXES, DecodedImage, ImageLimits, check_byte_count, decode_image
+from indexer.errors import InvalidRequest
+from indexer.files import path_of_uri
+from indexer.images import SHORTER_SIDE, DecodedImage, ImageLimits
+from indexer.metadata import Metadata, read_sidecar, read_table, sidecar_of, uri_of_key
 from indexer.methods import DEFAULT_DESCRIPTORS, DEFAULT_PRESET, DESCRIPTORS, find_method, pooled_by
+from indexer.reading import Loaded, Loader, in_groups, map_ahead, source_of
+from indexer.scan import Found, find, gone
+from indexer.vectors import FACTORY
+from indexer.whitening import Whitener
 
 DEFAULT_RANK = 8
 MAX_RANK = 64
 SHARD_SOURCES = 256  # sources of one shard and one transaction: what a killed run does again, about 15 s on 2 cores
-_Item = TypeVar("_Item")
-_Result = TypeVar("_Result")
 
 log = logging.getLogger(__name__)
 
@@ -56,6 +56,10 @@ class IndexSettings:
     checksum: bool = False  # read every file, also those of unchanged size and time
     retry_failed: bool = False
     limits: ImageLimits = field(default_factory=ImageLimits)
+    metadata: Path | None = None  # a table of what is known of the pictures, see `indexer.metadata.read_table`
+    exif: bool = False  # take along when and by which camera pictures were taken, of those that are read
+    exif_gps: bool = False  # ... and where
+    prune: bool = False  # forget what is gone from the given paths
 
 
 @dataclass(frozen=True)
@@ -76,24 +80,19 @@ class Progress:
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did. `ignored` counts files in the given folders whose names are not those of images."""
+    """What a run did."""
 
     progress: Progress
-    ignored: int
+    ignored: int  # files in the given folders whose names are neither those of images nor of their sidecars
     images: int
     generation: int
     published: bool
-
-
-@dataclass(frozen=True)
-class Loaded:
-    """A source after reading: decoded, or known by content, or failed."""
-
-    source: Source
-    content_hash: str | None = None
-    byte_count: int = 0
-    decoded: DecodedImage | None = None
-    error: WhatwhereError | None = None
+    vanished: tuple[str, ...] = ()  # sources below the given paths whose files are gone
+    pruned: bool = False  # the vanished ones were forgotten
+    unlisted: tuple[str, ...] = ()  # folders that could not be listed: nothing below them counts as vanished
+    metadata_changed: int = 0  # sources that a table or a sidecar says something else of than before
+    unmatched_rows: int = 0  # rows of the table that name none of the files of this run
+    torn_sidecars: int = 0  # what earlier ones said is kept
 
 
 @dataclass
@@ -117,55 +116,62 @@ def index_paths(
     the errors of opening a collection, a backbone and whiteners; finished chunks survive anything.
     """
     settings = settings or IndexSettings()
-    files, ignored = scan(paths, skip=collection)
-    known = _known_recipe(collection)
+    table = {} if settings.metadata is None else _by_uri(settings.metadata)
+    found = find(paths, skip=collection)
+    with _opened(collection, settings, on_progress) as run:
+        run.over(list(found.files))
+        run.annotate(found, table)
+        run.follow(found)
+        return run.publish(found.ignored)
+
+
+def describe_again(
+    collection: Path,
+    uris: Sequence[str],
+    settings: IndexSettings | None = None,
+    on_progress: Callable[[Progress], None] = lambda _: None,
+) -> RunSummary:
+    """Index exactly the files at these URIs again and publish: what a lost shard held, for one.
+
+    A file that is not there any more counts as failed and stays in the catalogue as it is.
+    """
+    with _opened(collection, settings or IndexSettings(), on_progress) as run:
+        run.over([path_of_uri(uri) for uri in uris])
+        return run.publish()
+
+
+def publish_collection(collection: Path) -> Manifest:
+    """Publish what the catalogue holds now as the next generation, unless the live one is just that, and return it.
+
+    CollectionNotFound where there is none, CollectionLocked while another process writes.
+    """
+    with open_for_writing(collection) as writer:
+        return publish_changes(writer)
+
+
+def publish_changes(writer: CollectionWriter) -> Manifest:
+    """Publish what the catalogue of an open collection holds now, through its own whiteners; return the live one."""
+    whiteners = find_whiteners(writer.layout, writer.recipe)
+    published = publish(writer.layout, writer.catalog, writer.recipe, whiteners) or Manifest.live(writer.layout)
+    assert published is not None  # the first is always published
+    return published
+
+
+@contextmanager
+def _opened(collection: Path, settings: IndexSettings, on_progress: Callable[[Progress], None]) -> Iterator["_Run"]:
+    """Lock and open a collection, made when it is not there, to index by the settings."""
+    known = current_recipe(Layout(collection))
     backbone = _backbone(collection, known, settings)
     recipe = _recipe(known, backbone, settings)
-    describer = Describer(backbone, recipe.rank, pooled_by(recipe.methods))
-    whiteners = _whiteners(collection, recipe, describer, settings)
+    describer = Describer(backbone, recipe.rank, recipe.pooled)
+    whiteners = find_whiteners(Layout(collection), recipe, settings.whiteners)
     with open_for_writing(collection, recipe) as writer:
-        run_id = writer.catalog.start_run()
-        progress = _Run(writer, describer, settings, on_progress).over(files)
-        published = publish(writer.layout, writer.catalog, recipe, whiteners)
-        manifest = published or Manifest.load(writer.layout.generation(writer.layout.current_number() or 0))
-        summary = RunSummary(progress, ignored, manifest.image_count, manifest.number, published is not None)
-        writer.catalog.finish_run(run_id, asdict(summary))
-    return summary
+        yield _Run(writer, describer, whiteners, settings, on_progress)
 
 
-def scan(paths: Sequence[Path], skip: Path | None = None) -> tuple[list[Path], int]:
-    """Return the image files at `paths`, sorted within each folder, and how many other files the folders held.
-
-    A file that is named is taken whatever it is called; in folders the suffix decides. Links to folders are not
-    followed, and the folder `skip` is left out.
-    """
-    found: dict[Path, None] = {}
-    ignored = 0
-    left_out = None if skip is None else _absolute(skip)
-    for path in paths:
-        if path.is_dir():
-            for folder, folders, names in os.walk(path):
-                folders[:] = sorted(name for name in folders if _absolute(Path(folder, name)) != left_out)
-                images = sorted(name for name in names if Path(name).suffix.lower() in SUFFIXES)
-                ignored += len(names) - len(images)
-                found |= dict.fromkeys(_absolute(Path(folder, name)) for name in images)
-        elif path.exists():
-            found[_absolute(path)] = None
-        else:
-            raise InvalidRequest(f"{path} does not exist: give a folder or an image file", field="paths")
-    return list(found), ignored
-
-
-def _absolute(path: Path) -> Path:
-    return Path(os.path.abspath(path))
-
-
-def _known_recipe(collection: Path) -> Recipe | None:
-    """Return the collection's own recipe, None for a new one."""
-    try:
-        return Recipe.load(Layout(collection))
-    except CollectionNotFound:
-        return None
+def _by_uri(path: Path) -> dict[str, Metadata]:
+    """Read a table; its rows by the URI of the file that they name."""
+    return {uri_of_key(key, path.parent): values for key, values in read_table(path).items()}
 
 
 def _backbone(collection: Path, known: Recipe | None, settings: IndexSettings) -> Backbone:
@@ -187,65 +193,105 @@ def _recipe(known: Recipe | None, backbone: Backbone, settings: IndexSettings) -
         raise InvalidRequest(f"batch size {settings.batch_size} is out of range: give 1 or more", field="batch_size")
     preset = settings.preset or (known.preset if known else DEFAULT_PRESET)
     chosen = settings.descriptors or (known.descriptors if known else DEFAULT_DESCRIPTORS)
-    found = {find_method(name, preset).name for name in chosen}
+    methods = {name: find_method(name, preset) for name in chosen}
     return Recipe(
         backbone.spec.name,
         backbone.spec.layer,
         backbone.weights_sha256,
         rank,
         SHORTER_SIDE,
-        descriptors=tuple(name for name in DESCRIPTORS if name in found),
         precision=backbone.precision,
+        pooled=known.pooled if known else pooled_by(methods.values()),
+        descriptors=tuple(name for name in DESCRIPTORS if name in methods),
         preset=preset,
+        index_factory=known.index_factory if known else FACTORY,
     )
 
 
-def _whiteners(
-    collection: Path, recipe: Recipe, describer: Describer, settings: IndexSettings
-) -> dict[str, tuple[whitening.Whitener, ...]]:
-    """Return the whiteners of the settings, else those the collection uses, else the ready-made ones."""
-    layout = Layout(collection)
-    number = layout.current_number()
-    if settings.whiteners is None and number is not None:
-        manifest = Manifest.load(layout.generation(number))
-        return {name: stored_whiteners(layout, manifest, name) for name in manifest.indexes}
-    return {
-        method.name: tuple(
-            whitening.find(describer.whitener_key(rows), settings.whiteners) for rows in method.whiteners
-        )
-        for method in recipe.methods
-    }
-
-
 class _Run:
-    """One pass over the files: decoding threads ahead, one describing thread, chunks kept as they fill."""
+    """One pass over the files: decoding threads ahead, one describing thread, chunks kept as they fill.
+
+    Whatever is done after the pass ends the same when it is done again, so that a killed run can be continued.
+    """
 
     def __init__(
         self,
         writer: CollectionWriter,
         describer: Describer,
+        whiteners: Mapping[str, Sequence[Whitener]],
         settings: IndexSettings,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._writer = writer
+        self._catalog = writer.catalog
         self._describer = describer
+        self._whiteners = whiteners
         self._settings = settings
         self._on_progress = on_progress
         self._progress = Progress(total=0)
+        self._summary = RunSummary(self._progress, 0, 0, 0, published=False)
         self._chunk = Chunk()
+        self._id = writer.catalog.start_run()
 
-    def over(self, files: Sequence[Path]) -> Progress:
-        """Index every file and return the final counts."""
+    def over(self, files: Sequence[Path]) -> None:
+        """Index every file."""
         self._count(total=len(files))
-        load = _Loader(self._writer.catalog, self._settings)
-        with ThreadPoolExecutor(self._settings.workers or os.cpu_count(), "decode") as pool:
+        wanted = self._settings
+        load = Loader(self._catalog, wanted.limits, wanted.retry_failed, wanted.exif, wanted.exif_gps)
+        with ThreadPoolExecutor(wanted.workers or os.cpu_count(), "decode") as pool:
             # Two batches ahead keep the network fed and memory bounded.
-            loaded = map_ahead(pool, load, self._changed(files), ahead=2 * self._settings.batch_size)
-            for batch in in_groups(loaded, self._settings.batch_size):
+            loaded = map_ahead(pool, load, self._changed(files), ahead=2 * wanted.batch_size)
+            for batch in in_groups(loaded, wanted.batch_size):
                 self._take(batch)
         self._keep()
         self._on_progress(self._progress)
-        return self._progress
+
+    def annotate(self, found: Found, table: Mapping[str, Metadata]) -> None:
+        """Set what sidecars say of the files found, and a table of any file; equal values write nothing."""
+        changed = torn = 0
+        for group in in_groups(found.files, SHARD_SOURCES):
+            said = {path.as_uri(): _sidecar(path) if path in found.with_sidecar else {} for path in group}
+            torn += sum(values is None for values in said.values())
+            changed += self._catalog.set_metadata(
+                "sidecar", {uri: values for uri, values in said.items() if values is not None}
+            )
+        for rows in in_groups(table.items(), SHARD_SOURCES):
+            changed += self._catalog.set_metadata("file", dict(rows))
+        unmatched = table.keys() - {path.as_uri() for path in found.files} if table else ()
+        if unmatched:
+            log.warning("metadata rows=%d name none of the files, one is %s", len(unmatched), min(unmatched))
+        self._summary = replace(
+            self._summary, metadata_changed=changed, unmatched_rows=len(unmatched), torn_sidecars=torn
+        )
+
+    def follow(self, found: Found) -> None:
+        """Find out which sources are gone from where this run looked, and forget them where that is asked for."""
+        recorded = self._catalog.vanished(found.places, (path.as_uri() for path in found.files))
+        vanished = tuple(gone(recorded, found.unlisted))
+        if self._settings.prune and vanished:
+            self._catalog.forget_sources(vanished)
+        self._summary = replace(
+            self._summary,
+            vanished=vanished,
+            pruned=self._settings.prune and bool(vanished),
+            unlisted=tuple(found.unlisted),
+        )
+
+    def publish(self, ignored: int = 0) -> RunSummary:
+        """Publish the next generation, if anything changed, and record the run."""
+        published = publish(self._writer.layout, self._catalog, self._writer.recipe, self._whiteners)
+        manifest = published or Manifest.live(self._writer.layout)
+        assert manifest is not None  # the first is always published
+        summary = replace(
+            self._summary,
+            progress=self._progress,
+            ignored=ignored,
+            images=manifest.image_count,
+            generation=manifest.number,
+            published=published is not None,
+        )
+        self._catalog.finish_run(self._id, asdict(summary) | {"vanished": len(summary.vanished)})
+        return summary
 
     def _changed(self, files: Iterable[Path]) -> Iterator[Source]:
         """Yield what must be looked at; what could not be read before comes last, so that it shifts no batch."""
@@ -254,9 +300,9 @@ class _Run:
             sources = [source_of(path) for path in group]
             unchanged = set()
             if not self._settings.checksum:
-                unchanged = self._writer.catalog.unchanged(sources, retry_failed=self._settings.retry_failed)
+                unchanged = self._catalog.unchanged(sources, retry_failed=self._settings.retry_failed)
             self._count(unchanged=len(unchanged))
-            unreadable = self._writer.catalog.unreadable(sources)
+            unreadable = self._catalog.unreadable(sources)
             again += (source for source in sources if source.uri in unreadable)
             yield from (source for source in sources if source.uri not in unchanged | unreadable)
         yield from again
@@ -277,7 +323,7 @@ class _Run:
 
     def _is_known(self, content_hash: str) -> bool:
         """Tell whether the content is in this chunk or was kept since it was decoded."""
-        return content_hash in self._chunk.hashes or self._writer.catalog.has_content(
+        return content_hash in self._chunk.hashes or self._catalog.has_content(
             content_hash, retry_failed=self._settings.retry_failed
         )
 
@@ -295,14 +341,14 @@ class _Run:
         assert item.content_hash is not None
         row = rows.pop(item.content_hash, None)
         if row is None or item.decoded is None:
-            known_here = self._writer.catalog.content_of(item.source.uri) == item.content_hash
+            known_here = self._catalog.content_of(item.source.uri) == item.content_hash
             self._count(**{"unchanged" if known_here else "duplicates": 1})
-            return Outcome(item.source, known_hash=item.content_hash)
+            return Outcome(item.source, known_hash=item.content_hash, metadata=_of_exif(item))
         self._count(described=1)
         self._chunk.hashes.add(item.content_hash)
         decoded = item.decoded
         image = NewImage(item.content_hash, item.byte_count, decoded.width, decoded.height, decoded.mime_type, row)
-        return Outcome(item.source, image=image)
+        return Outcome(item.source, image=image, metadata=_of_exif(item))
 
     def _keep(self) -> None:
         if self._chunk.outcomes:
@@ -314,67 +360,15 @@ class _Run:
         self._progress = replace(self._progress, **counts)
 
 
-def source_of(path: Path) -> Source:
-    """Return the source as the file system describes it now; a file that vanished counts as empty."""
+def _of_exif(item: Loaded) -> dict[str, Metadata]:
+    """Return what is kept with the image, in one transaction: a later run does not read the picture again."""
+    return {} if item.exif is None else {"exif": item.exif}
+
+
+def _sidecar(path: Path) -> Metadata | None:
+    """Return what the sidecar of a picture says; None when it cannot be read."""
     try:
-        status = path.stat()
-    except OSError:
-        return Source(path.as_uri(), 0, 0)
-    return Source(path.as_uri(), status.st_size, status.st_mtime_ns)
-
-
-@dataclass(frozen=True)
-class _Loader:
-    """Reads, hashes and decodes one source; runs in the decoding threads."""
-
-    catalog: Catalog
-    settings: IndexSettings
-
-    def __call__(self, source: Source) -> Loaded:
-        path = path_of_uri(source.uri)
-        content_hash = None
-        try:
-            content = read_file(path, self.settings.limits)
-            content_hash = hashlib.sha256(content).hexdigest()
-            if self.catalog.has_content(content_hash, retry_failed=self.settings.retry_failed):
-                return Loaded(source, content_hash)
-            decoded = decode_image(content, printable(path), limits=self.settings.limits)
-        except WhatwhereError as error:
-            return Loaded(source, content_hash, source.byte_count, error=error)
-        except OSError as error:
-            reason = UnreadableImage(f"{printable(path)}: cannot be read: {error.strerror}")
-            return Loaded(source, None, source.byte_count, error=reason)
-        return Loaded(source, content_hash, len(content), decoded)
-
-
-def read_file(path: Path, limits: ImageLimits) -> bytes:
-    """Return a file's bytes; what is not a regular file (a pipe would block for ever) or too large is not opened."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise UnreadableImage(f"{printable(path)}: not a regular file")
-    check_byte_count(printable(path), status.st_size, limits)
-    return path.read_bytes()
-
-
-def map_ahead(
-    pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
-) -> Iterator[_Result]:
-    """Yield `function` of each item in order, computed in `pool` at most `ahead` items in advance."""
-    waiting: deque[Future[_Result]] = deque()
-    remaining = iter(items)
-    try:
-        waiting.extend(pool.submit(function, item) for item in islice(remaining, ahead))
-        while waiting:
-            result = waiting.popleft().result()
-            waiting.extend(pool.submit(function, item) for item in islice(remaining, 1))
-            yield result
-    finally:
-        for future in waiting:
-            future.cancel()
-
-
-def in_groups(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    """Yield lists of `size` items, the last one shorter."""
-    remaining = iter(items)
-    while group := list(islice(remaining, size)):
-        yield group
+        return read_sidecar(sidecar_of(path))
+    except InvalidRequest as error:
+        log.warning("sidecar torn source=%s error=%s", path.as_uri(), error)
+        return None

@@ -17,7 +17,9 @@ from indexer.errors import InvalidRequest, WhatwhereError
 from indexer.files import printable
 from indexer.images import DecodedImage, ImageLimits, decode_image
 from indexer.methods import DEFAULT_DESCRIPTORS, DEFAULT_PRESET, Method, find_method, training_rows
-from indexer.pipeline import DEFAULT_RANK, in_groups, map_ahead, read_file, scan
+from indexer.pipeline import DEFAULT_RANK
+from indexer.reading import in_groups, map_ahead, read_file
+from indexer.scan import scan
 
 BATCH = 8
 MAX_IMAGES = 5_000  # evenly chosen from more: 200,000 cells of 1280 floats, 1 GB, and twice that while they are fitted

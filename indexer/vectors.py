@@ -1,15 +1,19 @@
 """A vector index of unit vectors with ids, searched by inner product; the only home of faiss.
 
-Exact search until a size is measured at which something else pays.
+An index is a few segments, files that never change, and the ids that have gone since they were written. So adding to a
+large index writes a small file, and generations share what they have in common.
 """
 
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.errors import CollectionCorrupt, VectorLibraryMissing
+from indexer.errors import CollectionCorrupt, InvalidRequest, VectorLibraryMissing
 from indexer.files import write_durably
 
 try:
@@ -20,82 +24,224 @@ except ImportError as error:  # pragma: no cover - needs an environment without 
     ) from error
 
 FACTORY = "Flat"
+# A filter that leaves no more than this is answered by comparing with all that it leaves, whatever the factory: exact,
+# never short of results, and (measured, 1024 dimensions) within 20 ms.
+COMPARED_AT_MOST = 10_000
+_PROBED_SHARE = 8  # of an inverted file's lists one in eight is searched
+_HNSW_BREADTH = 64
+
+Ids = NDArray[np.int64]
+Vectors = NDArray[np.float32]
 
 
-class VectorIndex:
-    """Vectors float32 [N, D] of length 1 under int64 ids. Searching is safe from several threads."""
+class Segment:
+    """Vectors float32 [N, D] of length 1 under ascending int64 ids, never changed. Safe to use from several threads."""
 
-    def __init__(self, index: Any, *, writable: bool = True) -> None:
+    def __init__(self, index: Any) -> None:
         self._index = index
-        self._writable = writable
+        self._inner = faiss.downcast_index(index.index)
+        self.ids: Ids = np.asarray(faiss.vector_to_array(index.id_map), dtype=np.int64)
 
     @classmethod
-    def create(cls, dimensions: int) -> "VectorIndex":
-        """Return an empty index of vectors of length `dimensions`."""
-        return cls(faiss.IndexIDMap2(faiss.index_factory(dimensions, FACTORY, faiss.METRIC_INNER_PRODUCT)))
+    def build(cls, ids: Ids, vectors: Vectors, factory: str = FACTORY) -> "Segment":
+        """Make a segment in memory of vectors [N, D] under ids [N], in any order, by a faiss factory string.
+
+        InvalidRequest for a factory that is none, cannot be searched with a filter, or wants more vectors to train on.
+        """
+        order = np.argsort(ids)
+        ordered = np.ascontiguousarray(vectors[order], dtype=np.float32)
+        inner = _trained(factory, ordered)
+        index = faiss.IndexIDMap(inner)
+        index.add_with_ids(ordered, ids[order])
+        lists = faiss.try_extract_index_ivf(inner)
+        if lists is not None:
+            lists.make_direct_map()  # without it a vector cannot be had by its position
+        return cls(index)
 
     @classmethod
-    def open(cls, path: Path) -> "VectorIndex":
-        """Read an index into memory; CollectionCorrupt when it is absent or torn."""
-        return cls(_read(path, 0))
-
-    @classmethod
-    def map(cls, path: Path, byte_count: int) -> "VectorIndex":
-        """Map an index of known length into memory, to be searched and not changed; CollectionCorrupt as for `open`.
+    def map(cls, path: Path, byte_count: int) -> "Segment":
+        """Map a file of known length into memory; CollectionCorrupt when it is absent or torn.
 
         The length is compared first: past the end of a torn file a mapping ends the process.
         """
         if not path.is_file() or path.stat().st_size != byte_count:
-            raise CollectionCorrupt(
-                f"{path.name} is missing or not {byte_count:,} bytes long: restore it from a backup"
-            )
-        return cls(_read(path, faiss.IO_FLAG_MMAP_IFC), writable=False)
+            raise CollectionCorrupt(f"{path.name} is missing or not {byte_count:,} bytes long: {_REMEDY}")
+        try:
+            return cls(faiss.read_index(str(path), faiss.IO_FLAG_MMAP_IFC))
+        except RuntimeError as error:
+            raise CollectionCorrupt(f"{path.name} cannot be read as a vector index: {_REMEDY}") from error
 
     def save(self, path: Path) -> None:
-        """Write the index, never half."""
-        write_durably(path, lambda temporary: faiss.write_index(self._index, str(temporary)))
+        """Write the segment, never half."""
+        write_durably(path, self._write)
+
+    def _write(self, path: Path) -> None:
+        try:
+            faiss.write_index(self._index, str(path))
+        except RuntimeError as error:  # faiss says neither which file nor which errno
+            raise OSError(f"{path.parent}: cannot write vectors ({_first_line(error)}): is the disk full?") from error
 
     @property
     def dimensions(self) -> int:
-        """The length of a vector."""
+        """The length D of a vector."""
         return int(self._index.d)
-
-    @property
-    def ids(self) -> NDArray[np.int64]:
-        """All ids, in the order of the vectors."""
-        return np.asarray(faiss.vector_to_array(self._index.id_map), dtype=np.int64)
 
     def __len__(self) -> int:
         """Return the number of vectors."""
-        return int(self._index.ntotal)
+        return len(self.ids)
 
-    def add(self, ids: NDArray[np.int64], vectors: NDArray[np.float32]) -> None:
-        """Add vectors [N, D] under new ids [N]."""
-        assert self._writable, "a mapped index cannot be changed"
-        self._index.add_with_ids(np.ascontiguousarray(vectors, dtype=np.float32), ids)
+    def positions(self, ids: Ids) -> NDArray[np.int64]:
+        """Return where these ids stand; KeyError for one that does not."""
+        positions = np.searchsorted(self.ids, ids)
+        if len(self.ids) == 0 or (self.ids[np.minimum(positions, len(self.ids) - 1)] != ids).any():
+            raise KeyError(ids)
+        return positions
 
-    def remove(self, ids: NDArray[np.int64]) -> None:
-        """Remove these ids; absent ones are passed over."""
-        assert self._writable, "a mapped index cannot be changed"
-        self._index.remove_ids(ids)
+    def vectors(self, ids: Ids) -> Vectors:
+        """Return the vectors [N, D] of these ids, as the factory keeps them; KeyError for one that is not there."""
+        if len(ids) == 0:
+            return np.empty((0, self.dimensions), dtype=np.float32)
+        return np.asarray(self._inner.reconstruct_batch(self.positions(ids)), dtype=np.float32)
 
-    def vector(self, identifier: int) -> NDArray[np.float32]:
-        """Return the vector [D] of one id, or raise KeyError."""
-        try:
-            return np.asarray(self._index.reconstruct(identifier), dtype=np.float32)
-        except RuntimeError as error:
-            raise KeyError(identifier) from error
-
-    def search(self, query: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
-        """Return the scores and ids of the `count` best of one query [D], best first; fewer when there are fewer."""
+    def search(self, query: Vectors, count: int, only: "faiss.IDSelector | None" = None) -> tuple[Vectors, Ids]:
+        """Return the scores and ids of at most `count` of one query [D], best first, those that `only` lets through."""
         if len(self) == 0:
             return np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
-        scores, ids = self._index.search(query[np.newaxis], min(count, len(self)))
-        return scores[0], ids[0]
+        parameters = self._parameters(only)
+        scores, ids = self._index.search(query[np.newaxis], min(count, len(self)), params=parameters)
+        found = ids[0] >= 0  # faiss fills up with -1
+        return scores[0][found], ids[0][found]
+
+    def _parameters(self, only: "faiss.IDSelector | None") -> "faiss.SearchParameters":
+        if isinstance(self._inner, faiss.IndexIVF):
+            return faiss.SearchParametersIVF(sel=only, nprobe=max(1, self._inner.nlist // _PROBED_SHARE))
+        if isinstance(self._inner, faiss.IndexHNSW):
+            return faiss.SearchParametersHNSW(sel=only, efSearch=_HNSW_BREADTH)
+        return faiss.SearchParameters(sel=only)
 
 
-def _read(path: Path, flags: int) -> Any:
+_REMEDY = "run `whatwhere verify --repair`, which makes it anew from the shards"
+_FAMILIES = (faiss.IndexFlat, faiss.IndexScalarQuantizer, faiss.IndexIVF, faiss.IndexHNSW)
+
+
+def _trained(factory: str, vectors: Vectors) -> Any:
+    """Return an empty faiss index, trained where it needs that."""
     try:
-        return faiss.read_index(str(path), flags)
+        index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
-        raise CollectionCorrupt(f"{path.name} cannot be read as a vector index: {error}") from error
+        raise InvalidRequest(
+            f"index factory {factory!r} is none that faiss knows: give for instance Flat, SQ8, HNSW32 or IVF256,Flat",
+            field="index_factory",
+        ) from error
+    if not isinstance(index, _FAMILIES):
+        raise InvalidRequest(
+            f"index factory {factory!r} cannot be searched with a filter: give one of Flat, SQ..., HNSW... or IVF...",
+            field="index_factory",
+        )
+    lists = faiss.try_extract_index_ivf(index)
+    if lists is not None:
+        lists.cp.min_points_per_centroid = 1  # or faiss writes warnings of its own on standard error
+    if not index.is_trained:
+        try:
+            index.train(vectors)
+        except RuntimeError as error:
+            raise InvalidRequest(
+                f"index factory {factory!r} cannot be trained on {len(vectors):,} vectors ({_first_line(error)}): "
+                "take one with fewer lists, or Flat",
+                field="index_factory",
+            ) from error
+    return index
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rpartition("Error: ")[2]
+
+
+def is_lossless(factory: str) -> bool:
+    """Tell whether a factory keeps vectors as they are, so that they can be taken over from it."""
+    return factory.endswith("Flat") or (factory.startswith("HNSW") and "," not in factory)
+
+
+@dataclass(frozen=True)
+class VectorIndex:
+    """Segments, searched as one; `removed` are ids (sorted) that segments hold and that are gone."""
+
+    segments: tuple[Segment, ...]
+    removed: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
+
+    @cached_property
+    def ids(self) -> Ids:
+        """The ids that can be found, sorted."""
+        held = [segment.ids for segment in self.segments]
+        found = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *held]))
+        return np.setdiff1d(found, self.removed, assume_unique=True) if len(self.removed) else found
+
+    def __len__(self) -> int:
+        """Return how many vectors can be found."""
+        return len(self.ids)
+
+    def vector(self, identifier: int) -> Vectors:
+        """Return the vector [D] of one id, or raise KeyError."""
+        wanted = np.array([identifier], dtype=np.int64)
+        for segment in self.segments:
+            if identifier not in self._removed and np.isin(wanted, segment.ids)[0]:
+                return np.asarray(segment.vectors(wanted)[0], dtype=np.float32)
+        raise KeyError(identifier)
+
+    @cached_property
+    def _removed(self) -> frozenset[int]:
+        return frozenset(self.removed.tolist())
+
+    @cached_property
+    def _selectors(self) -> "tuple[faiss.IDSelector | None, ...]":
+        """What each segment lets through: all where nothing of it is gone."""
+        return tuple(
+            _selector(np.setdiff1d(segment.ids, self.removed)) if np.isin(self.removed, segment.ids).any() else None
+            for segment in self.segments
+        )
+
+    def search(self, query: Vectors, count: int, only: Ids | None = None) -> tuple[Vectors, Ids]:
+        """Return the scores and ids of the `count` best of one query [D], best first; fewer when there are fewer.
+
+        `only` (sorted ids) leaves out all others; exact up to COMPARED_AT_MOST of them. Equal scores stand by id.
+        """
+        if only is None:
+            searched = [
+                segment.search(query, count, selector)
+                for segment, selector in zip(self.segments, self._selectors, strict=True)
+            ]
+            return _best(searched, count)
+        only = np.intersect1d(only, self.ids, assume_unique=True)
+        if len(only) <= COMPARED_AT_MOST:
+            return _best([_compared(segment, query, only) for segment in self.segments], count)
+        selector = _selector(only)
+        return _best([segment.search(query, count, selector) for segment in self.segments], count)
+
+
+def _compared(segment: Segment, query: Vectors, only: Ids) -> tuple[Vectors, Ids]:
+    """Compare with each of `only` that is in the segment."""
+    here = np.intersect1d(only, segment.ids, assume_unique=True)
+    return segment.vectors(here) @ query, here
+
+
+def _best(found: Sequence[tuple[Vectors, Ids]], count: int) -> tuple[Vectors, Ids]:
+    scores = np.concatenate([np.empty(0, dtype=np.float32), *(scores for scores, _ in found)])
+    ids = np.concatenate([np.empty(0, dtype=np.int64), *(ids for _, ids in found)])
+    order = np.lexsort((ids, -scores))[:count]
+    return scores[order], ids[order]
+
+
+def _selector(ids: Ids) -> "faiss.IDSelector":
+    """Return what lets these ids through: a bit for each id up to the largest."""
+    size = int(ids[-1]) + 1 if len(ids) else 1
+    allowed = np.zeros(size, dtype=bool)
+    allowed[ids] = True
+    return _KeptBitmap(np.packbits(allowed, bitorder="little"))
+
+
+class _KeptBitmap(faiss.IDSelectorBitmap):  # type: ignore[misc] # faiss has no types
+    """A bitmap that lives as long as its selector: faiss only points to it."""
+
+    def __init__(self, bits: NDArray[np.uint8]) -> None:
+        self.bits = bits
+        super().__init__(bits)

@@ -107,6 +107,14 @@ def load(path: Path) -> Whitener:
     return whitener
 
 
+def holds(path: Path, fingerprint: str) -> bool:
+    """Tell whether a file is there and holds the whitener of this fingerprint, unchanged."""
+    try:
+        return load(path).fingerprint == fingerprint
+    except WhitenerUnavailable:
+        return False
+
+
 def file_name(backbone: str, descriptor: str) -> str:
     """Return the name under which a whitener lies in a folder of whiteners."""
     return f"{backbone}.{descriptor}.safetensors"

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from alembic import command
 
-from indexer.catalog.catalog import connect, migration_config
+from indexer.catalog.database import connect, migration_config
 
 
 def main() -> None:

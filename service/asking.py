@@ -77,7 +77,7 @@ def _client(whom: str | Path, weights: Path | None) -> Iterator[Client]:
         return
     from service.server import create_server  # noqa: PLC0415 - brings torch, which asking a server does without
 
-    server, port = create_server(ServerSettings(whom, listen=_FREE_PORT, weights=weights))
+    server, port = create_server(ServerSettings(whom, listen=_FREE_PORT, weights=weights, refresh_s=0))
     server.start()
     try:
         with Client(f"127.0.0.1:{port}") as client:

@@ -86,8 +86,12 @@ class Client:
         localize_count: int = 0,
         exact: bool = False,
         min_score: float | None = None,
+        filter: str = "",
     ) -> SearchResult:
-        """Search by a picture (a path, or its bytes) or by a stored image (its name "images/{id}")."""
+        """Search by a picture (a path, or its bytes) or by a stored image (its name "images/{id}").
+
+        `filter` (AIP-160, such as `label = "boat" AND width_px > 1000`) leaves out what it does not hold for.
+        """
         request = pb.SearchImagesRequest(
             region=None if region is None else pb.Box(**region._asdict()),
             descriptor=_descriptor(descriptor),
@@ -96,6 +100,7 @@ class Client:
             expansion_count=expansion_count,
             localize_count=localize_count,
             min_score=min_score,
+            filter=filter,
             localization=pb.LOCALIZATION_EXACT if exact else pb.LOCALIZATION_STORED,
         )
         if isinstance(query, str):
@@ -115,14 +120,17 @@ class Client:
         """Return the stored image "images/{id}"."""
         return _image(self._call(self._stub.GetImage, pb.GetImageRequest(name=name)).image)
 
-    def images(self) -> Iterator[StoredImage]:
-        """Yield all stored images, oldest first."""
-        token = ""
+    def images(self, *, filter: str = "") -> Iterator[StoredImage]:
+        """Yield all stored images, oldest first, or those that `filter` holds for.
+
+        PageTokenExpired where a newer generation is served before the last page (of 1000) was fetched: start again.
+        """
+        request = pb.ListImagesRequest(page_size=1000, filter=filter)
         while True:
-            response = self._call(self._stub.ListImages, pb.ListImagesRequest(page_size=1000, page_token=token))
+            response = self._call(self._stub.ListImages, request)
             yield from map(_image, response.images)
-            token = response.next_page_token
-            if not token:
+            request.page_token = response.next_page_token
+            if not request.page_token:
                 return
 
     def collection(self) -> CollectionInfo:
@@ -130,6 +138,7 @@ class Client:
         found = self._call(self._stub.GetCollection, pb.GetCollectionRequest()).collection
         return CollectionInfo(
             generation=found.generation,
+            latest_generation=found.latest_generation,
             image_count=found.image_count,
             backbone=found.backbone,
             rank=found.rank,

@@ -11,7 +11,8 @@ from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from indexer.boxes import Box, checked_box
-from indexer.errors import InvalidPageToken, InvalidRequest, MissingQuery
+from indexer.errors import InvalidFilter, InvalidPageToken, InvalidRequest, MissingQuery, PageTokenExpired
+from indexer.filters import Expression, parse
 from service.results import CollectionInfo, Hit, SearchResult, StoredImage
 from service.rpc import image_search_pb2 as pb
 from service.searcher import Query
@@ -50,7 +51,8 @@ def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int) -
         localize_count=_count(request.localize_count, limits.max_localize_count, "localize_count"),
         exact=_enum(_LOCALIZATIONS, request.localization, "localization"),
         min_score=min_score,
-        offset=page_offset(request.page_token, search_fingerprint(request, generation)),
+        filter=to_filter(request.filter, limits),
+        offset=page_offset(request.page_token, search_fingerprint(request), generation),
         count=page_size(request.page_size, limits.default_page_size, limits.max_page_size),
     )
 
@@ -58,6 +60,15 @@ def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int) -
 def to_box(box: pb.Box) -> Box:
     """Check a box; InvalidRegion when it is none."""
     return checked_box(box.x_min, box.y_min, box.x_max, box.y_max)
+
+
+def to_filter(text: str, limits: Limits) -> Expression | None:
+    """Parse a filter, None where there is none; InvalidFilter when it is none or too long."""
+    if len(text) > limits.max_filter_length:
+        raise InvalidFilter(
+            f"filter is {len(text):,} characters long: give at most {limits.max_filter_length:,}", field="filter"
+        )
+    return parse(text) if text else None
 
 
 def parse_image_name(name: str, field: str) -> int:
@@ -95,40 +106,46 @@ def enum_name(descriptor: str) -> str:
 # --- page tokens ------------------------------------------------------------------------------------------------
 
 
-def search_fingerprint(request: pb.SearchImagesRequest, generation: int) -> str:
-    """Digest what decides the order of a search's results."""
+def search_fingerprint(request: pb.SearchImagesRequest) -> str:
+    """Digest what decides, within a generation, the order of a search's results."""
     decisive = pb.SearchImagesRequest()
     decisive.CopyFrom(request)
     for name in ("page_size", "page_token", "localize_count", "localization"):
         decisive.ClearField(name)
-    return _digest(generation, decisive.SerializeToString(deterministic=True))
+    return _digest(decisive.SerializeToString(deterministic=True))
 
 
-def list_fingerprint(generation: int) -> str:
-    """Digest what decides the order of a listing."""
-    return _digest(generation, b"ListImages")
+def list_fingerprint(request: pb.ListImagesRequest) -> str:
+    """Digest what decides, within a generation, the order of a listing."""
+    return _digest(b"ListImages\0" + request.filter.encode())
 
 
-def _digest(generation: int, content: bytes) -> str:
-    return hashlib.sha256(str(generation).encode() + b"\0" + content).hexdigest()[:16]
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
 
 
-def make_token(offset: int, fingerprint: str) -> str:
+def make_token(offset: int, fingerprint: str, generation: int) -> str:
     """Return the token of the page that starts after `offset`."""
-    return base64.urlsafe_b64encode(json.dumps([offset, fingerprint]).encode()).decode()
+    return base64.urlsafe_b64encode(json.dumps([offset, fingerprint, generation]).encode()).decode()
 
 
-def page_offset(token: str, fingerprint: str) -> int:
-    """Return where the page of `token` starts, 0 without one; InvalidPageToken when it is of something else."""
+def page_offset(token: str, fingerprint: str, generation: int) -> int:
+    """Return where the page of `token` starts, 0 without one.
+
+    InvalidPageToken when it was made for something else, PageTokenExpired when on another generation.
+    """
     if not token:
         return 0
     try:
-        offset, found = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
+        offset, found, made_on = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
     except (ValueError, TypeError, RecursionError):
-        offset, found = None, None
-    if found != fingerprint or type(offset) is not int or offset < 0:
-        raise InvalidPageToken(
-            "page_token was not made for this request, or the collection has changed since: start at the first page",
+        offset, found, made_on = None, None, None
+    if found != fingerprint or type(offset) is not int or offset < 0 or type(made_on) is not int:
+        raise InvalidPageToken("page_token was not made for this request: start at the first page", field="page_token")
+    if made_on != generation:
+        raise PageTokenExpired(
+            f"page_token was made on generation {made_on}, generation {generation} is being served now: "
+            "start at the first page",
             field="page_token",
         )
     return offset
@@ -183,4 +200,5 @@ def from_collection(info: CollectionInfo) -> pb.Collection:
         rank=info.rank,
         descriptors=[enum_name(name) for name in info.descriptors],
         publish_time=published,
+        latest_generation=info.latest_generation,
     )

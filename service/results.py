@@ -49,9 +49,13 @@ class SearchResult:
 
 @dataclass(frozen=True)
 class CollectionInfo:
-    """The collection that is being served."""
+    """The collection that is being served.
+
+    `latest_generation` is the newest published one: not `generation` while it is being opened, or cannot be.
+    """
 
     generation: int
+    latest_generation: int
     image_count: int
     backbone: str
     rank: int

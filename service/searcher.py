@@ -3,7 +3,7 @@
 import hashlib
 import threading
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +14,9 @@ from indexer.boxes import WHOLE_IMAGE, Box
 from indexer.catalog import INDEXED, ImageRecord
 from indexer.collection import CollectionReader
 from indexer.describe import Describer, Description
-from indexer.errors import SourceUnavailable
+from indexer.errors import CollectionCorrupt, CollectionMismatch, SourceUnavailable
 from indexer.files import path_of_uri
+from indexer.filters import Expression
 from indexer.images import ImageLimits, decode_image
 from indexer.methods import Method, Selection, expanded, find_method, pooled_by
 from service.localize import EXACT_SHORTER_SIDE, localize_exact, localize_stored
@@ -26,8 +27,8 @@ from service.results import CollectionInfo, Hit, SearchResult, StoredImage
 class Query:
     """What to search for, already checked: exactly one of `content` (an encoded picture) and `image_id` (a stored one).
 
-    `region` keeps only what is inside it; without a `descriptor` the collection's best is taken; `offset` and `count`
-    choose the page.
+    `region` keeps only what is inside it; without a `descriptor` the collection's best is taken; `filter` leaves out
+    the images that it does not hold for, as if they were not there; `offset` and `count` choose the page.
     """
 
     content: bytes | None = None
@@ -38,6 +39,7 @@ class Query:
     localize_count: int = 0
     exact: bool = False
     min_score: float | None = None
+    filter: Expression | None = None
     offset: int = 0
     count: int = 10
 
@@ -53,7 +55,7 @@ class _Described:
 
 @dataclass
 class Searcher:
-    """Searches one collection. Safe to use from several threads; the network is used by one at a time."""
+    """Searches one generation. Safe to use from several threads; the network is used by one at a time."""
 
     collection: CollectionReader
     describer: Describer
@@ -61,19 +63,41 @@ class Searcher:
     # More than one forward pass at once makes all of them slower: each already uses every core.
     _network: threading.Lock = field(default_factory=threading.Lock)
 
+    @property
+    def generation(self) -> int:
+        """The number of the generation."""
+        return self.collection.manifest.number
+
+    def on(self, collection: CollectionReader) -> "Searcher":
+        """Return a searcher of another generation with the same network; CollectionMismatch where that does not fit."""
+        recipe = collection.recipe
+        if not recipe.describes_as(self.collection.recipe):
+            raise CollectionMismatch(
+                f"generation {collection.manifest.number} of {collection.layout.root} was described by another network "
+                "or in another way than the one being served: restart the server to serve it"
+            )
+        describer = Describer(self.describer.backbone, recipe.rank, pooled_by(recipe.methods))
+        return replace(self, collection=collection, describer=describer)
+
+    def warm(self) -> None:
+        """Search every descriptor once, so that the first request need not wait for the disk."""
+        for name, entry in self.collection.manifest.indexes.items():
+            self.collection.index(name).vectors.search(np.zeros(entry.dimensions, dtype=np.float32), 1)
+
     def search(self, query: Query) -> SearchResult:
-        """Return one page of hits, best first.
+        """Return one page of hits, best first; those that were removed meanwhile are left out.
 
         Raises the errors of reading an image, ImageNotFound, DescriptorNotIndexed, RegionNotSupported, and
         SourceUnavailable (exact localisation without a readable file).
         """
         index = self.collection.index(query.descriptor)
+        only = None if query.filter is None else self._matching(query.filter)
         method = find_method(index.descriptor, self.collection.recipe.preset)
         described = self._describe(query, method)
         vector = method.vector(described.selections, index.whiteners)
         if query.expansion_count:
-            vector = self._expanded(vector, query, described.own_id)
-        scores, ids = index.vectors.search(vector, query.offset + query.count + 1)
+            vector = self._expanded(vector, query, described.own_id, only)
+        scores, ids = index.vectors.search(vector, query.offset + query.count + 1, only)
         if query.min_score is not None:
             good = scores >= query.min_score
             scores, ids = scores[good], ids[good]
@@ -90,23 +114,46 @@ class Searcher:
         """Return one indexed image, or raise ImageNotFound."""
         return to_stored_image(self.collection.indexed_image(image_id))
 
-    def images(self, *, after_id: int, count: int) -> tuple[list[StoredImage], int]:
-        """Return indexed images by id, those after `after_id`, and the last one's id where more follow, else 0."""
-        records = self.collection.catalog.images(state=INDEXED, after_id=after_id, limit=count + 1)
-        last_id = records[count - 1].id if len(records) > count else 0
-        return [to_stored_image(record) for record in records[:count]], last_id
+    def images(self, *, after_id: int, count: int, matching: Expression | None = None) -> tuple[list[StoredImage], int]:
+        """Return `count` images by id, those after `after_id`, and the last one's id where more follow, else 0.
+
+        Those that were removed meanwhile are left out.
+        """
+        ids = self.collection.ids if matching is None else self._matching(matching)
+        following = ids[np.searchsorted(ids, after_id, side="right") :]
+        page = following[:count]
+        last_id = int(page[-1]) if len(following) > count else 0
+        return [to_stored_image(record) for record in self._still_there(page).values()], last_id
 
     def info(self) -> CollectionInfo:
         """Describe the generation."""
         manifest = self.collection.manifest
         return CollectionInfo(
             generation=manifest.number,
+            latest_generation=self._latest_generation(),
             image_count=manifest.image_count,
             backbone=manifest.recipe.backbone,
             rank=manifest.recipe.rank,
             descriptors=tuple(manifest.indexes),
             published_at=manifest.created_at,
         )
+
+    def _latest_generation(self) -> int:
+        """Return the number of the newest published generation, this one's where none can be read."""
+        try:
+            return self.collection.layout.current_number() or self.generation
+        except (CollectionCorrupt, OSError):
+            return self.generation  # who follows the collection reports that
+
+    def _matching(self, expression: Expression) -> NDArray[np.int64]:
+        """Return the sorted ids, of this generation, of the images that a filter holds for."""
+        return self.collection.live(self.collection.catalog.ids_where(expression))
+
+    def _still_there(self, ids: NDArray[np.int64]) -> dict[int, ImageRecord]:
+        """Return the records of these ids, in their order, without those that were removed meanwhile."""
+        records = self.collection.catalog.images_by_id(ids.tolist())
+        found = (records[identifier] for identifier in ids.tolist() if identifier in records)
+        return {record.id: record for record in found if record.state == INDEXED}
 
     def _describe(self, query: Query, method: Method) -> _Described:
         if query.image_id is not None:
@@ -124,22 +171,24 @@ class Searcher:
         own_id = self.collection.catalog.id_of_content(hashlib.sha256(query.content).hexdigest())
         return _Described(description, selections, own_id)
 
-    def _expanded(self, vector: NDArray[np.float32], query: Query, own_id: int | None) -> NDArray[np.float32]:
+    def _expanded(
+        self, vector: NDArray[np.float32], query: Query, own_id: int | None, only: NDArray[np.int64] | None
+    ) -> NDArray[np.float32]:
         """Add the descriptors of the first results, the query's own stored image left out, and renormalise."""
         vectors = self.collection.index(query.descriptor).vectors
-        _, ids = vectors.search(vector, query.expansion_count + 1)
+        _, ids = vectors.search(vector, query.expansion_count + 1, only)
         others = [int(found) for found in ids if found != own_id][: query.expansion_count]
         return expanded(vector, [vectors.vector(found) for found in others])
 
     def _hits(
         self, query: Query, description: Description, scores: NDArray[np.float32], ids: NDArray[np.int64]
     ) -> tuple[Hit, ...]:
-        records = self.collection.catalog.images_by_id(ids.tolist())
-        found = [records[identifier] for identifier in ids.tolist()]
-        boxes = self._boxes(query, description, found[: query.localize_count])
+        records = self._still_there(ids)
+        boxes = self._boxes(query, description, list(records.values())[: query.localize_count])
         return tuple(
-            Hit(to_stored_image(record), float(score), boxes.get(record.id))
-            for record, score in zip(found, scores, strict=True)
+            Hit(to_stored_image(records[identifier]), score, boxes.get(identifier))
+            for identifier, score in zip(ids.tolist(), scores.tolist(), strict=True)
+            if identifier in records
         )
 
     def _boxes(self, query: Query, description: Description, found: Sequence[ImageRecord]) -> Mapping[int, Box | None]:

@@ -7,21 +7,22 @@ import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack
+from functools import partial
 
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from indexer.collection import open_collection
 from indexer.errors import InvalidRequest
 from service.interceptors import RequestInterceptor
+from service.live import LiveSearcher, open_live
 from service.rpc import image_search_pb2 as pb
 from service.rpc import image_search_pb2_grpc as rpc
-from service.searcher import Searcher, open_searcher
 from service.servicer import ImageSearchServicer
 from service.settings import ServerSettings
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ImageSearchService"].full_name
+GENERATION = "whatwhere.v1.Generation"  # health: whether the newest generation is the one being served
 
 log = logging.getLogger(__name__)
 
@@ -32,19 +33,27 @@ def create_server(settings: ServerSettings) -> tuple[grpc.Server, int]:
     Raises the errors of opening them, and InvalidRequest when the address cannot be bound.
     """
     _check_port(settings.listen)
+    checks = health.HealthServicer()
+    for name in ("", SERVICE, GENERATION):
+        checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     with ExitStack() as on_error:
-        collection = on_error.enter_context(open_collection(settings.collection))
-        searcher = open_searcher(collection, settings.device, settings.limits.image, settings.weights)
-        server = _assemble(searcher, settings)
+        live = on_error.enter_context(open_live(settings, partial(_report, checks)))
+        server = _assemble(live, checks, settings)
         try:
             port = server.add_insecure_port(settings.listen)
         except RuntimeError as error:
             raise InvalidRequest(f"cannot listen on {settings.listen}: taken, or not this machine's") from error
+        live.follow()
         weakref.finalize(server, on_error.pop_all().close)  # the collection is open for as long as its server lives
     return server, port
 
 
-def _assemble(searcher: Searcher, settings: ServerSettings) -> grpc.Server:
+def _report(checks: health.HealthServicer, newest: bool) -> None:
+    status = health_pb2.HealthCheckResponse.SERVING if newest else health_pb2.HealthCheckResponse.NOT_SERVING
+    checks.set(GENERATION, status)
+
+
+def _assemble(live: LiveSearcher, checks: health.HealthServicer, settings: ServerSettings) -> grpc.Server:
     limits = settings.limits
     max_message_bytes = limits.image.max_bytes + limits.message_overhead_bytes
     server = grpc.server(
@@ -55,12 +64,9 @@ def _assemble(searcher: Searcher, settings: ServerSettings) -> grpc.Server:
             ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent half of the traffic
         ],
     )
-    servicer = ImageSearchServicer(searcher, limits)
+    servicer = ImageSearchServicer(live, limits)
     rpc.add_ImageSearchServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call] # generated
-    checks = health.HealthServicer()
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    for name in ("", SERVICE):
-        checks.set(name, health_pb2.HealthCheckResponse.SERVING)
     reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
     return server
 

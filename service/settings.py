@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from indexer.filters import MAX_LENGTH
 from indexer.images import ImageLimits
 
 
@@ -18,6 +19,7 @@ class Limits:
     max_localize_count: int = 20
     default_list_page_size: int = 50
     max_list_page_size: int = 1000
+    max_filter_length: int = MAX_LENGTH
     message_overhead_bytes: int = 1024 * 1024  # on top of the image, so that an oversized one gets its named error
 
 
@@ -31,4 +33,5 @@ class ServerSettings:
     weights: Path | None = None  # the checkpoint that the collection was made with, where that is one's own
     workers: int = 8  # threads that take requests; the network itself is used by one at a time
     grace_s: float = 10.0  # how long requests in flight may go on after SIGTERM
+    refresh_s: float = 1.0  # how often to look for a newer generation; 0: never
     limits: Limits = field(default_factory=Limits)

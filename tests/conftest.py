@@ -41,9 +41,12 @@ def rows(root: Path) -> list[tuple[int, tuple[str, ...], str | None, str]]:
 
 def written(root: Path) -> dict[str, bytes]:
     """Return the bytes of everything in a collection but the catalogue that a reader opens."""
-    folders = (Layout(root).shards, Layout(root).generations, Layout(root).whiteners)
-    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in {".safetensors", ".faiss"}]
-    return {str(path.relative_to(root)): path.read_bytes() for path in [*files, Layout(root).current]}
+    folders = (Layout(root).shards, Layout(root).segments, Layout(root).generations, Layout(root).whiteners)
+    suffixes = {".safetensors", ".faiss", ".npy"}
+    files = [path for folder in folders for path in folder.rglob("*") if path.suffix in suffixes]
+    # Not the seal of the manifest, which holds the time of publication.
+    number = Layout(root).current.read_bytes().split()[0]
+    return {str(path.relative_to(root)): path.read_bytes() for path in files} | {"CURRENT": number}
 
 
 def as_version_0_1_0_wrote(root: Path) -> None:

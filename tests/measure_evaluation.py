@@ -18,7 +18,7 @@ from indexer.backbones import choose_device, load_backbone
 from indexer.boxes import WHOLE_IMAGE
 from indexer.describe import POOLED, Describer, Description
 from indexer.methods import find_method, global_descriptor
-from indexer.pipeline import scan
+from indexer.scan import scan
 from indexer.train import fit_whiteners
 from service.evaluation import metrics
 from service.evaluation.benchmark import Benchmark

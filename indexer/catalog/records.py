@@ -5,6 +5,8 @@ from dataclasses import dataclass, field
 from datetime import datetime
 
 INDEXED, FAILED, REMOVED = STATES = ("indexed", "failed", "removed")
+ORIGINS = ("file", "sidecar", "exif")  # of a source's metadata, the first wins
+SHARD_LOST = "SHARD_LOST"  # the reason of images whose shard is gone: the next run describes them again
 
 
 @dataclass(frozen=True)
@@ -32,11 +34,16 @@ class NewImage:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one source: `image` is new content, `known_hash` content the catalogue already has."""
+    """What became of one source: `image` is new content, `known_hash` content the catalogue already has.
+
+    `metadata` is what these origins say of it, None or empty for nothing; origins that are not named stay as they are,
+    but for "exif", which goes with the content that it stood in.
+    """
 
     source: Source
     image: NewImage | None = None
     known_hash: str | None = None
+    metadata: Mapping[str, Mapping[str, object] | None] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -52,7 +59,10 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image. `uris` are the places of this content, the first found first; sizes are of the upright original."""
+    """One image. `uris` are the places of this content, the first found first; sizes are of the upright original.
+
+    `user_metadata` is the union over its sources in that order, the first one wins.
+    """
 
     id: int
     state: str
@@ -68,3 +78,4 @@ class ImageRecord:
     shard_file: str | None = None
     shard_row: int | None = None
     user_metadata: Mapping[str, object] = field(default_factory=dict)
+    removed_at: datetime | None = None  # set where a person removed it

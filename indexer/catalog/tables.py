@@ -3,12 +3,12 @@
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, ForeignKey, MetaData, String, TypeDecorator
+from sqlalchemy import JSON, BigInteger, DateTime, Double, ForeignKey, Index, MetaData, String, TypeDecorator, text
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 NAMING = {
-    "ix": "ix_%(table_name)s_%(column_0_name)s",
+    "ix": "ix_%(table_name)s_%(column_0_N_name)s",
     "uq": "uq_%(table_name)s_%(column_0_name)s",
     "fk": "fk_%(table_name)s_%(column_0_name)s_%(referred_table_name)s",
     "pk": "pk_%(table_name)s",
@@ -33,8 +33,13 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
-def _now() -> datetime:
+def now() -> datetime:
+    """Return the time, in UTC."""
     return datetime.now(UTC)
+
+
+# Compared by code point wherever the catalogue stands: SQLite does so by itself, PostgreSQL in the collation C.
+CODE_POINTS = String().with_variant(String(collation="C"), "postgresql")
 
 
 class Base(DeclarativeBase):
@@ -45,7 +50,7 @@ class Base(DeclarativeBase):
 
 
 class ShardRow(Base):
-    """A shard file."""
+    """A shard file. `checksum` is that of the row, not of the file."""
 
     __tablename__ = "shards"
 
@@ -54,11 +59,16 @@ class ShardRow(Base):
     image_count: Mapped[int]
     byte_count: Mapped[int] = mapped_column(BigInteger)
     sha256: Mapped[str] = mapped_column(String(64))
-    created_at: Mapped[datetime] = mapped_column(default=_now)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    checksum: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class ImageRow(Base):
-    """Content, once, wherever it was found. Ids are never used again (AUTOINCREMENT)."""
+    """Content, once, wherever it was found. Ids are never used again (AUTOINCREMENT).
+
+    `removed_at` is set where a person removed it, not where its last source went: then it stays removed.
+    `user_metadata` is the union over its sources; `properties` has the same in rows, to filter by.
+    """
 
     __tablename__ = "images"
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - as SQLAlchemy declares it
@@ -75,15 +85,17 @@ class ImageRow(Base):
     shard_id: Mapped[int | None] = mapped_column(ForeignKey("shards.id"))
     shard_row: Mapped[int | None]
     user_metadata: Mapped[dict[str, Any]] = mapped_column(default=dict)
-    created_at: Mapped[datetime] = mapped_column(default=_now)
-    updated_at: Mapped[datetime] = mapped_column(default=_now, onupdate=_now)
+    created_at: Mapped[datetime] = mapped_column(default=now)
+    updated_at: Mapped[datetime] = mapped_column(default=now, onupdate=now)
+    removed_at: Mapped[datetime | None]
+    checksum: Mapped[int | None] = mapped_column(BigInteger)
 
     shard: Mapped[ShardRow | None] = relationship(lazy="joined")
     sources: Mapped[list["SourceRow"]] = relationship(back_populates="image", lazy="selectin", order_by="SourceRow.id")
 
 
 class SourceRow(Base):
-    """A place where an image was found."""
+    """A place where an image was found. `origins` is its metadata by origin: file, sidecar, exif."""
 
     __tablename__ = "sources"
 
@@ -92,8 +104,28 @@ class SourceRow(Base):
     image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
     byte_count: Mapped[int] = mapped_column(BigInteger)
     modified_ns: Mapped[int] = mapped_column(BigInteger)
+    origins: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict, server_default=text("'{}'"))
+    checksum: Mapped[int | None] = mapped_column(BigInteger)
 
     image: Mapped[ImageRow] = relationship(back_populates="sources")
+
+
+class PropertyRow(Base):
+    """A value of an image's metadata, or an element of a list; the name is its path, parted by dots.
+
+    `kind` says which value counts: number (`number_value`), bool (1 or 0), time (seconds since 1970, and its text),
+    string (`text_value`), or member (`text_value` is a name in the object of this name).
+    """
+
+    __tablename__ = "properties"
+    __table_args__ = (Index(None, "name", "text_value"), Index(None, "name", "number_value"))
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    name: Mapped[str]
+    kind: Mapped[str] = mapped_column(String(8))
+    text_value: Mapped[str | None] = mapped_column(CODE_POINTS)
+    number_value: Mapped[float | None] = mapped_column(Double)
 
 
 class RunRow(Base):
@@ -102,7 +134,7 @@ class RunRow(Base):
     __tablename__ = "runs"
 
     id: Mapped[int] = mapped_column(primary_key=True)
-    started_at: Mapped[datetime] = mapped_column(default=_now)
+    started_at: Mapped[datetime] = mapped_column(default=now)
     finished_at: Mapped[datetime | None]
     summary: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
@@ -114,4 +146,4 @@ class GenerationRow(Base):
 
     number: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
     image_count: Mapped[int]
-    created_at: Mapped[datetime] = mapped_column(default=_now)
+    created_at: Mapped[datetime] = mapped_column(default=now)

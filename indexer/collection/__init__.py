@@ -1,11 +1,20 @@
 """The directory that holds a collection: shards, catalogue, generations, and the name of the live one."""
 
-from indexer.collection.layout import FORMAT_VERSION, Layout, Recipe
+from indexer.collection.layout import Layout
 from indexer.collection.manifest import Manifest
 from indexer.collection.publish import publish
-from indexer.collection.reader import CollectionReader, open_collection, stored_whiteners
+from indexer.collection.reader import CollectionReader, open_collection
+from indexer.collection.recipe import Recipe
+from indexer.collection.sealed import FORMAT_VERSION
 from indexer.collection.shards import read_descriptions, write_shard
-from indexer.collection.writer import CollectionWriter, open_for_writing
+from indexer.collection.whiteners import find_sound_whiteners, find_whiteners
+from indexer.collection.writer import (
+    CollectionWriter,
+    current_recipe,
+    not_being_written,
+    open_for_repair,
+    open_for_writing,
+)
 
 __all__ = [
     "FORMAT_VERSION",
@@ -14,10 +23,14 @@ __all__ = [
     "Layout",
     "Manifest",
     "Recipe",
+    "current_recipe",
+    "find_sound_whiteners",
+    "find_whiteners",
+    "not_being_written",
     "open_collection",
+    "open_for_repair",
     "open_for_writing",
     "publish",
     "read_descriptions",
-    "stored_whiteners",
     "write_shard",
 ]

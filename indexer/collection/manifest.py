@@ -1,71 +1,142 @@
 """What a generation holds, and by which recipe it was made."""
 
-import json
+import hashlib
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
 
-from indexer.collection.layout import FORMAT_VERSION, Recipe, refuse_newer_format
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.collection.layout import Layout
+from indexer.collection.recipe import Recipe
+from indexer.collection.sealed import read_sealed, write_sealed
 from indexer.errors import CollectionCorrupt
-from indexer.files import write_text
+from indexer.files import sha256_of, write_durably
 
 FILE_NAME = "manifest.json"
+REMOVED_NAME = "removed.npy"
+
+
+@dataclass(frozen=True)
+class SegmentEntry:
+    """One file of vectors in the folder of segments."""
+
+    file_name: str
+    factory: str
+    vector_count: int
+    byte_count: int
+    sha256: str
 
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """One vector index of a generation; `whiteners` are the fingerprints of those its vectors' parts went through."""
+    """One descriptor's vectors; `whiteners` are the fingerprints of those its vectors' parts went through."""
 
-    file_name: str
-    factory: str
     dimensions: int
-    byte_count: int
-    sha256: str
     whiteners: tuple[str, ...]
+    segments: tuple[SegmentEntry, ...]
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """One generation."""
+    """One generation. `ids_sha256` is that of the ids that can be found, sorted; `max_image_id` their largest."""
 
     number: int
     recipe: Recipe
     image_count: int
+    max_image_id: int
+    ids_sha256: str
     indexes: dict[str, IndexEntry]
-    shards: tuple[str, ...]
+    removed_sha256: str
     libraries: dict[str, str]
     created_at: datetime
 
-    def save(self, folder: Path) -> None:
-        """Write the manifest into a generation's folder."""
-        values = asdict(self) | {"format_version": FORMAT_VERSION, "created_at": self.created_at.isoformat()}
-        text = json.dumps(values, indent=2) + "\n"
-        write_text(folder / FILE_NAME, text)
+    def save(self, folder: Path) -> str:
+        """Write the manifest into a generation's folder and return its seal."""
+        return write_sealed(folder / FILE_NAME, asdict(self) | {"created_at": self.created_at.isoformat()})
 
     @classmethod
-    def load(cls, folder: Path) -> Self:
-        """Read a manifest; CollectionCorrupt, CollectionMismatch (made by a newer version)."""
+    def load(cls, folder: Path, seal: str | None = None) -> Self:
+        """Read a manifest, that of this seal; CollectionCorrupt, CollectionMismatch (made by a newer version)."""
         path = folder / FILE_NAME
         try:
-            values: dict[str, Any] = json.loads(path.read_text())
-            refuse_newer_format(values, path)
-            return cls(
-                number=values["number"],
-                recipe=Recipe.from_json(values["recipe"]),
-                image_count=values["image_count"],
-                indexes={name: _index_entry(entry) for name, entry in values["indexes"].items()},
-                shards=tuple(values["shards"]),
-                libraries=values["libraries"],
-                created_at=datetime.fromisoformat(values["created_at"]).astimezone(UTC),
-            )
+            values, found = read_sealed(path)
+            manifest = cls._from_json(values)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CollectionCorrupt(
-                f"generation {folder.name} has no readable manifest ({error}): restore it from a backup"
-            ) from error
+            raise CollectionCorrupt(f"{path} is missing or torn ({error}): run `whatwhere verify --repair`") from error
+        if seal is not None and seal != found:
+            raise CollectionCorrupt(f"{path} is not the manifest that CURRENT names: run `whatwhere verify --repair`")
+        return manifest
+
+    @classmethod
+    def live(cls, layout: Layout) -> Self | None:
+        """Read the manifest of the live generation; None before the first. Raises as `load`."""
+        current = layout.read_current()
+        return None if current is None else cls.load(layout.generation(current.number), current.seal)
+
+    @classmethod
+    def _from_json(cls, values: dict[str, Any]) -> Self:
+        if values["format_version"] == 1:
+            return cls._from_format_1(values)
+        return cls(
+            number=values["number"],
+            recipe=Recipe.from_json(values["recipe"]),
+            image_count=values["image_count"],
+            max_image_id=values["max_image_id"],
+            ids_sha256=values["ids_sha256"],
+            indexes={name: _index_entry(entry) for name, entry in values["indexes"].items()},
+            removed_sha256=values["removed_sha256"],
+            libraries=values["libraries"],
+            created_at=datetime.fromisoformat(values["created_at"]).astimezone(UTC),
+        )
+
+    @classmethod
+    def _from_format_1(cls, values: dict[str, Any]) -> Self:
+        """Return what the next generation needs of one whose vectors lay in another way: all but the vectors."""
+        indexes = {
+            name: IndexEntry(entry["dimensions"], (entry["whitener"],), ()) for name, entry in values["indexes"].items()
+        }
+        created_at = datetime.fromisoformat(values["created_at"]).astimezone(UTC)
+        count = values["image_count"]
+        recipe = Recipe.from_json(values["recipe"])
+        return cls(values["number"], recipe, count, 0, "", indexes, "", values["libraries"], created_at)
+
+    @property
+    def has_vectors(self) -> bool:
+        """Whether this version can search it: format 1 kept its vectors in another way."""
+        return bool(self.removed_sha256)
 
 
 def _index_entry(values: dict[str, Any]) -> IndexEntry:
-    """Return an entry; format 1 named the one whitener that there could be."""
-    whiteners = values.pop("whiteners", None) or [values.pop("whitener")]
-    return IndexEntry(**values, whiteners=tuple(whiteners))
+    segments = tuple(SegmentEntry(**segment) for segment in values["segments"])
+    return IndexEntry(values["dimensions"], tuple(values["whiteners"]), segments)
+
+
+def ids_sha256(ids: NDArray[np.int64]) -> str:
+    """Return the SHA-256 of ids, sorted."""
+    return hashlib.sha256(np.ascontiguousarray(ids, dtype="<i8").tobytes()).hexdigest()
+
+
+def write_removed(folder: Path, ids: NDArray[np.int64]) -> str:
+    """Write the ids that segments hold and that are gone, and return the file's SHA-256."""
+    path = folder / REMOVED_NAME
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, ids)
+
+    write_durably(path, write)
+    return sha256_of(path)
+
+
+def read_removed(folder: Path, sha256: str) -> NDArray[np.int64]:
+    """Read the ids that are gone; CollectionCorrupt when the file is absent or holds other bytes than were written."""
+    path = folder / REMOVED_NAME
+    try:
+        if sha256_of(path) == sha256:
+            return np.asarray(np.load(path), dtype=np.int64)
+    except OSError:
+        pass  # said below: absent and changed have the same remedy
+    raise CollectionCorrupt(f"{path} is missing or changed: run `whatwhere verify --repair`")

@@ -1,14 +1,19 @@
 """Open a published generation read-only, vectors memory-mapped."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from indexer import whitening
+import numpy as np
+
 from indexer.catalog import INDEXED, Catalog, ImageRecord
-from indexer.collection.layout import Layout, Recipe
-from indexer.collection.manifest import Manifest
+from indexer.collection.layout import Current, Layout
+from indexer.collection.manifest import IndexEntry, Manifest, ids_sha256, read_removed
+from indexer.collection.recipe import Recipe
+from indexer.collection.segments import open_verified
 from indexer.collection.shards import read_descriptions
+from indexer.collection.whiteners import stored_whiteners
 from indexer.describe import Description
 from indexer.errors import (
     CollectionCorrupt,
@@ -18,8 +23,10 @@ from indexer.errors import (
     ImageNotFound,
 )
 from indexer.methods import BEST_FIRST
-from indexer.vectors import VectorIndex
+from indexer.vectors import Ids, Segment, VectorIndex
 from indexer.whitening import Whitener
+
+_REPAIR = "run `whatwhere verify --repair`"
 
 
 @dataclass(frozen=True)
@@ -33,13 +40,19 @@ class SearchableIndex:
 
 @dataclass(frozen=True)
 class CollectionReader:
-    """One generation. Safe to use from several threads."""
+    """One generation. Safe to use from several threads.
+
+    `ids` (sorted) are the images that can be found in it. `segments` are its files of vectors by their SHA-256: the
+    reader of the next generation takes over those that it shares, and the catalogue.
+    """
 
     layout: Layout
     recipe: Recipe
     manifest: Manifest
     catalog: Catalog
     indexes: dict[str, SearchableIndex]
+    ids: Ids
+    segments: Mapping[str, Segment]
 
     def __enter__(self) -> Self:
         """Return self."""
@@ -50,7 +63,7 @@ class CollectionReader:
         self.close()
 
     def close(self) -> None:
-        """Close the catalogue."""
+        """Close the catalogue, also of the readers that share it."""
         self.catalog.close()
 
     def index(self, descriptor: str | None = None) -> SearchableIndex:
@@ -60,13 +73,17 @@ class CollectionReader:
         except KeyError:
             raise DescriptorNotIndexed(
                 f"the collection has no {descriptor} vectors, it has {', '.join(self.indexes)}: "
-                "ask for one of these, or index into a new directory with --descriptors",
+                "ask for one of these, or make them with `whatwhere rebuild --descriptors`",
                 field="descriptor",
             ) from None
 
+    def live(self, ids: Ids) -> Ids:
+        """Return those of `ids` (sorted) that can be found in this generation."""
+        return np.intersect1d(ids, self.ids, assume_unique=True)
+
     def indexed_image(self, image_id: int) -> ImageRecord:
-        """Return an indexed image; ImageNotFound when there is none of this id."""
-        record = self.catalog.image(image_id)
+        """Return an image of this generation; ImageNotFound when there is none of this id."""
+        record = self.catalog.image(image_id) if image_id in self else None
         if record is None or record.state != INDEXED:
             raise ImageNotFound(
                 f"images/{image_id} is not in the collection: ListImages (`whatwhere images`) has the names there are",
@@ -74,47 +91,76 @@ class CollectionReader:
             )
         return record
 
+    def __contains__(self, image_id: int) -> bool:
+        """Tell whether an image can be found in this generation."""
+        place = np.searchsorted(self.ids, image_id)
+        return bool(place < len(self.ids) and self.ids[place] == image_id)
+
     def description(self, image: ImageRecord) -> Description:
         """Read the stored description of an indexed image: no pixels, no network."""
+        try:
+            return self._read(image)
+        except CollectionCorrupt:
+            # Compaction may have moved it since the record was read, and removed the file.
+            moved = self.catalog.image(image.id)
+            if moved is None or (moved.shard_file, moved.shard_row) == (image.shard_file, image.shard_row):
+                raise
+            return self._read(moved)
+
+    def _read(self, image: ImageRecord) -> Description:
         if image.shard_file is None or image.shard_row is None:
-            raise CollectionCorrupt(f"images/{image.id} is indexed but names no shard: restore the catalogue")
+            raise CollectionCorrupt(f"images/{image.id} is indexed but names no shard: run `whatwhere verify --repair`")
         return next(read_descriptions(self.layout.shards / image.shard_file, [image.shard_row]))
 
 
-def open_collection(root: Path) -> CollectionReader:
-    """Open the live generation of the collection at `root`.
+def open_collection(root: Path, previous: CollectionReader | None = None) -> CollectionReader:
+    """Open the live generation of the collection at `root`, every byte of its vectors compared with its checksum.
 
-    Raises CollectionNotFound, CollectionCorrupt, or CollectionMismatch (made by a newer version).
+    `previous`, a reader of an earlier generation, lends its catalogue and the segments that both have. Raises
+    CollectionNotFound, CollectionCorrupt, or CollectionMismatch (made by another version: newer or too old).
     """
     layout = Layout(root)
     recipe = Recipe.load(layout)
-    number = layout.current_number()
-    if number is None:
-        raise CollectionNotFound(
-            f"{root} has no published generation yet: run `whatwhere index` again, it continues where it stopped"
-        )
-    manifest = Manifest.load(layout.generation(number))
-    if manifest.recipe != recipe:
-        raise CollectionMismatch(f"generation {number} of {root} was made by another recipe than {layout.recipe}")
-    indexes = {name: _open_index(layout, manifest, name) for name in manifest.indexes}
-    return CollectionReader(layout, recipe, manifest, Catalog.open(layout.catalog), indexes)
+    while True:
+        current = layout.read_current()
+        if current is None:
+            raise CollectionNotFound(
+                f"{root} has no published generation yet: run `whatwhere index` again, it continues where it stopped"
+            )
+        try:
+            return _open(layout, recipe, current, previous)
+        except CollectionCorrupt:
+            if layout.read_current() == current:
+                raise
+            # Newer generations were published meanwhile, and this one's files removed.
 
 
-def _open_index(layout: Layout, manifest: Manifest, name: str) -> SearchableIndex:
-    entry = manifest.indexes[name]
-    path = layout.generation(manifest.number) / entry.file_name
-    return SearchableIndex(name, VectorIndex.map(path, entry.byte_count), stored_whiteners(layout, manifest, name))
-
-
-def stored_whiteners(layout: Layout, manifest: Manifest, name: str) -> tuple[Whitener, ...]:
-    """Return the whiteners that a generation's vectors went through; CollectionMismatch when one was exchanged."""
-    return tuple(_stored_whitener(layout, fingerprint, name) for fingerprint in manifest.indexes[name].whiteners)
-
-
-def _stored_whitener(layout: Layout, expected: str, name: str) -> Whitener:
-    whitener = whitening.load(layout.whitener(expected))
-    if whitener.fingerprint != expected:
+def _open(layout: Layout, recipe: Recipe, current: Current, previous: CollectionReader | None) -> CollectionReader:
+    folder = layout.generation(current.number)
+    manifest = Manifest.load(folder, current.seal)
+    if not manifest.recipe.describes_as(recipe):
+        raise CollectionMismatch(f"generation {current.number} was made by another recipe than {layout.recipe}")
+    if not manifest.has_vectors:
         raise CollectionMismatch(
-            f"whitener {expected[:12]}… of {name} holds other values than it was stored with: restore it"
+            f"{layout.root} was made by an older whatwhere: run `whatwhere rebuild --collection {layout.root}` once to "
+            "bring it up to date; nothing is described again"
         )
-    return whitener
+    lent: Mapping[str, Segment] = previous.segments if previous else {}
+    entries = {segment.sha256: segment for entry in manifest.indexes.values() for segment in entry.segments}
+    opened = {
+        sha256: lent[sha256] if sha256 in lent else open_verified(layout, entry) for sha256, entry in entries.items()
+    }
+    removed = read_removed(folder, manifest.removed_sha256)
+    indexes = {name: _index(layout, name, entry, opened, removed) for name, entry in manifest.indexes.items()}
+    ids = next(iter(indexes.values())).vectors.ids
+    if any(ids_sha256(index.vectors.ids) != manifest.ids_sha256 for index in indexes.values()):
+        raise CollectionCorrupt(f"generation {current.number} holds other images than its manifest says: {_REPAIR}")
+    catalog = previous.catalog if previous else Catalog.open(layout.catalog)
+    return CollectionReader(layout, manifest.recipe, manifest, catalog, indexes, ids, opened)
+
+
+def _index(
+    layout: Layout, name: str, entry: IndexEntry, opened: Mapping[str, Segment], removed: Ids
+) -> SearchableIndex:
+    vectors = VectorIndex(tuple(opened[segment.sha256] for segment in entry.segments), removed)
+    return SearchableIndex(name, vectors, stored_whiteners(layout, entry))

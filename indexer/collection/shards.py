@@ -1,9 +1,12 @@
 """Shards: append-only files of descriptions, written once (safetensors, read memory-mapped, one image at a time)."""
 
+import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
+from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
@@ -13,12 +16,14 @@ from indexer.factorize import QuantizedFactors
 from indexer.files import write_durably
 
 _POOLED = "pooled/"
+_CHECKSUMS = "crc32"
 
 
 def write_shard(path: Path, descriptions: Sequence[Description]) -> None:
     """Write descriptions of one recipe, in order, never half.
 
     Arrays that differ in length from image to image (heatmaps, R-MAC's rows) lie end to end; offsets [N + 1] part them.
+    A CRC-32 for each image lets a reader of one tell whether its bytes are still those that were written.
     """
     factors = [description.factors for description in descriptions]
     arrays = {
@@ -27,41 +32,78 @@ def write_shard(path: Path, descriptions: Sequence[Description]) -> None:
         "where_scale": np.stack([entry.where_scale for entry in factors]),
         "what": np.stack([entry.what for entry in factors]),
         "what_scale": np.stack([entry.what_scale for entry in factors]),
+        _CHECKSUMS: np.array([checksum(description) for description in descriptions], dtype=np.uint32),
     }
     for name in descriptions[0].pooled:
         rows = [description.pooled[name] for description in descriptions]
         arrays[f"{_POOLED}{name}"] = np.concatenate(rows)
         arrays[f"{_POOLED}{name}/offsets"] = np.cumsum([0, *map(len, rows)], dtype=np.int64)
-    write_durably(path, lambda temporary: save_file(arrays, temporary))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(arrays, temporary)
+        except SafetensorError as error:  # a full disk arrives as one
+            raise OSError(f"{path.parent}: cannot write a shard: {error}") from error
+
+    write_durably(path, write)
+
+
+def checksum(description: Description) -> int:
+    """Return the CRC-32 of all that is kept of an image."""
+    factors = description.factors
+    arrays = {name: getattr(factors, name) for name in ("where", "where_scale", "what", "what_scale")}
+    arrays |= dict(sorted(description.pooled.items()))
+    crc = zlib.crc32(f"{factors.height} {factors.width}".encode())
+    for name, array in arrays.items():
+        crc = zlib.crc32(f"{name} {array.dtype}".encode(), crc)  # a changed header must not read the same bytes anew
+        crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
+    return crc
 
 
 def read_descriptions(path: Path, rows: Sequence[int]) -> Iterator[Description]:
-    """Yield the descriptions at `rows` of a shard; CollectionCorrupt when the file is absent or torn."""
+    """Yield the descriptions at `rows` of a shard; CollectionCorrupt when it is absent, torn or changed."""
     try:
         with safe_open(path, framework="numpy") as file:
-            grids = file.get_tensor("grid")
-            ends = np.cumsum(grids.prod(axis=1), dtype=np.int64)
-            pooled = [name for name in file.keys() if name.startswith(_POOLED) and not name.endswith("/offsets")]  # noqa: SIM118 - safe_open is no mapping
-            offsets = {name: file.get_tensor(f"{name}/offsets") for name in pooled}
-            where, what = file.get_slice("where"), file.get_slice("what")
-            where_scale, what_scale = file.get_tensor("where_scale"), file.get_tensor("what_scale")
-            for row in rows:
-                height, width = map(int, grids[row])
-                end = int(ends[row])
-                factors = QuantizedFactors(
-                    where=where[end - height * width : end],
-                    where_scale=where_scale[row],
-                    what=what[row : row + 1][0],
-                    what_scale=what_scale[row],
-                    height=height,
-                    width=width,
-                )
-                yield Description(
-                    factors,
-                    {
-                        name.removeprefix(_POOLED): file.get_slice(name)[int(bounds[row]) : int(bounds[row + 1])]
-                        for name, bounds in offsets.items()
-                    },
-                )
-    except (SafetensorError, OSError, IndexError, ValueError) as error:
-        raise CollectionCorrupt(f"shard {path.name} is missing or torn ({error}): restore it from a backup") from error
+            names = set(file.keys())
+            checksums = file.get_tensor(_CHECKSUMS) if _CHECKSUMS in names else None  # collections of format 1
+            for row, description in zip(rows, _descriptions(file, sorted(names), rows), strict=True):
+                if checksums is not None:
+                    _compare(row, int(checksums[row]), description)
+                yield description
+    except (SafetensorError, OSError, LookupError, ValueError, TypeError, AttributeError) as error:
+        raise CollectionCorrupt(
+            f"shard {path.name} is missing or damaged ({error}): run `whatwhere verify --repair`"
+        ) from error
+
+
+def _compare(row: int, expected: int, description: Description) -> None:
+    if checksum(description) != expected:
+        raise ValueError(f"row {row} holds other bytes than were written")
+
+
+def _descriptions(file: Any, names: Sequence[str], rows: Sequence[int]) -> Iterator[Description]:
+    grids = file.get_tensor("grid")
+    ends = np.cumsum(grids.prod(axis=1), dtype=np.int64)
+    pooled = [name for name in names if name.startswith(_POOLED) and not name.endswith("/offsets")]
+    offsets = {name: file.get_tensor(f"{name}/offsets") for name in pooled}
+    where_scale, what_scale = file.get_tensor("where_scale"), file.get_tensor("what_scale")
+    where, what = file.get_slice("where"), file.get_slice("what")
+    for row in rows:
+        height, width = map(int, grids[row])
+        end = int(ends[row])
+        factors = QuantizedFactors(
+            where=where[end - height * width : end],
+            where_scale=where_scale[row],
+            what=what[row : row + 1][0],
+            what_scale=what_scale[row],
+            height=height,
+            width=width,
+        )
+        yield Description(
+            factors,
+            {name.removeprefix(_POOLED): _between(file, name, offsets[name], row) for name in pooled},
+        )
+
+
+def _between(file: Any, name: str, offsets: NDArray[np.int64], row: int) -> NDArray[np.uint8]:
+    return np.asarray(file.get_slice(name)[int(offsets[row]) : int(offsets[row + 1])])

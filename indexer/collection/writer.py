@@ -3,16 +3,19 @@
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TextIO
 
 from indexer.catalog import Catalog, Outcome, ShardRecord
-from indexer.collection.layout import Layout, Recipe
+from indexer.collection.layout import Layout
 from indexer.collection.manifest import Manifest
+from indexer.collection.recipe import Recipe
+from indexer.collection.sealed import is_sealed
 from indexer.collection.shards import write_shard
 from indexer.describe import Description
-from indexer.errors import CollectionCorrupt, CollectionLocked, InvalidRequest
+from indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotFound, CollectionNotWritable
 from indexer.files import sha256_of, sync
 
 
@@ -26,44 +29,106 @@ class CollectionWriter:
 
     def append(self, outcomes: Sequence[Outcome], descriptions: Sequence[Description]) -> None:
         """Keep a chunk for good: first the shard, then, in one transaction, all that points to it."""
-        shard = self._write_shard(descriptions) if descriptions else None
+        shard = self.write_shard(descriptions) if descriptions else None
         self.catalog.record_chunk(outcomes, shard)
 
-    def _write_shard(self, descriptions: Sequence[Description]) -> ShardRecord:
+    def write_shard(self, descriptions: Sequence[Description], *, ahead: int = 0) -> ShardRecord:
+        """Write a shard that the catalogue does not name yet, `ahead` others were written before it."""
         # The name follows the last one recorded, so that a shard of a killed run, which none records, is overwritten.
-        recorded = self.catalog.shards()
-        number = int(Path(recorded[-1].file_name).stem) + 1 if recorded else 1
+        number = _last_number(self.catalog) + 1 + ahead
         path = self.layout.shards / f"{number:08d}.safetensors"
         write_shard(path, descriptions)
         return ShardRecord(path.name, len(descriptions), path.stat().st_size, sha256_of(path))
 
 
-@contextmanager
-def open_for_writing(root: Path, recipe: Recipe) -> Iterator[CollectionWriter]:
-    """Lock and open the collection at `root`, made by `recipe` when it is new.
+def _last_number(catalog: Catalog) -> int:
+    return max((int(Path(shard.file_name).stem) for shard in catalog.shards()), default=0)
 
-    Raises CollectionMismatch when it was made by another recipe, CollectionLocked when another process writes to it.
+
+@contextmanager
+def open_for_writing(root: Path, recipe: Recipe | None = None) -> Iterator[CollectionWriter]:
+    """Lock and open the collection at `root`, made by `recipe` when it is new; without one it must be there.
+
+    A collection of an older version is brought to this one's catalogue. Raises CollectionMismatch when it was made by
+    another recipe, CollectionLocked when another process writes to it, CollectionNotFound where there is none,
+    CollectionCorrupt where what must be read is damaged.
+    """
+    layout = Layout(root)
+    if recipe is None:
+        Recipe.load(layout)
+    _make_folders(layout)
+    with _locked(layout):
+        used = _settled(layout, recipe)
+        sync(root)
+        with Catalog.create(layout.catalog) as catalog:
+            _refuse_older_catalogue(layout, catalog)
+            yield CollectionWriter(layout, used, catalog)
+
+
+def _settled(layout: Layout, wanted: Recipe | None) -> Recipe:
+    """Return the collection's recipe, that is `wanted` for a new one."""
+    own = current_recipe(layout)
+    if own is None:
+        assert wanted is not None  # a collection that must be there was found
+        wanted.save(layout)
+        return wanted
+    own.require_same(wanted or own, layout.root)
+    _refuse_lost_catalogue(layout)
+    if not is_sealed(layout.recipe):
+        Recipe.load(layout).save(layout)  # an older version wrote it
+    return own
+
+
+@contextmanager
+def open_for_repair(root: Path) -> Iterator[CollectionWriter]:
+    """Lock and open a collection whose live generation, or recipe, may be damaged; its catalogue must be sound.
+
+    The recipe is that of the newest manifest that can be read, and is written again where it cannot be.
     """
     layout = Layout(root)
     _make_folders(layout)
     with _locked(layout):
-        if layout.recipe.is_file():
-            Recipe.load(layout).require_same(recipe, root)
-            _refuse_lost_catalogue(layout)
-        else:
-            recipe.save(layout)
-        sync(root)
+        recipe = _sound_recipe(layout)
         with Catalog.create(layout.catalog) as catalog:
-            _refuse_older_catalogue(layout, catalog)
             yield CollectionWriter(layout, recipe, catalog)
 
 
+def _sound_recipe(layout: Layout) -> Recipe:
+    manifests = []
+    for number in layout.generation_numbers():
+        with suppress(CollectionCorrupt):
+            manifests.append(Manifest.load(layout.generation(number)))
+    if not manifests:
+        return Recipe.load(layout)
+    newest = manifests[-1].recipe
+    try:
+        sound = Recipe.load(layout).describes_as(newest)
+    except (CollectionCorrupt, CollectionNotFound):
+        sound = False
+    if not sound:
+        newest.save(layout)
+    return newest
+
+
+def current_recipe(layout: Layout) -> Recipe | None:
+    """Return the recipe that the live generation was made by, or the next will be; None for a new collection.
+
+    Raises CollectionCorrupt, CollectionMismatch (made by a newer version).
+    """
+    try:
+        made_by = Recipe.load(layout)
+    except CollectionNotFound:
+        return None
+    live = Manifest.live(layout)
+    return made_by if live is None else live.recipe
+
+
 def _make_folders(layout: Layout) -> None:
-    for folder in (layout.root, layout.shards, layout.generations, layout.whiteners):
+    for folder in (layout.root, layout.shards, layout.segments, layout.generations, layout.whiteners):
         try:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
-            raise InvalidRequest(
+            raise CollectionNotWritable(
                 f"{folder} cannot be made ({error.strerror}): give a directory that you may write to",
                 field="collection",
             ) from error
@@ -76,15 +141,12 @@ def _refuse_lost_catalogue(layout: Layout) -> None:
 
 
 def _refuse_older_catalogue(layout: Layout, catalog: Catalog) -> None:
-    """Raise CollectionCorrupt where the catalogue lacks shards of the live generation: it would give out ids again."""
-    number = layout.current_number()
-    if number is None:
-        return
-    unknown = set(Manifest.load(layout.generation(number)).shards) - {shard.file_name for shard in catalog.shards()}
-    if unknown:
+    """Raise CollectionCorrupt where the catalogue lacks images of the live generation: it would give out ids again."""
+    live = Manifest.live(layout)
+    if live is not None and live.max_image_id > catalog.max_id():
         raise CollectionCorrupt(
-            f"{layout.catalog} is older than generation {number}, it lacks {len(unknown)} shards: restore the newer "
-            "catalogue, or index into a new directory"
+            f"{layout.catalog} is older than generation {live.number}, it ends at images/{catalog.max_id()} and not at "
+            f"images/{live.max_image_id}: restore the newer catalogue, or index into a new directory"
         )
 
 
@@ -92,15 +154,36 @@ def _refuse_older_catalogue(layout: Layout, catalog: Catalog) -> None:
 def _locked(layout: Layout) -> Iterator[None]:
     """Hold the writer's lock, which the system takes back when the process ends, however it ends."""
     with layout.lock.open("a+") as file:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except BlockingIOError as error:
-            file.seek(0)
-            raise CollectionLocked(
-                f"{layout.root} is being written to by process {file.read().strip() or 'unknown'}: "
-                "wait for it to end, then run again"
-            ) from error
+        _lock(layout, file, fcntl.LOCK_EX)
         file.truncate(0)
         file.write(str(os.getpid()))
         file.flush()
+        try:
+            yield
+        finally:
+            file.truncate(0)
+
+
+@contextmanager
+def not_being_written(layout: Layout) -> Iterator[None]:
+    """Keep writers away while a collection is compared with itself; CollectionLocked where one is at work."""
+    try:
+        file = layout.lock.open()
+    except FileNotFoundError:  # copied without its lock: nobody writes to it
         yield
+        return
+    with file:
+        _lock(layout, file, fcntl.LOCK_SH)
+        yield
+
+
+def _lock(layout: Layout, file: TextIO, kind: int) -> None:
+    try:
+        fcntl.flock(file, kind | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        file.seek(0)
+        holder = file.read().strip()
+        raise CollectionLocked(
+            f"{layout.root} is being {f'written to by process {holder}' if holder else 'verified'}: "
+            "wait for that to end, then run again"
+        ) from error

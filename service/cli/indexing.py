@@ -1,8 +1,9 @@
 """`whatwhere index`."""
 
 import dataclasses
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -23,6 +24,11 @@ from service.cli.terminal import (
     print_json,
     stoppable,
 )
+
+if TYPE_CHECKING:
+    from indexer.pipeline import RunSummary
+
+SHOWN = 10
 
 
 @app.command()
@@ -66,12 +72,22 @@ def index(
         bool, typer.Option("--checksum", help="Read every file, also those whose size and time are unchanged.")
     ] = False,
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    metadata: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="What is known of the photographs: CSV or JSON lines with a column `path`."),
+    ] = None,
+    exif: Annotated[
+        bool, typer.Option("--exif", help="Take along time and camera; with --checksum also of what is indexed.")
+    ] = False,
+    exif_gps: Annotated[bool, typer.Option("--exif-gps", help="Take along these and the position.")] = False,
+    prune: Annotated[bool, typer.Option("--prune", help="Forget files that are gone from the given folders.")] = False,
     as_json: AsJson = False,
 ) -> None:
     """Index photographs into a collection; run it again to add what is new or changed.
 
     An image that cannot be read is recorded with its reason (`whatwhere images --state failed`) and stops nothing.
-    The run can be stopped (Ctrl-C) or killed at any time: run again, it continues.
+    The run can be stopped (Ctrl-C) or killed at any time: run again, it continues. What photo.jpg.json says, one JSON
+    object, is kept as metadata of photo.jpg beside it.
 
     Example: `whatwhere index ~/Pictures --collection ~/pictures.ww`
     """
@@ -90,17 +106,47 @@ def index(
         workers=workers,
         checksum=checksum,
         retry_failed=retry_failed,
+        metadata=metadata,
+        exif=exif,
+        exif_gps=exif_gps,
+        prune=prune,
     )
     with stoppable("what was finished is kept: run again to continue"), progress.of_indexing(messages) as report:
         summary = index_paths(paths, collection, settings, report)
-    counts = dataclasses.asdict(summary.progress)
     if as_json:
-        print_json(counts | {name: getattr(summary, name) for name in ("ignored", "images", "generation")})
+        values = dataclasses.asdict(summary)
+        print_json(values.pop("progress") | {name: value for name, value in values.items() if name != "published"})
         return
+    _print_summary(summary, collection)
+
+
+def _print_summary(summary: "RunSummary", collection: Path) -> None:
+    """Print what people read: what there is nothing to say of is left out."""
+    done = summary.progress
     out.print(
-        f"described {counts['described']}, failed {counts['failed']}, duplicates {counts['duplicates']}, "
-        f"unchanged {counts['unchanged']}, not images {summary.ignored}"
+        f"described {done.described}, failed {done.failed}, duplicates {done.duplicates}, "
+        f"unchanged {done.unchanged}, not images {summary.ignored}"
+    )
+    if summary.metadata_changed or summary.unmatched_rows or summary.torn_sidecars:
+        out.print(
+            f"metadata changed {summary.metadata_changed}, rows that name no file {summary.unmatched_rows}, "
+            f"torn sidecars {summary.torn_sidecars}"
+        )
+    _print_some(summary.unlisted, f"folders that cannot be listed {len(summary.unlisted)}")
+    _print_some(
+        summary.vanished,
+        f"vanished {len(summary.vanished)}, " + ("forgotten" if summary.pruned else "kept: --prune forgets them"),
     )
     out.print(f"{collection}: generation {summary.generation}, {summary.images} images", soft_wrap=True)
-    if summary.progress.failed:
+    if done.failed:
         out.print(f"reasons: whatwhere images --collection {collection} --state failed", soft_wrap=True)
+
+
+def _print_some(uris: Sequence[str], heading: str) -> None:
+    """Print a heading and the first of the URIs under it, nothing where there are none."""
+    if uris:
+        out.print(heading)
+    for uri in uris[:SHOWN]:
+        out.print(f"  {uri}", soft_wrap=True)
+    if len(uris) > SHOWN:
+        out.print(f"  ... and {len(uris) - SHOWN} more: --json names all")

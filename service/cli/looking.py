@@ -2,11 +2,16 @@
 
 import dataclasses
 from enum import StrEnum
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from service.cli.terminal import AsJson, Collection, app, new_table, out, print_json
+from service.cli.terminal import AsJson, Collection, Filter, app, new_table, out, print_json
+
+if TYPE_CHECKING:
+    from indexer.catalog import Catalog, ImageRecord
+
+_AT_ONCE = 1000  # a statement has room for so many ids, and for some more
 
 
 class State(StrEnum):
@@ -37,6 +42,7 @@ def info(collection: Collection, as_json: AsJson = False) -> None:
 def images(
     collection: Collection,
     state: Annotated[State | None, typer.Option(help="Only images in this state.")] = None,
+    filter: Filter = "",
     limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
     as_json: AsJson = False,
 ) -> None:
@@ -47,7 +53,7 @@ def images(
     layout = Layout(collection)
     Recipe.load(layout)
     with Catalog.open(layout.catalog) as catalog:
-        records = catalog.images(state=state.value if state else None, limit=limit)
+        records = _listed(catalog, filter, state.value if state else None, limit)
     if as_json:
         print_json(
             [
@@ -62,6 +68,19 @@ def images(
         uris = "\n".join(record.uris)
         table.add_row(f"images/{record.id}", record.state, size, uris, record.failure_message or "")
     out.print(table)
+
+
+def _listed(catalog: "Catalog", filter: str, state: str | None, limit: int | None) -> "list[ImageRecord]":
+    """Return images by id, those that a filter holds for where there is one."""
+    from indexer.filters import parse
+
+    if not filter:
+        return catalog.images(state=state, limit=limit)
+    ids = catalog.ids_where(parse(filter), state=state)[:limit].tolist()
+    found = {}
+    for start in range(0, len(ids), _AT_ONCE):
+        found |= catalog.images_by_id(ids[start : start + _AT_ONCE])
+    return [found[identifier] for identifier in ids if identifier in found]
 
 
 @app.command()

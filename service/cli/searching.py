@@ -12,6 +12,7 @@ from service.cli.terminal import (
     CollectionWeights,
     Descriptor,
     Device,
+    Filter,
     OnDevice,
     app,
     messages,
@@ -29,15 +30,19 @@ def serve(
     listen: Annotated[str, typer.Option(help="Address and port; port 0 takes a free one.")] = "127.0.0.1:50051",
     device: OnDevice = Device.AUTO,
     weights: CollectionWeights = None,
+    refresh: Annotated[
+        float, typer.Option(min=0, max=86400, metavar="SECONDS", help="Look for a newer generation so often; 0: never.")
+    ] = 1.0,
 ) -> None:
     """Serve a collection over gRPC until SIGTERM or Ctrl-C, then finish the requests in flight.
 
-    The address is printed when the server answers. There is no authentication: keep it on loopback or behind a proxy.
+    A generation that is published meanwhile is served as soon as it is open, without a pause. The address is printed
+    when the server answers. There is no authentication: keep it on loopback or behind a proxy.
     """
     from service import server
 
     logging.getLogger("service").setLevel(logging.INFO)
-    settings = ServerSettings(collection, listen=listen, device=device.value, weights=weights)
+    settings = ServerSettings(collection, listen=listen, device=device.value, weights=weights, refresh_s=refresh)
     server.serve(settings, lambda address: print(f"serving {collection} on {address}", flush=True))
 
 
@@ -65,6 +70,7 @@ def search(
     exact: Annotated[
         bool, typer.Option("--exact", help="Localise by new forward passes; slower, needs the results' files.")
     ] = False,
+    filter: Filter = "",
     min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Leave out results below.")] = None,
     picture: Annotated[
         Path | None, typer.Option(help="Draw query and results, with their boxes, to this file.")
@@ -88,6 +94,7 @@ def search(
             "localize_count": localize,
             "exact": exact,
             "min_score": min_score,
+            "filter": filter,
         },
     )
     if (server is None) == (collection is None):

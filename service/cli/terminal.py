@@ -74,6 +74,12 @@ Network = Annotated[str, typer.Option(metavar="NAME[:LAYER]", help="The network 
 ComputedIn = Annotated[Precision, typer.Option(help="What the network computes in.")]
 Rank = Annotated[int, typer.Option(min=1, max=64, help="Factors of each image.")]
 Dimensions = Annotated[int, typer.Option(min=1, help="Length of a whitened vector.")]
+Filter = Annotated[
+    str,
+    typer.Option(
+        metavar="EXPRESSION", help="Only images that this holds for, such as 'label = \"boat\" AND year > 1990'."
+    ),
+]
 OnDevice = Annotated[Device, typer.Option(help="Where the network runs; auto takes CUDA where there is one.")]
 
 

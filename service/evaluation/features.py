@@ -10,13 +10,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from indexer.boxes import WHOLE_IMAGE, Box
-from indexer.collection.layout import FORMAT_VERSION
+from indexer.collection import FORMAT_VERSION
 from indexer.collection.shards import read_descriptions, write_shard
 from indexer.describe import Describer, Description
 from indexer.errors import BenchmarkUnreadable, CollectionCorrupt, WhatwhereError
 from indexer.files import printable
 from indexer.images import SHORTER_SIDE, DecodedImage, ImageLimits, decode_image, upright_size
-from indexer.pipeline import in_groups, map_ahead, read_file
+from indexer.reading import in_groups, map_ahead, read_file
 from service.evaluation.benchmark import BenchmarkQuery
 
 BATCH = 8

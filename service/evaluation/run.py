@@ -25,9 +25,10 @@ from indexer.methods import (
     find_method,
     pooled_by,
 )
-from indexer.pipeline import DEFAULT_RANK, scan
+from indexer.pipeline import DEFAULT_RANK
+from indexer.scan import scan
 from indexer.train import evenly_chosen, fit_whiteners, whiteners_of
-from indexer.vectors import VectorIndex
+from indexer.vectors import Segment, VectorIndex
 from indexer.whitening import Whitener, WhitenerKey
 from service.evaluation.benchmark import Benchmark, BenchmarkQuery
 from service.evaluation.features import FeatureCache, Picture, read_description, region_of
@@ -184,8 +185,7 @@ class _Run:
         """Yield the scores of a single pass and after expansion."""
         found = vectors[method.name]
         names = list(self.benchmark.images)
-        index = VectorIndex.create(found.searched.shape[1])
-        index.add(np.arange(len(names)), found.searched)
+        index = VectorIndex((Segment.build(np.arange(len(names)), found.searched),))
         for expansion in (0, EXPANSION):
             rankings = {}
             for query, vector in zip(self.benchmark.queries, found.queries, strict=True):

@@ -26,17 +26,17 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eservice/rpc/image_search.proto\x12\x0cwhatwhere.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"A\n\x03\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x01\x12\r\n\x05y_min\x18\x02 \x01(\x01\x12\r\n\x05x_max\x18\x03 \x01(\x01\x12\r\n\x05y_max\x18\x04 \x01(\x01\"\xf2\x01\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x16\n\x0e\x64uplicate_uris\x18\x03 \x03(\t\x12\x10\n\x08width_px\x18\x04 \x01(\x05\x12\x11\n\theight_px\x18\x05 \x01(\x05\x12\x12\n\nbyte_count\x18\x06 \x01(\x03\x12\x11\n\tmime_type\x18\x07 \x01(\t\x12\x0e\n\x06sha256\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x08metadata\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\"X\n\x03Hit\x12\"\n\x05image\x18\x01 \x01(\x0b\x32\x13.whatwhere.v1.Image\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x1e\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x11.whatwhere.v1.Box\"\xc9\x02\n\x13SearchImagesRequest\x12\x17\n\rimage_content\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05image\x18\x02 \x01(\tH\x00\x12!\n\x06region\x18\x03 \x01(\x0b\x32\x11.whatwhere.v1.Box\x12,\n\ndescriptor\x18\x04 \x01(\x0e\x32\x18.whatwhere.v1.Descriptor\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x17\n\x0f\x65xpansion_count\x18\x07 \x01(\x05\x12\x16\n\x0elocalize_count\x18\x08 \x01(\x05\x12\x16\n\tmin_score\x18\t \x01(\x02H\x01\x88\x01\x01\x12\x30\n\x0clocalization\x18\n \x01(\x0e\x32\x1a.whatwhere.v1.LocalizationB\x07\n\x05queryB\x0c\n\n_min_score\"\x84\x01\n\x14SearchImagesResponse\x12\x1f\n\x04hits\x18\x01 \x03(\x0b\x32\x11.whatwhere.v1.Hit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\x0fregion_fallback\x18\x03 \x01(\x08\x12\x19\n\x11kept_factor_count\x18\x04 \x01(\x05\"\x1f\n\x0fGetImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"6\n\x10GetImageResponse\x12\"\n\x05image\x18\x01 \x01(\x0b\x32\x13.whatwhere.v1.Image\":\n\x11ListImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\"R\n\x12ListImagesResponse\x12#\n\x06images\x18\x01 \x03(\x0b\x32\x13.whatwhere.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x14GetCollectionRequest\"E\n\x15GetCollectionResponse\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.whatwhere.v1.Collection\"\xb6\x01\n\nCollection\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x13\n\x0bimage_count\x18\x02 \x01(\x05\x12\x10\n\x08\x62\x61\x63kbone\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12-\n\x0b\x64\x65scriptors\x18\x05 \x03(\x0e\x32\x18.whatwhere.v1.Descriptor\x12\x30\n\x0cpublish_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp*\xc5\x01\n\nDescriptor\x12\x1a\n\x16\x44\x45SCRIPTOR_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45SCRIPTOR_WHAT\x10\x01\x12\x1d\n\x19\x44\x45SCRIPTOR_WHAT_AND_WHERE\x10\x02\x12\x12\n\x0e\x44\x45SCRIPTOR_MAC\x10\x03\x12\x14\n\x10\x44\x45SCRIPTOR_R_MAC\x10\x04\x12\x13\n\x0f\x44\x45SCRIPTOR_CROW\x10\x05\x12\x12\n\x0e\x44\x45SCRIPTOR_GEM\x10\x06\x12\x14\n\x10\x44\x45SCRIPTOR_FUSED\x10\x07*]\n\x0cLocalization\x12\x1c\n\x18LOCALIZATION_UNSPECIFIED\x10\x00\x12\x17\n\x13LOCALIZATION_STORED\x10\x01\x12\x16\n\x12LOCALIZATION_EXACT\x10\x02\x32\xe1\x02\n\x12ImageSearchService\x12U\n\x0cSearchImages\x12!.whatwhere.v1.SearchImagesRequest\x1a\".whatwhere.v1.SearchImagesResponse\x12I\n\x08GetImage\x12\x1d.whatwhere.v1.GetImageRequest\x1a\x1e.whatwhere.v1.GetImageResponse\x12O\n\nListImages\x12\x1f.whatwhere.v1.ListImagesRequest\x1a .whatwhere.v1.ListImagesResponse\x12X\n\rGetCollection\x12\".whatwhere.v1.GetCollectionRequest\x1a#.whatwhere.v1.GetCollectionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1eservice/rpc/image_search.proto\x12\x0cwhatwhere.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"A\n\x03\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x01\x12\r\n\x05y_min\x18\x02 \x01(\x01\x12\r\n\x05x_max\x18\x03 \x01(\x01\x12\r\n\x05y_max\x18\x04 \x01(\x01\"\xf2\x01\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x16\n\x0e\x64uplicate_uris\x18\x03 \x03(\t\x12\x10\n\x08width_px\x18\x04 \x01(\x05\x12\x11\n\theight_px\x18\x05 \x01(\x05\x12\x12\n\nbyte_count\x18\x06 \x01(\x03\x12\x11\n\tmime_type\x18\x07 \x01(\t\x12\x0e\n\x06sha256\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x08metadata\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\"X\n\x03Hit\x12\"\n\x05image\x18\x01 \x01(\x0b\x32\x13.whatwhere.v1.Image\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x1e\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x11.whatwhere.v1.Box\"\xd9\x02\n\x13SearchImagesRequest\x12\x17\n\rimage_content\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05image\x18\x02 \x01(\tH\x00\x12!\n\x06region\x18\x03 \x01(\x0b\x32\x11.whatwhere.v1.Box\x12,\n\ndescriptor\x18\x04 \x01(\x0e\x32\x18.whatwhere.v1.Descriptor\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x17\n\x0f\x65xpansion_count\x18\x07 \x01(\x05\x12\x16\n\x0elocalize_count\x18\x08 \x01(\x05\x12\x16\n\tmin_score\x18\t \x01(\x02H\x01\x88\x01\x01\x12\x30\n\x0clocalization\x18\n \x01(\x0e\x32\x1a.whatwhere.v1.Localization\x12\x0e\n\x06\x66ilter\x18\x0b \x01(\tB\x07\n\x05queryB\x0c\n\n_min_score\"\x84\x01\n\x14SearchImagesResponse\x12\x1f\n\x04hits\x18\x01 \x03(\x0b\x32\x11.whatwhere.v1.Hit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\x0fregion_fallback\x18\x03 \x01(\x08\x12\x19\n\x11kept_factor_count\x18\x04 \x01(\x05\"\x1f\n\x0fGetImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"6\n\x10GetImageResponse\x12\"\n\x05image\x18\x01 \x01(\x0b\x32\x13.whatwhere.v1.Image\"J\n\x11ListImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"R\n\x12ListImagesResponse\x12#\n\x06images\x18\x01 \x03(\x0b\x32\x13.whatwhere.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"\x16\n\x14GetCollectionRequest\"E\n\x15GetCollectionResponse\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.whatwhere.v1.Collection\"\xd1\x01\n\nCollection\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x13\n\x0bimage_count\x18\x02 \x01(\x05\x12\x10\n\x08\x62\x61\x63kbone\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12-\n\x0b\x64\x65scriptors\x18\x05 \x03(\x0e\x32\x18.whatwhere.v1.Descriptor\x12\x30\n\x0cpublish_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11latest_generation\x18\x07 \x01(\x05*\xc5\x01\n\nDescriptor\x12\x1a\n\x16\x44\x45SCRIPTOR_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45SCRIPTOR_WHAT\x10\x01\x12\x1d\n\x19\x44\x45SCRIPTOR_WHAT_AND_WHERE\x10\x02\x12\x12\n\x0e\x44\x45SCRIPTOR_MAC\x10\x03\x12\x14\n\x10\x44\x45SCRIPTOR_R_MAC\x10\x04\x12\x13\n\x0f\x44\x45SCRIPTOR_CROW\x10\x05\x12\x12\n\x0e\x44\x45SCRIPTOR_GEM\x10\x06\x12\x14\n\x10\x44\x45SCRIPTOR_FUSED\x10\x07*]\n\x0cLocalization\x12\x1c\n\x18LOCALIZATION_UNSPECIFIED\x10\x00\x12\x17\n\x13LOCALIZATION_STORED\x10\x01\x12\x16\n\x12LOCALIZATION_EXACT\x10\x02\x32\xe1\x02\n\x12ImageSearchService\x12U\n\x0cSearchImages\x12!.whatwhere.v1.SearchImagesRequest\x1a\".whatwhere.v1.SearchImagesResponse\x12I\n\x08GetImage\x12\x1d.whatwhere.v1.GetImageRequest\x1a\x1e.whatwhere.v1.GetImageResponse\x12O\n\nListImages\x12\x1f.whatwhere.v1.ListImagesRequest\x1a .whatwhere.v1.ListImagesResponse\x12X\n\rGetCollection\x12\".whatwhere.v1.GetCollectionRequest\x1a#.whatwhere.v1.GetCollectionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'service.rpc.image_search_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DESCRIPTOR']._serialized_start=1494
-  _globals['_DESCRIPTOR']._serialized_end=1691
-  _globals['_LOCALIZATION']._serialized_start=1693
-  _globals['_LOCALIZATION']._serialized_end=1786
+  _globals['_DESCRIPTOR']._serialized_start=1553
+  _globals['_DESCRIPTOR']._serialized_end=1750
+  _globals['_LOCALIZATION']._serialized_start=1752
+  _globals['_LOCALIZATION']._serialized_end=1845
   _globals['_BOX']._serialized_start=111
   _globals['_BOX']._serialized_end=176
   _globals['_IMAGE']._serialized_start=179
@@ -44,23 +44,23 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_HIT']._serialized_start=423
   _globals['_HIT']._serialized_end=511
   _globals['_SEARCHIMAGESREQUEST']._serialized_start=514
-  _globals['_SEARCHIMAGESREQUEST']._serialized_end=843
-  _globals['_SEARCHIMAGESRESPONSE']._serialized_start=846
-  _globals['_SEARCHIMAGESRESPONSE']._serialized_end=978
-  _globals['_GETIMAGEREQUEST']._serialized_start=980
-  _globals['_GETIMAGEREQUEST']._serialized_end=1011
-  _globals['_GETIMAGERESPONSE']._serialized_start=1013
-  _globals['_GETIMAGERESPONSE']._serialized_end=1067
-  _globals['_LISTIMAGESREQUEST']._serialized_start=1069
-  _globals['_LISTIMAGESREQUEST']._serialized_end=1127
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=1129
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=1211
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=1213
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=1235
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=1237
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=1306
-  _globals['_COLLECTION']._serialized_start=1309
-  _globals['_COLLECTION']._serialized_end=1491
-  _globals['_IMAGESEARCHSERVICE']._serialized_start=1789
-  _globals['_IMAGESEARCHSERVICE']._serialized_end=2142
+  _globals['_SEARCHIMAGESREQUEST']._serialized_end=859
+  _globals['_SEARCHIMAGESRESPONSE']._serialized_start=862
+  _globals['_SEARCHIMAGESRESPONSE']._serialized_end=994
+  _globals['_GETIMAGEREQUEST']._serialized_start=996
+  _globals['_GETIMAGEREQUEST']._serialized_end=1027
+  _globals['_GETIMAGERESPONSE']._serialized_start=1029
+  _globals['_GETIMAGERESPONSE']._serialized_end=1083
+  _globals['_LISTIMAGESREQUEST']._serialized_start=1085
+  _globals['_LISTIMAGESREQUEST']._serialized_end=1159
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=1161
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=1243
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=1245
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=1267
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=1269
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=1338
+  _globals['_COLLECTION']._serialized_start=1341
+  _globals['_COLLECTION']._serialized_end=1550
+  _globals['_IMAGESEARCHSERVICE']._serialized_start=1848
+  _globals['_IMAGESEARCHSERVICE']._serialized_end=2201
 # @@protoc_insertion_point(module_scope)

@@ -86,7 +86,7 @@ class Hit(_message.Message):
     def __init__(self, image: _Optional[_Union[Image, _Mapping]] = ..., score: _Optional[float] = ..., box: _Optional[_Union[Box, _Mapping]] = ...) -> None: ...
 
 class SearchImagesRequest(_message.Message):
-    __slots__ = ("image_content", "image", "region", "descriptor", "page_size", "page_token", "expansion_count", "localize_count", "min_score", "localization")
+    __slots__ = ("image_content", "image", "region", "descriptor", "page_size", "page_token", "expansion_count", "localize_count", "min_score", "localization", "filter")
     IMAGE_CONTENT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     REGION_FIELD_NUMBER: _ClassVar[int]
@@ -97,6 +97,7 @@ class SearchImagesRequest(_message.Message):
     LOCALIZE_COUNT_FIELD_NUMBER: _ClassVar[int]
     MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
     LOCALIZATION_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
     image_content: bytes
     image: str
     region: Box
@@ -107,7 +108,8 @@ class SearchImagesRequest(_message.Message):
     localize_count: int
     min_score: float
     localization: Localization
-    def __init__(self, image_content: _Optional[bytes] = ..., image: _Optional[str] = ..., region: _Optional[_Union[Box, _Mapping]] = ..., descriptor: _Optional[_Union[Descriptor, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., expansion_count: _Optional[int] = ..., localize_count: _Optional[int] = ..., min_score: _Optional[float] = ..., localization: _Optional[_Union[Localization, str]] = ...) -> None: ...
+    filter: str
+    def __init__(self, image_content: _Optional[bytes] = ..., image: _Optional[str] = ..., region: _Optional[_Union[Box, _Mapping]] = ..., descriptor: _Optional[_Union[Descriptor, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., expansion_count: _Optional[int] = ..., localize_count: _Optional[int] = ..., min_score: _Optional[float] = ..., localization: _Optional[_Union[Localization, str]] = ..., filter: _Optional[str] = ...) -> None: ...
 
 class SearchImagesResponse(_message.Message):
     __slots__ = ("hits", "next_page_token", "region_fallback", "kept_factor_count")
@@ -134,12 +136,14 @@ class GetImageResponse(_message.Message):
     def __init__(self, image: _Optional[_Union[Image, _Mapping]] = ...) -> None: ...
 
 class ListImagesRequest(_message.Message):
-    __slots__ = ("page_size", "page_token")
+    __slots__ = ("page_size", "page_token", "filter")
     PAGE_SIZE_FIELD_NUMBER: _ClassVar[int]
     PAGE_TOKEN_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
     page_size: int
     page_token: str
-    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ...) -> None: ...
+    filter: str
+    def __init__(self, page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., filter: _Optional[str] = ...) -> None: ...
 
 class ListImagesResponse(_message.Message):
     __slots__ = ("images", "next_page_token")
@@ -160,17 +164,19 @@ class GetCollectionResponse(_message.Message):
     def __init__(self, collection: _Optional[_Union[Collection, _Mapping]] = ...) -> None: ...
 
 class Collection(_message.Message):
-    __slots__ = ("generation", "image_count", "backbone", "rank", "descriptors", "publish_time")
+    __slots__ = ("generation", "image_count", "backbone", "rank", "descriptors", "publish_time", "latest_generation")
     GENERATION_FIELD_NUMBER: _ClassVar[int]
     IMAGE_COUNT_FIELD_NUMBER: _ClassVar[int]
     BACKBONE_FIELD_NUMBER: _ClassVar[int]
     RANK_FIELD_NUMBER: _ClassVar[int]
     DESCRIPTORS_FIELD_NUMBER: _ClassVar[int]
     PUBLISH_TIME_FIELD_NUMBER: _ClassVar[int]
+    LATEST_GENERATION_FIELD_NUMBER: _ClassVar[int]
     generation: int
     image_count: int
     backbone: str
     rank: int
     descriptors: _containers.RepeatedScalarFieldContainer[Descriptor]
     publish_time: _timestamp_pb2.Timestamp
-    def __init__(self, generation: _Optional[int] = ..., image_count: _Optional[int] = ..., backbone: _Optional[str] = ..., rank: _Optional[int] = ..., descriptors: _Optional[_Iterable[_Union[Descriptor, str]]] = ..., publish_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ...) -> None: ...
+    latest_generation: int
+    def __init__(self, generation: _Optional[int] = ..., image_count: _Optional[int] = ..., backbone: _Optional[str] = ..., rank: _Optional[int] = ..., descriptors: _Optional[_Iterable[_Union[Descriptor, str]]] = ..., publish_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., latest_generation: _Optional[int] = ...) -> None: ...

@@ -132,6 +132,12 @@ def test_a_run_speaks_json_for_programs(indexed: tuple[Path, "subprocess.Complet
         "ignored": 1,
         "images": 2,
         "generation": 1,
+        "vanished": [],
+        "pruned": False,
+        "unlisted": [],
+        "metadata_changed": 0,
+        "unmatched_rows": 0,
+        "torn_sidecars": 0,
     }
 
 
@@ -257,6 +263,10 @@ def test_names_are_printed_as_they_are(tmp_path: Path) -> None:
         (("--workers", "7"), IndexSettings(workers=7)),
         (("--checksum",), IndexSettings(checksum=True)),
         (("--retry-failed",), IndexSettings(retry_failed=True)),
+        (("--metadata", "some/table.csv"), IndexSettings(metadata=Path("some/table.csv"))),
+        (("--exif",), IndexSettings(exif=True)),
+        (("--exif-gps",), IndexSettings(exif_gps=True)),
+        (("--prune",), IndexSettings(prune=True)),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) and value else "",
 )

@@ -3,9 +3,11 @@
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +16,7 @@ from PIL import Image
 
 from service.client import Client
 from tests.conftest import QUERY_PHOTOGRAPH
+from tests.generations import Publisher
 
 WHATWHERE = (sys.executable, "-m", "service.cli")
 REGION = "90,100,690,455px"
@@ -135,6 +138,24 @@ def test_every_command_explains_itself() -> None:
         assert done.returncode == 0
         assert "Usage" in done.stdout
     assert re.fullmatch(r"\d+\.\d+\.\d+\n", run("--version").stdout)
+
+
+def test_a_server_told_not_to_look_says_what_it_has_missed(collection: Path, tmp_path: Path) -> None:
+    """`serve --refresh 0` stays with its generation; a caller sees that there is a newer one."""
+    root = tmp_path / "photographs.ww"
+    shutil.copytree(collection, root)
+    command = [*WHATWHERE, "serve", "--collection", str(root), "--listen", "127.0.0.1:0", "--refresh", "0"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        with Client(process.stdout.readline().split()[-1]) as client, Publisher(root) as publisher:
+            publisher.add(1)
+            publisher.publish()
+            time.sleep(1.5)  # one that looks does so every second
+            info = client.collection()
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=30)
+
+    assert (info.generation, info.latest_generation) == (1, 2)
 
 
 def test_a_server_ends_its_requests_on_sigterm(collection: Path) -> None:

@@ -252,15 +252,16 @@ def test_the_collection_describes_itself(client: Client) -> None:
     info = client.collection()
 
     assert (info.generation, info.image_count, info.backbone, info.rank) == (1, 8, "efficientnet-lite0", 8)
+    assert info.latest_generation == 1
     assert info.descriptors == ("what", "what-and-where", "fused", "r-mac")
 
 
 def test_the_server_says_that_it_is_healthy(server: str) -> None:
-    """The standard health service, for the whole server and for ours."""
+    """The standard health service: the whole server, our service, and that its generation is the newest."""
     with grpc.insecure_channel(server) as channel:
         health = health_pb2_grpc.HealthStub(channel)
 
-        for service in ("", "whatwhere.v1.ImageSearchService"):
+        for service in ("", "whatwhere.v1.ImageSearchService", "whatwhere.v1.Generation"):
             answer = health.Check(health_pb2.HealthCheckRequest(service=service))
             assert answer.status == health_pb2.HealthCheckResponse.SERVING
 

@@ -1,5 +1,8 @@
 """Photographs and their descriptions by the real network, made once."""
 
+import ctypes
+from collections.abc import Iterator
+
 import numpy as np
 import pytest
 import torch
@@ -31,3 +34,21 @@ def pictures() -> list[NDArray[np.uint8]]:
 def described(describer: Describer, pictures: list[NDArray[np.uint8]]) -> list[Description]:
     """Give the descriptions of the photographs, made together."""
     return describer.describe(pictures)
+
+
+@pytest.fixture
+def mortal() -> Iterator[None]:
+    """Take root's right to read everything from this thread, where it has it."""
+
+    class Header(ctypes.Structure):
+        _fields_ = (("version", ctypes.c_uint32), ("pid", ctypes.c_int))
+
+    library, header = ctypes.CDLL(None), Header(0x20080522, 0)
+    sets = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; then the same of the higher capabilities
+    assert library.capget(ctypes.byref(header), sets) == 0
+    before, overrides = sets[0], 0b110  # CAP_DAC_OVERRIDE, CAP_DAC_READ_SEARCH
+    sets[0] &= ~overrides
+    assert library.capset(ctypes.byref(header), sets) == 0
+    yield
+    sets[0] = before
+    assert library.capset(ctypes.byref(header), sets) == 0

@@ -643,9 +643,9 @@ def test_a_newer_schema_is_refused(path: Path, catalog: Catalog, opening: Callab
 def test_an_older_schema_is_not_read(path: Path, catalog: Catalog) -> None:
     """A reader says how to bring the catalogue up to date, and changes nothing."""
     catalog.close()
-    migrate(path, command.downgrade, "base")
+    migrate(path, command.downgrade, "0001")
 
-    with pytest.raises(CollectionMismatch, match=r"older schema .*run `whatwhere index`"):
+    with pytest.raises(CollectionMismatch, match=r"older schema 0001: run `whatwhere rebuild"):
         Catalog.open(path)
 
 

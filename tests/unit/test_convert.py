@@ -11,7 +11,16 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from indexer.boxes import Box
-from indexer.errors import InvalidPageToken, InvalidRegion, InvalidRequest, MissingQuery, WhatwhereError
+from indexer.errors import (
+    InvalidFilter,
+    InvalidPageToken,
+    InvalidRegion,
+    InvalidRequest,
+    MissingQuery,
+    PageTokenExpired,
+    WhatwhereError,
+)
+from indexer.filters import parse
 from indexer.methods import DESCRIPTORS
 from service import convert
 from service.rpc import image_search_pb2 as pb
@@ -31,6 +40,7 @@ def test_a_minimal_request_gets_the_documented_defaults() -> None:
     assert (query.image_id, query.content, query.region) == (12, None, None)
     assert (query.descriptor, query.count, query.offset) == (None, 10, 0)
     assert (query.expansion_count, query.localize_count, query.exact, query.min_score) == (0, 0, False, None)
+    assert query.filter is None
 
 
 def test_every_field_arrives() -> None:
@@ -44,6 +54,7 @@ def test_every_field_arrives() -> None:
         localize_count=3,
         min_score=0.0,
         localization=pb.LOCALIZATION_EXACT,
+        filter='label = "boat"',
     )
 
     query = convert.to_query(request, Limits(), GENERATION)
@@ -51,6 +62,7 @@ def test_every_field_arrives() -> None:
     assert (query.content, query.region) == (b"jpeg", Box(0.1, 0.2, 0.3, 0.4))
     assert (query.descriptor, query.count, query.expansion_count) == ("r-mac", 25, 5)
     assert (query.localize_count, query.exact, query.min_score) == (3, True, 0.0)
+    assert query.filter == parse('label = "boat"')
 
 
 @pytest.mark.parametrize(
@@ -122,63 +134,109 @@ def test_a_page_is_clamped_not_refused(asked: int, given: int) -> None:
     assert convert.page_size(asked, 10, 100) == given
 
 
+@pytest.mark.parametrize("text", ["label =", "(", '"unfinished', "a" * 4097])
+def test_a_filter_that_is_none_is_refused(text: str) -> None:
+    """Torn or longer than the limit: the error names the field."""
+    with pytest.raises(InvalidFilter) as raised:
+        to_query(pb.SearchImagesRequest(image="images/1", filter=text))
+
+    assert raised.value.field == "filter"
+
+
+def test_the_longest_filter_is_taken() -> None:
+    """The limit counts characters, and itself is allowed."""
+    text = f'label = "{"ä" * 4086}"'
+    assert len(text) == Limits().max_filter_length
+
+    assert convert.to_filter(text, Limits()) == parse(text)
+
+
 def test_a_token_leads_to_its_page() -> None:
     """The page after ten results starts at ten."""
     request = pb.SearchImagesRequest(image="images/1")
-    request.page_token = convert.make_token(10, convert.search_fingerprint(request, GENERATION))
+    request.page_token = convert.make_token(10, convert.search_fingerprint(request), GENERATION)
 
     assert convert.to_query(request, Limits(), GENERATION).offset == 10
 
 
 @pytest.mark.parametrize(
     "change",
-    [{"image": "images/2"}, {"min_score": 0.5}, {"expansion_count": 1}, {"descriptor": pb.DESCRIPTOR_WHAT}],
+    [
+        {"image": "images/2"},
+        {"min_score": 0.5},
+        {"expansion_count": 1},
+        {"descriptor": pb.DESCRIPTOR_WHAT},
+        {"filter": "year = 1990"},
+    ],
 )
 def test_a_token_of_another_search_is_refused(change: dict[str, object]) -> None:
     """Whatever changes the order of the results ends the token's life."""
-    token = convert.make_token(10, convert.search_fingerprint(pb.SearchImagesRequest(image="images/1"), GENERATION))
+    token = convert.make_token(10, convert.search_fingerprint(pb.SearchImagesRequest(image="images/1")), GENERATION)
 
-    with pytest.raises(InvalidPageToken):
+    with pytest.raises(InvalidPageToken) as raised:
         to_query(pb.SearchImagesRequest(**({"image": "images/1"} | change), page_token=token))
 
+    assert raised.type is InvalidPageToken
 
-def test_a_token_of_another_generation_is_refused() -> None:
-    """A token expires with the generation it was made on."""
+
+@pytest.mark.parametrize("made_on", [GENERATION - 1, GENERATION + 1])
+def test_a_token_of_another_generation_has_expired(made_on: int) -> None:
+    """A token lives as long as the generation it was made on; the error names both."""
     request = pb.SearchImagesRequest(image="images/1")
-    request.page_token = convert.make_token(10, convert.search_fingerprint(request, GENERATION - 1))
+    request.page_token = convert.make_token(10, convert.search_fingerprint(request), made_on)
 
-    with pytest.raises(InvalidPageToken):
+    with pytest.raises(PageTokenExpired, match=f"generation {made_on}, generation {GENERATION}"):
         to_query(request)
+
+
+def test_a_token_of_another_listing_is_refused() -> None:
+    """The filter is part of what a listing's token was made for."""
+    whole, part = (convert.list_fingerprint(pb.ListImagesRequest(filter=text)) for text in ("", "year = 1990"))
+
+    assert convert.page_offset(convert.make_token(3, part, GENERATION), part, GENERATION) == 3
+    with pytest.raises(InvalidPageToken):
+        convert.page_offset(convert.make_token(3, whole, GENERATION), part, GENERATION)
 
 
 @pytest.mark.parametrize("change", [{"page_size": 50}, {"localize_count": 2}, {"localization": 2}])
 def test_a_token_outlives_what_does_not_change_the_order(change: dict[str, int]) -> None:
     """Page size and boxes may differ from page to page."""
-    token = convert.make_token(10, convert.search_fingerprint(pb.SearchImagesRequest(image="images/1"), GENERATION))
+    token = convert.make_token(10, convert.search_fingerprint(pb.SearchImagesRequest(image="images/1")), GENERATION)
     request = pb.SearchImagesRequest(image="images/1", page_token=token, **change)
 
     assert convert.to_query(request, Limits(), GENERATION).offset == 10
 
 
-FINGERPRINT = convert.list_fingerprint(GENERATION)
+FINGERPRINT = convert.list_fingerprint(pb.ListImagesRequest())
 
 
 @pytest.mark.parametrize(
-    "content", [[-1, FINGERPRINT], [True, FINGERPRINT], [1.5, FINGERPRINT], [1], {"a": 1}, None, 5]
+    "content",
+    [
+        [-1, FINGERPRINT, GENERATION],
+        [True, FINGERPRINT, GENERATION],
+        [1.5, FINGERPRINT, GENERATION],
+        [1, FINGERPRINT, float(GENERATION)],
+        [1, FINGERPRINT],
+        [1],
+        {"a": 1},
+        None,
+        5,
+    ],
 )
 def test_a_forged_token_is_refused(content: object) -> None:
     """A token that decodes to something else is still foreign."""
     token = base64.urlsafe_b64encode(json.dumps(content).encode()).decode()
 
     with pytest.raises(InvalidPageToken):
-        convert.page_offset(token, FINGERPRINT)
+        convert.page_offset(token, FINGERPRINT, GENERATION)
 
 
 @given(st.text(min_size=1))
 def test_any_text_is_a_foreign_token(token: str) -> None:
     """Nothing that a caller makes up is taken, and nothing breaks."""
     with pytest.raises(InvalidPageToken):
-        convert.page_offset(token, FINGERPRINT)
+        convert.page_offset(token, FINGERPRINT, GENERATION)
 
 
 @given(st.binary(max_size=200))

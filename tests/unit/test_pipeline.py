@@ -4,11 +4,8 @@ import json
 import logging
 import os
 import shutil
-import threading
-from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
-from itertools import count
+from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,15 +13,17 @@ import pytest
 import skimage.data
 import sklearn.datasets
 import torch
-from PIL import Image
+from PIL import ExifTags, Image
 
 import indexer.pipeline
 from indexer import whitening
 from indexer.catalog import Catalog, ImageRecord
-from indexer.collection import Layout, Manifest, Recipe, open_collection
+from indexer.collection import Layout, Manifest, Recipe, open_collection, open_for_writing
 from indexer.describe import Describer, Description
 from indexer.errors import (
+    CollectionCorrupt,
     CollectionMismatch,
+    CollectionNotFound,
     DeviceUnavailable,
     InvalidRequest,
     UnknownName,
@@ -33,10 +32,11 @@ from indexer.errors import (
 )
 from indexer.images import ImageLimits
 from indexer.methods import find_method, training_rows
-from indexer.pipeline import IndexSettings, Progress, in_groups, index_paths, map_ahead, scan, source_of
+from indexer.pipeline import IndexSettings, Progress, describe_again, index_paths, publish_collection
 from indexer.train import TrainingSettings, evenly_chosen, fit_whiteners, train_whiteners, whiteners_of
-from tests.conftest import as_version_0_1_0_wrote, rows, written
+from tests.conftest import rows, written
 
+FIRST_RELEASE = Path(__file__).parent.parent / "fixtures" / "first_release" / "collection.ww"
 SCIKIT_IMAGE = Path(skimage.data.__file__).parent
 PHOTOGRAPHS = (
     SCIKIT_IMAGE / "astronaut.png",
@@ -90,208 +90,6 @@ def images(root: Path) -> dict[str, ImageRecord]:
 def counts(progress: Progress) -> dict[str, int]:
     """Return the counts that are not zero."""
     return {name: value for name, value in vars(progress).items() if value}
-
-
-# --- scanning ---------------------------------------------------------------------------------------------------
-
-
-def touch(path: Path) -> Path:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.touch()
-    return path
-
-
-def test_a_folder_is_searched_through_all_its_folders_in_order(tmp_path: Path) -> None:
-    """Files come sorted within each folder, a folder's own before those of the folders in it."""
-    names = ("b.jpg", "c.png", "a/z.jpg", "a/deep/er/x.jpg", *(f"{letter}/a.jpg" for letter in "defghij"))
-    expected = [tmp_path / name for name in names]
-    for path in reversed(expected):
-        touch(path)
-
-    files, ignored = scan([tmp_path])
-
-    assert files == expected
-    assert ignored == 0
-
-
-@pytest.mark.parametrize("name", ["a.jpg", "a.JPG", "a.Jpeg", "a.PNG", "a.webp", "a.gif", "a.TIFF", "a.tif", "a.bmp"])
-def test_the_suffix_tells_images_in_a_folder(tmp_path: Path, name: str) -> None:
-    """Suffixes count in upper, lower and mixed case."""
-    path = touch(tmp_path / name)
-
-    assert scan([tmp_path]) == ([path], 0)
-
-
-def test_other_files_of_a_folder_are_counted(tmp_path: Path) -> None:
-    """What is ignored is not silent."""
-    for name in ("a.jpg", "notes.txt", "deeper/jpg", "deeper/movie.mp4", "deeper/.hidden"):
-        touch(tmp_path / name)
-
-    assert scan([tmp_path]) == ([tmp_path / "a.jpg"], 4)
-
-
-def test_a_named_file_is_taken_whatever_it_is_called(tmp_path: Path) -> None:
-    """Who names a file means it."""
-    path = touch(tmp_path / "photograph.dat")
-
-    assert scan([path]) == ([path], 0)
-
-
-def test_paths_come_in_the_order_given(tmp_path: Path) -> None:
-    """The first path comes first, whatever its name."""
-    late, early = touch(tmp_path / "z" / "z.jpg"), touch(tmp_path / "a" / "a.jpg")
-
-    assert scan([tmp_path / "z", early]) == ([late, early], 0)
-
-
-def test_a_file_that_is_reached_twice_is_taken_once(tmp_path: Path) -> None:
-    """A folder and a file in it, named or found, overlap without harm."""
-    path = touch(tmp_path / "a" / "a.jpg")
-
-    assert scan([path, tmp_path, tmp_path / "a", path])[0] == [path]
-
-
-def test_links_to_folders_are_not_followed(tmp_path: Path) -> None:
-    """A link back up cannot make the search endless."""
-    path = touch(tmp_path / "a.jpg")
-    (tmp_path / "up").symlink_to(tmp_path, target_is_directory=True)
-
-    assert scan([tmp_path]) == ([path], 0)
-
-
-def test_a_folder_that_is_called_like_an_image_is_a_folder(tmp_path: Path) -> None:
-    """Its content is searched, it is no image itself."""
-    path = touch(tmp_path / "holiday.jpg" / "a.jpg")
-
-    assert scan([tmp_path]) == ([path], 0)
-
-
-def test_relative_paths_come_back_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A source does not depend on the directory that a run was started in."""
-    path = touch(tmp_path / "in" / "a.jpg")
-    monkeypatch.chdir(tmp_path)
-
-    assert scan([Path("in")]) == scan([Path("in/a.jpg")]) == ([path], 0)
-
-
-@pytest.mark.parametrize("folder", ["{here}", "."], ids=["absolute folder", "relative folder"])
-@pytest.mark.parametrize(
-    "collection", ["{here}/c.ww", "c.ww", "./c.ww", "sub/../c.ww"], ids=["absolute", "relative", "dotted", "roundabout"]
-)
-def test_the_collection_is_not_searched(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str, collection: str
-) -> None:
-    """A collection inside the folder is left out, however both are written."""
-    path = touch(tmp_path / "a.jpg")
-    for name in ("c.ww/catalog.db", "c.ww/shards/looks-like.jpg"):
-        touch(tmp_path / name)
-    (tmp_path / "sub").mkdir()
-    monkeypatch.chdir(tmp_path)
-
-    found = scan([Path(folder.format(here=tmp_path))], skip=Path(collection.format(here=tmp_path)))
-
-    assert found == ([path], 0)
-
-
-def test_a_path_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    """The error names the path and the field."""
-    with pytest.raises(InvalidRequest, match=r"nowhere does not exist: give a folder or an image file") as raised:
-        scan([tmp_path, tmp_path / "nowhere"])
-
-    assert raised.value.field == "paths"
-
-
-def test_a_file_that_vanished_is_an_empty_source(tmp_path: Path) -> None:
-    """What is gone after the scan has no size and no time."""
-    assert source_of(tmp_path / "gone.jpg").byte_count == 0
-
-
-# --- working ahead ----------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def pool() -> Iterator[ThreadPoolExecutor]:
-    """Give four threads."""
-    with ThreadPoolExecutor(4) as threads:
-        yield threads
-
-
-def test_results_keep_the_order_of_the_items(pool: ThreadPoolExecutor) -> None:
-    """Items that take longer do not come later."""
-    released = threading.Event()
-
-    def square(number: int) -> int:
-        if number == 0:
-            released.wait(5)
-        if number == 3:
-            released.set()
-        return number * number
-
-    assert list(map_ahead(pool, square, range(20), ahead=6)) == [number * number for number in range(20)]
-
-
-@pytest.mark.parametrize("ahead", [1, 3])
-def test_no_more_than_so_many_items_are_taken_ahead(pool: ThreadPoolExecutor, ahead: int) -> None:
-    """Memory stays bounded: after n results, n + ahead items have been asked for, and never all."""
-    taken = []
-
-    def items() -> Iterator[int]:
-        for number in range(50):
-            taken.append(number)
-            yield number
-
-    results = map_ahead(pool, str, items(), ahead)
-
-    for done in (1, 2, 3):
-        next(results)
-        assert len(taken) == done + ahead
-
-
-def test_an_exception_reaches_the_one_who_asks(pool: ThreadPoolExecutor) -> None:
-    """The results before it come first, then the exception of the item that failed."""
-    results = map_ahead(pool, lambda number: 1 // (2 - number), range(5), ahead=4)
-
-    assert [next(results), next(results)] == [0, 1]
-    with pytest.raises(ZeroDivisionError):
-        next(results)
-
-
-@pytest.mark.parametrize("end", ["by an exception", "by closing"])
-def test_what_waits_is_cancelled_at_an_early_end(end: str) -> None:
-    """Items that no thread has begun are not worked on when nobody will ask for them."""
-    worked_on: list[int] = []
-    ended = threading.Event()
-
-    def work(number: int) -> None:
-        worked_on.append(number)
-        if number == 0 and end == "by an exception":
-            raise ValueError
-        if number == 1:
-            ended.wait(5)
-
-    with ThreadPoolExecutor(1) as one_thread:
-        results = map_ahead(one_thread, work, range(10), ahead=5)
-        with suppress(ValueError):
-            next(results)
-        results.close()  # type: ignore[attr-defined]
-        ended.set()
-
-    assert set(worked_on) <= {0, 1}
-
-
-@pytest.mark.parametrize(
-    ("length", "expected"), [(0, []), (1, [[0]]), (3, [[0, 1, 2]]), (4, [[0, 1, 2], [3]]), (6, [[0, 1, 2], [3, 4, 5]])]
-)
-def test_groups_are_full_but_for_the_last(length: int, expected: list[list[int]]) -> None:
-    """Every item is in one group, in order."""
-    assert list(in_groups(range(length), 3)) == expected
-
-
-def test_groups_are_made_as_they_are_asked_for() -> None:
-    """An endless source can be grouped."""
-    groups = in_groups(count(), 2)
-
-    assert [next(groups), next(groups)] == [[0, 1], [2, 3]]
 
 
 # --- runs -------------------------------------------------------------------------------------------------------
@@ -637,6 +435,377 @@ def test_a_photograph_that_cannot_be_read_any_more_stays(folder: Path, root: Pat
     assert (images(root)["a.png"].state, summary.images, summary.published) == ("indexed", 1, False)
 
 
+# --- metadata ---------------------------------------------------------------------------------------------------
+
+
+def metadata(root: Path) -> dict[str, dict[str, object]]:
+    """Return what is known of each image by the name of each of its files."""
+    return {name: dict(image.user_metadata) for name, image in images(root).items()}
+
+
+def say(path: Path, values: object) -> Path:
+    """Write a sidecar, or a table of JSON lines."""
+    lines = values if isinstance(values, list) else [values]
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    return path
+
+
+def photograph(path: Path, thumbnail: Path, taken: str, latitude: float = 50.0) -> Path:
+    """Write a photograph with a time, a camera and a position."""
+    block = Image.Exif()
+    block[ExifTags.Base.Model] = "Camera"
+    block.get_ifd(ExifTags.IFD.Exif)[ExifTags.Base.DateTimeOriginal] = taken
+    block.get_ifd(ExifTags.IFD.GPSInfo).update({1: "N", 2: (latitude, 0.0, 0.0), 3: "E", 4: (7.0, 0.0, 0.0)})
+    with Image.open(thumbnail) as picture:
+        picture.convert("RGB").save(path, "JPEG", exif=block)
+    return path
+
+
+def test_sidecars_are_taken_along(folder: Path, root: Path, thumbnails: Sequence[Path]) -> None:
+    """Each for the picture that it lies beside; they are not ignored files."""
+    for name in ("a.png", "b.png"):
+        put(thumbnails[ord(name[0]) - ord("a")], folder / name)
+    say(folder / "a.png.json", {"label": "boat", "year": 1999})
+
+    summary = index_paths([folder], root)
+
+    assert metadata(root) == {"a.png": {"label": "boat", "year": 1999}, "b.png": {}}
+    assert (summary.metadata_changed, summary.ignored) == (1, 0)
+
+
+def test_a_sidecar_that_changed_needs_no_picture(folder: Path, root: Path, thumbnails: Sequence[Path]) -> None:
+    """What it says now is known after the next run, what it said before is not, and nothing is published for that."""
+    path = put(thumbnails[0], folder / "a.png")
+    sidecar = say(folder / "a.png.json", {"label": "boat", "year": 1999})
+    index_paths([folder], root)
+    status = path.stat()
+    path.write_bytes(bytes(status.st_size))  # a picture that was read now would be torn
+    os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+    say(sidecar, {"label": "ship"})
+
+    changed = index_paths([folder], root)
+    after = metadata(root)["a.png"]
+    again = index_paths([folder], root)
+    sidecar.unlink()
+    removed = index_paths([folder], root)
+
+    assert after == {"label": "ship"}
+    assert metadata(root)["a.png"] == {}
+    assert [run.metadata_changed for run in (changed, again, removed)] == [1, 0, 1]
+    assert not any(run.published or run.progress.failed for run in (changed, again, removed))
+
+
+def test_a_torn_sidecar_stops_nothing_and_takes_nothing_away(
+    folder: Path, root: Path, thumbnails: Sequence[Path], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The picture is indexed, the sidecar is named and counted, and what it said before it was torn is kept."""
+    put(thumbnails[0], folder / "a.png")
+    sidecar = say(folder / "a.png.json", {"label": "boat"})
+    index_paths([folder], root)
+    put(thumbnails[1], folder / "b.png")
+    for path in (sidecar, folder / "b.png.json"):
+        path.write_text('{"label": "sh')
+
+    with caplog.at_level(logging.WARNING, "indexer.pipeline"):
+        summary = index_paths([folder], root)
+
+    assert (summary.torn_sidecars, summary.metadata_changed, summary.images) == (2, 0, 2)
+    assert metadata(root) == {"a.png": {"label": "boat"}, "b.png": {}}
+    assert "b.png.json: not JSON" in caplog.text
+
+
+def test_a_table_says_what_is_known_of_files(folder: Path, root: Path, thumbnails: Sequence[Path]) -> None:
+    """Also of files that were indexed before; a row replaces what an earlier table said of its file, and no other."""
+    for name, thumbnail in zip(("a.png", "b.png", "c.png"), thumbnails, strict=False):
+        put(thumbnail, folder / name)
+    first = folder.parent / "first.csv"
+    first.write_text("path,label,year\nphotographs/a.png,boat,1999\nphotographs/b.png,car,2000\nnowhere.png,x,1\n")
+    second = say(folder / "second.jsonl", [{"path": "a.png", "year": 2001}, {"path": (folder / "c.png").as_uri()}])
+
+    before = index_paths([folder], root, IndexSettings(metadata=first))
+    after = index_paths([folder], root, IndexSettings(metadata=second))
+    again = index_paths([folder], root, IndexSettings(metadata=second))
+
+    assert metadata(root) == {"a.png": {"year": 2001}, "b.png": {"label": "car", "year": 2000}, "c.png": {}}
+    assert [(run.metadata_changed, run.unmatched_rows) for run in (before, after, again)] == [(2, 1), (1, 0), (0, 0)]
+    assert [run.published for run in (before, after, again)] == [True, False, False]
+
+
+def test_a_table_is_known_better_than_a_sidecar_and_that_better_than_exif(
+    folder: Path, root: Path, thumbnails: Sequence[Path]
+) -> None:
+    """Name by name: what one does not say, the next one does."""
+    photograph(folder / "a.jpg", thumbnails[0], "2001:01:01 00:00:00")
+    say(folder / "a.jpg.json", {"taken_time": "2002-01-01", "label": "boat", "rating": 5})
+    table = say(folder / "table.jsonl", {"path": "a.jpg", "label": "ship"})
+
+    index_paths([folder], root, IndexSettings(metadata=table, exif=True))
+
+    assert metadata(root)["a.jpg"] == {
+        "taken_time": "2002-01-01",
+        "label": "ship",
+        "rating": 5,
+        "camera_model": "Camera",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("path,year\na.png,1\nb.png", "table.csv, line 3: 1 cells"), (None, "table.csv cannot be read")],
+    ids=["torn", "absent"],
+)
+def test_a_torn_table_is_refused_before_anything_is_made(
+    folder: Path, root: Path, thumbnails: Sequence[Path], text: str | None, words: str
+) -> None:
+    """Rather than to index with half of it."""
+    put(thumbnails[0], folder / "a.png")
+    if text is not None:
+        (folder / "table.csv").write_text(text)
+
+    with pytest.raises(InvalidRequest, match=words):
+        index_paths([folder], root, IndexSettings(metadata=folder / "table.csv"))
+
+    assert not root.exists()
+
+
+CAMERA = {"camera_model": "Camera", "taken_time": "2001-02-03T04:05:06"}
+POSITION = {"latitude": 50.0, "longitude": 7.0}
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        (IndexSettings(), {}),
+        (IndexSettings(exif=True), CAMERA),
+        (IndexSettings(exif_gps=True), CAMERA | POSITION),
+    ],
+    ids=["not asked for", "exif", "gps"],
+)
+def test_exif_is_taken_along_when_asked_for(
+    folder: Path, root: Path, thumbnails: Sequence[Path], settings: IndexSettings, expected: dict[str, object]
+) -> None:
+    """And where a picture was taken only when that is asked for."""
+    photograph(folder / "a.jpg", thumbnails[0], "2001:02:03 04:05:06")
+
+    index_paths([folder], root, settings)
+
+    assert metadata(root)["a.jpg"] == expected
+
+
+def test_exif_of_what_is_indexed_already_is_taken_along_when_files_are_read(
+    folder: Path, root: Path, thumbnails: Sequence[Path]
+) -> None:
+    """Which `checksum` makes a run do; without it no file is opened."""
+    photograph(folder / "a.jpg", thumbnails[0], "2001:02:03 04:05:06")
+    index_paths([folder], root)
+
+    index_paths([folder], root, IndexSettings(exif=True))
+    quick = metadata(root)["a.jpg"]
+    index_paths([folder], root, IndexSettings(exif=True, checksum=True))
+
+    assert quick == {}
+    assert metadata(root)["a.jpg"] == CAMERA
+
+
+def test_exif_goes_with_the_content_that_it_stood_in(folder: Path, root: Path, thumbnails: Sequence[Path]) -> None:
+    """A file that holds another photograph now has not been taken when the old one was; a touched one has."""
+    path = photograph(folder / "a.jpg", thumbnails[0], "2001:02:03 04:05:06")
+    index_paths([folder], root, IndexSettings(exif=True))
+    os.utime(path, ns=(1, 1))
+    index_paths([folder], root)
+    touched = metadata(root)["a.jpg"]
+    photograph(path, thumbnails[1], "2020:01:01 00:00:00")
+
+    index_paths([folder], root)
+
+    assert touched == CAMERA
+    assert metadata(root)["a.jpg"] == {}
+
+
+@pytest.mark.filterwarnings("ignore:Corrupt EXIF")  # Pillow's own word
+def test_torn_exif_stops_nothing(folder: Path, root: Path, thumbnails: Sequence[Path]) -> None:
+    """The picture is fine."""
+    path = photograph(folder / "a.jpg", thumbnails[0], "2001:02:03 04:05:06")
+    content = path.read_bytes()
+    path.write_bytes(content.replace(b"MM\0*\0\0\0\x08", b"MM\0*\xff\xff\xff\xff", 1))
+
+    summary = index_paths([folder], root, IndexSettings(exif_gps=True))
+
+    assert path.read_bytes() != content
+    assert counts(summary.progress) == {"total": 1, "described": 1}
+    assert metadata(root)["a.jpg"] == {}
+
+
+# --- what is gone -----------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def album(folder: Path, root: Path, thumbnails: Sequence[Path]) -> Path:
+    """Give a folder with two pictures, one in it and one in a folder of its own, that are indexed."""
+    (folder / "deep").mkdir()
+    put(thumbnails[0], folder / "a.png")
+    put(thumbnails[1], folder / "deep" / "b.png")
+    index_paths([folder], root)
+    return folder
+
+
+def test_what_vanished_is_reported_and_kept(album: Path, root: Path) -> None:
+    """A folder that is not mounted today does not empty the collection."""
+    shutil.rmtree(album / "deep")
+
+    summary = index_paths([album], root)
+
+    assert summary.vanished == ((album / "deep" / "b.png").as_uri(),)
+    assert (summary.pruned, summary.images, summary.published) == (False, 2, False)
+    assert images(root)["b.png"].state == "indexed"
+
+
+def test_what_vanished_is_forgotten_when_asked_for(album: Path, root: Path) -> None:
+    """The next generation is without it, and it is not reported again."""
+    (album / "deep" / "b.png").unlink()
+
+    summary = index_paths([album], root, IndexSettings(prune=True))
+    after = index_paths([album], root, IndexSettings(prune=True))
+
+    assert summary.vanished == ((album / "deep" / "b.png").as_uri(),)
+    assert (summary.pruned, summary.images, summary.published) == (True, 1, True)
+    assert (after.vanished, after.pruned, after.published) == ((), False, False)
+    with open_collection(root) as reader:
+        assert reader.ids.tolist() == [1]
+
+
+def test_what_was_forgotten_comes_back_without_being_described_again(
+    album: Path, root: Path, thumbnails: Sequence[Path]
+) -> None:
+    """Its id and its shard are still there."""
+    (album / "deep" / "b.png").unlink()
+    index_paths([album], root, IndexSettings(prune=True))
+    put(thumbnails[1], album / "elsewhere.png")
+
+    summary = index_paths([album], root)
+
+    assert (summary.progress.described, summary.images, images(root)["elsewhere.png"].id) == (0, 2, 2)
+
+
+def test_only_what_is_below_the_given_paths_is_forgotten(album: Path, root: Path) -> None:
+    """A folder whose name only begins the same is another one."""
+    (album / "a.png").unlink()
+    (album / "deep" / "b.png").unlink()
+    (album / "dee").mkdir()
+
+    named = index_paths([album / "dee", album / "deep"], root, IndexSettings(prune=True))
+
+    assert named.vanished == ((album / "deep" / "b.png").as_uri(),)
+    assert named.images == 1
+
+
+def test_the_old_place_of_a_file_that_was_moved_has_vanished(album: Path, root: Path) -> None:
+    """The image stays under its id, and keeps only the new place when the old one is forgotten."""
+    (album / "a.png").rename(album / "deep" / "moved.png")
+
+    reported = index_paths([album], root)
+    pruned = index_paths([album], root, IndexSettings(prune=True))
+
+    assert reported.vanished == pruned.vanished == ((album / "a.png").as_uri(),)
+    assert (reported.progress.described, pruned.published, pruned.images) == (0, False, 2)
+    assert images(root)["moved.png"].uris == ((album / "deep" / "moved.png").as_uri(),)
+    assert images(root)["moved.png"].id == 1
+
+
+@pytest.mark.usefixtures("mortal")
+def test_files_of_a_folder_that_cannot_be_listed_have_not_vanished(album: Path, root: Path) -> None:
+    """Nothing of it is forgotten, also when files are gone from it; the rest of the paths is pruned."""
+    (album / "a.png").unlink()
+    (album / "deep" / "b.png").unlink()
+    (album / "deep").chmod(0o000)
+
+    summary = index_paths([album], root, IndexSettings(prune=True))
+    (album / "deep").chmod(0o700)
+
+    assert summary.unlisted == ((album / "deep").as_uri() + "/",)
+    assert summary.vanished == ((album / "a.png").as_uri(),)
+    assert images(root)["b.png"].state == "indexed"
+
+
+def test_a_file_that_was_named_once_has_not_vanished_from_its_folder(album: Path, root: Path) -> None:
+    """The folder's search passes it over for its name, and it is there."""
+    index_paths([put(album / "a.png", album / "a.dat")], root)
+
+    assert index_paths([album], root, IndexSettings(prune=True)).vanished == ()
+
+
+def test_metadata_goes_with_the_place_that_it_was_said_of(album: Path, root: Path) -> None:
+    """What the sidecar of a forgotten place said is forgotten with it."""
+    put(album / "a.png", album / "copy.png")
+    say(album / "a.png.json", {"label": "boat"})
+    say(album / "copy.png.json", {"rating": 5})
+    index_paths([album], root)
+    before = metadata(root)["copy.png"]
+    (album / "a.png").unlink()
+
+    index_paths([album], root, IndexSettings(prune=True))
+
+    assert before == {"label": "boat", "rating": 5}
+    assert metadata(root)["copy.png"] == {"rating": 5}
+
+
+# --- again ------------------------------------------------------------------------------------------------------
+
+
+def test_exactly_the_files_of_a_lost_shard_are_described_again(album: Path, root: Path) -> None:
+    """Under their ids; what else lies in the folders, and what vanished from them, stays as it is."""
+    put(album / "a.png", album / "new.png").write_bytes((album / "deep" / "b.png").read_bytes() + b"x")
+    with open_for_writing(root) as writer:
+        (shard,) = writer.catalog.shards()
+        lost = writer.catalog.lose_shard(shard.file_name)
+
+    summary = describe_again(root, lost)
+
+    assert sorted(lost) == [(album / "a.png").as_uri(), (album / "deep" / "b.png").as_uri()]
+    assert counts(summary.progress) == {"total": 2, "described": 2}
+    assert {name: (image.id, image.state) for name, image in images(root).items()} == {
+        "a.png": (1, "indexed"),
+        "b.png": (2, "indexed"),
+    }
+    with open_collection(root) as reader:
+        assert reader.description(reader.indexed_image(2)).factors.what.shape[0] == 8
+
+
+def test_a_file_of_a_lost_shard_that_is_gone_stays_lost(album: Path, root: Path) -> None:
+    """It is counted as failed, and keeps its reason and its metadata."""
+    say(album / "a.png.json", {"label": "boat"})
+    index_paths([album], root)
+    with open_for_writing(root) as writer:
+        lost = writer.catalog.lose_shard(writer.catalog.shards()[0].file_name)
+    (album / "a.png").unlink()
+
+    summary = describe_again(root, lost)
+
+    assert counts(summary.progress) == {"total": 2, "described": 1, "failed": 1}
+    assert (images(root)["a.png"].state, images(root)["a.png"].failure_reason) == ("failed", "SHARD_LOST")
+    assert metadata(root)["a.png"] == {"label": "boat"}
+    assert summary.images == 1
+
+
+def test_what_the_catalogue_holds_is_published(album: Path, root: Path) -> None:
+    """Once: without a change the live generation stays."""
+    with open_for_writing(root) as writer:
+        writer.catalog.remove([1])
+
+    published, again = publish_collection(root), publish_collection(root)
+
+    assert (published.number, published.image_count, again.number) == (2, 1, 2)
+    assert album.is_dir()
+
+
+def test_a_directory_without_a_collection_is_not_published(root: Path) -> None:
+    """Nothing is made."""
+    with pytest.raises(CollectionNotFound):
+        publish_collection(root)
+
+    assert not root.exists()
+
+
 # --- recipes and whiteners --------------------------------------------------------------------------------------
 
 
@@ -716,7 +885,7 @@ def test_a_collection_of_the_thesis_stays_one(root: Path, thumbnails: Sequence[P
 
     with pytest.raises(
         CollectionMismatch,
-        match="preset 'thesis', not 'default': use the collection's own, or index into a new directory",
+        match="preset 'thesis', not 'default': use the collection's own, or change it for all images by `whatwhere reb",
     ):
         index_paths(thumbnails, root, IndexSettings(preset="default"))
 
@@ -748,8 +917,8 @@ def test_a_collection_is_not_mixed(
     """A run that would describe differently is refused by the value that differs, and changes nothing."""
     shutil.copytree(small, root)
     if settings.backbone:
-        recipe = json.loads(Layout(root).recipe.read_text())
-        Layout(root).recipe.write_text(json.dumps(recipe | {"backbone": "older-net"}))
+        Layout(root).current.unlink()  # before the first generation, whose manifest holds the recipe too
+        replace(Recipe.load(Layout(root)), backbone="older-net").save(Layout(root))
     before = rows(root)
 
     with pytest.raises(CollectionMismatch, match=words):
@@ -853,7 +1022,7 @@ def test_a_stored_whitener_that_was_exchanged_is_not_taken(small: Path, root: Pa
     entry = Manifest.load(Layout(root).generation(1)).indexes["what"]
     shutil.copyfile(trained / "efficientnet-lite0.cells.safetensors", Layout(root).whitener(entry.whiteners[0]))
 
-    with pytest.raises(CollectionMismatch):
+    with pytest.raises(CollectionCorrupt):
         index_paths([], root)
 
 
@@ -876,7 +1045,7 @@ def test_each_preset_trains_the_whiteners_that_it_needs(
             assert [each.fingerprint for each in index.whiteners] == [
                 made[rows].fingerprint for rows in find_method(index.descriptor, preset).whiteners
             ]
-        assert {name: index.vectors.dimensions for name, index in reader.indexes.items()} == {
+        assert {name: entry.dimensions for name, entry in reader.manifest.indexes.items()} == {
             "what": 7,
             "what-and-where": 7,
             "fused": 14,
@@ -943,24 +1112,23 @@ def test_training_needs_two_photographs(tmp_path: Path, thumbnails: Sequence[Pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_collection_of_version_0_1_0_grows_as_one_of_the_thesis(
-    root: Path, tmp_path: Path, thumbnails: Sequence[Path]
-) -> None:
+def test_a_collection_of_version_0_1_0_grows_as_one_of_the_thesis(root: Path, thumbnails: Sequence[Path]) -> None:
     """What that version wrote goes on as the preset that it had, through the whiteners that are stored beside it."""
-    settings = IndexSettings(preset="thesis", descriptors=("what", "what-and-where"))
-    today = tmp_path / "today.ww"
-    for collection in (root, today):
-        index_paths(thumbnails[:2], collection, settings)
-    as_version_0_1_0_wrote(root)
+    shutil.copytree(FIRST_RELEASE, root)
+    before = json.loads((root / "generations" / "000001" / "manifest.json").read_text())
 
-    unchanged = index_paths(thumbnails[:2], root)
     grown = index_paths(thumbnails, root)
-    index_paths(thumbnails, today)
 
-    assert (unchanged.published, grown.published, grown.images) == (False, True, 5)
-    assert written(root) == written(today)
-    assert rows(root) == rows(today)
-    with pytest.raises(CollectionMismatch, match=r"preset 'thesis', not 'default'.* or index into a new directory"):
+    assert grown.images == before["image_count"] + len(thumbnails)
+    with open_collection(root) as reader:
+        assert (reader.recipe.preset, reader.recipe.rank) == ("thesis", before["recipe"]["rank"])
+        index, newest = reader.index("what"), int(reader.ids[-1])
+        assert [whitener.fingerprint for whitener in index.whiteners] == [before["indexes"]["what"]["whitener"]]
+        expected = find_method("what", "thesis").describe(
+            reader.description(reader.indexed_image(newest)), index.whiteners
+        )
+        np.testing.assert_allclose(index.vectors.vector(newest), expected, atol=1e-6)
+    with pytest.raises(CollectionMismatch, match=r"preset 'thesis', not 'default'"):
         index_paths(thumbnails, root, IndexSettings(preset="default"))
 
 
@@ -1060,3 +1228,29 @@ def test_a_run_that_was_stopped_is_continued(
     assert kept == 4 * chunks
     assert rows(tmp_path / "stopped.ww") == rows(tmp_path / "uninterrupted.ww")
     assert written(tmp_path / "stopped.ww") == written(tmp_path / "uninterrupted.ww")
+
+
+@pytest.mark.parametrize("done", [1, 4, 5], ids=["before a chunk", "after a chunk", "before sidecars and table"])
+def test_metadata_of_a_run_that_was_stopped_is_complete_in_the_end(
+    folder: Path, tmp_path: Path, thumbnails: Sequence[Path], monkeypatch: pytest.MonkeyPatch, done: int
+) -> None:
+    """What was kept in the first run is not read again in the second, and has its EXIF all the same."""
+    monkeypatch.setattr(indexer.pipeline, "SHARD_SOURCES", 2)
+    for number, path in enumerate(thumbnails):
+        photograph(folder / f"{number}.jpg", path, f"200{number}:01:01 00:00:00")
+        say(folder / f"{number}.jpg.json", {"rating": number})
+    table = say(tmp_path / "t.jsonl", [{"path": f"photographs/{number}.jpg", "label": "x"} for number in (0, 4)])
+    settings = IndexSettings(batch_size=2, metadata=table, exif=True, prune=True)
+    index_paths([folder], tmp_path / "uninterrupted.ww", settings)
+
+    with pytest.raises(Stopped):
+        index_paths([folder], tmp_path / "stopped.ww", settings, stop_at(done))
+    index_paths([folder], tmp_path / "stopped.ww", settings)
+
+    found = metadata(tmp_path / "stopped.ww")
+    assert found == metadata(tmp_path / "uninterrupted.ww")
+    assert [found[f"{number}.jpg"]["taken_time"] for number in range(5)] == [
+        f"200{number}-01-01T00:00:00" for number in range(5)
+    ]
+    assert [found[f"{number}.jpg"].get("label") for number in range(5)] == ["x", None, None, None, "x"]
+    assert rows(tmp_path / "stopped.ww") == rows(tmp_path / "uninterrupted.ww")

@@ -1,5 +1,6 @@
 """The vector index: against exact search by numpy, on seeded vectors."""
 
+import resource
 import subprocess
 import sys
 from pathlib import Path
@@ -8,8 +9,9 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from indexer.errors import CollectionCorrupt
-from indexer.vectors import VectorIndex
+import indexer.vectors
+from indexer.errors import CollectionCorrupt, InvalidRequest
+from indexer.vectors import Segment, VectorIndex, is_lossless
 
 DIMENSIONS = 16
 COUNT = 200
@@ -25,36 +27,47 @@ def unit_vectors(count: int, seed: int) -> NDArray[np.float32]:
 
 VECTORS = unit_vectors(COUNT, seed=0)
 QUERIES = unit_vectors(20, seed=2)
+GONE = np.sort(IDS[10:60])
 
 
-def exact(query: NDArray[np.float32], count: int) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
+def exact(
+    query: NDArray[np.float32], count: int, among: NDArray[np.int64] = IDS
+) -> tuple[NDArray[np.float32], NDArray[np.int64]]:
     """Search by multiplying everything out."""
-    scores = VECTORS @ query
+    searched = np.isin(IDS, among)
+    scores = VECTORS[searched] @ query
     best = np.argsort(-scores)[:count]
-    return scores[best], IDS[best]
+    return scores[best], IDS[searched][best]
+
+
+def in_parts(*sizes: int, removed: NDArray[np.int64] | None = None, factory: str = "Flat") -> VectorIndex:
+    """Give an index of all vectors in segments of these sizes, the first by the factory."""
+    ends = np.cumsum(sizes)
+    assert ends[-1] == COUNT
+    parts = zip(np.split(IDS, ends[:-1]), np.split(VECTORS, ends[:-1]), strict=True)
+    segments = [Segment.build(ids, vectors, "Flat" if place else factory) for place, (ids, vectors) in enumerate(parts)]
+    return VectorIndex(tuple(segments)) if removed is None else VectorIndex(tuple(segments), removed)
+
+
+ONE_AND_SEVERAL = pytest.mark.parametrize("sizes", [(COUNT,), (120, 60, 15, 5)], ids=["one segment", "four segments"])
 
 
 @pytest.fixture
-def index() -> VectorIndex:
-    """Give an index of all vectors."""
-    filled = VectorIndex.create(DIMENSIONS)
-    filled.add(IDS, VECTORS)
-    return filled
-
-
-@pytest.fixture
-def saved(index: VectorIndex, tmp_path: Path) -> Path:
-    """Give the path of that index."""
-    index.save(tmp_path / "index")
-    return tmp_path / "index"
+def saved(tmp_path: Path) -> Path:
+    """Give the path of a segment of all vectors."""
+    path = tmp_path / "segment"
+    Segment.build(IDS, VECTORS).save(path)
+    return path
 
 
 # --- search -----------------------------------------------------------------------------------------------------
 
 
+@ONE_AND_SEVERAL
 @pytest.mark.parametrize("count", [1, 10, COUNT])
-def test_search_gives_what_exact_search_gives(index: VectorIndex, count: int) -> None:
+def test_search_gives_what_exact_search_gives(sizes: tuple[int, ...], count: int) -> None:
     """Ids in the order of their inner products, best first, with these as scores."""
+    index = in_parts(*sizes)
     for query in QUERIES:
         scores, ids = index.search(query, count)
 
@@ -63,65 +76,135 @@ def test_search_gives_what_exact_search_gives(index: VectorIndex, count: int) ->
         np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
 
 
-def test_a_stored_vector_finds_itself_first(index: VectorIndex) -> None:
-    """At a score of 1."""
-    scores, ids = index.search(VECTORS[5], 1)
+@ONE_AND_SEVERAL
+def test_what_is_gone_is_never_found(sizes: tuple[int, ...]) -> None:
+    """The others keep their order, and the page stays full."""
+    index = in_parts(*sizes, removed=GONE)
+    for query in QUERIES:
+        _, ids = index.search(query, 100)
 
-    assert ids.tolist() == [IDS[5]]
-    assert scores[0] == pytest.approx(1)
+        np.testing.assert_array_equal(ids, exact(query, 100, np.setdiff1d(IDS, GONE))[1])
 
 
-def test_scores_are_inner_products_not_distances(index: VectorIndex) -> None:
+@ONE_AND_SEVERAL
+@pytest.mark.parametrize("compared_at_most", [0, 10_000], ids=["many pass", "few pass"])
+def test_a_filter_gives_what_exact_search_of_the_rest_gives(
+    sizes: tuple[int, ...], compared_at_most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both ways of searching what passes: full pages, nothing that is gone, ids that are nowhere passed over."""
+    monkeypatch.setattr(indexer.vectors, "COMPARED_AT_MOST", compared_at_most)
+    index = in_parts(*sizes, removed=GONE)
+    only = np.union1d(IDS[:90], np.array([1, 2, 10**9]))
+    for query in QUERIES:
+        scores, ids = index.search(query, 12, only)
+
+        expected_scores, expected_ids = exact(query, 12, np.setdiff1d(IDS[:90], GONE))
+        np.testing.assert_array_equal(ids, expected_ids)
+        np.testing.assert_allclose(scores, expected_scores, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    "only", [np.array([], dtype=np.int64), np.array([3]), GONE[:4]], ids=["none", "absent", "gone"]
+)
+def test_a_filter_that_leaves_nothing_finds_nothing(only: NDArray[np.int64]) -> None:
+    """Of the right types."""
+    scores, ids = in_parts(150, 50, removed=GONE).search(QUERIES[0], 5, only)
+
+    assert (scores.tolist(), ids.tolist()) == ([], [])
+    assert (scores.dtype, ids.dtype) == (np.float32, np.int64)
+
+
+@pytest.mark.parametrize("factory", ["SQ8", "SQfp16", "IVF4,Flat", "HNSW8", "IVF4,SQ8"])
+def test_a_filter_on_an_approximate_index_gives_full_pages_of_what_passes(factory: str) -> None:
+    """Compared one by one: as good as the factory keeps vectors, and never short."""
+    index = in_parts(150, 50, removed=GONE, factory=factory)
+    only = np.sort(IDS[:90])
+    for query in QUERIES:
+        scores, ids = index.search(query, 12, only)
+
+        expected_scores, _ = exact(query, 12, np.setdiff1d(only, GONE))
+        assert len(set(ids.tolist())) == 12
+        assert not set(ids.tolist()) - set(only.tolist())
+        np.testing.assert_allclose(scores, expected_scores, atol=0.02)
+
+
+@pytest.mark.parametrize("factory", ["SQ8", "SQfp16", "IVF4,Flat", "HNSW8"])
+@pytest.mark.parametrize("compared_at_most", [0, 10_000])
+def test_an_approximate_index_leaves_out_what_is_gone_and_what_a_filter_stops(
+    factory: str, compared_at_most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Each family of factories has parameters of its own for that."""
+    monkeypatch.setattr(indexer.vectors, "COMPARED_AT_MOST", compared_at_most)
+    index = in_parts(150, 50, removed=GONE, factory=factory)
+
+    everything = index.search(QUERIES[0], COUNT)[1]
+    filtered = index.search(QUERIES[0], COUNT, np.sort(IDS[:90]))[1]
+
+    assert len(everything) > 20
+    assert not set(everything.tolist()) & set(GONE.tolist())
+    assert len(filtered) > 5
+    assert set(filtered.tolist()) <= set(IDS[:90].tolist()) - set(GONE.tolist())
+
+
+def test_equal_scores_stand_by_id() -> None:
+    """Whichever segment they are in."""
+    twice = np.repeat(VECTORS[:1], 2, axis=0)
+    index = VectorIndex((Segment.build(np.array([9, 4]), twice), Segment.build(np.array([7, 2]), twice)))
+
+    assert index.search(VECTORS[0], 4)[1].tolist() == [2, 4, 7, 9]
+
+
+def test_scores_are_inner_products_not_distances() -> None:
     """The opposite of a stored vector finds it last, at -1."""
-    scores, ids = index.search(-VECTORS[5], COUNT)
+    scores, ids = in_parts(COUNT).search(-VECTORS[5], COUNT)
 
     assert ids[-1] == IDS[5]
     assert scores[-1] == pytest.approx(-1)
 
 
-def test_more_results_than_vectors_are_all_vectors(index: VectorIndex) -> None:
+def test_more_results_than_vectors_are_all_vectors() -> None:
     """Nothing is filled up with invalid ids."""
-    scores, ids = index.search(QUERIES[0], COUNT + 50)
+    scores, ids = in_parts(150, 50).search(QUERIES[0], COUNT + 50)
 
     assert len(scores) == COUNT
     assert sorted(ids) == sorted(IDS)
 
 
-def test_results_have_the_documented_types(index: VectorIndex) -> None:
+def test_results_have_the_documented_types() -> None:
     """Scores float32, ids int64."""
-    scores, ids = index.search(QUERIES[0], 3)
+    scores, ids = in_parts(150, 50).search(QUERIES[0], 3)
 
     assert (scores.dtype, scores.shape) == (np.float32, (3,))
     assert (ids.dtype, ids.shape) == (np.int64, (3,))
 
 
-def test_an_empty_index_finds_nothing() -> None:
-    """No results, of the right types."""
-    scores, ids = VectorIndex.create(DIMENSIONS).search(QUERIES[0], 5)
+def test_an_index_without_segments_finds_nothing() -> None:
+    """A collection without images has one."""
+    index = VectorIndex(())
 
-    assert (scores.tolist(), ids.tolist()) == ([], [])
+    scores, ids = index.search(QUERIES[0], 5)
+
+    assert (len(index), scores.tolist(), ids.tolist()) == (0, [], [])
     assert (scores.dtype, ids.dtype) == (np.float32, np.int64)
 
 
 # --- contents ---------------------------------------------------------------------------------------------------
 
 
-def test_a_new_index_is_empty() -> None:
-    """It has a dimension and nothing else."""
-    index = VectorIndex.create(DIMENSIONS)
+@ONE_AND_SEVERAL
+def test_ids_are_those_that_can_be_found(sizes: tuple[int, ...]) -> None:
+    """Sorted, less those that are gone."""
+    index = in_parts(*sizes, removed=GONE)
 
-    assert (len(index), index.dimensions, index.ids.tolist()) == (0, DIMENSIONS, [])
-
-
-def test_ids_are_in_the_order_of_the_vectors(index: VectorIndex) -> None:
-    """As they were added."""
-    np.testing.assert_array_equal(index.ids, IDS)
+    np.testing.assert_array_equal(index.ids, np.sort(np.setdiff1d(IDS, GONE)))
     assert index.ids.dtype == np.int64
-    assert len(index) == COUNT
+    assert len(index) == COUNT - len(GONE)
 
 
-def test_a_vector_is_returned_by_its_id(index: VectorIndex) -> None:
-    """To the last bit."""
+@ONE_AND_SEVERAL
+def test_a_vector_is_returned_by_its_id(sizes: tuple[int, ...]) -> None:
+    """To the last bit, from whichever segment has it."""
+    index = in_parts(*sizes)
     for position in (0, 17, COUNT - 1):
         vector = index.vector(int(IDS[position]))
 
@@ -129,159 +212,125 @@ def test_a_vector_is_returned_by_its_id(index: VectorIndex) -> None:
         assert vector.dtype == np.float32
 
 
-def test_the_vector_of_an_absent_id_is_a_key_error(index: VectorIndex) -> None:
-    """A position is not an id."""
-    with pytest.raises(KeyError, match="3"):
-        index.vector(3)
+@pytest.mark.parametrize("identifier", [3, int(GONE[0]), 10**12], ids=["a position", "gone", "beyond"])
+def test_the_vector_of_an_absent_id_is_a_key_error(identifier: int) -> None:
+    """A position is not an id, and what is gone is absent."""
+    with pytest.raises(KeyError, match=str(identifier)):
+        in_parts(150, 50, removed=GONE).vector(identifier)
 
 
-def test_added_vectors_are_found_beside_the_old_ones(index: VectorIndex) -> None:
-    """Adding goes on where it stopped."""
-    new = unit_vectors(3, seed=9)
+def test_a_segment_gives_vectors_in_the_order_asked_for() -> None:
+    """And refuses ids that it has not."""
+    segment = Segment.build(IDS, VECTORS)
 
-    index.add(np.array([5, 3, 4]), new)
-
-    assert len(index) == COUNT + 3
-    assert index.search(new[1], 1)[1].tolist() == [3]
-    assert index.search(VECTORS[0], 1)[1].tolist() == [IDS[0]]
-
-
-def test_adding_takes_every_layout_and_float_type(index: VectorIndex) -> None:
-    """A transposed, double-precision array is stored as its values say."""
-    new = np.asfortranarray(unit_vectors(3, seed=9).astype(np.float64))
-
-    index.add(np.array([5, 3, 4]), new)
-
-    np.testing.assert_allclose(index.vector(4), new[2], atol=1e-7)
-
-
-def test_removed_ids_are_gone_and_the_others_stay(index: VectorIndex) -> None:
-    """Search, ids and vectors agree about it."""
-    index.remove(IDS[10:20])
-
-    kept = np.concatenate([IDS[:10], IDS[20:]])
-    assert len(index) == COUNT - 10
-    assert sorted(index.ids) == sorted(kept)
-    assert not set(index.search(VECTORS[10], COUNT)[1]) & set(IDS[10:20])
+    np.testing.assert_array_equal(segment.vectors(IDS[[7, 3, 5]]), VECTORS[[7, 3, 5]])
+    assert segment.vectors(np.array([], dtype=np.int64)).shape == (0, DIMENSIONS)
     with pytest.raises(KeyError):
-        index.vector(int(IDS[10]))
-    np.testing.assert_array_equal(index.vector(int(IDS[20])), VECTORS[20])
+        segment.vectors(np.array([IDS[0], 3]))
 
 
-def test_removing_an_absent_id_changes_nothing(index: VectorIndex) -> None:
-    """It is passed over, beside one that is there."""
-    index.remove(np.array([1, 2, IDS[0]]))
+def test_building_takes_every_layout_and_float_type() -> None:
+    """A transposed, double-precision array is stored as its values say."""
+    segment = Segment.build(IDS, np.asfortranarray(VECTORS.astype(np.float64)))  # type: ignore[arg-type] # on purpose
 
-    assert len(index) == COUNT - 1
+    np.testing.assert_allclose(segment.vectors(IDS[4:5])[0], VECTORS[4], atol=1e-7)
 
 
-def test_a_removed_id_can_be_added_again(index: VectorIndex) -> None:
-    """With another vector."""
-    new = unit_vectors(1, seed=9)
-    index.remove(IDS[:1])
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [
+        ("Nope", "none that faiss knows"),
+        ("PQ4", "cannot be searched with a filter"),
+        ("PCA8,Flat", "cannot be searched with a filter"),
+        ("IVF500,Flat", "cannot be trained on 200 vectors"),
+    ],
+)
+def test_a_factory_that_cannot_be_used_is_refused(factory: str, said: str, capfd: pytest.CaptureFixture[str]) -> None:
+    """With what would do; faiss itself prints nothing."""
+    with pytest.raises(InvalidRequest, match=said) as refused:
+        Segment.build(IDS, VECTORS, factory)
 
-    index.add(IDS[:1], new)
+    assert refused.value.field == "index_factory"
+    assert capfd.readouterr() == ("", "")
 
-    np.testing.assert_array_equal(index.vector(int(IDS[0])), new[0])
+
+@pytest.mark.parametrize("factory", ["Flat", "HNSW8", "HNSW8,Flat", "IVF4,Flat", "SQ8", "IVF4,SQ8", "HNSW8,SQ8"])
+def test_lossless_factories_are_those_that_return_what_they_got(factory: str) -> None:
+    """The name tells what the vectors show."""
+    kept = Segment.build(IDS, VECTORS, factory).vectors(IDS)
+
+    assert is_lossless(factory) == np.array_equal(kept, VECTORS)
 
 
 # --- files ------------------------------------------------------------------------------------------------------
 
 
-def opened_from(path: Path, memory_map: bool) -> VectorIndex:
-    return VectorIndex.map(path, path.stat().st_size) if memory_map else VectorIndex.open(path)
+def mapped(path: Path) -> Segment:
+    return Segment.map(path, path.stat().st_size)
 
 
-@pytest.mark.parametrize("memory_map", [False, True], ids=["read", "mapped"])
-def test_an_opened_index_equals_the_saved_one(index: VectorIndex, saved: Path, memory_map: bool) -> None:
-    """Memory-mapped or not: the same ids, vectors and results."""
-    opened = opened_from(saved, memory_map)
+@pytest.mark.parametrize("factory", ["Flat", "SQ8", "IVF4,Flat", "HNSW8"])
+def test_a_mapped_segment_equals_the_saved_one(tmp_path: Path, factory: str) -> None:
+    """The same ids, vectors and results."""
+    segment = Segment.build(IDS, VECTORS, factory)
+    segment.save(tmp_path / "segment")
+
+    opened = mapped(tmp_path / "segment")
 
     assert (len(opened), opened.dimensions) == (COUNT, DIMENSIONS)
-    np.testing.assert_array_equal(opened.ids, IDS)
-    np.testing.assert_array_equal(opened.vector(int(IDS[3])), VECTORS[3])
+    np.testing.assert_array_equal(opened.ids, np.sort(IDS))
+    np.testing.assert_array_equal(opened.vectors(IDS), segment.vectors(IDS))
     for query in QUERIES:
-        for found, expected in zip(opened.search(query, 10), index.search(query, 10), strict=True):
+        for found, expected in zip(opened.search(query, 10), segment.search(query, 10), strict=True):
             np.testing.assert_array_equal(found, expected)
 
 
-@pytest.mark.parametrize("memory_map", [False, True], ids=["read", "mapped"])
-def test_an_index_is_mapped_only_on_request(saved: Path, memory_map: bool) -> None:
-    """The system's list of this process's mappings has the file or not."""
-    opened = opened_from(saved, memory_map)
+def test_the_same_vectors_give_the_same_file(tmp_path: Path) -> None:
+    """In whatever order they come: a run that was killed and one that was not write the same."""
+    Segment.build(IDS, VECTORS).save(tmp_path / "a")
+    Segment.build(IDS[::-1], VECTORS[::-1]).save(tmp_path / "b")
 
-    assert (str(saved) in Path("/proc/self/maps").read_text()) == memory_map
-    assert len(opened) == COUNT
-
-
-def test_a_mapped_index_has_the_error_for_absent_ids(saved: Path) -> None:
-    """It knows its ids as one in memory does."""
-    with pytest.raises(KeyError):
-        opened_from(saved, memory_map=True).vector(3)
+    assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
 
 
-def test_a_read_index_can_be_changed_and_saved_over_itself(saved: Path) -> None:
-    """That is how a generation follows another."""
-    index = VectorIndex.open(saved)
-    index.remove(IDS[:50])
-    index.add(np.array([1]), unit_vectors(1, seed=9))
+def test_a_segment_lies_in_its_file_not_in_memory(saved: Path) -> None:
+    """The system's list of this process's mappings has the file, until the segment is let go."""
+    segment = mapped(saved)
 
-    index.save(saved)
-
-    assert len(VectorIndex.open(saved)) == COUNT - 49
-    assert list(saved.parent.iterdir()) == [saved]
+    assert str(saved) in Path("/proc/self/maps").read_text()
+    del segment
+    assert str(saved) not in Path("/proc/self/maps").read_text()
 
 
-@pytest.mark.parametrize("memory_map", [False, True], ids=["read", "mapped"])
-def test_an_empty_index_survives_its_file(tmp_path: Path, memory_map: bool) -> None:
-    """A collection without images has one."""
-    VectorIndex.create(DIMENSIONS).save(tmp_path / "index")
-
-    opened = opened_from(tmp_path / "index", memory_map)
-
-    assert (len(opened), opened.dimensions) == (0, DIMENSIONS)
-    assert opened.search(QUERIES[0], 5)[1].tolist() == []
+def test_a_missing_file_is_corruption(tmp_path: Path) -> None:
+    """The message names the file, not the folder above it, and the remedy."""
+    with pytest.raises(CollectionCorrupt, match=r"^absent is missing .*verify --repair"):
+        Segment.map(tmp_path / "absent", 100)
 
 
-@pytest.mark.parametrize("memory_map", [False, True], ids=["read", "mapped"])
-def test_a_missing_file_is_corruption(tmp_path: Path, memory_map: bool) -> None:
-    """The message names the file, not the folder above it."""
-    with pytest.raises(CollectionCorrupt, match=r"^absent (cannot be read as a vector index|is missing)"):
-        VectorIndex.map(tmp_path / "absent", 100) if memory_map else VectorIndex.open(tmp_path / "absent")
-
-
-@pytest.mark.parametrize("memory_map", [False, True], ids=["read", "mapped"])
-def test_foreign_bytes_are_corruption(tmp_path: Path, memory_map: bool) -> None:
+def test_foreign_bytes_are_corruption(tmp_path: Path) -> None:
     """A text is no index."""
     (tmp_path / "index").write_text("once upon a time " * 100)
 
     with pytest.raises(CollectionCorrupt):
-        opened_from(tmp_path / "index", memory_map)
-
-
-@pytest.mark.parametrize("length", [0, 3, 4, 20, 30, 40, 65, 500, 5000, -200, -8, -1])
-def test_a_torn_file_is_corruption(saved: Path, length: int) -> None:
-    """Wherever it ends early; negative lengths count from the end."""
-    saved.write_bytes(saved.read_bytes()[:length])
-
-    with pytest.raises(CollectionCorrupt):
-        VectorIndex.open(saved)
+        mapped(tmp_path / "index")
 
 
 OPEN_MAPPED = """
 import sys
 from pathlib import Path
 from indexer.errors import CollectionCorrupt
-from indexer.vectors import VectorIndex
+from indexer.vectors import Segment
 try:
-    VectorIndex.map(Path(sys.argv[1]), int(sys.argv[2]))
+    Segment.map(Path(sys.argv[1]), int(sys.argv[2]))
 except CollectionCorrupt:
     print("corrupt")
 """
 
 
-@pytest.mark.parametrize("length", [30, 65, 500, -8, -1])
-def test_a_torn_file_is_corruption_when_mapped_too(saved: Path, length: int) -> None:
+@pytest.mark.parametrize("length", [0, 30, 65, 500, -8, -1])
+def test_a_torn_file_is_corruption(saved: Path, length: int) -> None:
     """In a process of its own, because reading beyond the end of a mapping would end this one."""
     whole = saved.read_bytes()
     saved.write_bytes(whole[:length])
@@ -291,3 +340,17 @@ def test_a_torn_file_is_corruption_when_mapped_too(saved: Path, length: int) -> 
     )
 
     assert (opening.returncode, opening.stdout) == (0, b"corrupt\n")
+
+
+def test_a_file_that_cannot_be_written_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    """An OSError that names the folder and leaves nothing, as of any other file."""
+    segment = Segment.build(IDS, VECTORS)
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (1000, hard))
+    try:
+        with pytest.raises(OSError, match=f"{tmp_path}: cannot write vectors"):
+            segment.save(tmp_path / "segment")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+    assert list(tmp_path.iterdir()) == []

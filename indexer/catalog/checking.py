@@ -1,0 +1,122 @@
+"""Whether the catalogue is whole: the file, the references, every row, and what is kept twice."""
+
+from collections.abc import Iterator
+from itertools import islice
+from typing import Any
+
+from sqlalchemy import func, select
+from sqlalchemy.orm import Session
+
+from indexer.catalog.checksums import SEALED, checksum_of
+from indexer.catalog.database import Database
+from indexer.catalog.metadata import Property, properties_of, same, united
+from indexer.catalog.records import FAILED, INDEXED, REMOVED
+from indexer.catalog.tables import Base, ImageRow, PropertyRow, ShardRow, SourceRow
+from indexer.errors import CollectionCorrupt
+
+MOST_OF_A_KIND = 50  # faults of one kind that are spelled out
+_AT_ONCE = 1000
+_STATES = (INDEXED, FAILED, REMOVED)
+
+
+class Checking(Database):
+    """The whole catalogue at once."""
+
+    def check(self) -> list[str]:
+        """Return every fault as a sentence, none when the catalogue is whole; of one kind at most the first 50.
+
+        Compared are the file with itself (pages, indexes, references), each row with its checksum, the images with
+        their shards and sources, and the metadata with its sources and with the rows to filter by.
+        """
+        faults: list[str] = []
+        for look in (_file, _references, _rows, _images, _places, _metadata):
+            try:
+                with self._reading() as session:
+                    found = list(islice(look(session), MOST_OF_A_KIND + 1))
+            except CollectionCorrupt as error:
+                found = [str(error)]
+            faults += found[:MOST_OF_A_KIND]
+            if len(found) > MOST_OF_A_KIND:
+                faults.append(f"more faults of this kind, {MOST_OF_A_KIND} are listed")
+        return list(dict.fromkeys(faults))
+
+    def reindex(self) -> None:
+        """Make all indexes of the database anew from its tables."""
+        self._outside_transaction("REINDEX")
+
+    def vacuum(self) -> None:
+        """Give the space of deleted rows back to the disk."""
+        self._outside_transaction("VACUUM")
+        self._outside_transaction("PRAGMA wal_checkpoint(TRUNCATE)")
+
+
+def _file(session: Session) -> Iterator[str]:
+    for (said,) in session.connection().exec_driver_sql(f"PRAGMA integrity_check({MOST_OF_A_KIND + 1})"):
+        if said != "ok":
+            yield f"catalog.db: {said}"
+
+
+def _references(session: Session) -> Iterator[str]:
+    for table, row, target, _ in session.connection().exec_driver_sql("PRAGMA foreign_key_check"):
+        yield f"{table} {row} refers to a row of {target} that is not there"
+
+
+def _rows(session: Session) -> Iterator[str]:
+    for sealed in SEALED:
+        table = Base.metadata.tables[sealed.__tablename__]
+        for row in session.execute(select(*table.c).execution_options(yield_per=_AT_ONCE)):
+            values = row._asdict()
+            if not _is_sealed(table.name, values):
+                yield f"{table.name} {values['id']} holds other values than were written"
+
+
+def _is_sealed(table: str, values: dict[str, Any]) -> bool:
+    try:
+        return bool(values["checksum"] == checksum_of(table, values))
+    except (TypeError, ValueError):  # a value of another type than its column's
+        return False
+
+
+def _images(session: Session) -> Iterator[str]:
+    query = (
+        select(ImageRow.id, ImageRow.state, ImageRow.shard_row, ShardRow.image_count, ShardRow.file_name)
+        .outerjoin(ImageRow.shard)
+        .execution_options(yield_per=_AT_ONCE)
+    )
+    with_sources = set(session.scalars(select(SourceRow.image_id).distinct()))
+    for id_, state, row, count, file_name in session.execute(query):
+        if state not in _STATES:
+            yield f"images/{id_} has the state {state!r}, which there is not"
+        elif state == INDEXED and file_name is None:
+            yield f"images/{id_} is indexed but names no shard"
+        if file_name is not None and (row is None or not 0 <= row < count):
+            yield f"images/{id_} is in row {row} of shard {file_name}, which has {count}"
+        if state in (INDEXED, FAILED) and id_ not in with_sources:
+            yield f"images/{id_} is {state} but has no source"
+
+
+def _places(session: Session) -> Iterator[str]:
+    query = (
+        select(ShardRow.file_name, ImageRow.shard_row, func.count())
+        .join(ImageRow.shard)
+        .group_by(ShardRow.file_name, ImageRow.shard_row)
+        .having(func.count() > 1)
+    )
+    for file_name, row, count in session.execute(query):
+        yield f"row {row} of shard {file_name} is named by {count} images"
+
+
+def _metadata(session: Session) -> Iterator[str]:
+    after = 0
+    query = select(ImageRow).order_by(ImageRow.id).limit(_AT_ONCE)
+    while images := list(session.scalars(query.where(ImageRow.id > after))):
+        after = images[-1].id
+        held: dict[int, set[Property]] = {image.id: set() for image in images}
+        for row in session.scalars(select(PropertyRow).where(PropertyRow.image_id.in_(held))):
+            held[row.image_id].add(Property(row.name, row.kind, row.text_value, row.number_value))
+        for image in images:
+            if not same(image.user_metadata, united(image.sources)):
+                yield f"images/{image.id} has other metadata than its sources"
+            if held[image.id] != set(properties_of(image.user_metadata)):
+                yield f"images/{image.id} is filtered by other metadata than it has"
+        session.expunge_all()

@@ -1,0 +1,69 @@
+"""A checksum for each row: what a disk or a stray hand changed is noticed when the row is read, not taken for true."""
+
+import json
+import zlib
+from collections.abc import Mapping
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import Column, Table, event
+from sqlalchemy.orm import DeclarativeBase, Mapper, object_mapper
+from sqlalchemy.sql.schema import CallableColumnDefault
+
+from indexer.catalog.tables import ImageRow, ShardRow, SourceRow
+from indexer.errors import CollectionCorrupt
+
+SEALED = (ImageRow, SourceRow, ShardRow)
+# The id is not known when a row is inserted; updated_at is set by the statement itself.
+_LEFT_OUT = ("id", "checksum", "updated_at")
+
+
+def checksum_of(table: str, values: Mapping[str, object]) -> int:
+    """Return the CRC-32 of a row's values by column name, in canonical JSON; columns that are left out may be there."""
+    kept = {name: value for name, value in values.items() if name not in _LEFT_OUT}
+    text = json.dumps([table, kept], sort_keys=True, separators=(",", ":"), default=_plain, allow_nan=False)
+    return zlib.crc32(text.encode())
+
+
+def verify(table: Table, values: Mapping[str, object]) -> None:
+    """Raise CollectionCorrupt when a row holds other values than were written. `values` are of all its columns."""
+    if values["checksum"] != checksum_of(table.name, values):
+        raise CollectionCorrupt(
+            f"{table.name[:-1]} {values['id']} of catalog.db holds other values than were written: "
+            "run `whatwhere verify --repair`, or restore catalog.db from a backup"
+        )
+
+
+def verify_row(row: DeclarativeBase) -> None:
+    """Raise CollectionCorrupt when a row, as loaded, holds other values than were written."""
+    table = row.__table__
+    assert isinstance(table, Table)
+    verify(table, _values(row))
+
+
+def _values(row: DeclarativeBase) -> dict[str, object]:
+    """Return an object's values by column name, which for `metadata` is not the attribute's."""
+    return {column.name: getattr(row, key) for key, column in _columns(object_mapper(row))}
+
+
+def _columns(mapper: Mapper[DeclarativeBase]) -> list[tuple[str, Column[Any]]]:
+    return [(attribute.key, mapper.columns[attribute.key]) for attribute in mapper.column_attrs]
+
+
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    raise TypeError(f"{type(value).__name__} stands in a row")
+
+
+def _seal(mapper: Mapper[DeclarativeBase], connection: object, row: Any) -> None:
+    """Set the checksum of a row that is about to be written, and before it the defaults, which count."""
+    for key, column in _columns(mapper):
+        if getattr(row, key) is None and isinstance(column.default, CallableColumnDefault):
+            setattr(row, key, column.default.arg(None))  # type: ignore[arg-type] # a function of nothing
+    row.checksum = checksum_of(row.__table__.name, _values(row))
+
+
+for _sealed in SEALED:
+    event.listen(_sealed, "before_insert", _seal)
+    event.listen(_sealed, "before_update", _seal)

@@ -1,0 +1,142 @@
+"""What is known of images beside their pixels: kept by source and origin, united by image, in rows to filter by."""
+
+import json
+from collections.abc import Iterable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import delete, insert
+from sqlalchemy.orm import Session
+
+from indexer.catalog.database import Database
+from indexer.catalog.records import ORIGINS
+from indexer.catalog.rows import AT_ONCE, in_groups, rows_of
+from indexer.catalog.tables import ImageRow, PropertyRow, SourceRow
+from indexer.errors import InvalidRequest
+from indexer.filters import moment_of
+
+BOOL, NUMBER, TIME, STRING, MEMBER = "bool", "number", "time", "string", "member"
+
+
+class Property(NamedTuple):
+    """A row of `properties` without its image; see there."""
+
+    name: str
+    kind: str
+    text_value: str | None = None
+    number_value: float | None = None
+
+
+class Annotating(Database):
+    """The metadata of sources."""
+
+    def set_metadata(self, origin: str, values: Mapping[str, Mapping[str, object] | None]) -> int:
+        """Set what an origin ("file", "sidecar", "exif") says of sources, by URI; return how many changed.
+
+        None or empty takes it away; unknown URIs are passed over; equal values write nothing. Other origins stay.
+        InvalidRequest for values that are no JSON, or a number beyond a double's.
+        """
+        wanted = {uri: checked_origins({origin: said}) for uri, said in values.items()}
+        changed: list[SourceRow] = []
+        with self._writing() as session:
+            for source in rows_of(session, SourceRow, SourceRow.uri, wanted):
+                origins = with_origins(source.origins, wanted[source.uri])
+                if not same(origins, source.origins):
+                    source.origins = origins
+                    changed.append(source)
+            images = list(rows_of(session, ImageRow, ImageRow.id, {source.image_id for source in changed}))
+            refresh(session, images)
+        return len(changed)
+
+
+def checked_origins(origins: Mapping[str, Mapping[str, object] | None]) -> dict[str, dict[str, Any]]:
+    """Return metadata by origin as JSON gives it back; InvalidRequest for an unknown origin and for what is no JSON."""
+    unknown = set(origins) - set(ORIGINS)
+    if unknown:
+        raise InvalidRequest(f"{sorted(unknown)[0]!r} is no origin of metadata: {', '.join(ORIGINS)} are")
+    try:
+        plain = {name: _plain(said or {}) for name, said in origins.items()}
+        for said in plain.values():
+            list(properties_of(said))
+    except (ValueError, TypeError, OverflowError, RecursionError) as error:
+        raise InvalidRequest(f"metadata that cannot be kept ({error}): give JSON with numbers of 64 bits") from error
+    return plain
+
+
+def _plain(values: Mapping[str, object]) -> dict[str, Any]:
+    text = json.dumps(dict(values), allow_nan=False, ensure_ascii=False)
+    text.encode()  # ValueError: half a character, which no database takes
+    plain: dict[str, Any] = json.loads(text)
+    return plain
+
+
+def same(first: object, second: object) -> bool:
+    """Tell whether two values are the same JSON; to Python, 1 and true are equal."""
+    return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
+
+
+def with_origins(origins: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
+    """Return a source's metadata by origin after changes; an origin that says nothing is left out."""
+    merged = {**origins, **changes}
+    return {name: said for name, said in merged.items() if said}
+
+
+def united(sources: Iterable[SourceRow]) -> dict[str, Any]:
+    """Return the union over sources, in the order of their ids, the first wins; in a source in the order of ORIGINS."""
+    union: dict[str, Any] = {}
+    for source in sorted(sources, key=lambda row: row.id):
+        for origin in ORIGINS:
+            union = {**source.origins.get(origin, {}), **union}
+    return union
+
+
+def refresh(session: Session, images: Iterable[ImageRow]) -> None:
+    """Give images the union of their sources' metadata, and rows to filter by, where it changed."""
+    session.flush()
+    changed = []
+    for image in images:
+        union = united(image.sources)
+        if not same(union, image.user_metadata):
+            image.user_metadata = union
+            changed.append(image)
+    write_properties(session, changed)
+
+
+def write_properties(session: Session, images: Iterable[ImageRow]) -> None:
+    """Write the rows of these images' metadata anew."""
+    by_id = {image.id: image.user_metadata for image in images}
+    if not by_id:
+        return
+    session.flush()
+    for some in in_groups(by_id, AT_ONCE):
+        session.execute(delete(PropertyRow).where(PropertyRow.image_id.in_(some)))
+    rows = [{"image_id": id_, **found._asdict()} for id_, said in by_id.items() for found in properties_of(said)]
+    if rows:
+        session.execute(insert(PropertyRow), rows)
+
+
+def properties_of(metadata: Mapping[str, Any]) -> Iterator[Property]:
+    """Yield the rows of an image's metadata, none twice; OverflowError for a number beyond a double's."""
+    return iter(dict.fromkeys(_flattened("", metadata)))
+
+
+def _flattened(name: str, value: object) -> Iterator[Property]:
+    if isinstance(value, Mapping):
+        for member, inner in value.items():
+            if name:
+                yield Property(name, MEMBER, member)
+            yield from _flattened(f"{name}.{member}" if name else member, inner)
+    elif isinstance(value, list):
+        for element in value:
+            yield from _flattened(name, element)
+    elif value is not None:
+        yield _property(name, value)
+
+
+def _property(name: str, value: object) -> Property:
+    if isinstance(value, bool):
+        return Property(name, BOOL, None, float(value))
+    if isinstance(value, int | float):
+        return Property(name, NUMBER, None, float(value))
+    text = str(value)
+    moment = moment_of(text)
+    return Property(name, STRING, text) if moment is None else Property(name, TIME, text, moment.timestamp())

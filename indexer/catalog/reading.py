@@ -1,0 +1,179 @@
+"""What is asked of the catalogue: frozen dataclasses and arrays, each row verified before it is handed out."""
+
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from sqlalchemy import ColumnElement, Select, and_, func, or_, select
+
+from indexer.catalog.checksums import verify, verify_row
+from indexer.catalog.database import REMEDY, Database
+from indexer.catalog.records import FAILED, INDEXED, REMOVED, SHARD_LOST, ImageRecord, ShardRecord, Source
+from indexer.catalog.tables import Base, GenerationRow, ImageRow, ShardRow, SourceRow
+from indexer.errors import CollectionCorrupt
+
+_IMAGES = Base.metadata.tables[ImageRow.__tablename__]
+# Content of which nothing is left to do: described, failed for a reason of its own, or removed by a person.
+_DONE = or_(
+    ImageRow.removed_at.is_not(None),
+    and_(ImageRow.failure_reason.is_(None), ImageRow.shard_id.is_not(None)),
+    and_(ImageRow.failure_reason.is_not(None), ImageRow.failure_reason != SHARD_LOST),
+)
+_NEVER_RETRIED = or_(ImageRow.removed_at.is_not(None), ImageRow.failure_reason.is_(None))
+
+
+def _done(retry_failed: bool) -> ColumnElement[bool]:
+    return and_(_DONE, _NEVER_RETRIED) if retry_failed else _DONE
+
+
+class Reading(Database):
+    """The questions."""
+
+    def unchanged(self, sources: Sequence[Source], *, retry_failed: bool = False) -> set[str]:
+        """Return the URIs whose byte count and modification time are as recorded, those to be tried again left out.
+
+        Images that lost their description are always to be tried again, failed ones only with `retry_failed`, and
+        images that a person removed never.
+        """
+        query = (
+            select(SourceRow.uri, SourceRow.byte_count, SourceRow.modified_ns)
+            .join(SourceRow.image)
+            .where(
+                SourceRow.uri.in_([source.uri for source in sources]),
+                ImageRow.content_hash.is_not(None),
+                _done(retry_failed),
+            )
+        )
+        with self._reading() as session:
+            recorded = {Source(*row) for row in session.execute(query)}
+        return {source.uri for source in sources if source in recorded}
+
+    def unreadable(self, sources: Sequence[Source]) -> set[str]:
+        """Return the URIs of which no content could be read so far."""
+        query = (
+            select(SourceRow.uri)
+            .join(SourceRow.image)
+            .where(SourceRow.uri.in_([source.uri for source in sources]), ImageRow.content_hash.is_(None))
+        )
+        with self._reading() as session:
+            return set(session.scalars(query))
+
+    def content_of(self, uri: str) -> str | None:
+        """Return the hash of what was last read at a URI, None when nothing was."""
+        query = select(ImageRow.content_hash).join(ImageRow.sources).where(SourceRow.uri == uri)
+        with self._reading() as session:
+            return session.scalar(query)
+
+    def has_content(self, content_hash: str, *, retry_failed: bool = False) -> bool:
+        """Tell whether this content is recorded and needs no describing: as `unchanged` decides."""
+        query = select(ImageRow.id).where(ImageRow.content_hash == content_hash, _done(retry_failed))
+        with self._reading() as session:
+            return session.scalar(query) is not None
+
+    def id_of_content(self, content_hash: str) -> int | None:
+        """Return the id of the indexed image with this content, or None."""
+        query = select(ImageRow.id).where(ImageRow.content_hash == content_hash, ImageRow.state == INDEXED)
+        with self._reading() as session:
+            return session.scalar(query)
+
+    def image(self, image_id: int) -> ImageRecord | None:
+        """Return one image in any state, or None; CollectionCorrupt when its row was changed by other hands."""
+        return self.images_by_id([image_id]).get(image_id)
+
+    def images(self, *, state: str | None = None, after_id: int = 0, limit: int | None = None) -> list[ImageRecord]:
+        """Return images by id, those after `after_id`, in one state or in all; CollectionCorrupt as for `image`."""
+        query = select(ImageRow).where(ImageRow.id > after_id).order_by(ImageRow.id).limit(limit)
+        if state is not None:
+            query = query.where(ImageRow.state == state)
+        return self._records(query)
+
+    def images_by_id(self, ids: Iterable[int]) -> dict[int, ImageRecord]:
+        """Return these images by id, in any state; unknown ids are left out. CollectionCorrupt as for `image`."""
+        return {record.id: record for record in self._records(select(ImageRow).where(ImageRow.id.in_(list(ids))))}
+
+    def _records(self, query: Select[Any]) -> list[ImageRecord]:
+        with self._reading() as session:
+            return [_to_record(row) for row in session.scalars(query)]
+
+    def indexed_ids(self) -> NDArray[np.int64]:
+        """Return the ids of all indexed images, ascending."""
+        query = select(ImageRow.id).where(ImageRow.state == INDEXED).order_by(ImageRow.id)
+        with self._reading() as session:
+            return np.fromiter(session.scalars(query), dtype=np.int64)
+
+    def max_id(self) -> int:
+        """Return the highest id of an image in any state, 0 when there is none."""
+        with self._reading() as session:
+            return session.scalar(select(func.max(ImageRow.id))) or 0
+
+    def places(self, ids: Sequence[int]) -> list[tuple[int, str, int]]:
+        """Return (id, shard file, row) of these described images, by shard and row; CollectionCorrupt as `image`."""
+        query = _places().where(ImageRow.id.in_(ids))
+        with self._reading() as session:
+            return [(row.id, row.file_name, row.shard_row) for row in map(_verified, session.execute(query))]
+
+    def live_places(self) -> list[tuple[int, int, str, int]]:
+        """Return (id, shard id, shard file, row) of all indexed images, by shard and row; CollectionCorrupt as ever."""
+        query = _places().where(ImageRow.state == INDEXED)
+        with self._reading() as session:
+            rows = map(_verified, session.execute(query))
+            return [(row.id, row.shard_id, row.file_name, row.shard_row) for row in rows]
+
+    def counts(self) -> dict[str, int]:
+        """Return the number of images in each state."""
+        query = select(ImageRow.state, func.count()).group_by(ImageRow.state)
+        with self._reading() as session:
+            found = {state: count for state, count in session.execute(query)}  # noqa: C416 - a row is no pair to mypy
+        return {state: found.get(state, 0) for state in (INDEXED, FAILED, REMOVED)}
+
+    def shards(self) -> list[ShardRecord]:
+        """Return all shards, oldest first; CollectionCorrupt as for `image`."""
+        with self._reading() as session:
+            return [_to_shard(row) for row in session.scalars(select(ShardRow).order_by(ShardRow.id))]
+
+    def last_generation(self) -> int:
+        """Return the number of the newest recorded generation, 0 when there is none."""
+        with self._reading() as session:
+            return session.scalar(select(func.max(GenerationRow.number))) or 0
+
+
+def _places() -> Select[Any]:
+    return select(*_IMAGES.c, ShardRow.file_name).join(ImageRow.shard).order_by(ShardRow.id, ImageRow.shard_row)
+
+
+def _verified(row: Any) -> Any:
+    values = row._asdict()
+    values.pop("file_name")
+    verify(_IMAGES, values)
+    return row
+
+
+def _to_shard(row: ShardRow) -> ShardRecord:
+    verify_row(row)
+    return ShardRecord(row.file_name, row.image_count, row.byte_count, row.sha256, row.id)
+
+
+def _to_record(row: ImageRow) -> ImageRecord:
+    verify_row(row)
+    for source in row.sources:
+        verify_row(source)
+    if row.state != REMOVED and not row.sources:
+        raise CollectionCorrupt(f"images/{row.id} of catalog.db lost its sources: {REMEDY}")
+    return ImageRecord(
+        id=row.id,
+        state=row.state,
+        uris=tuple(source.uri for source in row.sources),
+        content_hash=row.content_hash,
+        width=row.width,
+        height=row.height,
+        byte_count=row.byte_count,
+        mime_type=row.mime_type,
+        created_at=row.created_at,
+        failure_reason=row.failure_reason,
+        failure_message=row.failure_message,
+        shard_file=_to_shard(row.shard).file_name if row.shard else None,
+        shard_row=row.shard_row,
+        user_metadata=row.user_metadata,
+        removed_at=row.removed_at,
+    )

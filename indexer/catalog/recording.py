@@ -1,0 +1,148 @@
+"""What an indexing run records: its chunks, its beginning and end, the generation it published."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from sqlalchemy.orm import Session
+
+from indexer.catalog.database import Database
+from indexer.catalog.metadata import checked_origins, refresh, with_origins
+from indexer.catalog.records import FAILED, INDEXED, REMOVED, NewImage, Outcome, ShardRecord
+from indexer.catalog.rows import rows_of
+from indexer.catalog.tables import GenerationRow, ImageRow, RunRow, ShardRow, SourceRow, now
+
+
+class Recording(Database):
+    """The records of runs."""
+
+    def start_run(self) -> int:
+        """Record the start of a run and return its id."""
+        with self._writing() as session:
+            run = RunRow()
+            session.add(run)
+            session.flush()
+            return run.id
+
+    def finish_run(self, run_id: int, summary: Mapping[str, Any]) -> None:
+        """Record the end of a run."""
+        with self._writing() as session:
+            run = session.get_one(RunRow, run_id)
+            run.finished_at, run.summary = now(), dict(summary)
+
+    def record_generation(self, number: int, image_count: int) -> None:
+        """Record a published generation."""
+        with self._writing() as session:
+            session.merge(GenerationRow(number=number, image_count=image_count))
+
+    def record_chunk(self, outcomes: Sequence[Outcome], shard: ShardRecord | None) -> None:
+        """Record what became of these sources, in order, with the shard that holds their descriptions: all or nothing.
+
+        A source whose content changed moves to the new image; an image without a source is removed, and comes back
+        when its content is found again; one that a person removed stays removed.
+        """
+        with self._writing() as session:
+            shard_row = None if shard is None else add_shard(session, shard)
+            chunk = _Chunk(session, outcomes, shard_row)
+            for outcome in outcomes:
+                chunk.record(outcome)
+            chunk.finish()
+
+
+class _Chunk:
+    """The rows that the outcomes of one transaction are about, all loaded before, so that a chunk is few queries."""
+
+    def __init__(self, session: Session, outcomes: Sequence[Outcome], shard: ShardRow | None) -> None:
+        self._session = session
+        self._shard = shard
+        uris = {outcome.source.uri for outcome in outcomes}
+        hashes = {found for outcome in outcomes if (found := _content_hash(outcome)) is not None}
+        self._sources = {row.uri: row for row in rows_of(session, SourceRow, SourceRow.uri, uris)}
+        held = {row.image_id for row in self._sources.values()}
+        self._previous = list(rows_of(session, ImageRow, ImageRow.id, held))  # the session itself holds no row
+        self._images: dict[str | None, ImageRow] = {
+            row.content_hash: row for row in rows_of(session, ImageRow, ImageRow.content_hash, hashes)
+        }
+        self._touched: dict[ImageRow, None] = {}
+
+    def record(self, outcome: Outcome) -> None:
+        """Point the outcome's source to its image."""
+        origins = checked_origins(outcome.metadata)
+        source = self._sources.get(outcome.source.uri)
+        previous = source.image if source is not None else None
+        unreadable = outcome.image is not None and outcome.image.content_hash is None
+        if unreadable and previous is not None and previous.content_hash is not None:
+            return  # a file that cannot be read today (permissions, network) does not lose what it held yesterday
+        image = self._image_of(outcome, previous)
+        if source is None:
+            source = self._sources[outcome.source.uri] = SourceRow(uri=outcome.source.uri, origins={})
+            self._session.add(source)
+        elif previous is not image:
+            source.origins = with_origins(source.origins, {"exif": None})  # it stood in the content that is gone
+        source.image = image
+        source.origins = with_origins(source.origins, origins)
+        source.byte_count, source.modified_ns = outcome.source.byte_count, outcome.source.modified_ns
+        self._touched |= dict.fromkeys(touched for touched in (previous, image) if touched is not None)
+
+    def finish(self) -> None:
+        """Remove the images that lost their last source, and give all that were touched their sources' metadata."""
+        self._session.flush()
+        for image in self._touched:
+            if not image.sources:
+                image.state = REMOVED
+        refresh(self._session, self._touched)
+
+    def _image_of(self, outcome: Outcome, previous: ImageRow | None) -> ImageRow:
+        content_hash = _content_hash(outcome)
+        image = None
+        if content_hash is not None:
+            image = self._images.get(content_hash)
+        elif previous is not None and previous.content_hash is None:
+            image = previous  # still unreadable
+        if image is None:
+            image = ImageRow(user_metadata={})
+            self._session.add(image)
+            if content_hash is not None:
+                self._images[content_hash] = image
+        if outcome.image is not None:
+            _fill(image, outcome.image, self._shard)
+        elif image.state == REMOVED:
+            image.state = state_of(image)
+        return image
+
+
+def _content_hash(outcome: Outcome) -> str | None:
+    return outcome.known_hash or (outcome.image.content_hash if outcome.image else None)
+
+
+def add_shard(session: Session, shard: ShardRecord) -> ShardRow:
+    """Add a shard's row, with its id."""
+    row = ShardRow(**{name: value for name, value in vars(shard).items() if name != "id"})
+    session.add(row)
+    session.flush()
+    return row
+
+
+def state_of(image: ImageRow) -> str:
+    """Return the state of an image that has sources."""
+    if image.removed_at is not None:
+        return REMOVED
+    if image.failure_reason is not None:
+        return FAILED
+    # One whose description a compaction took waits for the next run, which describes it again.
+    return INDEXED if image.shard is not None else REMOVED
+
+
+def _fill(image: ImageRow, new: NewImage, shard: ShardRow | None) -> None:
+    for name in (
+        "content_hash",
+        "byte_count",
+        "width",
+        "height",
+        "mime_type",
+        "shard_row",
+        "failure_reason",
+        "failure_message",
+    ):
+        setattr(image, name, getattr(new, name))
+    image.shard = shard if new.shard_row is not None else None
+    image.state = state_of(image)

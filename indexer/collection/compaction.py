@@ -1,0 +1,65 @@
+"""Write shards anew without what was removed, and small ones together."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from operator import attrgetter
+
+from indexer.catalog import ShardRecord
+from indexer.collection.shards import read_descriptions
+from indexer.collection.writer import CollectionWriter
+from indexer.describe import Description
+
+ROWS_AT_MOST = 256
+SMALL = ROWS_AT_MOST // 2  # a shard with fewer rows than this is written together with others
+
+
+@dataclass(frozen=True)
+class _Place:
+    image_id: int
+    shard_id: int
+    file_name: str
+    row: int
+
+
+def compact_shards(writer: CollectionWriter) -> None:
+    """Move what is left of shards with gaps, and small ones, to new shards, and remove the old.
+
+    New files first, then one transaction that moves all images, then the old files go: a kill in between leaves files
+    that nothing names, which the next compaction removes. A reader that was about to read an old file asks again.
+    """
+    places = [_Place(*place) for place in writer.catalog.live_places()]
+    worn = _worn(writer.catalog.shards(), places)
+    moving = [place for place in places if place.shard_id in worn]
+    new: list[tuple[ShardRecord, list[tuple[int, int]]]] = []
+    for start in range(0, len(moving), ROWS_AT_MOST):
+        group = moving[start : start + ROWS_AT_MOST]
+        shard = writer.write_shard([*_read(writer, group)], ahead=len(new))
+        new.append((shard, [(place.image_id, row) for row, place in enumerate(group)]))
+    writer.catalog.replace_shards(sorted(worn), new)
+    _remove_unrecorded(writer)
+    writer.catalog.vacuum()
+
+
+def _worn(shards: Sequence[ShardRecord], places: Sequence[_Place]) -> set[int]:
+    """Return the ids of shards to be written anew: those with gaps, and small ones where there are several."""
+    left = {shard_id: len([*group]) for shard_id, group in groupby(places, attrgetter("shard_id"))}
+    small = {shard.id for shard in shards if left.get(shard.id, 0) < SMALL}
+    gaps = {shard.id for shard in shards if left.get(shard.id, 0) < shard.image_count}
+    return gaps | small if len(gaps | small) > 1 else gaps
+
+
+def _read(writer: CollectionWriter, places: Sequence[_Place]) -> Iterator[Description]:
+    for file_name, group in groupby(places, attrgetter("file_name")):
+        yield from read_descriptions(writer.layout.shards / file_name, [place.row for place in group])
+
+
+def _remove_unrecorded(writer: CollectionWriter) -> None:
+    """Remove shards that the catalogue does not name, but none that is newer than all it names.
+
+    A catalogue from a backup knows nothing of shards that were written after it.
+    """
+    recorded = {shard.file_name for shard in writer.catalog.shards()}
+    for path in writer.layout.shards.iterdir():
+        if path.name not in recorded and path.name < max(recorded, default=""):
+            path.unlink()

@@ -1,0 +1,116 @@
+"""How a collection's images are described, and how vectors are made of that."""
+
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Self
+
+from indexer.collection.layout import Layout
+from indexer.collection.sealed import read_sealed, write_sealed
+from indexer.errors import CollectionCorrupt, CollectionMismatch, CollectionNotFound, InvalidRequest
+from indexer.methods import Method, find_method, pooled_by
+from indexer.vectors import FACTORY
+from indexer.whitening import WhitenerKey
+
+# What vectors are made by: may change with any generation. All else is what images were described by, for good.
+_DERIVING = ("descriptors", "preset", "index_factory")
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What every image of a collection went through.
+
+    `pooled` is what shards keep of an image beside its factors; `index_factory` is faiss's, of large segments.
+    """
+
+    backbone: str
+    layer: str
+    weights_sha256: str
+    rank: int
+    shorter_side: int
+    precision: str
+    pooled: tuple[str, ...]
+    descriptors: tuple[str, ...]
+    preset: str
+    index_factory: str = FACTORY
+
+    def save(self, layout: Layout) -> None:
+        """Write the recipe of a new collection."""
+        write_sealed(layout.recipe, asdict(self))
+
+    @classmethod
+    def load(cls, layout: Layout) -> Self:
+        """Read what the collection was made by; the live generation's manifest knows what vectors are made by now.
+
+        Raises CollectionNotFound, CollectionCorrupt, CollectionMismatch (made by a newer version).
+        """
+        try:
+            values, _ = read_sealed(layout.recipe)
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise CollectionNotFound(
+                f"{layout.root} holds no collection: make one with `whatwhere index PATH... --collection {layout.root}`"
+            ) from error
+        try:
+            return cls.from_json(values)
+        except (KeyError, TypeError, ValueError) as error:
+            raise CollectionCorrupt(f"{layout.recipe} lacks or adds an entry ({error}): restore it") from error
+
+    @classmethod
+    def from_json(cls, values: dict[str, Any]) -> Self:
+        """Return the recipe that JSON holds, an older one as this version would write it; KeyError, TypeError."""
+        known = {name: value for name, value in values.items() if name != "format_version"}
+        known["descriptors"] = tuple(known["descriptors"])
+        if values.get("format_version") == 1:  # what there was no choice of
+            pooled = pooled_by(find_method(name, "thesis") for name in known["descriptors"])
+            known |= {"precision": "float32", "preset": "thesis", "pooled": pooled}
+        known["pooled"] = tuple(known["pooled"])
+        return cls(**known)
+
+    @property
+    def methods(self) -> tuple[Method, ...]:
+        """The descriptors, as the preset makes them; UnknownName for one that this version has not."""
+        return tuple(find_method(name, self.preset) for name in self.descriptors)
+
+    def whitener_key(self, rows: str) -> WhitenerKey:
+        """Return what a whitener of these rows (see `Part.whitener`) must have been made for."""
+        return WhitenerKey(self.backbone, self.layer, self.weights_sha256, rows)
+
+    def derived_as(self, descriptors: tuple[str, ...], preset: str, index_factory: str) -> Self:
+        """Return the recipe of the same images with other vectors.
+
+        InvalidRequest where these need what shards do not keep.
+        """
+        changed = replace(self, descriptors=descriptors, preset=preset, index_factory=index_factory)
+        lacking = set(pooled_by(changed.methods)) - set(self.pooled)
+        if lacking:
+            raise InvalidRequest(
+                f"the shards keep no rows of {', '.join(sorted(lacking))}, which {', '.join(descriptors)} need: leave "
+                "such descriptors out, or index the pictures into a new directory with --descriptors",
+                field="descriptors",
+            )
+        return changed
+
+    def require_network(self, layer: str, weights_sha256: str, root: object) -> None:
+        """Raise CollectionMismatch when the network here is cut at another layer or has other weights.
+
+        A shorter `weights_sha256` is the begin of one, which is all that a name of a file says.
+        """
+        if layer != self.layer or not self.weights_sha256.startswith(weights_sha256):
+            raise CollectionMismatch(
+                f"{root} was made with {self.backbone}, layer {self.layer}, weights {self.weights_sha256[:12]}…; here "
+                f"are layer {layer}, weights {weights_sha256[:12]}…: give the file that it was made with by --weights "
+                "FILE, install the version of whatwhere that made it, or index again into a new directory"
+            )
+
+    def require_same(self, wanted: "Recipe", root: object) -> None:
+        """Raise CollectionMismatch when `wanted` describes images, or makes vectors, differently."""
+        theirs = asdict(wanted)
+        differing = [name for name, mine in asdict(self).items() if mine != theirs[name]]
+        if not differing:
+            return
+        said = "; ".join(f"{name} {getattr(self, name)!r}, not {theirs[name]!r}" for name in differing)
+        derived = set(differing) <= set(_DERIVING)
+        remedy = "change it for all images by `whatwhere rebuild`" if derived else "index into a new directory"
+        raise CollectionMismatch(f"{root} was made with {said}: use the collection's own, or {remedy}")
+
+    def describes_as(self, other: "Recipe") -> bool:
+        """Tell whether images go through the same, whatever vectors are made of them."""
+        return all(value == getattr(other, name) for name, value in asdict(self).items() if name not in _DERIVING)

@@ -1,0 +1,116 @@
+"""When, by which camera and where a photograph was taken, as its EXIF block says."""
+
+import io
+import logging
+import re
+import struct
+from collections.abc import Mapping
+from datetime import datetime
+
+from PIL import ExifTags, Image
+
+MAX_TEXT = 200  # characters: makers pad their texts, and torn blocks hold anything
+_PNG, _WEBP = re.compile(rb"\x89PNG\r\n\x1a\n"), re.compile(rb"RIFF....WEBP", re.DOTALL)
+_TAKEN = (
+    (ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
+    (ExifTags.Base.DateTimeDigitized, ExifTags.Base.OffsetTimeDigitized),
+)
+_TIME = re.compile(r"(\d{4})[:-](\d\d)[:-](\d\d)[ T](\d\d):(\d\d):(\d\d)", re.ASCII)
+_OFFSET = re.compile(r"Z|[+-](?:0\d|1[0-4]):[0-5]\d", re.ASCII)
+
+log = logging.getLogger(__name__)
+
+
+def exif(content: bytes, *, gps: bool = False) -> dict[str, object]:
+    """Return `taken_time`, `camera_make`, `camera_model`, as far as an encoded picture's EXIF has them; never raises.
+
+    With `gps` also `latitude` and `longitude`, in degrees, north and east positive. `taken_time` is an RFC 3339
+    timestamp where EXIF gives the zone; most cameras give none: then it is local time, without a zone.
+    """
+    found: dict[str, object] = {}
+    try:
+        block = _block(content)
+        for read in (_taken, _camera, _position) if gps else (_taken, _camera):
+            found |= read(block)
+    except Exception as error:  # a foreign block: Pillow's parser raises many types, and the picture is fine
+        log.info("exif torn error=%s", type(error).__name__)
+    return found
+
+
+def _block(content: bytes) -> Image.Exif:
+    """Return the EXIF block without decoding a pixel, which Pillow does for PNG and WebP."""
+    block = Image.Exif()
+    if _PNG.match(content):
+        block.load(_png_chunk(content))
+    elif _WEBP.match(content):
+        block.load(_webp_chunk(content))
+    else:
+        with Image.open(io.BytesIO(content), formats=("JPEG", "TIFF", "GIF", "BMP")) as picture:
+            return picture.getexif()
+    return block
+
+
+def _png_chunk(content: bytes) -> bytes:
+    position = 8
+    while position + 8 <= len(content):
+        length, kind = struct.unpack_from(">I4s", content, position)
+        if kind == b"eXIf":
+            return content[position + 8 : position + 8 + length]
+        position += 12 + length
+    return b""
+
+
+def _webp_chunk(content: bytes) -> bytes:
+    position = 12
+    while position + 8 <= len(content):
+        kind, length = struct.unpack_from("<4sI", content, position)
+        if kind == b"EXIF":
+            return content[position + 8 : position + 8 + length]
+        position += 8 + length + length % 2
+    return b""
+
+
+def _taken(block: Image.Exif) -> dict[str, object]:
+    inner = block.get_ifd(ExifTags.IFD.Exif)
+    for time_tag, offset_tag in _TAKEN:
+        match = _TIME.match(_text(inner.get(time_tag)))
+        if match is None:
+            continue
+        try:
+            time = datetime.fromisoformat("{}-{}-{}T{}:{}:{}".format(*match.groups()))
+        except ValueError:  # "0000:00:00 00:00:00" of a camera whose clock was never set
+            continue
+        offset = _text(inner.get(offset_tag))
+        return {"taken_time": time.isoformat() + (offset if _OFFSET.fullmatch(offset) else "")}
+    return {}
+
+
+def _camera(block: Image.Exif) -> dict[str, object]:
+    found = {"camera_make": _text(block.get(ExifTags.Base.Make)), "camera_model": _text(block.get(ExifTags.Base.Model))}
+    return {name: text for name, text in found.items() if text}
+
+
+def _text(value: object) -> str:
+    """Return a text of EXIF up to its NUL, without padding and what cannot be printed; empty for anything else."""
+    text = value.partition("\0")[0] if isinstance(value, str) else ""
+    return "".join(character for character in text if character.isprintable())[:MAX_TEXT].strip()
+
+
+def _position(block: Image.Exif) -> dict[str, object]:
+    inner = block.get_ifd(ExifTags.IFD.GPSInfo)
+    latitude = _degrees(inner, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "NS", 90)
+    longitude = _degrees(inner, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "EW", 180)
+    return {} if latitude is None or longitude is None else {"latitude": latitude, "longitude": longitude}
+
+
+def _degrees(
+    block: Mapping[int, object], tag: ExifTags.GPS, hemisphere_tag: ExifTags.GPS, hemispheres: str, limit: float
+) -> float | None:
+    """Return degrees from degrees, minutes and seconds; None where EXIF has not all of them, or they cannot be."""
+    values, hemisphere = block.get(tag), _text(block.get(hemisphere_tag)).upper()
+    if not isinstance(values, tuple) or hemisphere not in tuple(hemispheres):
+        return None
+    degrees = sum(float(value) / scale for value, scale in zip(values, (1.0, 60.0, 3600.0), strict=True))
+    if not 0 <= degrees <= limit:  # also NaN, of 0/0
+        return None
+    return round(-degrees if hemisphere == hemispheres[1] else degrees, 7)

@@ -1,0 +1,185 @@
+"""Is a collection as it was written? Every checksum, count and reference, and for each fault what mends it."""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from enum import StrEnum
+from pathlib import Path
+
+import numpy as np
+
+from indexer.catalog import Catalog
+from indexer.collection import Layout, Manifest, Recipe, not_being_written
+from indexer.collection.manifest import ids_sha256, read_removed
+from indexer.collection.segments import check_segment, open_segment, stored_descriptions
+from indexer.collection.whiteners import stored_whitener, stored_whiteners
+from indexer.errors import CollectionCorrupt, CollectionNotFound
+from indexer.files import sha256_of
+from indexer.methods import find_method
+from indexer.vectors import VectorIndex, is_lossless
+
+# Of a vector and the one derived again: what a compressed index may differ by, and what rounding may.
+COMPRESSED_COSINE = 0.9
+LOSSLESS_COSINE = 0.9999
+_DERIVED_AT_ONCE = 1024
+
+
+class Part(StrEnum):
+    """What of a collection is at fault."""
+
+    RECIPE = "recipe"
+    CATALOG = "catalogue"
+    SHARD = "shard"
+    GENERATION = "generation"
+
+
+MENDED_BY = {
+    Part.RECIPE: "--repair writes it again from a generation's manifest",
+    Part.CATALOG: "--repair makes its indexes anew; other faults of it need a backup",
+    Part.SHARD: "--repair describes its images again from their files",
+    Part.GENERATION: "--repair derives a new generation from the shards",
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one file, named below the collection's directory."""
+
+    part: Part
+    file: str
+    problem: str
+
+    @property
+    def repair(self) -> str:
+        """What mends it."""
+        return MENDED_BY[self.part]
+
+
+def verify_collection(root: Path, deep: bool = False) -> list[Fault]:
+    """Compare everything that is read of a collection with what was written; `deep` derives the vectors again too.
+
+    What a killed run left behind is no fault: the next run puts it right. Raises CollectionNotFound where there is no
+    collection, CollectionMismatch for another version's, CollectionLocked while it is being written to.
+    """
+    layout = Layout(root)
+    if not any(path.exists() for path in (layout.recipe, layout.catalog, layout.current)):
+        Recipe.load(layout)  # says that there is none
+    with not_being_written(layout):
+        faults = [*_of_recipe(layout)]
+        catalogued = [*_of_catalog(layout)]
+        faults += catalogued
+        if not catalogued:
+            with Catalog.open(layout.catalog) as catalog:
+                faults += _of_shards(layout, catalog)
+                faults += _of_generation(layout, catalog)
+                if deep and not faults:
+                    faults += _of_vectors(layout, catalog)
+        return faults
+
+
+def _of_recipe(layout: Layout) -> Iterator[Fault]:
+    try:
+        Recipe.load(layout)
+    except (CollectionCorrupt, CollectionNotFound) as error:
+        missing = isinstance(error, CollectionNotFound)
+        yield Fault(Part.RECIPE, layout.recipe.name, "missing" if missing else str(error))
+
+
+def _of_catalog(layout: Layout) -> Iterator[Fault]:
+    name = layout.catalog.name
+    try:
+        with Catalog.open(layout.catalog) as catalog:
+            yield from (Fault(Part.CATALOG, name, problem) for problem in catalog.check())
+    except CollectionCorrupt as error:
+        yield Fault(Part.CATALOG, name, str(error))
+
+
+def _of_shards(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
+    for shard in catalog.shards():
+        path = layout.shards / shard.file_name
+        name = str(path.relative_to(layout.root))
+        if not path.is_file():
+            yield Fault(Part.SHARD, name, "missing")
+        elif sha256_of(path) != shard.sha256:
+            yield Fault(Part.SHARD, name, "holds other bytes than were written")
+
+
+def _of_generation(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
+    try:
+        manifest = Manifest.live(layout)
+    except CollectionCorrupt as error:
+        yield Fault(Part.GENERATION, layout.current.name, str(error))
+        return
+    recorded = catalog.last_generation()
+    if manifest is None or manifest.number < recorded:
+        if recorded:
+            problem = f"generation {recorded} was published, and CURRENT names {manifest and manifest.number}"
+            yield Fault(Part.GENERATION, layout.current.name, problem)
+        return
+    if manifest.max_image_id > catalog.max_id():
+        problem = f"ends at images/{catalog.max_id()}, generation {manifest.number} at images/{manifest.max_image_id}"
+        yield Fault(Part.CATALOG, layout.catalog.name, problem)
+    yield from _of_recipes(layout, manifest)
+    faults = [*_of_files(layout, manifest)]
+    yield from faults or _of_ids(layout, manifest)
+
+
+def _of_recipes(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
+    try:
+        if not Recipe.load(layout).describes_as(manifest.recipe):
+            yield Fault(Part.RECIPE, layout.recipe.name, f"is not that of generation {manifest.number}")
+    except (CollectionCorrupt, CollectionNotFound):
+        return  # said by `_of_recipe`
+
+
+def _of_files(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
+    """Yield what is wrong with the files of a generation, each named once."""
+    folder = layout.generation(manifest.number)
+    yield from _fault_of(str(folder.relative_to(layout.root)), read_removed, folder, manifest.removed_sha256)
+    entries = manifest.indexes.values()
+    for segment in dict.fromkeys(segment for entry in entries for segment in entry.segments):
+        yield from _fault_of(f"{layout.segments.name}/{segment.file_name}", check_segment, layout, segment)
+    for fingerprint in dict.fromkeys(fingerprint for entry in entries for fingerprint in entry.whiteners):
+        yield from _fault_of(f"{layout.whiteners.name}/{fingerprint}.safetensors", stored_whitener, layout, fingerprint)
+
+
+def _fault_of(file: str, check: Callable[..., object], *arguments: object) -> Iterator[Fault]:
+    try:
+        check(*arguments)
+    except CollectionCorrupt as error:
+        yield Fault(Part.GENERATION, file, str(error))
+
+
+def _of_ids(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
+    for name, index in _indexes(layout, manifest).items():
+        if ids_sha256(index.ids) != manifest.ids_sha256:
+            yield Fault(Part.GENERATION, name, f"holds other images than generation {manifest.number} says")
+
+
+def _indexes(layout: Layout, manifest: Manifest) -> dict[str, VectorIndex]:
+    removed = read_removed(layout.generation(manifest.number), manifest.removed_sha256)
+    return {
+        name: VectorIndex(tuple(open_segment(layout, segment) for segment in entry.segments), removed)
+        for name, entry in manifest.indexes.items()
+    }
+
+
+def _of_vectors(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
+    """Yield the descriptors whose vectors are not those that the shards give."""
+    manifest = Manifest.live(layout)
+    if manifest is None:
+        return
+    for name, index in _indexes(layout, manifest).items():
+        entry = manifest.indexes[name]
+        method, whiteners = find_method(name, manifest.recipe.preset), stored_whiteners(layout, entry)
+        lossless = all(is_lossless(segment.factory) for segment in entry.segments)
+        least = LOSSLESS_COSINE if lossless else COMPRESSED_COSINE
+        live = np.intersect1d(index.ids, catalog.indexed_ids(), assume_unique=True)
+        for start in range(0, len(live), _DERIVED_AT_ONCE):
+            ids = live[start : start + _DERIVED_AT_ONCE].tolist()
+            differing = [
+                image_id
+                for image_id, description in stored_descriptions(layout, catalog, ids)
+                if method.describe(description, whiteners) @ index.vector(image_id) < least
+            ]
+            for image_id in differing:
+                yield Fault(Part.GENERATION, name, f"images/{image_id} has another vector than its shard gives")

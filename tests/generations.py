@@ -1,0 +1,126 @@
+"""Generations of a collection whose images were never looked at: descriptions of photographs, perturbed."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import replace
+from pathlib import Path
+from typing import Self
+
+import numpy as np
+from numpy.typing import NDArray
+
+from indexer.catalog import INDEXED, NewImage, Outcome, Source
+from indexer.collection import Manifest, Recipe, open_collection, open_for_writing, publish
+from indexer.describe import Description
+from indexer.methods import find_method
+from indexer.whitening import Whitener
+
+Whiteners = Mapping[str, Sequence[Whitener]]
+
+
+def perturbed(description: Description, seed: int) -> Description:
+    """Return a description like another one, concepts and rows changed by up to a half."""
+    random = np.random.default_rng(seed)
+
+    def noisy(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        return (values * random.uniform(0.5, 1, values.shape)).round().astype(np.uint8)
+
+    factors = replace(description.factors, what=noisy(description.factors.what))
+    return Description(factors, {name: noisy(rows) for name, rows in description.pooled.items()})
+
+
+def turned(whiteners: Whiteners, seed: int) -> dict[str, tuple[Whitener, ...]]:
+    """Return whiteners that halve some dimensions: all scores become others."""
+    random = np.random.default_rng(seed)
+
+    def halved(projection: NDArray[np.float32]) -> NDArray[np.float32]:
+        factors = random.choice([0.5, 1.0], projection.shape[1])
+        return (projection * factors).astype(np.float16).astype(np.float32)  # as precise as it can be kept
+
+    return {
+        name: tuple(replace(part, projection=halved(part.projection)) for part in parts)
+        for name, parts in whiteners.items()
+    }
+
+
+class Publisher:
+    """Writes to a collection of photographs, which it first learns by heart: `descriptions` holds what is indexed."""
+
+    def __init__(self, root: Path) -> None:
+        self._stack = ExitStack()
+        with open_collection(root) as reader:
+            self.recipe: Recipe = reader.recipe
+            self.whiteners: Whiteners = {name: reader.index(name).whiteners for name in reader.manifest.indexes}
+            self.descriptions = {
+                record.id: reader.description(record) for record in reader.catalog.images(state=INDEXED)
+            }
+        self.preset = self.recipe.preset
+        self._originals = list(self.descriptions.values())
+        # kept: a test asks again for every generation
+        self._vectors: dict[tuple[int, str, tuple[str, ...]], NDArray[np.float32]] = {}
+        self._writer = self._stack.enter_context(open_for_writing(root, self.recipe))
+        self.catalog = self._writer.catalog
+        self._next = self.catalog.max_id() + 1
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def add(self, count: int) -> list[int]:
+        """Keep so many new images, each with its number as metadata, and return their ids."""
+        numbers = range(self._next, self._next + count)
+        self._next += count
+        made = [perturbed(self._originals[number % len(self._originals)], number) for number in numbers]
+        uris = [f"file:///made/{number:06d}.jpg" for number in numbers]
+        hashes = [f"{number:064x}" for number in numbers]
+        outcomes = [
+            Outcome(Source(uri, 10, 1), NewImage(content_hash, 10, 640, 480, "image/jpeg", row))
+            for row, (uri, content_hash) in enumerate(zip(uris, hashes, strict=True))
+        ]
+        self._writer.append(outcomes, made)
+        self.catalog.set_metadata("file", {uri: metadata(number) for uri, number in zip(uris, numbers, strict=True)})
+        ids = [self.catalog.id_of_content(content_hash) or 0 for content_hash in hashes]
+        self.descriptions |= dict(zip(ids, made, strict=True))
+        return ids
+
+    def remove(self, ids: Iterable[int]) -> None:
+        """Take images out."""
+        gone = list(ids)
+        self.catalog.remove(gone)
+        for identifier in gone:
+            del self.descriptions[identifier]
+
+    def rebuild(self, descriptors: tuple[str, ...], index_factory: str = "Flat") -> None:
+        """Publish what is indexed now with vectors for these descriptors alone, and go on so."""
+        self.recipe = self.recipe.derived_as(descriptors, self.preset, index_factory)
+        self.whiteners = {name: self.whiteners[name] for name in descriptors}
+        publish(self._writer.layout, self.catalog, self.recipe, self.whiteners, anew=True)
+
+    def publish(self) -> Manifest:
+        """Publish what is indexed now, as the next generation."""
+        manifest = publish(self._writer.layout, self.catalog, self.recipe, self.whiteners)
+        assert manifest is not None
+        return manifest
+
+    def vectors(self, descriptor: str) -> dict[int, NDArray[np.float32]]:
+        """Return the vector of each image, made from its description without any index."""
+        whiteners = self.whiteners[descriptor]
+        fingerprints = tuple(whitener.fingerprint for whitener in whiteners)
+        keys = {identifier: (identifier, descriptor, fingerprints) for identifier in self.descriptions}
+        for identifier, key in keys.items():
+            if key not in self._vectors:
+                method = find_method(descriptor, self.preset)
+                self._vectors[key] = method.describe(self.descriptions[identifier], whiteners)
+        return {identifier: self._vectors[key] for identifier, key in keys.items()}
+
+
+def metadata(number: int) -> dict[str, object]:
+    """Return what is stored with the image of a number."""
+    return {
+        "number": number,
+        "label": "boat" if number % 3 == 0 else "tree",
+        "taken_time": f"2024-01-{1 + number % 28:02}T12:00:00Z",
+        "place": {"city": "Zürich" if number % 5 == 0 else "Bern"},
+    }

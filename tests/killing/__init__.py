@@ -1,0 +1,1 @@
+"""Kill the command anywhere, and show that nothing is lost."""

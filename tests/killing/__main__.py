@@ -1,0 +1,42 @@
+"""`python -m tests.killing --kills N --seed S` kills commands for as long as you like, and says what it found."""
+
+import argparse
+import tempfile
+from pathlib import Path
+
+import numpy as np
+
+from tests.killing.kills import Harness, Kill, every_step, random_moments
+
+
+def main() -> int:
+    """Kill `whatwhere index`, `remove` and `compact` at every step, then at random times; 1 when anything is wrong."""
+    parser = argparse.ArgumentParser(prog="python -m tests.killing", description=main.__doc__)
+    parser.add_argument("--kills", type=int, default=500, help="how many in all")
+    parser.add_argument("--seed", type=int, default=1, help="of the order, and of the random times")
+    parser.add_argument("--scratch", type=Path, help="where to work, and what is left of a kill that went wrong")
+    arguments = parser.parse_args()
+    scratch = arguments.scratch or Path(tempfile.mkdtemp(prefix="whatwhere-killing-"))
+    scratch.mkdir(parents=True, exist_ok=True)
+    wrong = 0
+    with Harness(scratch) as harness:
+        for number, (kill, problems) in enumerate(harness.problems(_chosen(harness, arguments)), start=1):
+            wrong += bool(problems)
+            print(f"{number} {kill}: {'; '.join(problems) or 'as it should be'}", flush=True)
+    print(f"{arguments.kills} kills, {wrong} of them went wrong; {scratch}")
+    return min(wrong, 1)
+
+
+def _chosen(harness: Harness, arguments: argparse.Namespace) -> list[Kill]:
+    """Return the kills at steps in random order, filled up with random times."""
+    random = np.random.default_rng(arguments.seed)
+    steps = [kill for situation in harness.situations.values() for kill in every_step(situation)]
+    chosen = [steps[place] for place in random.permutation(len(steps))][: arguments.kills]
+    names = [*harness.situations]
+    while len(chosen) < arguments.kills:
+        chosen += random_moments(harness.situations[names[int(random.integers(len(names)))]], 1, random)
+    return chosen
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,164 @@
+"""Real processes of the command, killed by SIGKILL at a numbered step or after some time.
+
+A step is a call that changes what stands on disk: of the operating system (fsync, rename, unlink, mkdir, ...) or a
+commit of the catalogue. A fork server imports everything once and forks a process for each command, so that a kill
+costs one second and not five.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+STEPS = ("fsync", "replace", "rename", "link", "unlink", "remove", "rmdir", "mkdir", "ftruncate", "truncate")
+SHARD_SOURCES = 2  # so small that few pictures fill several shards
+DEADLINE_S = 120.0
+
+
+@dataclass(frozen=True)
+class Request:
+    """A command to run, and when to kill it: before step `kill_before` (from 0 on), or after `kill_after_s`."""
+
+    arguments: tuple[str, ...]
+    output: str  # a file for both streams
+    trace: str = ""  # a file for the names of the steps, one a line
+    kill_before: int | None = None
+    kill_after_s: float | None = None
+
+
+class ForkServer:
+    """A process that has imported the command, and runs it in a child of its own for each request."""
+
+    def __enter__(self) -> Self:
+        """Start it."""
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.killing.children"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "500"},
+        )
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """End it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.close()
+        self._process.stdout.close()
+        self._process.wait()
+
+    def run(self, request: Request) -> int:
+        """Run a command to its end and return its exit code, the negative number of the signal that killed it."""
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(json.dumps(asdict(request)) + "\n")
+        self._process.stdin.flush()
+        return int(self._process.stdout.readline())
+
+
+def serve() -> None:
+    """Answer requests, a line of JSON each, with the exit code of their command."""
+    import indexer.pipeline  # noqa: PLC0415 - only in the fork server
+    import indexer.removal
+    import indexer.upkeep
+    import service.cli  # noqa: F401
+
+    indexer.pipeline.SHARD_SOURCES = SHARD_SOURCES
+    for line in sys.stdin:
+        values = json.loads(line)
+        request = Request(**values | {"arguments": tuple(values["arguments"])})
+        process = os.fork()
+        if process == 0:
+            _be_the_command(request)
+        print(_exit_code(process, request.kill_after_s), flush=True)  # noqa: T201 - the answer
+
+
+def _exit_code(process: int, kill_after_s: float | None) -> int:
+    """Wait for a process, killed after a time or, so that nothing hangs, after the deadline."""
+    end = time.monotonic() + (DEADLINE_S if kill_after_s is None else kill_after_s)
+    while True:
+        ended, status = os.waitpid(process, os.WNOHANG)
+        if ended:
+            return os.waitstatus_to_exitcode(status)
+        if time.monotonic() > end:
+            os.kill(process, signal.SIGKILL)
+            end = float("inf")
+        time.sleep(0.002)
+
+
+def _be_the_command(request: Request) -> None:
+    """Run the command as a process of its own would, and end."""
+    from service.cli import main  # noqa: PLC0415 - imported before the fork
+
+    code = 1
+    try:
+        stream = os.open(request.output, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644)
+        for standard in (1, 2):
+            os.dup2(stream, standard)
+        sys.stdin = open(os.devnull)  # noqa: SIM115 - the process ends
+        sys.argv = ["whatwhere", *request.arguments]
+        _count_steps(request)
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+def _count_steps(request: Request) -> None:
+    """Wrap everything that is a step: name it, count it, die before the one that the request names."""
+    from sqlalchemy.engine.default import DefaultDialect  # noqa: PLC0415 - imported before the fork
+
+    counted = 0
+    trace = os.open(request.trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if request.trace else None
+
+    def step(name: str) -> None:
+        nonlocal counted
+        if trace is not None:
+            os.write(trace, f"{name}\n".encode())
+        if counted == request.kill_before:
+            os.kill(os.getpid(), signal.SIGKILL)
+        counted += 1
+
+    def wrapped(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def stepping(*arguments: Any, **options: Any) -> Any:
+            step(f"{name} {_place(arguments)}")
+            return function(*arguments, **options)
+
+        return stepping
+
+    for name in STEPS:
+        setattr(os, name, wrapped(name, getattr(os, name)))
+    commit = DefaultDialect.do_commit
+
+    def do_commit(dialect: DefaultDialect, connection: Any) -> None:
+        step("commit")
+        commit(dialect, connection)
+
+    DefaultDialect.do_commit = do_commit  # type: ignore[method-assign]
+
+
+def _place(arguments: tuple[Any, ...]) -> str:
+    """Return the end of the path that a step is about."""
+    named: Any = arguments[-1] if len(arguments) > 1 else arguments[0]
+    if isinstance(named, int):
+        with contextlib.suppress(OSError):
+            named = os.readlink(f"/proc/self/fd/{named}")
+    return "/".join(Path(str(named)).parts[-2:])
+
+
+if __name__ == "__main__":
+    serve()

@@ -1,0 +1,176 @@
+"""Kill a command in a situation, look at what is left, run it again, and compare with an undisturbed run."""
+
+import os
+import shutil
+import signal
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
+from itertools import count
+from pathlib import Path
+from queue import SimpleQueue
+from typing import Any, Self
+
+import numpy as np
+
+from indexer.errors import CollectionNotFound, WhatwhereError
+from tests.killing.children import ForkServer, Request
+from tests.killing.collections import answers, contents, faults
+from tests.killing.situations import Situation, situations
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Where a command is killed: before a step (the number of steps: after the last), or after a time."""
+
+    situation: str
+    before_step: int | None = None
+    after_s: float | None = None
+
+    def __str__(self) -> str:
+        """Return the name of the moment."""
+        return f"{self.situation}, " + (f"step {self.before_step}" if self.after_s is None else f"{self.after_s:.3f} s")
+
+
+def every_step(situation: Situation) -> list[Kill]:
+    """Return a kill before each step and after the last, and so after each too."""
+    return [Kill(situation.name, step) for step in range(len(situation.steps) + 1)]
+
+
+def telling_steps(situation: Situation) -> list[Kill]:
+    """Return a kill before each step that changes what a killed process leaves, and after the last.
+
+    An fsync does so only when the power fails, and the temporary file that is taken away first is hardly ever there.
+    """
+    told = [
+        step
+        for step, name in enumerate(situation.steps)
+        if not name.startswith("fsync") and not (name.startswith("unlink") and name.endswith(".tmp"))
+    ]
+    return [Kill(situation.name, step) for step in (*told, len(situation.steps))]
+
+
+def random_moments(situation: Situation, number: int, random: np.random.Generator) -> list[Kill]:
+    """Return kills at random times of the run."""
+    return [Kill(situation.name, after_s=float(random.uniform(0, situation.duration_s))) for _ in range(number)]
+
+
+class Harness:
+    """Fork servers and the situations, in a scratch folder; kills as many commands at once as there are servers."""
+
+    def __init__(self, scratch: Path, servers: int = 2) -> None:
+        self._scratch = scratch
+        self._count = servers
+        self._numbers = count()
+        self._servers: SimpleQueue[ForkServer] = SimpleQueue()
+
+    def __enter__(self) -> Self:
+        """Start the servers and make the situations."""
+        with ExitStack() as on_error:
+            started = [on_error.enter_context(ForkServer()) for _ in range(self._count)]
+            self.situations = on_error.enter_context(situations(self._scratch, started[0]))
+            for server in started:
+                self._servers.put(server)
+            self._exit = on_error.pop_all()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """End the servers."""
+        self._exit.close()
+
+    def problems(self, kills: Iterable[Kill]) -> Iterator[tuple[Kill, list[str]]]:
+        """Yield each kill with what was wrong after it; nothing is as it should be."""
+        with ThreadPoolExecutor(self._count) as pool:
+            listed = [*kills]
+            yield from zip(listed, pool.map(self._problems, listed), strict=True)
+
+    def _problems(self, kill: Kill) -> list[str]:
+        situation = self.situations[kill.situation]
+        root = self._scratch / f"killed-{next(self._numbers)}.ww"
+        with self._server() as server:
+            if situation.before is not None:
+                shutil.copytree(situation.before, root)
+            trial = _Trial(server, situation, root)
+            try:
+                trial.kill(kill)
+                trial.look()
+                trial.run_again()
+            except WhatwhereError as error:
+                trial.problems.append(f"{error.reason}: {error}")
+        if not trial.problems:
+            shutil.rmtree(root)
+            trial.output.unlink()
+        return trial.problems
+
+    @contextmanager
+    def _server(self) -> Iterator[ForkServer]:
+        server = self._servers.get()
+        try:
+            yield server
+        finally:
+            self._servers.put(server)
+
+
+class _Trial:
+    """One kill and what follows."""
+
+    def __init__(self, server: ForkServer, situation: Situation, root: Path) -> None:
+        self._server = server
+        self._situation = situation
+        self._root = root
+        self.output = root.with_suffix(".output")
+        self.problems: list[str] = []
+
+    def kill(self, kill: Kill) -> None:
+        code = self._run(kill_before=kill.before_step, kill_after_s=kill.after_s)
+        late = kill.after_s is not None or kill.before_step == len(self._situation.steps)
+        if code != -signal.SIGKILL and not (late and code == 0):
+            self.problems.append(f"ended with {code} and was to be killed: {self.output.read_text()}")
+
+    def look(self) -> None:
+        """A killed command leaves a sound collection, of which the old generation answers as before, or the new one."""
+        self.problems += [f"verify after the kill: {fault}" for fault in faults(self._root)]
+        before, after = self._situation.answers_before, self._situation.answers_after
+        try:
+            number, found = answers(self._root)
+        except CollectionNotFound:
+            if before is not None:
+                self.problems.append("the old generation is gone")
+            return
+        published = before is None or number > self._situation.generation_before
+        if found != (after if published else before):
+            self.problems.append(f"generation {number} answers {found}")
+
+    def run_again(self) -> None:
+        """The same command comes to what an undisturbed run comes to, and leaves no litter."""
+        code = self._run()
+        if code != 0:
+            self.problems.append(f"the run after it ended with {code}: {self.output.read_text()}")
+            return
+        self.problems += [f"verify at the end: {fault}" for fault in faults(self._root)]
+        self.problems += differences(self._situation.contents_after, contents(self._root))
+        if answers(self._root)[1] != self._situation.answers_after:
+            self.problems.append("answers differ at the end")
+        self.problems += [f"left over: {path.relative_to(self._root)}" for path in _litter(self._root)]
+
+    def _run(self, **kill: Any) -> int:
+        arguments = (*self._situation.arguments, "--collection", str(self._root))
+        return self._server.run(Request(arguments, os.fspath(self.output), **kill))
+
+
+def _litter(root: Path) -> list[Path]:
+    """Return what was written beside and never renamed."""
+    return sorted(root.rglob("*.tmp"))
+
+
+def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
+    """Return where the contents of two collections differ."""
+    problems = []
+    for part, values in expected.items():
+        for name in values.keys() | found[part].keys():
+            mine, theirs = values.get(name), found[part].get(name)
+            if mine != theirs:
+                detail = f": {theirs} and not {mine}" if part == "catalogue" else ""
+                problems.append(f"{part} of {name} differ{detail}")
+    return problems

@@ -1,0 +1,99 @@
+"""Situations in which a command is killed: a first run, a later run, a removal, a compaction."""
+
+import shutil
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from tests.killing.children import ForkServer, Request
+from tests.killing.collections import Answers, answers, contents
+
+
+@dataclass(frozen=True)
+class Situation:
+    """A command on a collection (`before`, None where it makes a new one), and what it comes to undisturbed."""
+
+    name: str
+    arguments: tuple[str, ...]  # of the command, less the collection
+    before: Path | None
+    generation_before: int
+    answers_before: Answers | None
+    steps: tuple[str, ...]
+    duration_s: float
+    answers_after: Answers
+    contents_after: dict[str, Any]
+
+
+NAMES = ("first run", "later run", "removal", "compaction")
+
+
+@contextmanager
+def situations(scratch: Path, server: ForkServer) -> Iterator[dict[str, Situation]]:
+    """Make the four situations, each from what the one before it came to, in a folder."""
+    pictures = scratch / "pictures"
+    _first_pictures(pictures)
+    index = ("index", str(pictures), "--batch-size", "2", "--descriptors", "what,gem")
+    made = {}
+    first = scratch / "first.ww"
+    made["first run"] = _undisturbed(server, "first run", index, None, first)
+    _change(pictures)
+    later = scratch / "later.ww"
+    again = ("index", str(pictures), "--batch-size", "2", "--prune")
+    made["later run"] = _undisturbed(server, "later run", again, first, later)
+    smaller = scratch / "smaller.ww"
+    made["removal"] = _undisturbed(server, "removal", ("remove", "1", "images/3"), later, smaller)
+    made["compaction"] = _undisturbed(server, "compaction", ("compact",), smaller, scratch / "compacted.ww")
+    yield made
+
+
+def _first_pictures(folder: Path) -> None:
+    """Draw eight pictures, of which one is a copy of another and one is torn."""
+    folder.mkdir()
+    for number in range(8):
+        _draw(folder / f"{number}.png", number)
+    shutil.copy(folder / "1.png", folder / "4.png")
+    (folder / "5.png").write_bytes((folder / "5.png").read_bytes()[:200])
+
+
+def _change(folder: Path) -> None:
+    """Add two pictures, change one, mend the torn one, move one and take one away."""
+    _draw(folder / "20.png", 20)
+    _draw(folder / "21.png", 21)
+    _draw(folder / "2.png", 22)
+    _draw(folder / "5.png", 5)
+    (folder / "moved").mkdir()
+    (folder / "6.png").rename(folder / "moved" / "6.png")
+    (folder / "7.png").unlink()
+
+
+def _draw(path: Path, seed: int) -> None:
+    pixels = np.random.default_rng(seed).integers(0, 256, (6, 6, 3), dtype=np.uint8)
+    Image.fromarray(pixels).resize((48, 48), Image.Resampling.BICUBIC).save(path)
+
+
+def _undisturbed(
+    server: ForkServer, name: str, arguments: tuple[str, ...], before: Path | None, root: Path
+) -> Situation:
+    """Run a command on a copy of a collection without any trouble."""
+    if before is not None:
+        shutil.copytree(before, root)
+    output, trace = root.with_suffix(".output"), root.with_suffix(".steps")
+    begin = time.monotonic()
+    code = server.run(Request((*arguments, "--collection", str(root)), str(output), str(trace)))
+    assert code == 0, output.read_text()
+    return Situation(
+        name,
+        arguments,
+        before,
+        *((0, None) if before is None else answers(before)),
+        tuple(trace.read_text().splitlines()),
+        time.monotonic() - begin,
+        answers(root)[1],
+        contents(root),
+    )

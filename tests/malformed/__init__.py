@@ -1,0 +1,43 @@
+"""A corpus of good and malformed image files, the same for the same seed, each with what an index must say of it.
+
+The pixels are generated, or cut from photographs that scikit-image carries. Files are small: good pictures are about 64
+pixels wide, bombs some kilobytes. `python -m tests.malformed FOLDER --seed S` writes a corpus to look at.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+
+from tests.malformed import damaged, hostile
+from tests.malformed.entries import Entry, Expected
+
+__all__ = ["Entry", "Expected", "corpus", "write"]
+
+_PARTS = (
+    damaged.good,
+    damaged.truncated,
+    damaged.flipped,
+    damaged.lying,
+    damaged.disguised,
+    hostile.bombs,
+    hostile.odd_exif,
+    hostile.odd_names,
+    hostile.special_files,
+)
+
+
+def corpus(seed: int) -> list[Entry]:
+    """Return the entries of the corpus with this seed; their names differ."""
+    random = np.random.default_rng(seed)
+    entries = [entry for part in _PARTS for entry in part(random)]
+    assert len({entry.name for entry in entries}) == len(entries)
+    return entries
+
+
+def write(entries: Sequence[Entry], folder: Path) -> None:
+    """Make the files, in the order of the entries."""
+    for entry in entries:
+        path = folder / entry.name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        entry.make(path)

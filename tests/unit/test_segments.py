@@ -1,0 +1,127 @@
+"""Which files of vectors a generation takes over, writes anew, writes together."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from indexer.collection import Layout, Manifest, open_collection
+from indexer.collection.manifest import SegmentEntry
+from indexer.collection.segments import plan_segments
+from indexer.errors import CollectionCorrupt
+from tests.made_up import RECIPE, fill, stored, take_away, vector_of
+
+
+def held(*sizes: int) -> list[tuple[SegmentEntry, NDArray[np.int64]]]:
+    """Return segments of so many ids each, one after the other from 1."""
+    ends = np.cumsum([0, *sizes])
+    return [
+        (SegmentEntry(f"{place}", "Flat", size, 0, ""), np.arange(ends[place], ends[place + 1]) + 1)
+        for place, size in enumerate(sizes)
+    ]
+
+
+def up_to(count: int, *gone: int) -> NDArray[np.int64]:
+    return np.setdiff1d(np.arange(1, count + 1), gone)
+
+
+def shape(
+    segments: Sequence[tuple[SegmentEntry, NDArray[np.int64]]], live: NDArray[np.int64], *, merged: bool = False
+) -> list[tuple[int, bool]]:
+    """Return of each planned segment how many ids it has and whether the file stays; together they are all live ids."""
+    planned = plan_segments(segments, live, merged=merged)
+    np.testing.assert_array_equal(np.sort(np.concatenate([[], *(each.ids for each in planned)])), live)
+    return [(len(each.ids), each.entry is not None) for each in planned]
+
+
+@pytest.mark.parametrize(
+    ("sizes", "live", "expected"),
+    [
+        ((), up_to(0), []),
+        ((), up_to(10), [(10, False)]),
+        ((100,), up_to(100), [(100, True)]),
+        ((100,), up_to(101), [(100, True), (1, False)]),
+        ((100,), up_to(150), [(100, True), (50, False)]),
+        ((100,), up_to(151), [(151, False)]),
+        ((100, 50), up_to(160), [(100, True), (50, True), (10, False)]),
+        ((100, 50), up_to(176), [(176, False)]),
+        ((1000, 50, 20), up_to(1081), [(1000, True), (81, False)]),
+    ],
+    ids=["nothing", "first", "no change", "one more", "half as many", "more", "a third", "cascade", "only the small"],
+)
+def test_small_segments_are_written_together_before_large_ones(
+    sizes: tuple[int, ...], live: NDArray[np.int64], expected: list[tuple[int, bool]]
+) -> None:
+    """A file is written again with the next one when that is more than half as large."""
+    assert shape(held(*sizes), live) == expected
+
+
+def test_a_collection_that_grows_daily_writes_each_vector_a_few_times() -> None:
+    """A hundred days of one percent: at most log2 files, and log2 writings of a vector on the average."""
+    files: list[tuple[SegmentEntry, NDArray[np.int64]]] = held(1000)
+    written = 0
+    for day in range(1, 101):
+        planned = plan_segments(files, up_to(1000 + 10 * day))
+        written += sum(len(each.ids) for each in planned if each.entry is None)
+        files = [(SegmentEntry(f"{day}", "Flat", len(each.ids), 0, ""), each.ids) for each in planned]
+        assert len(files) <= 8
+
+    assert written <= 8 * 1000  # rebuilding every day: 150 000
+
+
+@pytest.mark.parametrize(
+    ("gone", "expected"),
+    [(25, [(75, True)]), (26, [(74, False)]), (100, [])],
+    ids=["a quarter", "more than a quarter", "all"],
+)
+def test_a_segment_is_written_anew_when_a_quarter_of_it_is_gone(gone: int, expected: list[tuple[int, bool]]) -> None:
+    """Less than that is only remembered as gone, nothing is left of an empty one."""
+    assert shape(held(100), up_to(100, *range(1, gone + 1))) == expected
+
+
+def test_what_comes_back_is_where_it_was() -> None:
+    """An id that is live again is found in the segment that held it all along."""
+    assert shape(held(100), up_to(100, 5)) == [(99, True)]
+    assert shape(held(100), up_to(100)) == [(100, True)]
+
+
+def test_all_can_be_written_together() -> None:
+    """Compaction: one segment; one that is alone and whole stays."""
+    assert shape(held(100, 40, 3), up_to(143, 7), merged=True) == [(142, False)]
+    assert shape(held(100), up_to(100), merged=True) == [(100, True)]
+
+
+def test_vectors_come_through_all_of_it_unchanged(tmp_path: Path) -> None:
+    """Added one by one, some removed, one brought back: each equals what its shard gives."""
+    root = tmp_path / "c.ww"
+    for seed in range(1, 14):
+        fill(root, [seed])
+        if seed % 4 == 0:
+            take_away(root, seed - 2)
+    fill(root)
+
+    manifest = Manifest.live(Layout(root))
+    assert manifest is not None
+    assert 1 < len(manifest.indexes["what"].segments) < 6
+    with open_collection(root) as reader:
+        for image in reader.catalog.images(state="indexed"):
+            for name in RECIPE.descriptors:
+                expected = vector_of(stored(int(image.content_hash or "")), name)
+                np.testing.assert_allclose(reader.index(name).vectors.vector(image.id), expected, rtol=0, atol=1e-6)
+
+
+def test_a_damaged_segment_is_not_written_on(tmp_path: Path) -> None:
+    """Merging would give a changed vector a good checksum."""
+    root = tmp_path / "c.ww"
+    fill(root, [1, 2])
+    path = Layout(root).segments / "000001.what.0.faiss"
+    content = bytearray(path.read_bytes())
+    content[-40] ^= 1
+    path.write_bytes(content)
+
+    with pytest.raises(CollectionCorrupt, match=r"000001\.what\.0\.faiss is missing or damaged"):
+        fill(root, [3, 4])
+
+    assert Layout(root).current_number() == 1
