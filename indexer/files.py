@@ -1,5 +1,6 @@
 """Files that are never half there: write beside, fsync, rename, fsync the directory."""
 
+import errno
 import hashlib
 import os
 from collections.abc import Callable
@@ -27,6 +28,12 @@ def write_durably(path: Path, write: Callable[[Path], object]) -> None:
 def write_text(path: Path, text: str) -> None:
     """Write a text file, never half."""
     write_durably(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def system_error(text: str, path: Path) -> OSError:
+    """Return the error of the system that a library's message about writing `path` speaks of, by number and name."""
+    code = next((code for code in errno.errorcode if os.strerror(code) in text), None)
+    return OSError(f"{path}: {text}") if code is None else OSError(code, os.strerror(code), str(path))
 
 
 def sync(path: Path) -> None:

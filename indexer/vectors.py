@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.errors import CollectionCorrupt, InvalidRequest, VectorLibraryMissing
-from indexer.files import write_durably
+from indexer.files import system_error, write_durably
 
 try:
     import faiss
@@ -78,8 +78,8 @@ class Segment:
     def _write(self, path: Path) -> None:
         try:
             faiss.write_index(self._index, str(path))
-        except RuntimeError as error:  # faiss says neither which file nor which errno
-            raise OSError(f"{path.parent}: cannot write vectors ({_first_line(error)}): is the disk full?") from error
+        except RuntimeError as error:  # faiss has no error of its own for a full disk
+            raise system_error(_first_line(error), path) from error
 
     @property
     def dimensions(self) -> int:

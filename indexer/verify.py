@@ -65,6 +65,8 @@ def verify_collection(root: Path, deep: bool = False) -> list[Fault]:
         Recipe.load(layout)  # says that there is none
     with not_being_written(layout):
         faults = [*_of_recipe(layout)]
+        if _is_only_begun(layout):
+            return faults
         catalogued = [*_of_catalog(layout)]
         faults += catalogued
         if not catalogued:
@@ -74,6 +76,18 @@ def verify_collection(root: Path, deep: bool = False) -> list[Fault]:
                 if deep and not faults:
                     faults += _of_vectors(layout, catalog)
         return faults
+
+
+def _is_only_begun(layout: Layout) -> bool:
+    """Tell whether nothing was kept yet: the run that began the collection was killed before it had a catalogue."""
+    kept = [path for folder in (layout.shards, layout.generations) if folder.is_dir() for path in folder.iterdir()]
+    if kept or layout.current.exists():
+        return False
+    try:
+        Catalog.open(layout.catalog).close()
+    except CollectionCorrupt:
+        return True
+    return False
 
 
 def _of_recipe(layout: Layout) -> Iterator[Fault]:

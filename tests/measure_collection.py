@@ -1,6 +1,6 @@
 """What a collection costs: to make, to add one percent to, on disk, in memory.
 
-`python -m tests.measure_collection [--entries 20000] [--folder DIR]`; nothing is downloaded. The entries are the default
+`python -m tests.measure_collection [--entries 20000] [--folder DIR]`; nothing is downloaded. The entries are default
 descriptions of photographs that installed packages carry, each with noise of its own: as many bytes as real ones.
 """
 
@@ -61,7 +61,6 @@ def main() -> None:
     parser.add_argument("--entries", type=int, default=20_000)
     parser.add_argument("--folder", type=Path, help="where the collection is made; a temporary folder otherwise")
     arguments = parser.parse_args()
-    torch.set_num_threads(2)
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
         measure(Path(folder) / "c.ww", arguments.entries)
 

@@ -8,7 +8,7 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from indexer.catalog.checking import Checking
-from indexer.catalog.database import REMEDY, connect, migration_config
+from indexer.catalog.database import REMEDY, connect, migration_config, unreadable_values_named
 from indexer.catalog.filtering import Filtering
 from indexer.catalog.metadata import Annotating
 from indexer.catalog.reading import Reading
@@ -31,7 +31,7 @@ class Catalog(Reading, Filtering, Recording, Annotating, Removing, Shelving, Che
         with ExitStack() as on_error:
             catalog = on_error.enter_context(cls(connect(path)))
             catalog._refuse_newer_schema(ScriptDirectory.from_config(migration_config()))
-            with catalog._engine.begin() as connection:
+            with unreadable_values_named(), catalog._engine.begin() as connection:
                 command.upgrade(migration_config(connection), "head")
             on_error.pop_all()
         return catalog

@@ -9,14 +9,18 @@ from sqlalchemy.orm import Session
 
 from indexer.catalog.checksums import SEALED, checksum_of
 from indexer.catalog.database import Database
-from indexer.catalog.metadata import Property, properties_of, same, united
+from indexer.catalog.metadata import Property, properties_of, united
 from indexer.catalog.records import FAILED, INDEXED, REMOVED
-from indexer.catalog.tables import Base, ImageRow, PropertyRow, ShardRow, SourceRow
+from indexer.catalog.tables import Base, ImageRow, PropertyRow, ShardRow, SourceRow, same_json
 from indexer.errors import CollectionCorrupt
 
 MOST_OF_A_KIND = 50  # faults of one kind that are spelled out
 _AT_ONCE = 1000
 _STATES = (INDEXED, FAILED, REMOVED)
+_PLACES = (SourceRow.id, SourceRow.image_id, SourceRow.origins)
+_PROPERTIES = select(
+    PropertyRow.image_id, PropertyRow.name, PropertyRow.kind, PropertyRow.text_value, PropertyRow.number_value
+)
 
 
 class Checking(Database):
@@ -107,16 +111,18 @@ def _places(session: Session) -> Iterator[str]:
 
 
 def _metadata(session: Session) -> Iterator[str]:
+    images = select(ImageRow.id, ImageRow.user_metadata).order_by(ImageRow.id).limit(_AT_ONCE)
     after = 0
-    query = select(ImageRow).order_by(ImageRow.id).limit(_AT_ONCE)
-    while images := list(session.scalars(query.where(ImageRow.id > after))):
-        after = images[-1].id
-        held: dict[int, set[Property]] = {image.id: set() for image in images}
-        for row in session.scalars(select(PropertyRow).where(PropertyRow.image_id.in_(held))):
-            held[row.image_id].add(Property(row.name, row.kind, row.text_value, row.number_value))
-        for image in images:
-            if not same(image.user_metadata, united(image.sources)):
-                yield f"images/{image.id} has other metadata than its sources"
-            if held[image.id] != set(properties_of(image.user_metadata)):
-                yield f"images/{image.id} is filtered by other metadata than it has"
-        session.expunge_all()
+    while said := {id_: metadata for id_, metadata in session.execute(images.where(ImageRow.id > after))}:  # noqa: C416
+        after = max(said)
+        sources: dict[int, list[Any]] = {id_: [] for id_ in said}
+        for source in session.execute(select(*_PLACES).where(SourceRow.image_id.in_(said))):
+            sources[source.image_id].append(source)
+        held: dict[int, set[Property]] = {id_: set() for id_ in said}
+        for id_, name, kind, text, number in session.execute(_PROPERTIES.where(PropertyRow.image_id.in_(said))):
+            held[id_].add(Property(name, kind, text, number))
+        for id_, metadata in said.items():
+            if not same_json(metadata, united(sources[id_])):
+                yield f"images/{id_} has other metadata than its sources"
+            if held[id_] != set(properties_of(metadata)):
+                yield f"images/{id_} is filtered by other metadata than it has"

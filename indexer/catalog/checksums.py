@@ -4,6 +4,7 @@ import json
 import zlib
 from collections.abc import Mapping
 from datetime import UTC, datetime
+from functools import cache
 from typing import Any
 
 from sqlalchemy import Column, Table, event
@@ -18,11 +19,19 @@ SEALED = (ImageRow, SourceRow, ShardRow)
 _LEFT_OUT = ("id", "checksum", "updated_at")
 
 
+def _plain(value: object) -> str:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat()
+    raise TypeError(f"{type(value).__name__} stands in a row")
+
+
+_CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain, allow_nan=False)
+
+
 def checksum_of(table: str, values: Mapping[str, object]) -> int:
     """Return the CRC-32 of a row's values by column name, in canonical JSON; columns that are left out may be there."""
     kept = {name: value for name, value in values.items() if name not in _LEFT_OUT}
-    text = json.dumps([table, kept], sort_keys=True, separators=(",", ":"), default=_plain, allow_nan=False)
-    return zlib.crc32(text.encode())
+    return zlib.crc32(_CANONICAL.encode([table, kept]).encode())
 
 
 def verify(table: Table, values: Mapping[str, object]) -> None:
@@ -46,14 +55,9 @@ def _values(row: DeclarativeBase) -> dict[str, object]:
     return {column.name: getattr(row, key) for key, column in _columns(object_mapper(row))}
 
 
+@cache
 def _columns(mapper: Mapper[DeclarativeBase]) -> list[tuple[str, Column[Any]]]:
     return [(attribute.key, mapper.columns[attribute.key]) for attribute in mapper.column_attrs]
-
-
-def _plain(value: object) -> str:
-    if isinstance(value, datetime):
-        return value.astimezone(UTC).isoformat()
-    raise TypeError(f"{type(value).__name__} stands in a row")
 
 
 def _seal(mapper: Mapper[DeclarativeBase], connection: object, row: Any) -> None:

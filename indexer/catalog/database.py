@@ -45,6 +45,9 @@ def connect(path: Path, *, read_only: bool = False) -> Engine:
                 # WAL: readers go on while the indexer writes. FULL: a committed chunk survives a power cut.
                 made.execute("PRAGMA journal_mode=WAL")
                 made.execute("PRAGMA synchronous=FULL")
+        except UnicodeDecodeError as error:  # the driver's, of a message that quotes a damaged schema
+            made.close()
+            raise CollectionCorrupt(f"catalog.db is not a readable catalogue ({error}): {REMEDY}") from error
         except sqlite3.Error:
             made.close()
             raise
@@ -66,11 +69,15 @@ def _begin(connection: Connection) -> None:
 def _named(context: ExceptionContext) -> WhatwhereError | None:
     """Return our error for one of the database's, None for those that speak of a statement and not of the file."""
     error = context.original_exception
-    if not isinstance(error, sqlite3.Error):
+    if not isinstance(error, sqlite3.Error | UnicodeDecodeError):
         return None
     code = getattr(error, "sqlite_errorname", "")
     missing = str(error).startswith(("no such table", "no such column", "Could not decode to UTF-8"))
-    if missing or code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ")):
+    if (
+        missing
+        or isinstance(error, UnicodeDecodeError)
+        or code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ"))
+    ):
         return CollectionCorrupt(f"catalog.db is not a readable catalogue ({error}): {REMEDY}")
     if code.startswith(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")):
         return CollectionNotWritable(
@@ -97,7 +104,7 @@ class Database:
     @contextmanager
     def _reading(self) -> Iterator[Session]:
         """Give a session that sees one state of the database; CollectionCorrupt for values that are none."""
-        with _unreadable_values_named(), Session(self._engine) as session:
+        with unreadable_values_named(), Session(self._engine) as session:
             yield session
 
     @contextmanager
@@ -105,7 +112,7 @@ class Database:
         """Give a session whose changes are committed together at the end, or none of them."""
         # A transaction that reads first and only then asks to write would fail beside another instead of waiting.
         engine = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
-        with _unreadable_values_named(), Session(engine, autoflush=False) as session, session.begin():
+        with unreadable_values_named(), Session(engine, autoflush=False) as session, session.begin():
             yield session
 
     def _outside_transaction(self, statement: str) -> list[tuple[Any, ...]]:
@@ -116,7 +123,7 @@ class Database:
 
 
 @contextmanager
-def _unreadable_values_named() -> Iterator[None]:
+def unreadable_values_named() -> Iterator[None]:
     """Raise CollectionCorrupt where a stored time or JSON text cannot be read as one."""
     try:
         yield

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
-from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select, true
+from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select, true, union_all
 
 from indexer.catalog.database import Database
 from indexer.catalog.metadata import BOOL, MEMBER, NUMBER, STRING, TIME
@@ -137,21 +137,22 @@ def _of_metadata(name: str, comparison: Comparison) -> ColumnElement[bool]:
     if comparison.is_presence:
         return _some(name, true())
     if comparison.operator == "!=":
-        equal = _some(name, _equal(comparison.literal))
-        return and_(_some(name, true()), not_(equal))
+        return and_(_some(name, true()), not_(_some(name, *_equal(comparison.literal))))
     if comparison.operator == ":":
         member = and_(PropertyRow.kind == MEMBER, _matches(PropertyRow.text_value, comparison.literal))
-        return _some(name, or_(_equal(comparison.literal), member))
+        return _some(name, *_equal(comparison.literal), member)
     if comparison.operator == "=":
-        return _some(name, _equal(comparison.literal))
-    return _some(name, _ordered(comparison))
+        return _some(name, *_equal(comparison.literal))
+    return _some(name, *_ordered(comparison))
 
 
-def _some(name: str, condition: ColumnElement[bool]) -> ColumnElement[bool]:
-    return ImageRow.id.in_(select(PropertyRow.image_id).where(PropertyRow.name == name, condition))
+def _some(name: str, *ways: ColumnElement[bool]) -> ColumnElement[bool]:
+    """Whether any value of this name meets one of the conditions: a query each, since each has its own index."""
+    queries = [select(PropertyRow.image_id).where(PropertyRow.name == name, way) for way in ways]
+    return ImageRow.id.in_(union_all(*queries) if len(queries) > 1 else queries[0])
 
 
-def _equal(literal: Literal) -> ColumnElement[bool]:
+def _equal(literal: Literal) -> list[ColumnElement[bool]]:
     """Equal as text (times were written as text too), as a number, as a truth value, or as the same moment."""
     ways = [and_(PropertyRow.kind.in_((STRING, TIME)), _matches(PropertyRow.text_value, literal))]
     ways += [
@@ -159,23 +160,23 @@ def _equal(literal: Literal) -> ColumnElement[bool]:
         for kind, value in ((NUMBER, literal.number), (BOOL, literal.boolean), (TIME, _seconds(literal)))
         if value is not None
     ]
-    return or_(*ways)
+    return ways
 
 
-def _ordered(comparison: Comparison) -> ColumnElement[bool]:
+def _ordered(comparison: Comparison) -> list[ColumnElement[bool]]:
     """Before or after: a number among numbers, a moment among times, text among strings by code point.
 
     Text that is no whole time, such as "2024-05", is compared with the text of times too.
     """
     operator, literal = comparison.operator, comparison.literal
     if literal.number is not None:
-        return and_(PropertyRow.kind == NUMBER, _compared(PropertyRow.number_value, operator, literal.number))
+        return [and_(PropertyRow.kind == NUMBER, _compared(PropertyRow.number_value, operator, literal.number))]
     by_text = _compared(PropertyRow.text_value, operator, _whole(literal))
     seconds = _seconds(literal)
     if seconds is None:
-        return and_(PropertyRow.kind.in_((STRING, TIME)), by_text)
+        return [and_(PropertyRow.kind.in_((STRING, TIME)), by_text)]
     by_time = _compared(PropertyRow.number_value, operator, seconds)
-    return or_(and_(PropertyRow.kind == STRING, by_text), and_(PropertyRow.kind == TIME, by_time))
+    return [and_(PropertyRow.kind == STRING, by_text), and_(PropertyRow.kind == TIME, by_time)]
 
 
 def _seconds(literal: Literal) -> float | None:

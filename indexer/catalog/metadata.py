@@ -10,10 +10,11 @@ from sqlalchemy.orm import Session
 from indexer.catalog.database import Database
 from indexer.catalog.records import ORIGINS
 from indexer.catalog.rows import AT_ONCE, in_groups, rows_of
-from indexer.catalog.tables import ImageRow, PropertyRow, SourceRow
+from indexer.catalog.tables import ImageRow, PropertyRow, SourceRow, same_json
 from indexer.errors import InvalidRequest
 from indexer.filters import moment_of
 
+_PROPERTIES = PropertyRow.metadata.tables[PropertyRow.__tablename__]
 BOOL, NUMBER, TIME, STRING, MEMBER = "bool", "number", "time", "string", "member"
 
 
@@ -40,7 +41,7 @@ class Annotating(Database):
         with self._writing() as session:
             for source in rows_of(session, SourceRow, SourceRow.uri, wanted):
                 origins = with_origins(source.origins, wanted[source.uri])
-                if not same(origins, source.origins):
+                if not same_json(origins, source.origins):
                     source.origins = origins
                     changed.append(source)
             images = list(rows_of(session, ImageRow, ImageRow.id, {source.image_id for source in changed}))
@@ -69,19 +70,14 @@ def _plain(values: Mapping[str, object]) -> dict[str, Any]:
     return plain
 
 
-def same(first: object, second: object) -> bool:
-    """Tell whether two values are the same JSON; to Python, 1 and true are equal."""
-    return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
-
-
 def with_origins(origins: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
     """Return a source's metadata by origin after changes; an origin that says nothing is left out."""
     merged = {**origins, **changes}
     return {name: said for name, said in merged.items() if said}
 
 
-def united(sources: Iterable[SourceRow]) -> dict[str, Any]:
-    """Return the union over sources, in the order of their ids, the first wins; in a source in the order of ORIGINS."""
+def united(sources: Iterable[Any]) -> dict[str, Any]:
+    """Return the union over sources (`id`, `origins`) by id, the first wins; in a source in the order of ORIGINS."""
     union: dict[str, Any] = {}
     for source in sorted(sources, key=lambda row: row.id):
         for origin in ORIGINS:
@@ -95,7 +91,7 @@ def refresh(session: Session, images: Iterable[ImageRow]) -> None:
     changed = []
     for image in images:
         union = united(image.sources)
-        if not same(union, image.user_metadata):
+        if not same_json(union, image.user_metadata):
             image.user_metadata = union
             changed.append(image)
     write_properties(session, changed)
@@ -111,7 +107,8 @@ def write_properties(session: Session, images: Iterable[ImageRow]) -> None:
         session.execute(delete(PropertyRow).where(PropertyRow.image_id.in_(some)))
     rows = [{"image_id": id_, **found._asdict()} for id_, said in by_id.items() for found in properties_of(said)]
     if rows:
-        session.execute(insert(PropertyRow), rows)
+        # Into the table, not the class, for which every change of what is null begins another statement.
+        session.connection().execute(insert(_PROPERTIES), rows)
 
 
 def properties_of(metadata: Mapping[str, Any]) -> Iterator[Property]:

@@ -1,5 +1,6 @@
 """The tables. Change them together with a migration (`alembic check` compares)."""
 
+import json
 from datetime import UTC, datetime
 from typing import Any
 
@@ -33,6 +34,22 @@ class UtcDateTime(TypeDecorator[datetime]):
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
+class Json(TypeDecorator[dict[str, Any]]):
+    """JSON whose change from 1 to 1.0 or true is a change, though to Python they are equal."""
+
+    impl = JSON
+    cache_ok = True
+
+    def compare_values(self, x: Any, y: Any) -> bool:
+        """Tell whether two values are the same JSON."""
+        return same_json(x, y)
+
+
+def same_json(first: object, second: object) -> bool:
+    """Tell whether two values are the same JSON, whatever the order of names."""
+    return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
+
+
 def now() -> datetime:
     """Return the time, in UTC."""
     return datetime.now(UTC)
@@ -46,7 +63,7 @@ class Base(DeclarativeBase):
     """Base of all tables."""
 
     metadata = MetaData(naming_convention=NAMING)
-    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: JSON}  # noqa: RUF012 - as SQLAlchemy declares it
+    type_annotation_map = {datetime: UtcDateTime, dict[str, Any]: Json}  # noqa: RUF012 - as SQLAlchemy declares it
 
 
 class ShardRow(Base):

@@ -8,6 +8,7 @@ import importlib.metadata
 import logging
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
@@ -55,6 +56,7 @@ def publish(
     asked = {name: _fingerprints(parts) for name, parts in whiteners.items()}
     if previous is not None and _is_current(previous, recipe, asked, live, merged=merged):
         catalog.record_generation(previous.number, previous.image_count)  # unless a kill came between, it was
+        _remove_unused(layout)  # so too
         return None
     number = _next_number(layout, catalog, anew=anew)
     indexes = {}
@@ -152,8 +154,11 @@ def _removed(layout: Layout, indexes: Mapping[str, IndexEntry], live: Ids) -> Id
 
 
 def _library_versions() -> dict[str, str]:
-    installed = {dist.name.lower(): dist.version for dist in importlib.metadata.distributions()}
-    return {name: installed[name.lower()] for name in _LIBRARIES if name.lower() in installed}
+    installed = {}
+    for name in _LIBRARIES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            installed[name] = importlib.metadata.version(name)
+    return installed
 
 
 def _remove_unused(layout: Layout) -> None:

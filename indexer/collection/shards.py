@@ -13,7 +13,7 @@ from safetensors.numpy import save_file
 from indexer.describe import Description
 from indexer.errors import CollectionCorrupt
 from indexer.factorize import QuantizedFactors
-from indexer.files import write_durably
+from indexer.files import system_error, write_durably
 
 _POOLED = "pooled/"
 _CHECKSUMS = "crc32"
@@ -43,7 +43,7 @@ def write_shard(path: Path, descriptions: Sequence[Description]) -> None:
         try:
             save_file(arrays, temporary)
         except SafetensorError as error:  # a full disk arrives as one
-            raise OSError(f"{path.parent}: cannot write a shard: {error}") from error
+            raise system_error(str(error), path) from error
 
     write_durably(path, write)
 

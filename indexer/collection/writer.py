@@ -1,5 +1,6 @@
 """Open a collection for writing: one process at a time, made when it is not there."""
 
+import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
@@ -17,6 +18,9 @@ from indexer.collection.shards import write_shard
 from indexer.describe import Description
 from indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotFound, CollectionNotWritable
 from indexer.files import sha256_of, sync
+
+# what the system says of a full disk, a read-only one, missing rights, a failing one
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 @dataclass(frozen=True)
@@ -57,7 +61,7 @@ def open_for_writing(root: Path, recipe: Recipe | None = None) -> Iterator[Colle
     if recipe is None:
         Recipe.load(layout)
     _make_folders(layout)
-    with _locked(layout):
+    with _write_errors_named(layout), _locked(layout):
         used = _settled(layout, recipe)
         sync(root)
         with Catalog.create(layout.catalog) as catalog:
@@ -87,7 +91,7 @@ def open_for_repair(root: Path) -> Iterator[CollectionWriter]:
     """
     layout = Layout(root)
     _make_folders(layout)
-    with _locked(layout):
+    with _write_errors_named(layout), _locked(layout):
         recipe = _sound_recipe(layout)
         with Catalog.create(layout.catalog) as catalog:
             yield CollectionWriter(layout, recipe, catalog)
@@ -148,6 +152,22 @@ def _refuse_older_catalogue(layout: Layout, catalog: Catalog) -> None:
             f"{layout.catalog} is older than generation {live.number}, it ends at images/{catalog.max_id()} and not at "
             f"images/{live.max_image_id}: restore the newer catalogue, or index into a new directory"
         )
+
+
+@contextmanager
+def _write_errors_named(layout: Layout) -> Iterator[None]:
+    """Raise CollectionNotWritable where the system refuses to write: a full disk, a read-only one, missing rights."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        name = "" if error.filename is None else Path(os.fsdecode(error.filename)).name
+        place = f"{name.removeprefix('.').removesuffix('.tmp')}: " if name else ""
+        raise CollectionNotWritable(
+            f"{layout.root} cannot be written ({place}{error.strerror}): make room on the disk or give the "
+            "right to write to it, then run again; what was finished before is kept"
+        ) from error
 
 
 @contextmanager

@@ -77,7 +77,7 @@ def _listed(catalog: "Catalog", filter: str, state: str | None, limit: int | Non
     if not filter:
         return catalog.images(state=state, limit=limit)
     ids = catalog.ids_where(parse(filter), state=state)[:limit].tolist()
-    found = {}
+    found: dict[int, ImageRecord] = {}
     for start in range(0, len(ids), _AT_ONCE):
         found |= catalog.images_by_id(ids[start : start + _AT_ONCE])
     return [found[identifier] for identifier in ids if identifier in found]

@@ -2,11 +2,9 @@
 
 import dataclasses
 import io
-import json
 import shutil
-import sqlite3
 from collections.abc import Iterator
-from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import grpc
@@ -17,7 +15,9 @@ from grpc_status import rpc_status
 from PIL import Image
 
 from indexer import errors
-from indexer.collection import Layout, open_collection
+from indexer.catalog import Outcome, Source
+from indexer.collection import Layout, Manifest, open_for_writing
+from indexer.collection.layout import Current
 from indexer.images import ImageLimits
 from service.client import Client
 from service.rpc import image_search_pb2 as pb
@@ -148,10 +148,13 @@ def test_a_server_that_is_not_there_is_named() -> None:
 def test_exact_localisation_without_the_file_says_so(collection: Path, tmp_path: Path) -> None:
     """The result's file has gone: the remedy is stored localisation, which still works."""
     moved = copy_of(collection, tmp_path)
-    with open_collection(moved) as reader:
-        catalog = reader.layout.catalog
-    with closing(sqlite3.connect(catalog)) as connection, connection:  # the files themselves are needed by other tests
-        connection.execute("UPDATE sources SET uri = uri || '.gone'")
+    # the files themselves are needed by other tests
+    with open_for_writing(moved) as writer:
+        for image in writer.catalog.images():
+            (uri,) = image.uris
+            outcome = Outcome(Source(f"{uri}.gone", 1, 1), known_hash=image.content_hash)
+            writer.append([outcome], [])
+            writer.catalog.forget_sources([uri])
     serving, port = create_server(ServerSettings(moved, listen="127.0.0.1:0"))
     serving.start()
 
@@ -169,10 +172,11 @@ def copy_of(collection: Path, tmp_path: Path) -> Path:
 def test_a_collection_made_with_other_weights_is_refused(collection: Path, tmp_path: Path) -> None:
     """A server never answers with another network than the index was made with."""
     layout = Layout(copy_of(collection, tmp_path))
-    for path in (layout.recipe, layout.generation(1) / "manifest.json"):
-        values = json.loads(path.read_text())
-        values.get("recipe", values)["weights_sha256"] = "0" * 64
-        path.write_text(json.dumps(values))
+    manifest = Manifest.live(layout)
+    assert manifest is not None
+    other = replace(manifest, recipe=replace(manifest.recipe, weights_sha256="0" * 64))
+    other.recipe.save(layout)
+    layout.write_current(Current(1, other.save(layout.generation(1))))
 
     with pytest.raises(errors.CollectionMismatch, match="weights"):
         create_server(ServerSettings(layout.root, listen="127.0.0.1:0"))

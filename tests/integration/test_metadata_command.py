@@ -11,11 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import ExifTags, Image
+from typer.testing import CliRunner
 
 import indexer.pipeline
 from indexer.catalog import Catalog
 from indexer.collection import Layout
+from indexer.errors import InvalidRequest
 from indexer.pipeline import IndexSettings, index_paths
+from service import cli
 from tests.conftest import rows
 from tests.integration.test_index_command import ONE_THREAD, run
 
@@ -94,32 +97,37 @@ def test_images_can_be_listed_by_their_metadata(
     """Times of EXIF compare as times, numbers of the table as numbers."""
     root, _ = uninterrupted
 
-    listed = run("images", "-c", root, "--json", "--filter", 'taken_time > "2007-06-01T00:00:00+02:00" year >= 2008')
+    expression = 'taken_time > "2007-06-01T00:00:00+02:00" year >= 2008'
 
-    assert [image["name"] for image in json.loads(listed.stdout)] == ["images/9"]
-    assert json.loads(listed.stdout)[0]["user_metadata"] == EXPECTED["8.jpg"]
+    listed = CliRunner().invoke(cli.app, ["images", "-c", str(root), "--json", "--filter", expression])
+
+    (image,) = json.loads(listed.stdout)
+    assert (image["name"], image["user_metadata"]) == ("images/9", EXPECTED["8.jpg"])
 
 
-def test_what_vanished_is_listed_and_forgotten_when_asked_for(tmp_path: Path, pictures: Path) -> None:
+def test_what_vanished_is_listed_and_forgotten_when_asked_for(
+    tmp_path: Path, pictures: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """For people in lines, for programs in full."""
-    folder, root = Path(shutil.copytree(pictures, tmp_path / "pictures")), tmp_path / "c.ww"
+    folder, root = tmp_path / "pictures", tmp_path / "c.ww"
+    folder.mkdir()
+    for number in range(4):
+        shutil.copy(pictures / f"{number}.jpg", folder)
     index_paths([folder], root)
     gone = [folder / name for name in ("2.jpg", "3.jpg")]
     for path in gone:
         path.unlink()
+    monkeypatch.setattr("service.cli.indexing.SHOWN", 1)
 
-    kept = run("index", folder, "-c", root)
-    told = run("index", folder, "-c", root, "--json")
-    forgotten = run("index", folder, "-c", root, "--prune")
+    kept, told, forgotten = (
+        CliRunner().invoke(cli.app, ["index", str(folder), "-c", str(root), *more]).stdout
+        for more in ([], ["--json"], ["--prune"])
+    )
 
-    places = [f"  {path.as_uri()}" for path in gone]
-    assert kept.stdout.splitlines()[1:4] == ["vanished 2, kept: --prune forgets them", *places]
-    assert json.loads(told.stdout)["vanished"] == [path.as_uri() for path in gone]
-    assert forgotten.stdout.splitlines()[1:] == [
-        "vanished 2, forgotten",
-        *places,
-        f"{root}: generation 2, 7 images",
-    ]
+    shown = [f"  {gone[0].as_uri()}", "  ... and 1 more: --json names all"]
+    assert kept.splitlines()[1:4] == ["vanished 2, kept: --prune forgets them", *shown]
+    assert json.loads(told)["vanished"] == [path.as_uri() for path in gone]
+    assert forgotten.splitlines()[1:] == ["vanished 2, forgotten", *shown, f"{root}: generation 2, 2 images"]
 
 
 def test_a_torn_table_is_an_error_before_anything_is_made(tmp_path: Path, pictures: Path) -> None:
@@ -127,10 +135,11 @@ def test_a_torn_table_is_an_error_before_anything_is_made(tmp_path: Path, pictur
     table = tmp_path / "table.csv"
     table.write_text('path,label\n0.jpg,"torn\n')
 
-    done = run("index", pictures, "-c", tmp_path / "c.ww", "--metadata", table)
+    command = ["index", str(pictures), "-c", str(tmp_path / "c.ww"), "--metadata", str(table)]
+    done = CliRunner().invoke(cli.app, command)
 
-    assert (done.returncode, done.stdout) == (1, "")
-    assert done.stderr.startswith(f"error: {table}, line 2: unexpected end of data")
+    assert isinstance(done.exception, InvalidRequest)
+    assert str(done.exception).startswith(f"{table}, line 2: unexpected end of data")
     assert not (tmp_path / "c.ww").exists()
 
 
@@ -150,19 +159,6 @@ from service.cli import main
 main()
 """
 MOMENTS = {
-    "between a shard and its transaction": """
-from indexer.catalog import Catalog
-record = Catalog.record_chunk
-def record_chunk(self, outcomes, shard):
-    if shard is not None and shard.file_name == "00000002.safetensors":
-        die()
-    record(self, outcomes, shard)
-Catalog.record_chunk = record_chunk
-""",
-    "after the last chunk": """
-from indexer.catalog import Catalog
-Catalog.set_metadata = lambda *_: die()
-""",
     "when half of the sidecars are kept": """
 from indexer.catalog import Catalog
 set_metadata = Catalog.set_metadata
@@ -173,19 +169,6 @@ def half(self, origin, values):
         die()
     return set_metadata(self, origin, values)
 Catalog.set_metadata = half
-""",
-    "before the table is kept": """
-from indexer.catalog import Catalog
-set_metadata = Catalog.set_metadata
-def sidecars(self, origin, values):
-    if origin == "file":
-        die()
-    return set_metadata(self, origin, values)
-Catalog.set_metadata = sidecars
-""",
-    "before the vanished are forgotten": """
-from indexer.catalog import Catalog
-Catalog.vanished = lambda *_: die()
 """,
     "before the generation": """
 import indexer.pipeline
@@ -219,16 +202,3 @@ def test_metadata_of_a_killed_run_is_complete_in_the_end(
     assert killed == -signal.SIGKILL
     assert known(root) == EXPECTED
     assert rows(root) == rows(uninterrupted[0])
-
-
-def test_forgetting_that_was_killed_is_finished_by_the_next_run(tmp_path: Path, pictures: Path) -> None:
-    """Killed between the catalogue and the generation, it is in the next generation all the same."""
-    folder, root = Path(shutil.copytree(pictures, tmp_path / "pictures")), tmp_path / "c.ww"
-    index_paths([folder], root)
-    (folder / "2.jpg").unlink()
-
-    killed = run_and_die(MOMENTS["before the generation"], "index", folder, "-c", root, "--prune")
-    summary = index_paths([folder], root)
-
-    assert killed == -signal.SIGKILL
-    assert (summary.images, summary.vanished, summary.generation) == (8, (), 2)

@@ -14,8 +14,8 @@ from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
-from statistics import median
 from pathlib import Path
+from statistics import median
 from typing import Any
 
 import grpc
@@ -92,21 +92,26 @@ QUESTIONS = [*CHEAP * 5, Question(UPLOAD, "what", {"region": REGION})]  # a forw
 
 @dataclass(frozen=True)
 class Answer:
-    """What came back, and the oldest and newest generation that can have been served meanwhile."""
+    """What came back, and the oldest and newest generation that can have been served meanwhile.
+
+    `begun` is the generation that was being made by then: what it lacks may have been removed already.
+    """
 
     question: Question
     found: Found
     oldest: int
     newest: int
+    begun: int
 
 
 @dataclass
 class Load:
-    """Clients that ask without a pause; `oldest` and `newest` bound what can be served now."""
+    """Clients that ask without a pause while generations are made: `begun` was begun, `oldest` is served or was."""
 
     address: str
+    layout: Layout
     oldest: int
-    newest: int
+    begun: int
     stopping: threading.Event = field(default_factory=threading.Event)
 
     @contextmanager
@@ -130,7 +135,7 @@ class Load:
                     break
                 question, oldest = QUESTIONS[turn % len(QUESTIONS)], self.oldest
                 found = question.ask(client)
-                answers.append(Answer(question, found, oldest, self.newest))
+                answers.append(Answer(question, found, oldest, self.layout.current_number() or 0, self.begun))
                 photograph = f"images/{1 + turn % len(INDEXED_PHOTOGRAPHS)}"
                 assert client.image(photograph).name == photograph
         return answers
@@ -193,7 +198,7 @@ class Oracle:
     def _is_of(self, number: int, answer: Answer) -> bool:
         """Tell whether every score is this generation's, and all is there but what was removed meanwhile."""
         expected = self.truths[number].answer(answer.question)
-        later = range(number, answer.newest + 1)
+        later = range(number, answer.begun + 1)
         kept = set.intersection(*(self.truths[each].ids for each in later))
         exact = all(abs(score - expected.get(each, -9)) < TOLERANCE for each, score in answer.found.items())
         return exact and not (set(expected) & kept) - set(answer.found)
@@ -263,17 +268,17 @@ def test_fifty_swaps_under_load_fail_no_request_and_mix_no_answer(root: Path, tm
         wait_until(lambda: client.collection().generation == first)
         oracle = Oracle(root, publisher)
         oracle.learn(first)
-        load, resident = Load(address, first, first), []
+        load, resident = Load(address, Layout(root), first, first), []
         with load.running() as answers:
             for turn in range(SWAPS):
                 token = client.search("images/1", page_size=3).next_page_token
-                load.newest += 1
+                load.begun += 1
                 change(publisher, turn)
-                oracle.learn(load.newest)
-                assert publisher.publish().number == load.newest
-                wait_until(lambda: client.collection().generation == load.newest)
-                load.oldest = load.newest
-                with pytest.raises(PageTokenExpired, match=f"generation {load.newest} is being served now"):
+                oracle.learn(load.begun)
+                assert publisher.publish().number == load.begun
+                wait_until(lambda: client.collection().generation == load.begun)
+                load.oldest = load.begun
+                with pytest.raises(PageTokenExpired, match=f"generation {load.begun} is being served now"):
                     client.search("images/1", page_size=3, page_token=token)
                 resident.append(resident_mb(process_id))
         files = {path.name for path in Layout(root).segments.iterdir()}
@@ -285,9 +290,9 @@ def test_fifty_swaps_under_load_fail_no_request_and_mix_no_answer(root: Path, tm
     assert [answer for answer in of_all if len(oracle.generations(answer)) > 1] == []
     assert {answer.question.query for answer in answers} == {question.query for question in QUESTIONS}
     assert len({answer.newest for answer in answers}) > SWAPS / 2
-    assert messages.count("serving generation=") == 1 + SWAPS
+    assert all(f"serving generation={number} " in messages for number in range(first, first + SWAPS + 1))
     assert "Traceback" not in messages
-    # Measured: 780 to 950 MB, by what is being asked, without a trend; whiteners alone are 13 MB a generation.
+    # Measured: 770 to 1000 MB, by what is being asked. Fifty generations held: 50 × three whiteners of 2.6 MB at least.
     assert median(resident[-15:]) - median(resident[5:20]) < 100, resident
 
 

@@ -22,8 +22,8 @@ def main() -> int:
     with Harness(scratch) as harness:
         for number, (kill, problems) in enumerate(harness.problems(_chosen(harness, arguments)), start=1):
             wrong += bool(problems)
-            print(f"{number} {kill}: {'; '.join(problems) or 'as it should be'}", flush=True)
-    print(f"{arguments.kills} kills, {wrong} of them went wrong; {scratch}")
+            print(f"{number} {kill}: {'; '.join(problems) or 'as it should be'}", flush=True)  # noqa: T201 - a command
+    print(f"{arguments.kills} kills, {wrong} of them went wrong; {scratch}")  # noqa: T201
     return min(wrong, 1)
 
 

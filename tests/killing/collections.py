@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from indexer.collection import Layout, open_collection, read_descriptions
+from indexer.collection import Layout, Manifest, open_collection, read_descriptions
 from indexer.errors import CollectionNotFound
 from indexer.verify import verify_collection
 
@@ -18,8 +18,13 @@ Answers = dict[str, list[int]]
 
 
 def contents(root: Path) -> dict[str, Any]:
-    """Return the catalogue, what the shards hold of each image, and the vectors of the live generation."""
-    return {"catalogue": _catalogue(root), "descriptions": _descriptions(root), "vectors": _vectors(root)}
+    """Return the catalogue, what the shards hold of each image, the vectors of the live generation, and the files."""
+    return {
+        "catalogue": _catalogue(root),
+        "descriptions": _descriptions(root),
+        "vectors": _vectors(root),
+        "files": _files(root),
+    }
 
 
 def _catalogue(root: Path) -> dict[str, list[tuple[Any, ...]]]:
@@ -61,6 +66,20 @@ def _vectors(root: Path) -> dict[str, dict[int, bytes]]:
             name: {int(image_id): index.vectors.vector(int(image_id)).tobytes() for image_id in index.vectors.ids}
             for name, index in reader.indexes.items()
         }
+
+
+def _files(root: Path) -> dict[str, list[str]]:
+    """Return the names of shards and whiteners, and what is left over of work that came to nothing."""
+    layout = Layout(root)
+    manifests = [Manifest.load(layout.generation(number)) for number in layout.generation_numbers()]
+    entries = [entry for manifest in manifests for entry in manifest.indexes.values()]
+    segments = {segment.file_name for entry in entries for segment in entry.segments}
+    return {
+        "shards": sorted(path.name for path in layout.shards.iterdir()),
+        "whiteners": sorted(path.name for path in layout.whiteners.iterdir()),
+        "segments that nothing names": sorted({path.name for path in layout.segments.iterdir()} - segments),
+        "temporary": sorted(path.name for path in root.rglob("*.tmp")),
+    }
 
 
 def answers(root: Path) -> tuple[int, Answers]:

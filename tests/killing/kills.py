@@ -39,16 +39,16 @@ def every_step(situation: Situation) -> list[Kill]:
 
 
 def telling_steps(situation: Situation) -> list[Kill]:
-    """Return a kill before each step that changes what a killed process leaves, and after the last.
+    """Return a kill before and after each step that changes what a killed process leaves.
 
     An fsync does so only when the power fails, and the temporary file that is taken away first is hardly ever there.
     """
-    told = [
+    changing = {
         step
         for step, name in enumerate(situation.steps)
         if not name.startswith("fsync") and not (name.startswith("unlink") and name.endswith(".tmp"))
-    ]
-    return [Kill(situation.name, step) for step in (*told, len(situation.steps))]
+    }
+    return [Kill(situation.name, step) for step in sorted(changing | {step + 1 for step in changing})]
 
 
 def random_moments(situation: Situation, number: int, random: np.random.Generator) -> list[Kill]:
@@ -69,7 +69,7 @@ class Harness:
         """Start the servers and make the situations."""
         with ExitStack() as on_error:
             started = [on_error.enter_context(ForkServer()) for _ in range(self._count)]
-            self.situations = on_error.enter_context(situations(self._scratch, started[0]))
+            self.situations = situations(self._scratch, started[0])
             for server in started:
                 self._servers.put(server)
             self._exit = on_error.pop_all()
@@ -123,13 +123,14 @@ class _Trial:
         self.problems: list[str] = []
 
     def kill(self, kill: Kill) -> None:
+        """Run the command until it is killed."""
         code = self._run(kill_before=kill.before_step, kill_after_s=kill.after_s)
         late = kill.after_s is not None or kill.before_step == len(self._situation.steps)
         if code != -signal.SIGKILL and not (late and code == 0):
             self.problems.append(f"ended with {code} and was to be killed: {self.output.read_text()}")
 
     def look(self) -> None:
-        """A killed command leaves a sound collection, of which the old generation answers as before, or the new one."""
+        """See that the collection is sound, and the old generation answers as before, or the new one is there."""
         self.problems += [f"verify after the kill: {fault}" for fault in faults(self._root)]
         before, after = self._situation.answers_before, self._situation.answers_after
         try:
@@ -143,7 +144,7 @@ class _Trial:
             self.problems.append(f"generation {number} answers {found}")
 
     def run_again(self) -> None:
-        """The same command comes to what an undisturbed run comes to, and leaves no litter."""
+        """Run the same command: it comes to what an undisturbed run comes to, and leaves no litter."""
         code = self._run()
         if code != 0:
             self.problems.append(f"the run after it ended with {code}: {self.output.read_text()}")
@@ -152,16 +153,10 @@ class _Trial:
         self.problems += differences(self._situation.contents_after, contents(self._root))
         if answers(self._root)[1] != self._situation.answers_after:
             self.problems.append("answers differ at the end")
-        self.problems += [f"left over: {path.relative_to(self._root)}" for path in _litter(self._root)]
 
     def _run(self, **kill: Any) -> int:
         arguments = (*self._situation.arguments, "--collection", str(self._root))
         return self._server.run(Request(arguments, os.fspath(self.output), **kill))
-
-
-def _litter(root: Path) -> list[Path]:
-    """Return what was written beside and never renamed."""
-    return sorted(root.rglob("*.tmp"))
 
 
 def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
@@ -171,6 +166,6 @@ def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
         for name in values.keys() | found[part].keys():
             mine, theirs = values.get(name), found[part].get(name)
             if mine != theirs:
-                detail = f": {theirs} and not {mine}" if part == "catalogue" else ""
+                detail = f": {theirs} and not {mine}" if part in {"catalogue", "files"} else ""
                 problems.append(f"{part} of {name} differ{detail}")
     return problems

@@ -1,7 +1,8 @@
-"""Photographs and their descriptions by the real network, made once."""
+"""Photographs and their descriptions by the real network, made once; an empty catalogue."""
 
 import ctypes
 from collections.abc import Iterator
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -10,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from indexer.backbones import DEFAULT_BACKBONE, load_backbone
+from indexer.catalog import Catalog
 from indexer.describe import POOLED, Describer, Description
 from tests.conftest import SCIKIT_IMAGE
 
@@ -52,3 +54,16 @@ def mortal() -> Iterator[None]:
     yield
     sets[0] = before
     assert library.capset(ctypes.byref(header), sets) == 0
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    """Give the path of a catalogue that is not there yet."""
+    return tmp_path / "catalog.db"
+
+
+@pytest.fixture
+def catalog(path: Path) -> Iterator[Catalog]:
+    """Give a new catalogue, open for writing."""
+    with Catalog.create(path) as opened:
+        yield opened

@@ -162,7 +162,7 @@ def test_a_torn_shard_is_corrupt(tmp_path: Path, kept: float) -> None:
     write_shard(path, [described(0), described(1)])
     os.truncate(path, int(path.stat().st_size * kept))
 
-    with pytest.raises(CollectionCorrupt, match=r"shard 00000001\.safetensors is missing or damaged .*: run `whatwhere verify"):
+    with pytest.raises(CollectionCorrupt, match=r"shard 00000001\.safetensors is missing or damaged .*: run"):
         list(read_descriptions(path, [0]))
 
 

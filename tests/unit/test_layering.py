@@ -46,7 +46,7 @@ ROOMS: dict[str, set[str]] = {
         "indexer/methods",
     },
     "indexer/exif": set(),
-    "indexer/metadata": {"indexer/errors", "indexer/files"},
+    "indexer/metadata": {"indexer/errors", "indexer/files", "indexer/filters"},
     "indexer/scan": {"indexer/errors", "indexer/files", "indexer/images", "indexer/metadata"},
     "indexer/reading": {
         "indexer/errors",

@@ -4,8 +4,10 @@ import json
 import logging
 import os
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -1230,27 +1232,81 @@ def test_a_run_that_was_stopped_is_continued(
     assert written(tmp_path / "stopped.ww") == written(tmp_path / "uninterrupted.ww")
 
 
-@pytest.mark.parametrize("done", [1, 4, 5], ids=["before a chunk", "after a chunk", "before sidecars and table"])
-def test_metadata_of_a_run_that_was_stopped_is_complete_in_the_end(
-    folder: Path, tmp_path: Path, thumbnails: Sequence[Path], monkeypatch: pytest.MonkeyPatch, done: int
-) -> None:
-    """What was kept in the first run is not read again in the second, and has its EXIF all the same."""
-    monkeypatch.setattr(indexer.pipeline, "SHARD_SOURCES", 2)
+@pytest.fixture(scope="module")
+def annotated(
+    tmp_path_factory: pytest.TempPathFactory, thumbnails: Sequence[Path]
+) -> tuple[Path, IndexSettings, dict[str, dict[str, object]]]:
+    """Give photographs with EXIF, sidecars and a table, how to index them, and what is then known of them."""
+    folder = tmp_path_factory.mktemp("annotated") / "photographs"
+    folder.mkdir()
     for number, path in enumerate(thumbnails):
         photograph(folder / f"{number}.jpg", path, f"200{number}:01:01 00:00:00")
         say(folder / f"{number}.jpg.json", {"rating": number})
-    table = say(tmp_path / "t.jsonl", [{"path": f"photographs/{number}.jpg", "label": "x"} for number in (0, 4)])
-    settings = IndexSettings(batch_size=2, metadata=table, exif=True, prune=True)
-    index_paths([folder], tmp_path / "uninterrupted.ww", settings)
+    table = say(folder / "t.jsonl", [{"path": f"{number}.jpg", "label": "x"} for number in (0, 4)])
+    expected = {
+        f"{number}.jpg": {"taken_time": f"200{number}-01-01T00:00:00", "camera_model": "Camera", "rating": number}
+        | ({"label": "x"} if number in (0, 4) else {})
+        for number in range(5)
+    }
+    return folder, IndexSettings(batch_size=2, metadata=table, exif=True, prune=True), expected
 
-    with pytest.raises(Stopped):
-        index_paths([folder], tmp_path / "stopped.ww", settings, stop_at(done))
-    index_paths([folder], tmp_path / "stopped.ww", settings)
 
-    found = metadata(tmp_path / "stopped.ww")
-    assert found == metadata(tmp_path / "uninterrupted.ww")
-    assert [found[f"{number}.jpg"]["taken_time"] for number in range(5)] == [
-        f"200{number}-01-01T00:00:00" for number in range(5)
+@contextmanager
+def stopped_before(target: object, name: str, call: int) -> Iterator[None]:
+    """Stop the run before a function is called for the time given, counted from 0."""
+    original, calls = getattr(target, name), count()
+
+    def stopping(*arguments: object, **more: object) -> object:
+        if next(calls) == call:
+            raise Stopped
+        return original(*arguments, **more)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(target, name, stopping)
+        yield
+
+
+@pytest.mark.parametrize(
+    "moment",
+    [
+        (Catalog, "record_chunk", 1),
+        (Catalog, "set_metadata", 0),
+        (Catalog, "set_metadata", 2),
+        (Catalog, "set_metadata", 3),
+        (Catalog, "vanished", 0),
+        (Catalog, "forget_sources", 0),
+        (indexer.pipeline, "publish", 0),
+    ],
+    ids=[
+        "between chunks",
+        "after the chunks",
+        "among sidecars",
+        "before the table",
+        "before what is gone is known",
+        "before it is forgotten",
+        "before the generation",
+    ],
+)
+def test_metadata_of_a_run_that_was_stopped_is_complete_in_the_end(
+    root: Path,
+    annotated: tuple[Path, IndexSettings, dict[str, dict[str, object]]],
+    thumbnails: Sequence[Path],
+    monkeypatch: pytest.MonkeyPatch,
+    moment: tuple[object, str, int],
+) -> None:
+    """What was kept in the first run is not read again in the second, and all is known and forgotten all the same."""
+    monkeypatch.setattr(indexer.pipeline, "SHARD_SOURCES", 2)
+    folder, settings, expected = annotated
+    gone = photograph(folder / "gone.jpg", thumbnails[0], "1999:01:01 00:00:00")
+    index_paths([gone], root)
+    gone.unlink()
+
+    with stopped_before(*moment), pytest.raises(Stopped):
+        index_paths([folder], root, settings)
+    summary = index_paths([folder], root, settings)
+
+    assert metadata(root) == expected
+    assert [(image_id, state) for image_id, _, _, state in rows(root)] == [(1, "removed")] + [
+        (image_id, "indexed") for image_id in range(2, 7)
     ]
-    assert [found[f"{number}.jpg"].get("label") for number in range(5)] == ["x", None, None, None, "x"]
-    assert rows(tmp_path / "stopped.ww") == rows(tmp_path / "uninterrupted.ww")
+    assert (summary.images, summary.published) == (5, True)

@@ -1,0 +1,66 @@
+"""The command is killed wherever it changes the disk: what it leaves is sound, and run again it loses nothing."""
+
+import dataclasses
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+
+from tests.killing.kills import Harness, Kill, random_moments, telling_steps
+from tests.killing.situations import NAMES
+
+MOMENTS = 3  # random times in each situation
+SEED = 1
+
+
+@pytest.fixture(scope="module")
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
+    """Give the situations, and the fork servers that commands are killed in."""
+    with Harness(tmp_path_factory.mktemp("killing")) as started:
+        yield started
+
+
+def kills(harness: Harness, name: str) -> list[Kill]:
+    situation = harness.situations[name]
+    moments = random_moments(situation, MOMENTS, np.random.default_rng(SEED + NAMES.index(name)))
+    return telling_steps(situation) + moments
+
+
+def test_steps_are_found_in_every_situation(harness: Harness) -> None:
+    """The suite kills at least 40 times, at commits, renames and removals of files among others."""
+    steps = {name: " ".join(situation.steps) for name, situation in harness.situations.items()}
+
+    assert sum(len(kills(harness, name)) for name in NAMES) >= 40
+    for name, kinds in {
+        "first run": ("mkdir", "commit", "rename", "replace first.ww/CURRENT", "replace shards/00000003.safetensors"),
+        "later run": ("commit", "rename", "replace later run.ww/CURRENT", "replace shards/00000005.safetensors"),
+        "removal": ("commit", "rename", "rmdir generations/000001", "unlink segments/"),
+        "compaction": ("commit", "replace shards/00000006.safetensors", "unlink shards/00000001.safetensors"),
+    }.items():
+        assert [kind for kind in kinds if kind not in steps[name]] == []
+
+
+@pytest.mark.timeout(600)  # where other processes compete for the cores
+@pytest.mark.parametrize("name", NAMES)
+def test_a_killed_command_is_continued_to_the_same_end(harness: Harness, name: str) -> None:
+    """After each kill the collection verifies and the old generation answers; the next run ends as undisturbed."""
+    found = harness.problems(kills(harness, name))
+
+    assert {str(kill): problems for kill, problems in found if problems} == {}
+
+
+def test_the_harness_sees_what_is_lost(harness: Harness) -> None:
+    """A collection that comes to something else than expected is named: the checks above could fail."""
+    situation = harness.situations["removal"]
+    lost = situation.contents_after | {"vectors": harness.situations["later run"].contents_after["vectors"]}
+    harness.situations["lost"] = dataclasses.replace(
+        situation, contents_after=lost, answers_before=harness.situations["first run"].answers_after
+    )
+
+    ((_, problems),) = harness.problems([Kill("lost", 1)])
+
+    assert sorted(problem.split(" answers ")[0] for problem in problems) == [
+        "generation 2",
+        "vectors of gem differ",
+        "vectors of what differ",
+    ]
