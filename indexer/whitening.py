@@ -20,7 +20,7 @@ from sklearn.decomposition import PCA
 from torch import Tensor
 
 from indexer.errors import WhitenerUnavailable
-from indexer.files import write_durably
+from indexer.files import system_error, write_durably
 
 MINIMUM_IMAGES = 300  # fewer training photographs are warned about
 DEFAULT_DIMENSIONS = 512
@@ -88,7 +88,14 @@ def save(whitener: Whitener, path: Path) -> None:
     """Write a whitener (safetensors, float16)."""
     metadata = {"whitener": json.dumps({"key": asdict(whitener.key), "trained_on": whitener.trained_on})}
     arrays = {"mean": whitener.mean.astype(np.float16), "projection": whitener.projection.astype(np.float16)}
-    write_durably(path, lambda temporary: save_file(arrays, temporary, metadata))
+
+    def write(temporary: Path) -> None:
+        try:
+            save_file(arrays, temporary, metadata)
+        except SafetensorError as error:  # a full disk arrives as one
+            raise system_error(str(error), path) from error
+
+    write_durably(path, write)
 
 
 def load(path: Path) -> Whitener:

@@ -1,6 +1,7 @@
 """The database below the catalogue: connections, transactions, and its errors by the names that ours have."""
 
 import importlib.resources
+import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -33,7 +34,7 @@ def connect(path: Path, *, read_only: bool = False) -> Engine:
 
     def connection() -> sqlite3.Connection:
         made = sqlite3.connect(
-            f"{path.absolute().as_uri()}?mode={'ro' if read_only else 'rwc'}",
+            f"{path.absolute().as_uri()}?{_reading_mode(path) if read_only else 'mode=rwc'}",
             uri=True,
             timeout=BUSY_TIMEOUT_S,
             check_same_thread=False,  # the pool hands a connection to one thread at a time
@@ -57,6 +58,15 @@ def connect(path: Path, *, read_only: bool = False) -> Engine:
     event.listen(engine, "begin", _begin)
     event.listen(engine, "handle_error", _named)
     return engine
+
+
+def _reading_mode(path: Path) -> str:
+    """Return how to open a file for reading: beside a writer, or where there can be none.
+
+    Beside a writer, a reader takes part in files that lie next to the database; a read-only disk may not have them.
+    """
+    on_read_only_disk = path.exists() and os.statvfs(path).f_flag & os.ST_RDONLY
+    return "mode=ro&immutable=1" if on_read_only_disk and not Path(f"{path}-wal").exists() else "mode=ro"
 
 
 def _begin(connection: Connection) -> None:

@@ -10,6 +10,7 @@ from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 from indexer.catalog.checksums import verify, verify_row
 from indexer.catalog.database import REMEDY, Database
 from indexer.catalog.records import FAILED, INDEXED, REMOVED, SHARD_LOST, ImageRecord, ShardRecord, Source
+from indexer.catalog.rows import AT_ONCE, in_groups, rows_of
 from indexer.catalog.tables import Base, GenerationRow, ImageRow, ShardRow, SourceRow
 from indexer.errors import CollectionCorrupt
 
@@ -86,15 +87,13 @@ class Reading(Database):
         query = select(ImageRow).where(ImageRow.id > after_id).order_by(ImageRow.id).limit(limit)
         if state is not None:
             query = query.where(ImageRow.state == state)
-        return self._records(query)
+        with self._reading() as session:
+            return [_to_record(row) for row in session.scalars(query)]
 
     def images_by_id(self, ids: Iterable[int]) -> dict[int, ImageRecord]:
         """Return these images by id, in any state; unknown ids are left out. CollectionCorrupt as for `image`."""
-        return {record.id: record for record in self._records(select(ImageRow).where(ImageRow.id.in_(list(ids))))}
-
-    def _records(self, query: Select[Any]) -> list[ImageRecord]:
         with self._reading() as session:
-            return [_to_record(row) for row in session.scalars(query)]
+            return {row.id: _to_record(row) for row in rows_of(session, ImageRow, ImageRow.id, ids)}
 
     def indexed_ids(self) -> NDArray[np.int64]:
         """Return the ids of all indexed images, ascending."""
@@ -109,9 +108,12 @@ class Reading(Database):
 
     def places(self, ids: Sequence[int]) -> list[tuple[int, str, int]]:
         """Return (id, shard file, row) of these described images, by shard and row; CollectionCorrupt as `image`."""
-        query = _places().where(ImageRow.id.in_(ids))
+        found: list[Any] = []
         with self._reading() as session:
-            return [(row.id, row.file_name, row.shard_row) for row in map(_verified, session.execute(query))]
+            for some in in_groups(ids, AT_ONCE):
+                found += map(_verified, session.execute(_places().where(ImageRow.id.in_(some))))
+        found.sort(key=lambda row: (row.shard_id, row.shard_row))
+        return [(row.id, row.file_name, row.shard_row) for row in found]
 
     def live_places(self) -> list[tuple[int, int, str, int]]:
         """Return (id, shard id, shard file, row) of all indexed images, by shard and row; CollectionCorrupt as ever."""

@@ -1,7 +1,6 @@
 """The command is killed wherever it changes the disk: what it leaves is sound, and run again it loses nothing."""
 
 import dataclasses
-from collections.abc import Iterator
 
 import numpy as np
 import pytest
@@ -11,13 +10,6 @@ from tests.killing.situations import NAMES
 
 MOMENTS = 3  # random times in each situation
 SEED = 1
-
-
-@pytest.fixture(scope="module")
-def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    """Give the situations, and the fork servers that commands are killed in."""
-    with Harness(tmp_path_factory.mktemp("killing")) as started:
-        yield started
 
 
 def kills(harness: Harness, name: str) -> list[Kill]:

@@ -17,7 +17,7 @@ import indexer.pipeline
 from indexer.catalog import Catalog
 from indexer.collection import Layout
 from indexer.errors import InvalidRequest
-from indexer.pipeline import IndexSettings, index_paths
+from indexer.pipeline import IndexSettings, Progress, RunSummary, index_paths
 from service import cli
 from tests.conftest import rows
 from tests.integration.test_index_command import ONE_THREAD, run
@@ -128,6 +128,22 @@ def test_what_vanished_is_listed_and_forgotten_when_asked_for(
     assert kept.splitlines()[1:4] == ["vanished 2, kept: --prune forgets them", *shown]
     assert json.loads(told)["vanished"] == [path.as_uri() for path in gone]
     assert forgotten.splitlines()[1:] == ["vanished 2, forgotten", *shown, f"{root}: generation 2, 2 images"]
+
+
+def test_a_summary_names_folders_that_could_not_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """After what was done, before what is there now."""
+    summary = RunSummary(Progress(0), 0, 2, 1, published=False, unlisted=("file:///a/", "file:///b/"))
+    monkeypatch.setattr(indexer.pipeline, "index_paths", lambda *_: summary)
+
+    done = CliRunner().invoke(cli.app, ["index", "a", "-c", "c.ww"])
+
+    assert done.stdout.splitlines() == [
+        "described 0, failed 0, duplicates 0, unchanged 0, not images 0",
+        "folders that cannot be listed 2",
+        "  file:///a/",
+        "  file:///b/",
+        "c.ww: generation 1, 2 images",
+    ]
 
 
 def test_a_torn_table_is_an_error_before_anything_is_made(tmp_path: Path, pictures: Path) -> None:

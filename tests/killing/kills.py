@@ -85,6 +85,11 @@ class Harness:
             listed = [*kills]
             yield from zip(listed, pool.map(self._problems, listed), strict=True)
 
+    def run(self, request: Request) -> int:
+        """Run a command to its end and return its exit code."""
+        with self._server() as server:
+            return server.run(request)
+
     def _problems(self, kill: Kill) -> list[str]:
         situation = self.situations[kill.situation]
         root = self._scratch / f"killed-{next(self._numbers)}.ww"

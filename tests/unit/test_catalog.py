@@ -391,6 +391,14 @@ def test_images_are_found_by_id(mixed: Catalog) -> None:
     assert mixed.image(99) is None
 
 
+def test_a_hundred_thousand_ids_can_be_asked_for(mixed: Catalog) -> None:
+    """More than the database takes values in one question; the order is that of the shards all the same."""
+    ids = range(100_000, 0, -1)
+
+    assert sorted(mixed.images_by_id(ids)) == [1, 2, 3, 4]
+    assert [image_id for image_id, _, _ in mixed.places(ids)] == [1, 3, 4]
+
+
 def test_an_id_is_never_used_again(path: Path, catalog: Catalog) -> None:
     """An image whose row was deleted leaves its id unused."""
     keep(catalog, Outcome(source("a"), image=described("a")), Outcome(source("b"), image=described("b", 1)))

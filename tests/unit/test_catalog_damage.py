@@ -101,7 +101,7 @@ def test_a_changed_place_is_not_handed_out(path: Path, filled: Catalog) -> None:
     """A wrong row of a shard would be another image's description."""
     raw(path, "UPDATE images SET shard_row = 1 - shard_row WHERE id < 3")
 
-    with pytest.raises(CollectionCorrupt, match="image [12] of"):
+    with pytest.raises(CollectionCorrupt, match=r"image [12] of"):
         filled.live_places()
     with pytest.raises(CollectionCorrupt, match="image 2 of"):
         filled.places([2])
