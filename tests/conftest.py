@@ -1,6 +1,5 @@
 """Photographs that installed packages carry, a collection of them, and a server of it: real ones, made once."""
 
-import json
 import os
 import shutil
 from collections.abc import Iterator
@@ -47,19 +46,6 @@ def written(root: Path) -> dict[str, bytes]:
     # Not the seal of the manifest, which holds the time of publication.
     number = Layout(root).current.read_bytes().split()[0]
     return {str(path.relative_to(root)): path.read_bytes() for path in files} | {"CURRENT": number}
-
-
-def as_version_0_1_0_wrote(root: Path) -> None:
-    """Turn a collection's JSON back into format 1: no preset, no precision, and one whitener for each index."""
-    recipe = json.loads(Layout(root).recipe.read_text())
-    del recipe["preset"], recipe["precision"]
-    recipe["format_version"] = 1
-    Layout(root).recipe.write_text(json.dumps(recipe, indent=2) + "\n")
-    for path in Layout(root).generations.glob("*/manifest.json"):
-        manifest = json.loads(path.read_text()) | {"recipe": recipe, "format_version": 1}
-        for entry in manifest["indexes"].values():
-            (entry["whitener"],) = entry.pop("whiteners")
-        path.write_text(json.dumps(manifest, indent=2) + "\n")
 
 
 @pytest.fixture(scope="module")

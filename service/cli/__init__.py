@@ -20,6 +20,7 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Run the command line."""
     logging.basicConfig(format="%(levelname)s %(name)s %(message)s", level=logging.WARNING)
+    logging.captureWarnings(True)  # Pillow's of torn EXIF would stand bare between the lines of the log
     try:
         app(standalone_mode=True)
     except (WhatwhereError, OSError) as error:  # OSError: disk full, read-only, permission; its sentence names the file

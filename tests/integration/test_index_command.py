@@ -1,4 +1,4 @@
-"""`whatwhere index`, `info`, `images` and `whiten` as people run them: real processes, really killed."""
+"""`whatwhere index`, `info`, `images` and `whiten` as people run them: real processes, really stopped."""
 
 import json
 import os
@@ -459,69 +459,20 @@ def test_wrong_usage_has_an_exit_code_of_its_own(arguments: Sequence[str], monke
     assert CliRunner().invoke(cli.app, [*arguments]).exit_code == 2
 
 
-# --- stopped and killed -----------------------------------------------------------------------------------------
+# --- stopped ---------------------------------------------------------------------------------------------------
 
 SHARD_SOURCES = 4
 # The command itself, with shards so small that few pictures fill several.
 CHILD = f"""
-import os, signal, sys
+import signal
 import indexer.pipeline
 indexer.pipeline.SHARD_SOURCES = {SHARD_SOURCES}
 signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start their background jobs without it
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
 """
 RUN = """
 from service.cli import main
 main()
 """
-MOMENTS = {
-    "in the middle of a shard": """
-import indexer.collection.shards as shards
-save = shards.save_file
-def save_file(arrays, path):
-    if "00000002" in path.name:
-        path.write_bytes(b"half a shard")
-        die()
-    save(arrays, path)
-shards.save_file = save_file
-""",
-    "between a shard and its transaction": """
-from indexer.catalog import Catalog
-record = Catalog.record_chunk
-def record_chunk(self, outcomes, shard):
-    if shard is not None and shard.file_name == "00000003.safetensors":
-        die()
-    record(self, outcomes, shard)
-Catalog.record_chunk = record_chunk
-""",
-    "in the middle of a transaction": """
-from sqlalchemy import event
-from sqlalchemy.orm import Session
-commits = []
-@event.listens_for(Session, "before_commit")
-def before_commit(session):
-    session.flush()
-    commits.append(session)
-    if len(commits) == 3:
-        die()
-""",
-    "before the generation is complete": """
-from indexer.collection import Manifest
-Manifest.save = lambda *_: die()
-""",
-    "before CURRENT names the generation": """
-import sys
-publish = sys.modules["indexer.collection.publish"]
-assert publish.write_text
-publish.write_text = lambda path, text: die()
-""",
-    "after CURRENT named the generation": """
-from indexer.catalog import Catalog
-Catalog.record_generation = lambda *_: die()
-""",
-}
-
 # So that the signal finds the run at work, however slow or fast the machine is.
 WAITING_AFTER_TWO_SHARDS = """
 import time
@@ -553,25 +504,6 @@ def continue_run(patterns: Path, root: Path, monkeypatch: pytest.MonkeyPatch) ->
     """Index again, with the same small shards."""
     monkeypatch.setattr(indexer.pipeline, "SHARD_SOURCES", SHARD_SOURCES)
     return index_paths([patterns], root, IndexSettings(batch_size=2))
-
-
-@pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())
-def test_a_killed_run_is_continued_to_the_same_end(
-    tmp_path: Path, patterns: Path, uninterrupted: Path, monkeypatch: pytest.MonkeyPatch, moment: str
-) -> None:
-    """Wherever the process is killed, running it again gives the catalogue, shards and indexes of an unkilled run."""
-    root = tmp_path / "c.ww"
-
-    command = indexing(patterns, root, moment)
-    killed = subprocess.run(command, check=False, capture_output=True, env=os.environ | ONE_THREAD)
-    kept = len(rows(root))
-    summary = continue_run(patterns, root, monkeypatch)
-
-    assert killed.returncode == -signal.SIGKILL
-    assert kept > 0
-    assert summary.progress.unchanged >= kept
-    assert rows(root) == rows(uninterrupted)
-    assert written(root) == written(uninterrupted)
 
 
 @pytest.fixture

@@ -23,7 +23,7 @@ from tests.malformed import Entry, Expected, corpus, write
 SEED = 1
 DEADLINE_S = 240
 # Measured: 2.5 GB. The network and its libraries take 0.8, the largest WebP that is allowed 1.6; what is decoded
-# at the same time is small. (4.6 GB where large pictures are decoded side by side.)
+# at the same time is small. (3.3 GB where large pictures are decoded side by side.)
 PEAK_MEMORY_MB = 3_000
 # A small process between this one and the command: a command begins with the peak of the process that it came from.
 MEASURED = """

@@ -11,17 +11,14 @@ from pathlib import Path
 
 import pytest
 
-from indexer.boxes import Box
 from indexer.collection import Layout
 from indexer.pipeline import IndexSettings, index_paths
 from service.client import Client
-from service.results import SearchResult
 from service.server import create_server
 from service.settings import ServerSettings
-from tests.conftest import QUERY_PHOTOGRAPH, as_version_0_1_0_wrote, rows, written
+from tests.conftest import QUERY_PHOTOGRAPH, rows, written
 
 WHATWHERE = (sys.executable, "-m", "service.cli")
-REGION = Box(0.1, 0.1, 0.9, 0.9)
 
 
 @pytest.fixture(scope="module")
@@ -29,14 +26,6 @@ def thesis(photographs: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Give a collection of the thesis' preset, with the descriptors of version 0.1.0."""
     root = tmp_path_factory.mktemp("thesis") / "photographs.ww"
     index_paths([photographs], root, IndexSettings(preset="thesis", descriptors=("what", "what-and-where")))
-    return root
-
-
-@pytest.fixture
-def old(thesis: Path, tmp_path: Path) -> Path:
-    """Give the same as version 0.1.0 wrote it."""
-    root = shutil.copytree(thesis, tmp_path / "old.ww")
-    as_version_0_1_0_wrote(root)
     return root
 
 
@@ -49,62 +38,43 @@ def client_of(root: Path) -> Iterator[Client]:
     serving.stop(grace=None).wait()
 
 
-def answers(root: Path) -> list[SearchResult]:
-    """Ask for an upload and a stored image, with a region and without, by each descriptor and by none."""
-    with client_of(root) as client:
-        return [
-            client.search(query, region=region, descriptor=descriptor, localize_count=1, expansion_count=1)
-            for query in (QUERY_PHOTOGRAPH, "images/1")
-            for region in (None, REGION)
-            for descriptor in (None, "what", "what-and-where")
-        ]
-
-
 def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
     command = [*WHATWHERE, *map(str, arguments)]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"COLUMNS": "500"})
 
 
-def test_a_collection_of_version_0_1_0_answers_as_before(thesis: Path, old: Path) -> None:
-    """The same images, scores, boxes and counts, to the last bit."""
-    assert answers(old) == answers(thesis)
+def test_a_collection_of_the_thesis_grows_without_flags(thesis: Path, photographs: Path, tmp_path: Path) -> None:
+    """Nothing changes but what is new, and the preset stays."""
+    root = shutil.copytree(thesis, tmp_path / "c.ww")
+    before = rows(root)
 
-
-def test_a_collection_of_version_0_1_0_is_indexed_further(old: Path, photographs: Path) -> None:
-    """Without flags nothing changes but what is new, and the preset stays."""
-    before = rows(old)
-
-    done = run("index", photographs, QUERY_PHOTOGRAPH, "-c", old)
-    report = json.loads(run("info", "-c", old, "--json").stdout)
+    done = run("index", photographs, QUERY_PHOTOGRAPH, "-c", root)
+    report = json.loads(run("info", "-c", root, "--json").stdout)
 
     assert (done.returncode, done.stdout.splitlines()[0]) == (
         0,
         "described 1, failed 0, duplicates 0, unchanged 8, not images 0",
     )
-    assert rows(old)[: len(before)] == before
+    assert rows(root)[: len(before)] == before
     assert (report["generation"], report["searchable_images"], report["recipe"]["preset"]) == (2, 9, "thesis")
-    with client_of(old) as client:
+    with client_of(root) as client:
         first, second = client.search(QUERY_PHOTOGRAPH).hits[:2]
     assert (first.image.name, first.score) == ("images/9", pytest.approx(1, abs=1e-4))
     assert second.image.uri.endswith("motorcycle_right.png")
 
 
-@pytest.mark.parametrize("which", ["thesis", "old"])
-def test_a_collection_of_the_thesis_refuses_another_preset(
-    which: str, photographs: Path, request: pytest.FixtureRequest
-) -> None:
+def test_a_collection_of_the_thesis_refuses_another_preset(thesis: Path, photographs: Path) -> None:
     """The message says what it is and what to do; nothing changes."""
-    root: Path = request.getfixturevalue(which)
-    before = written(root)
+    before = written(thesis)
 
-    done = run("index", photographs, "-c", root, "--preset", "default")
+    done = run("index", photographs, "-c", thesis, "--preset", "default")
 
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
-        f"error: {root} was made with preset 'thesis', not 'default': "
-        "use the collection's own, or index into a new directory"
+        f"error: {thesis} was made with preset 'thesis', not 'default': "
+        "use the collection's own, or change it for all images by `whatwhere rebuild`"
     ]
-    assert written(root) == before
+    assert written(thesis) == before
 
 
 def test_without_a_descriptor_what_and_where_is_asked_where_nothing_is_fused(thesis: Path) -> None:

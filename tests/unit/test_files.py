@@ -1,5 +1,6 @@
 """Files that are never half there, and paths that survive the way through a URI."""
 
+import errno
 import hashlib
 import os
 import stat
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from indexer.files import path_of_uri, sha256_of, sync, write_durably
+from indexer.files import path_of_uri, printable, sha256_of, sync, system_error, write_durably
 
 
 @pytest.fixture(params=[0o022, 0o077, 0o002], ids=oct)
@@ -175,3 +176,35 @@ def test_every_name_survives_the_way_through_a_uri(name: bytes) -> None:
     path = Path("/photographs") / os.fsdecode(name)
 
     assert path_of_uri(path.as_uri()) == path
+
+
+@pytest.mark.parametrize(
+    ("name", "text"),
+    [
+        (b"plain \xc3\xa9 [b].jpg", "plain é [b].jpg"),
+        (b"not-\xff-utf-8.jpg", "not-\ufffd-utf-8.jpg"),
+        (b"two\nlines.jpg", "two\\nlines.jpg"),
+        (b"\x1b[31mred.jpg", "\\x1b[31mred.jpg"),
+        ("\u202egnp.jpg".encode(), "\\u202egnp.jpg"),
+    ],
+)
+def test_a_name_is_printed_on_one_line_and_commands_no_terminal(name: bytes, text: str) -> None:
+    """Line ends, escapes and marks that turn the direction of writing are spelt out."""
+    assert printable(Path(os.fsdecode(b"/some/folder/" + name))) == text
+
+
+@pytest.mark.parametrize(
+    ("message", "number"),
+    [
+        ("Error while serializing: I/O error: No space left on device (os error 28)", errno.ENOSPC),
+        ("write error in x: 12206 != 16384 (No space left on device)", errno.ENOSPC),
+        ("could not open x for writing: Read-only file system", errno.EROFS),
+        ("something else", None),
+    ],
+)
+def test_a_library_s_message_becomes_an_error_of_the_system(message: str, number: int | None) -> None:
+    """The number and the file are there where the message tells them, else the message."""
+    error = system_error(message, Path("/c.ww/file"))
+
+    assert error.errno == number
+    assert "/c.ww/file" in str(error)

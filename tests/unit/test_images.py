@@ -396,6 +396,65 @@ def test_a_large_truncated_jpeg_is_unreadable() -> None:
         decode_image(content[: len(content) * 9 // 10], "picture")
 
 
+@pytest.mark.parametrize("share", [0.2, 0.5, 0.9])
+def test_a_png_whose_pixels_changed_is_unreadable(share: float) -> None:
+    """A turned bit, which the decoder would take for another picture, is told by the checksum."""
+    content = bytearray(encoded(photograph(96, 64)))
+    content[int(share * len(content))] ^= 4
+
+    with pytest.raises(UnreadableImage, match="not those of the PNG's checksum"):
+        decode_image(bytes(content), "picture")
+
+
+def progressive(scans: int, width: int, height: int) -> bytes:
+    """Encode a grey picture as a progressive JPEG and repeat its last scan."""
+    content = encoded(Image.new("L", (width, height), 99), "JPEG", progressive=True)
+    first = content.count(b"\xff\xda")
+    scan = content[content.rindex(b"\xff\xda") : -2]
+    return content[:-2] + (scans - first) * scan + content[-2:]
+
+
+def test_a_jpeg_of_very_many_scans_is_refused_before_decoding() -> None:
+    """33 scans of as many pixels as are allowed are one too many, 32 are decoded."""
+    limits = ImageLimits(max_pixels=64 * 48)
+    remark = b"\xff\xda" * 40  # what looks like a scan in a segment is none
+
+    with pytest.raises(UnreadableImage, match=r"^picture: a progressive JPEG of more than 32 scans"):
+        decode_image(progressive(33, 64, 48), "picture", limits=limits)
+    assert decode_image(progressive(32, 64, 48), "picture", limits=limits).width == 64
+    remarked = encoded(Image.new("L", (64, 48)), "JPEG", progressive=True, comment=remark)
+    assert decode_image(remarked, "picture", limits=limits).width == 64
+
+
+def test_a_small_jpeg_may_have_more_scans() -> None:
+    """What is bounded is pixels times scans."""
+    assert decode_image(progressive(60, 64, 24), "picture", limits=ImageLimits(max_pixels=64 * 48)).width == 64
+
+
+def test_an_error_does_not_hold_the_pixels() -> None:
+    """Errors wait for their turn in an index: their frames would keep what was decoded in memory."""
+    content = encoded(photograph(64, 48), "JPEG")
+
+    with pytest.raises(UnreadableImage) as raised:
+        decode_image(content[: len(content) // 2], "picture")
+
+    assert raised.value.__cause__ is not None
+    assert raised.value.__cause__.__traceback__ is None
+
+
+def test_strips_are_converted_as_the_whole_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A picture that is converted in many strips has the pixels of one that is converted at once."""
+    pictures = [photograph(96, 64).convert(mode) for mode in ("RGBA", "LA", "P", "L", "CMYK")]
+    contents = [encoded(picture, "TIFF") for picture in pictures]
+    at_once = [as_stored(content) for content in contents]
+    monkeypatch.setattr("indexer.images._STRIP_PIXELS", 96 * 5)
+
+    in_strips = [as_stored(content) for content in contents]
+
+    for expected, found in zip(at_once, in_strips, strict=True):
+        np.testing.assert_array_equal(found, expected)
+
+
 @pytest.mark.parametrize(
     "content",
     [b"", b"once upon a time", b"\0" * 100, b"\x89PNG\r\n\x1a\n", b"\xff\xd8\xff\xe0", b"<svg xmlns='x'/>"],
