@@ -163,6 +163,8 @@ def _opened(collection: Path, settings: IndexSettings, on_progress: Callable[[Pr
     known = current_recipe(Layout(collection))
     backbone = _backbone(collection, known, settings)
     recipe = _recipe(known, backbone, settings)
+    if known is not None:
+        known.require_same(recipe, collection)  # before whiteners of another network are missed
     describer = Describer(backbone, recipe.rank, recipe.pooled)
     whiteners = find_whiteners(Layout(collection), recipe, settings.whiteners)
     with open_for_writing(collection, recipe) as writer:

@@ -111,10 +111,10 @@ def _places(session: Session) -> Iterator[str]:
 
 
 def _metadata(session: Session) -> Iterator[str]:
-    images = select(ImageRow.id, ImageRow.user_metadata).order_by(ImageRow.id).limit(_AT_ONCE)
-    after = 0
-    while said := {id_: metadata for id_, metadata in session.execute(images.where(ImageRow.id > after))}:  # noqa: C416
-        after = max(said)
+    # One pass, not from id to id: in a damaged table that may never come to an end.
+    images = select(ImageRow.id, ImageRow.user_metadata).execution_options(yield_per=_AT_ONCE)
+    for part in session.execute(images).partitions():
+        said: dict[int, Any] = {id_: metadata for id_, metadata in part}  # noqa: C416 - a row is no pair to mypy
         sources: dict[int, list[Any]] = {id_: [] for id_ in said}
         for source in session.execute(select(*_PLACES).where(SourceRow.image_id.in_(said))):
             sources[source.image_id].append(source)

@@ -12,6 +12,7 @@ from alembic import op
 from indexer.catalog.checksums import checksum_of
 from indexer.catalog.metadata import properties_of
 from indexer.catalog.tables import CODE_POINTS, UtcDateTime
+from indexer.errors import CollectionCorrupt
 
 revision = "0002"
 down_revision = "0001"
@@ -100,6 +101,8 @@ def _parts(table: Any) -> Iterator[list[dict[str, Any]]]:
     query = sa.select(table).order_by(table.c.id).limit(_ROWS_AT_ONCE)
     while rows := [row._asdict() for row in op.get_bind().execute(query.where(table.c.id > after))]:
         yield rows
+        if rows[-1]["id"] <= after:
+            raise CollectionCorrupt(f"catalog.db: the rows of {table.name} are out of order: restore it from a backup")
         after = rows[-1]["id"]
 
 

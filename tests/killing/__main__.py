@@ -14,10 +14,11 @@ def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m tests.killing", description=main.__doc__)
     parser.add_argument("--kills", type=int, default=500, help="how many in all")
     parser.add_argument("--seed", type=int, default=1, help="of the order, and of the random times")
-    parser.add_argument("--scratch", type=Path, help="where to work, and what is left of a kill that went wrong")
+    parser.add_argument("--scratch", type=Path, help="a folder to work in; what went wrong is left there")
     arguments = parser.parse_args()
-    scratch = arguments.scratch or Path(tempfile.mkdtemp(prefix="whatwhere-killing-"))
-    scratch.mkdir(parents=True, exist_ok=True)
+    if arguments.scratch is not None:
+        arguments.scratch.mkdir(parents=True, exist_ok=True)
+    scratch = Path(tempfile.mkdtemp(prefix="killing-", dir=arguments.scratch))
     wrong = 0
     with Harness(scratch) as harness:
         for number, (kill, problems) in enumerate(harness.problems(_chosen(harness, arguments)), start=1):
