@@ -1,5 +1,6 @@
 """Whether the catalogue is whole: the file, the references, every row, and what is kept twice."""
 
+from collections import defaultdict
 from collections.abc import Iterator
 from itertools import islice
 from typing import Any
@@ -115,10 +116,10 @@ def _metadata(session: Session) -> Iterator[str]:
     images = select(ImageRow.id, ImageRow.user_metadata).execution_options(yield_per=_AT_ONCE)
     for part in session.execute(images).partitions():
         said: dict[int, Any] = {id_: metadata for id_, metadata in part}  # noqa: C416 - a row is no pair to mypy
-        sources: dict[int, list[Any]] = {id_: [] for id_ in said}
+        sources: dict[int, list[Any]] = defaultdict(list)
         for source in session.execute(select(*_PLACES).where(SourceRow.image_id.in_(said))):
             sources[source.image_id].append(source)
-        held: dict[int, set[Property]] = {id_: set() for id_ in said}
+        held: dict[int, set[Property]] = defaultdict(set)
         for id_, name, kind, text, number in session.execute(_PROPERTIES.where(PropertyRow.image_id.in_(said))):
             held[id_].add(Property(name, kind, text, number))
         for id_, metadata in said.items():

@@ -253,6 +253,28 @@ def test_a_missing_table_is_damage(path: Path, filled: Catalog) -> None:
     assert any("no such table: properties" in fault for fault in filled.check())
 
 
+def test_rows_out_of_order_bring_the_check_to_an_end(path: Path, filled: Catalog) -> None:
+    """A table whose ids do not ascend any more is found, and not looked through for ever."""
+    filled.vacuum()
+    filled.close()
+    ((page,),) = raw(path, "SELECT rootpage FROM sqlite_master WHERE name = 'images'")
+    ((size,),) = raw(path, "PRAGMA page_size")
+    assert isinstance(page, int)
+    assert isinstance(size, int)
+    content = bytearray(path.read_bytes())
+    start = (page - 1) * size
+    count = int.from_bytes(content[start + 3 : start + 5], "big")
+    first, last = (start + 8 + 2 * cell for cell in (0, count - 1))
+    content[first : first + 2], content[last : last + 2] = content[last : last + 2], content[first : first + 2]
+    path.write_bytes(content)
+
+    with Catalog.create(path) as opened:
+        faults = opened.check()
+
+    assert count == 4
+    assert any("out of order" in fault for fault in faults)
+
+
 # --- the disk and others ----------------------------------------------------------------------------------------
 
 

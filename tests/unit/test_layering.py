@@ -198,7 +198,7 @@ ROOMS: dict[str, set[str]] = {
         "service/settings",
     },
     "service/demo": set(),
-    "migrations": {"indexer/catalog"},
+    "migrations": {"indexer/errors", "indexer/catalog"},
 }
 # library → its only home
 HOMES = {
