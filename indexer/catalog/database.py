@@ -82,12 +82,10 @@ def _named(context: ExceptionContext) -> WhatwhereError | None:
     if not isinstance(error, sqlite3.Error | UnicodeDecodeError):
         return None
     code = getattr(error, "sqlite_errorname", "")
-    missing = str(error).startswith(("no such table", "no such column", "Could not decode to UTF-8"))
-    if (
-        missing
-        or isinstance(error, UnicodeDecodeError)
-        or code.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ"))
-    ):
+    # SQLITE_ERROR: our statements are right, so where the database finds one wrong, its tables are not ours.
+    damaged = ("SQLITE_ERROR", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ")
+    undecodable = isinstance(error, UnicodeDecodeError) or str(error).startswith("Could not decode to UTF-8")
+    if undecodable or code.startswith(damaged):
         return CollectionCorrupt(f"catalog.db is not a readable catalogue ({error}): {REMEDY}")
     if code.startswith(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")):
         return CollectionNotWritable(

@@ -244,13 +244,34 @@ def read(path: Path) -> list[object]:
         return everything(opened)
 
 
-def test_a_missing_table_is_damage(path: Path, filled: Catalog) -> None:
-    """Statements that meet no table are not the statements' fault."""
-    raw(path, "DROP TABLE properties")
+@pytest.mark.parametrize(
+    ("change", "fault"),
+    [
+        ("DROP TABLE properties", "no such table: properties"),
+        ("ALTER TABLE properties RENAME COLUMN text_value TO test_value", "no such column: properties.text_value"),
+    ],
+)
+def test_another_schema_is_damage(path: Path, filled: Catalog, change: str, fault: str) -> None:
+    """Statements that meet other tables than ours are not the statements' fault."""
+    raw(path, change)
 
-    with pytest.raises(CollectionCorrupt, match="no such table: properties"):
+    with pytest.raises(CollectionCorrupt, match=fault):
         filled.ids_where(parse("label = boat"))
-    assert any("no such table: properties" in fault for fault in filled.check())
+    assert any(fault in found for found in filled.check())
+
+
+def test_a_reference_to_what_cannot_be_referred_to_is_damage(path: Path, filled: Catalog) -> None:
+    """One changed letter of the schema, and references cannot be checked: the check says so and goes on."""
+    with closing(sqlite3.connect(path)) as connection, connection:
+        connection.execute("PRAGMA writable_schema = ON")
+        connection.execute(
+            "UPDATE sqlite_master SET sql = replace(sql, 'REFERENCES images (id)', 'REFERENCES images (if)')"
+        )
+    filled.close()
+
+    faults = filled.check()
+
+    assert any("foreign key mismatch" in found for found in faults)
 
 
 def test_rows_out_of_order_bring_the_check_to_an_end(path: Path, filled: Catalog) -> None:
