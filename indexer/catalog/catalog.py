@@ -46,7 +46,10 @@ class Catalog(Reading, Filtering, Recording, Annotating, Removing, Shelving, Che
             catalog = on_error.enter_context(cls(connect(path, read_only=True)))
             found = catalog._refuse_newer_schema(scripts)
             if found is None:
-                raise CollectionCorrupt(f"{path} is not a readable catalogue: {REMEDY}")
+                raise CollectionCorrupt(
+                    f"{path} is not a readable catalogue, or its first run was stopped at once: run `whatwhere index` "
+                    f"again; if it held images, {REMEDY}"
+                )
             if found != scripts.get_current_head():
                 raise CollectionMismatch(
                     f"{path} has the older schema {found}: run `whatwhere rebuild --collection {path.parent}` once to "
