@@ -285,7 +285,7 @@ def test_rows_out_of_order_bring_the_check_to_an_end(path: Path, filled: Catalog
     content = bytearray(path.read_bytes())
     start = (page - 1) * size
     count = int.from_bytes(content[start + 3 : start + 5], "big")
-    first, last = (start + 8 + 2 * cell for cell in (0, count - 1))
+    first, last = (start + 8 + 2 * cell for cell in (count - 2, count - 1))
     content[first : first + 2], content[last : last + 2] = content[last : last + 2], content[first : first + 2]
     path.write_bytes(content)
 
