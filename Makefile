@@ -2,11 +2,12 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+YAMLLINT := {extends: default, rules: {document-start: disable, line-length: {max: 120}, octal-values: {forbid-implicit-octal: false}}}
 
-.PHONY: help setup demo test check format proto pictures clean
+.PHONY: help setup demo test check check-deploy format proto release-proto pictures clean
 
 help:  ## list the targets
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 setup: $(STAMP)  ## install everything into .venv
 
@@ -21,19 +22,28 @@ demo: $(STAMP)  ## index photographs, serve them, search one with a box, draw th
 test: $(STAMP)  ## run all tests
 	$(BIN)/pytest
 
-check: $(STAMP)  ## lint, formatting, types, migrations
+check: $(STAMP) check-deploy  ## lint, formatting, types, migrations, deploy/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m migrations.check
+
+check-deploy: $(STAMP)  ## parse what deploy/ holds, each by a validator of its own
+	$(BIN)/yamllint --strict --config-data '$(YAMLLINT)' deploy
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
+	$(BIN)/kubernetes-validate --strict --quiet $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/*.yaml))
+	$(BIN)/hadolint deploy/Containerfile deploy/Containerfile.cuda
+	$(BIN)/python -m json.tool deploy/grafana/dashboard.json /dev/null
 
 format: $(STAMP)  ## format the code
 	$(BIN)/ruff check --fix .
 	$(BIN)/ruff format .
 
 proto: $(STAMP)  ## generate service/rpc from proto/
-	$(BIN)/python -m grpc_tools.protoc -Iservice/rpc=proto/whatwhere/v1 --python_out=. --pyi_out=. --grpc_python_out=. \
-		service/rpc/image_search.proto
+	$(BIN)/python proto/generate.py code service/rpc
+
+release-proto: $(STAMP)  ## take the contract as released: from here on a test refuses what would break its callers
+	$(BIN)/python proto/generate.py descriptors proto/released.binpb
 
 pictures: $(STAMP)  ## make the README's pictures
 	$(BIN)/python .readme/make.py

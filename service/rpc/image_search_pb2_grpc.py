@@ -3,7 +3,7 @@
 import grpc
 import warnings
 
-from service.rpc import image_search_pb2 as service_dot_rpc_dot_image__search__pb2
+from service.rpc import image_search_pb2 as whatwhere_dot_v1_dot_image__search__pb2
 
 GRPC_GENERATED_VERSION = '1.85.1'
 GRPC_VERSION = grpc.__version__
@@ -18,7 +18,7 @@ except ImportError:
 if _version_not_supported:
     raise RuntimeError(
         f'The grpc package installed is at version {GRPC_VERSION},'
-        + ' but the generated code in service/rpc/image_search_pb2_grpc.py depends on'
+        + ' but the generated code in whatwhere/v1/image_search_pb2_grpc.py depends on'
         + f' grpcio>={GRPC_GENERATED_VERSION}.'
         + f' Please upgrade your grpc module to grpcio>={GRPC_GENERATED_VERSION}'
         + f' or downgrade your generated code using grpcio-tools<={GRPC_VERSION}.'
@@ -29,7 +29,24 @@ class ImageSearchServiceStub:
     """Searches one collection by example.
 
     Errors carry a google.rpc.Status with one google.rpc.ErrorInfo (domain "whatwhere"; its reason is a stable name such
-    as INVALID_REGION) and, for a field at fault, one google.rpc.BadRequest. Only UNAVAILABLE is worth a retry.
+    as INVALID_REGION) and, for a field at fault, one google.rpc.BadRequest. Beside those that methods name, every call
+    can end with:
+    INVALID_ARGUMENT    a field with a value that can never be served, or more metadata than is read;
+    UNAUTHENTICATED     no token where one is needed, or one that is unknown, revoked or expired;
+    PERMISSION_DENIED   a token without the scope that the method needs (reason SCOPE_MISSING);
+    RESOURCE_EXHAUSTED  more requests at once than this client may have (reason TOO_MANY_REQUESTS) or than can be
+    queued (reason SERVER_OVERLOADED); google.rpc.RetryInfo says after how long to ask again;
+    DEADLINE_EXCEEDED   the caller's deadline or the server's own passed, or the request arrived too slowly (reason
+    REQUEST_TOO_SLOW);
+    UNAVAILABLE         the server is starting or stopping, or there is none: the only one to retry at once, with
+    exponential backoff;
+    INTERNAL, DATA_LOSS the server failed; its log has the cause under the request id.
+
+    Authentication: where the server knows tokens, the call's metadata has `authorization: Bearer TOKEN`; over TLS only.
+
+    Request ids: the metadata `x-request-id` of a call (1 to 128 printable ASCII characters without spaces), or a new id
+    where there is none, comes back as metadata of the same name and, of an error, in ErrorInfo as metadata "request_id";
+    the server's log names it.
     """
 
     def __init__(self, channel):
@@ -40,23 +57,23 @@ class ImageSearchServiceStub:
         """
         self.SearchImages = channel.unary_unary(
                 '/whatwhere.v1.ImageSearchService/SearchImages',
-                request_serializer=service_dot_rpc_dot_image__search__pb2.SearchImagesRequest.SerializeToString,
-                response_deserializer=service_dot_rpc_dot_image__search__pb2.SearchImagesResponse.FromString,
+                request_serializer=whatwhere_dot_v1_dot_image__search__pb2.SearchImagesRequest.SerializeToString,
+                response_deserializer=whatwhere_dot_v1_dot_image__search__pb2.SearchImagesResponse.FromString,
                 _registered_method=True)
         self.GetImage = channel.unary_unary(
                 '/whatwhere.v1.ImageSearchService/GetImage',
-                request_serializer=service_dot_rpc_dot_image__search__pb2.GetImageRequest.SerializeToString,
-                response_deserializer=service_dot_rpc_dot_image__search__pb2.GetImageResponse.FromString,
+                request_serializer=whatwhere_dot_v1_dot_image__search__pb2.GetImageRequest.SerializeToString,
+                response_deserializer=whatwhere_dot_v1_dot_image__search__pb2.GetImageResponse.FromString,
                 _registered_method=True)
         self.ListImages = channel.unary_unary(
                 '/whatwhere.v1.ImageSearchService/ListImages',
-                request_serializer=service_dot_rpc_dot_image__search__pb2.ListImagesRequest.SerializeToString,
-                response_deserializer=service_dot_rpc_dot_image__search__pb2.ListImagesResponse.FromString,
+                request_serializer=whatwhere_dot_v1_dot_image__search__pb2.ListImagesRequest.SerializeToString,
+                response_deserializer=whatwhere_dot_v1_dot_image__search__pb2.ListImagesResponse.FromString,
                 _registered_method=True)
         self.GetCollection = channel.unary_unary(
                 '/whatwhere.v1.ImageSearchService/GetCollection',
-                request_serializer=service_dot_rpc_dot_image__search__pb2.GetCollectionRequest.SerializeToString,
-                response_deserializer=service_dot_rpc_dot_image__search__pb2.GetCollectionResponse.FromString,
+                request_serializer=whatwhere_dot_v1_dot_image__search__pb2.GetCollectionRequest.SerializeToString,
+                response_deserializer=whatwhere_dot_v1_dot_image__search__pb2.GetCollectionResponse.FromString,
                 _registered_method=True)
 
 
@@ -64,18 +81,37 @@ class ImageSearchServiceServicer:
     """Searches one collection by example.
 
     Errors carry a google.rpc.Status with one google.rpc.ErrorInfo (domain "whatwhere"; its reason is a stable name such
-    as INVALID_REGION) and, for a field at fault, one google.rpc.BadRequest. Only UNAVAILABLE is worth a retry.
+    as INVALID_REGION) and, for a field at fault, one google.rpc.BadRequest. Beside those that methods name, every call
+    can end with:
+    INVALID_ARGUMENT    a field with a value that can never be served, or more metadata than is read;
+    UNAUTHENTICATED     no token where one is needed, or one that is unknown, revoked or expired;
+    PERMISSION_DENIED   a token without the scope that the method needs (reason SCOPE_MISSING);
+    RESOURCE_EXHAUSTED  more requests at once than this client may have (reason TOO_MANY_REQUESTS) or than can be
+    queued (reason SERVER_OVERLOADED); google.rpc.RetryInfo says after how long to ask again;
+    DEADLINE_EXCEEDED   the caller's deadline or the server's own passed, or the request arrived too slowly (reason
+    REQUEST_TOO_SLOW);
+    UNAVAILABLE         the server is starting or stopping, or there is none: the only one to retry at once, with
+    exponential backoff;
+    INTERNAL, DATA_LOSS the server failed; its log has the cause under the request id.
+
+    Authentication: where the server knows tokens, the call's metadata has `authorization: Bearer TOKEN`; over TLS only.
+
+    Request ids: the metadata `x-request-id` of a call (1 to 128 printable ASCII characters without spaces), or a new id
+    where there is none, comes back as metadata of the same name and, of an error, in ErrorInfo as metadata "request_id";
+    the server's log names it.
     """
 
     def SearchImages(self, request, context):
-        """Finds the stored images most similar to a picture, or to a region of it.
+        """Finds the stored images most similar to a picture, or to a region of it. NOT_FOUND where the stored image to search
+        by is none (reason IMAGE_NOT_FOUND); FAILED_PRECONDITION where the collection lacks the descriptor, the descriptor
+        cannot answer a region of a stored image, or exact localisation cannot read a result's file.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetImage(self, request, context):
-        """Returns one stored image.
+        """Returns one stored image; NOT_FOUND where there is none of this name (reason IMAGE_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -100,23 +136,23 @@ def add_ImageSearchServiceServicer_to_server(servicer, server):
     rpc_method_handlers = {
             'SearchImages': grpc.unary_unary_rpc_method_handler(
                     servicer.SearchImages,
-                    request_deserializer=service_dot_rpc_dot_image__search__pb2.SearchImagesRequest.FromString,
-                    response_serializer=service_dot_rpc_dot_image__search__pb2.SearchImagesResponse.SerializeToString,
+                    request_deserializer=whatwhere_dot_v1_dot_image__search__pb2.SearchImagesRequest.FromString,
+                    response_serializer=whatwhere_dot_v1_dot_image__search__pb2.SearchImagesResponse.SerializeToString,
             ),
             'GetImage': grpc.unary_unary_rpc_method_handler(
                     servicer.GetImage,
-                    request_deserializer=service_dot_rpc_dot_image__search__pb2.GetImageRequest.FromString,
-                    response_serializer=service_dot_rpc_dot_image__search__pb2.GetImageResponse.SerializeToString,
+                    request_deserializer=whatwhere_dot_v1_dot_image__search__pb2.GetImageRequest.FromString,
+                    response_serializer=whatwhere_dot_v1_dot_image__search__pb2.GetImageResponse.SerializeToString,
             ),
             'ListImages': grpc.unary_unary_rpc_method_handler(
                     servicer.ListImages,
-                    request_deserializer=service_dot_rpc_dot_image__search__pb2.ListImagesRequest.FromString,
-                    response_serializer=service_dot_rpc_dot_image__search__pb2.ListImagesResponse.SerializeToString,
+                    request_deserializer=whatwhere_dot_v1_dot_image__search__pb2.ListImagesRequest.FromString,
+                    response_serializer=whatwhere_dot_v1_dot_image__search__pb2.ListImagesResponse.SerializeToString,
             ),
             'GetCollection': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCollection,
-                    request_deserializer=service_dot_rpc_dot_image__search__pb2.GetCollectionRequest.FromString,
-                    response_serializer=service_dot_rpc_dot_image__search__pb2.GetCollectionResponse.SerializeToString,
+                    request_deserializer=whatwhere_dot_v1_dot_image__search__pb2.GetCollectionRequest.FromString,
+                    response_serializer=whatwhere_dot_v1_dot_image__search__pb2.GetCollectionResponse.SerializeToString,
             ),
     }
     generic_handler = grpc.method_handlers_generic_handler(
@@ -130,7 +166,24 @@ class ImageSearchService:
     """Searches one collection by example.
 
     Errors carry a google.rpc.Status with one google.rpc.ErrorInfo (domain "whatwhere"; its reason is a stable name such
-    as INVALID_REGION) and, for a field at fault, one google.rpc.BadRequest. Only UNAVAILABLE is worth a retry.
+    as INVALID_REGION) and, for a field at fault, one google.rpc.BadRequest. Beside those that methods name, every call
+    can end with:
+    INVALID_ARGUMENT    a field with a value that can never be served, or more metadata than is read;
+    UNAUTHENTICATED     no token where one is needed, or one that is unknown, revoked or expired;
+    PERMISSION_DENIED   a token without the scope that the method needs (reason SCOPE_MISSING);
+    RESOURCE_EXHAUSTED  more requests at once than this client may have (reason TOO_MANY_REQUESTS) or than can be
+    queued (reason SERVER_OVERLOADED); google.rpc.RetryInfo says after how long to ask again;
+    DEADLINE_EXCEEDED   the caller's deadline or the server's own passed, or the request arrived too slowly (reason
+    REQUEST_TOO_SLOW);
+    UNAVAILABLE         the server is starting or stopping, or there is none: the only one to retry at once, with
+    exponential backoff;
+    INTERNAL, DATA_LOSS the server failed; its log has the cause under the request id.
+
+    Authentication: where the server knows tokens, the call's metadata has `authorization: Bearer TOKEN`; over TLS only.
+
+    Request ids: the metadata `x-request-id` of a call (1 to 128 printable ASCII characters without spaces), or a new id
+    where there is none, comes back as metadata of the same name and, of an error, in ErrorInfo as metadata "request_id";
+    the server's log names it.
     """
 
     @staticmethod
@@ -148,8 +201,8 @@ class ImageSearchService:
             request,
             target,
             '/whatwhere.v1.ImageSearchService/SearchImages',
-            service_dot_rpc_dot_image__search__pb2.SearchImagesRequest.SerializeToString,
-            service_dot_rpc_dot_image__search__pb2.SearchImagesResponse.FromString,
+            whatwhere_dot_v1_dot_image__search__pb2.SearchImagesRequest.SerializeToString,
+            whatwhere_dot_v1_dot_image__search__pb2.SearchImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -175,8 +228,8 @@ class ImageSearchService:
             request,
             target,
             '/whatwhere.v1.ImageSearchService/GetImage',
-            service_dot_rpc_dot_image__search__pb2.GetImageRequest.SerializeToString,
-            service_dot_rpc_dot_image__search__pb2.GetImageResponse.FromString,
+            whatwhere_dot_v1_dot_image__search__pb2.GetImageRequest.SerializeToString,
+            whatwhere_dot_v1_dot_image__search__pb2.GetImageResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -202,8 +255,8 @@ class ImageSearchService:
             request,
             target,
             '/whatwhere.v1.ImageSearchService/ListImages',
-            service_dot_rpc_dot_image__search__pb2.ListImagesRequest.SerializeToString,
-            service_dot_rpc_dot_image__search__pb2.ListImagesResponse.FromString,
+            whatwhere_dot_v1_dot_image__search__pb2.ListImagesRequest.SerializeToString,
+            whatwhere_dot_v1_dot_image__search__pb2.ListImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,
@@ -229,8 +282,8 @@ class ImageSearchService:
             request,
             target,
             '/whatwhere.v1.ImageSearchService/GetCollection',
-            service_dot_rpc_dot_image__search__pb2.GetCollectionRequest.SerializeToString,
-            service_dot_rpc_dot_image__search__pb2.GetCollectionResponse.FromString,
+            whatwhere_dot_v1_dot_image__search__pb2.GetCollectionRequest.SerializeToString,
+            whatwhere_dot_v1_dot_image__search__pb2.GetCollectionResponse.FromString,
             options,
             channel_credentials,
             insecure,
