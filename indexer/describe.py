@@ -49,15 +49,18 @@ class Describer:
 
     def describe(self, images: Sequence[NDArray[np.uint8]], crop: Box = WHOLE_IMAGE) -> list[Description]:
         """Describe fitted pictures uint8 [h, w, 3]; what is pooled sees only the cells that `crop` touches."""
-        return self.describe_activations(self.backbone.activations(images), crop)
+        return self.describe_activations(self.backbone.activations(images), [crop] * len(images))
 
-    def describe_activations(self, activations: Sequence[Tensor], crop: Box = WHOLE_IMAGE) -> list[Description]:
-        """Describe what the network says of pictures, [h, w, C] each, as `describe` does."""
+    def describe_activations(
+        self, activations: Sequence[Tensor], crops: Sequence[Box] | None = None
+    ) -> list[Description]:
+        """Describe what the network says of pictures, [h, w, C] each, as `describe` does; each with its own crop."""
         if not activations:
             return []
         weighted = [(grid * descriptors.crow_channel_weights(grid)).flatten(0, 1) for grid in activations]
         described = []
-        for grid, factors in zip(activations, factorize(weighted, self.rank), strict=True):
+        crops = [WHOLE_IMAGE] * len(activations) if crops is None else crops
+        for grid, factors, crop in zip(activations, factorize(weighted, self.rank), crops, strict=True):
             height, width, _ = grid.shape
             cropped = cells_touching(grid, crop)
             pooled = {name: _in_bytes(POOLED[name](cropped)) for name in self.pooled}

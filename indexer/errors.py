@@ -177,3 +177,70 @@ class ServerUnreachable(WhatwhereError):
     """No server answered at the address."""
 
     reason = "SERVER_UNREACHABLE"
+
+
+# --- what a server refuses --------------------------------------------------------------------------------------
+
+
+class CredentialsUnreadable(WhatwhereError):
+    """A file of tokens, or a certificate or its key, that is missing, torn, or does not fit its other half."""
+
+    reason = "CREDENTIALS_UNREADABLE"
+
+
+class Unauthenticated(WhatwhereError):
+    """No token where one is needed, or one that is unknown, revoked or expired."""
+
+    reason = "UNAUTHENTICATED"
+
+
+class ScopeMissing(WhatwhereError):
+    """A token that may not do this."""
+
+    reason = "SCOPE_MISSING"
+
+
+class CallMetadataTooLarge(InvalidRequest):
+    """More metadata of the call than is read."""
+
+    reason = "CALL_METADATA_TOO_LARGE"
+
+
+class RequestTooSlow(WhatwhereError):
+    """A request whose bytes did not arrive in time."""
+
+    reason = "REQUEST_TOO_SLOW"
+
+
+class DeadlineExceeded(WhatwhereError):
+    """The caller's deadline, or the longest that a request may take, passed before the answer was there."""
+
+    reason = "DEADLINE_EXCEEDED"
+
+
+class RequestCancelled(WhatwhereError):
+    """Nobody waits for the answer any more."""
+
+    reason = "REQUEST_CANCELLED"
+
+
+class ServerNotReady(WhatwhereError):
+    """A server that is starting, or has failed and is recovering: try again."""
+
+    reason = "SERVER_NOT_READY"
+
+
+class ServerOverloaded(WhatwhereError):
+    """More requests than can be queued; worth another try after `retry_delay_s`, where that is known."""
+
+    reason = "SERVER_OVERLOADED"
+
+    def __init__(self, message: str, *, field: str | None = None, retry_delay_s: float | None = None) -> None:
+        super().__init__(message, field=field)
+        self.retry_delay_s = retry_delay_s
+
+
+class TooManyRequests(ServerOverloaded):
+    """More requests at once than one client may have."""
+
+    reason = "TOO_MANY_REQUESTS"

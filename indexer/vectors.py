@@ -30,6 +30,12 @@ COMPARED_AT_MOST = 10_000
 _PROBED_SHARE = 8  # of an inverted file's lists one in eight is searched
 _HNSW_BREADTH = 64
 
+
+def use_threads(count: int) -> None:
+    """Let searches that are called from this thread use so many."""
+    faiss.omp_set_num_threads(count)
+
+
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 

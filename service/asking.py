@@ -32,8 +32,8 @@ class Question:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def ask(question: Question, whom: str | Path, weights: Path | None = None) -> SearchResult:
-    """Ask a server's address, or the collection in a folder, and draw the picture where one is wanted.
+def ask(question: Question, whom: Client | Path, weights: Path | None = None) -> SearchResult:
+    """Ask a server, or the collection in a folder, and draw the picture where one is wanted.
 
     `weights` is the checkpoint that the collection was made with, where that is one's own.
     """
@@ -70,10 +70,9 @@ def parse_region(text: str, width: int, height: int) -> Box:
 
 
 @contextmanager
-def _client(whom: str | Path, weights: Path | None) -> Iterator[Client]:
-    if isinstance(whom, str):
-        with Client(whom) as client:
-            yield client
+def _client(whom: Client | Path, weights: Path | None) -> Iterator[Client]:
+    if isinstance(whom, Client):
+        yield whom
         return
     from service.server import create_server  # noqa: PLC0415 - brings torch, which asking a server does without
 

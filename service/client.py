@@ -7,29 +7,31 @@ with Client("127.0.0.1:50051") as client:
 """
 
 import json
+import re
 from collections.abc import Iterator
 from datetime import UTC
 from pathlib import Path
-from typing import Any, NoReturn, Self
+from typing import Any, Self
 
 import grpc
 from google.protobuf.json_format import MessageToDict
-from google.rpc import error_details_pb2
-from grpc_status import rpc_status
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from indexer import errors
 from indexer.boxes import Box
+from service.failures import to_error
 from service.results import CollectionInfo, Hit, SearchResult, StoredImage
+from service.rpc import admin_pb2, admin_pb2_grpc
 from service.rpc import image_search_pb2 as pb
 from service.rpc import image_search_pb2_grpc as rpc
 
 DEFAULT_TIMEOUT_S = 60.0
-_MAX_MESSAGE_BYTES = -1  # the server says what is too large
-_RETRY = json.dumps(
+_SERVICE_CONFIG = json.dumps(
     {
+        "loadBalancingConfig": [{"round_robin": {}}],
         "methodConfig": [
             {
-                "name": [{"service": "whatwhere.v1.ImageSearchService"}],
+                "name": [{"service": f"whatwhere.v1.{name}"} for name in ("ImageSearchService", "AdminService")],
                 "retryPolicy": {
                     "maxAttempts": 4,
                     "initialBackoff": "0.2s",
@@ -38,29 +40,57 @@ _RETRY = json.dumps(
                     "retryableStatusCodes": ["UNAVAILABLE"],
                 },
             }
-        ]
+        ],
     }
 )
+_OPTIONS = (
+    ("grpc.service_config", _SERVICE_CONFIG),
+    ("grpc.max_receive_message_length", -1),
+    ("grpc.max_send_message_length", -1),  # the server says what is too large
+    ("grpc.per_rpc_retry_buffer_size", 128 * 1024 * 1024),  # a request above gRPC's 256 KiB would not be tried again
+    ("grpc.keepalive_time_ms", 30_000),  # while calls are open: a server that went away without a word is noticed
+    ("grpc.keepalive_timeout_ms", 10_000),
+)
+# Addresses that never leave the machine, in gRPC's notations.
+_LOOPBACK_HOST = r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?"
+_LOOPBACK = re.compile(rf"unix(-abstract)?:.+|(dns:(///)?|ipv[46]:)?{_LOOPBACK_HOST}(,{_LOOPBACK_HOST})*")
+_TOKEN = re.compile(r"[\x21-\x7e]+")
 
 
 class Client:
     """One connection, to be shared by threads. Every call raises the errors of `indexer.errors` that the server names.
 
-    Calls time out after `timeout_s` and are tried again, up to 4 times, only while the server is unreachable.
+    Calls time out after `timeout_s` and are tried again within it, up to 4 times, only while the server is unavailable;
+    they go in turn to the addresses that a name stands for. Without `credentials` the connection is plain text; a
+    `token` goes over such a one only to this machine, unless `allow_insecure`: else InvalidRequest is raised.
     """
 
-    def __init__(self, address: str, *, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+    def __init__(
+        self,
+        address: str,
+        *,
+        timeout_s: float = DEFAULT_TIMEOUT_S,
+        token: str | None = None,
+        credentials: grpc.ChannelCredentials | None = None,
+        allow_insecure: bool = False,
+    ) -> None:
+        loopback = _LOOPBACK.fullmatch(address) is not None
         self._address = address
         self._timeout_s = timeout_s
-        self._channel = grpc.insecure_channel(
-            address,
-            options=[
-                ("grpc.max_receive_message_length", _MAX_MESSAGE_BYTES),
-                ("grpc.max_send_message_length", _MAX_MESSAGE_BYTES),
-                ("grpc.service_config", _RETRY),
-            ],
-        )
+        self._metadata = None if token is None else (("authorization", f"Bearer {_checked_token(token)}"),)
+        if token is not None and credentials is None and not (loopback or allow_insecure):
+            raise errors.InvalidRequest(
+                f"the token would go to {address} in plain text: connect by TLS, or allow it (allow_insecure)",
+                field="token",
+            )
+        options = (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if loopback else _OPTIONS
+        if credentials is None:
+            self._channel = grpc.insecure_channel(address, options)
+        else:
+            self._channel = grpc.secure_channel(address, credentials, options)
         self._stub = rpc.ImageSearchServiceStub(self._channel)  # type: ignore[no-untyped-call] # generated
+        self._admin = admin_pb2_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call] # generated
+        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
 
     def __enter__(self) -> Self:
         """Return self."""
@@ -135,47 +165,40 @@ class Client:
 
     def collection(self) -> CollectionInfo:
         """Describe the collection that is being served."""
-        found = self._call(self._stub.GetCollection, pb.GetCollectionRequest()).collection
-        return CollectionInfo(
-            generation=found.generation,
-            latest_generation=found.latest_generation,
-            image_count=found.image_count,
-            backbone=found.backbone,
-            rank=found.rank,
-            descriptors=tuple(_descriptor_name(value) for value in found.descriptors),
-            published_at=found.publish_time.ToDatetime(tzinfo=UTC),
-        )
+        return _collection(self._call(self._stub.GetCollection, pb.GetCollectionRequest()).collection)
+
+    def refresh(self) -> CollectionInfo:
+        """Have the server look for a newer generation at once; returns the collection that is served then."""
+        request = admin_pb2.RefreshCollectionRequest()
+        return _collection(self._call(self._admin.RefreshCollection, request).collection)
+
+    def health(self, service: str = "") -> bool:
+        """Return whether a service, the server as a whole without a name, is serving; asks once, without retries.
+
+        UnknownName where the server has no service of this name.
+        """
+        try:
+            answer = self._call(self._health.Check, health_pb2.HealthCheckRequest(service=service))
+        except errors.WhatwhereError as error:
+            if isinstance(error.__cause__, grpc.Call) and error.__cause__.code() == grpc.StatusCode.NOT_FOUND:
+                raise errors.UnknownName(f"{self._address} has no service {service!r}") from error
+            raise
+        return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     def _call(self, method: Any, request: Any) -> Any:
         try:
-            return method(request, timeout=self._timeout_s)
-        except grpc.RpcError as error:
-            self._raise_typed(error)
-
-    def _raise_typed(self, error: Any) -> NoReturn:
-        """Raise the error that the status names, or the nearest one."""
-        status = rpc_status.from_call(error)
-        for detail in status.details if status is not None else ():
-            info = error_details_pb2.ErrorInfo()
-            if detail.Unpack(info) and info.reason in _BY_REASON:
-                raise _BY_REASON[info.reason](error.details()) from error
-        if error.code() in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
-            raise errors.ServerUnreachable(
-                f"no answer from {self._address} ({error.details()}): is `whatwhere serve` running there?"
-            ) from error
-        if error.code() == grpc.StatusCode.RESOURCE_EXHAUSTED:  # gRPC itself refused the message's size
-            raise errors.ImageTooManyBytes(f"the image is too large for the server: {error.details()}") from error
-        raise errors.WhatwhereError(f"{error.code().name}: {error.details()}") from error
+            return method(request, timeout=self._timeout_s, metadata=self._metadata)
+        except grpc.RpcError as failure:
+            raise to_error(failure, self._address, self._timeout_s) from failure
 
 
-def _errors_by_reason(base: type[errors.WhatwhereError]) -> dict[str, type[errors.WhatwhereError]]:
-    found = {base.reason: base}
-    for derived in base.__subclasses__():
-        found |= _errors_by_reason(derived)
-    return found
-
-
-_BY_REASON = _errors_by_reason(errors.WhatwhereError)
+def _checked_token(token: str) -> str:
+    """Return a token that can travel; what is wrong is not shown: gRPC's own error would."""
+    if not _TOKEN.fullmatch(token):
+        raise errors.InvalidRequest(
+            "the token is empty or has characters other than printable ASCII without spaces", field="token"
+        )
+    return token
 
 
 def _descriptor(name: str | None) -> str:
@@ -191,6 +214,18 @@ def _descriptor(name: str | None) -> str:
 
 def _descriptor_name(value: int) -> str:
     return pb.Descriptor.Name(value).removeprefix("DESCRIPTOR_").lower().replace("_", "-")
+
+
+def _collection(found: pb.Collection) -> CollectionInfo:
+    return CollectionInfo(
+        generation=found.generation,
+        latest_generation=found.latest_generation,
+        image_count=found.image_count,
+        backbone=found.backbone,
+        rank=found.rank,
+        descriptors=tuple(_descriptor_name(value) for value in found.descriptors),
+        published_at=found.publish_time.ToDatetime(tzinfo=UTC),
+    )
 
 
 def _hit(hit: pb.Hit) -> Hit:

@@ -57,6 +57,12 @@ def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int) -
     )
 
 
+def needs_network(request: pb.SearchImagesRequest) -> bool:
+    """Tell whether the answer needs a forward pass, before anything is checked."""
+    exact = _LOCALIZATIONS.get(request.localization, False) and request.localize_count > 0
+    return request.WhichOneof("query") == "image_content" or exact
+
+
 def to_box(box: pb.Box) -> Box:
     """Check a box; InvalidRegion when it is none."""
     return checked_box(box.x_min, box.y_min, box.x_max, box.y_max)

@@ -1,129 +1,267 @@
-"""What happens around every request: errors become statuses, a request id, one log line."""
+"""What happens around every request: who asks, may it begin, its deadline, errors, one log line, the numbers."""
 
+import asyncio
 import logging
 import re
 import time
 import uuid
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NoReturn
 
 import grpc
-from google.protobuf.any_pb2 import Any as PackedAny
-from google.rpc import code_pb2, error_details_pb2, status_pb2
+from google.protobuf.message import DecodeError
+from google.rpc import code_pb2
 from grpc_status import rpc_status
 
 from indexer import errors
+from service import ticket as tickets
+from service.admission import Door
+from service.metrics import Metrics
+from service.settings import Limits
+from service.status import CALLERS_MATTERS, to_status
+from service.ticket import Ticket
+from service.tokens import Scope, TokenFile
+from service.tracing import Tracer
 
-DOMAIN = "whatwhere"
 REQUEST_ID = "x-request-id"
-_SERVICE_PREFIX = "/whatwhere."
+HEALTH = "/grpc.health.v1.Health/"
+_OURS = "/whatwhere."
+_ADMIN = "/whatwhere.v1.AdminService/"
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
-
-# One row for each error; a test holds that none is missing.
-STATUS_CODES: Mapping[type[errors.WhatwhereError], grpc.StatusCode] = {
-    errors.WhatwhereError: grpc.StatusCode.INTERNAL,
-    errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.MissingQuery: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.InvalidRegion: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.InvalidPageToken: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.PageTokenExpired: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.InvalidFilter: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.UnreadableImage: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.ImageTooManyBytes: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.ImageTooManyPixels: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.ImageNotFound: grpc.StatusCode.NOT_FOUND,
-    errors.RegionNotSupported: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.DescriptorNotIndexed: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.SourceUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.CollectionNotFound: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.CollectionMismatch: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.CollectionCorrupt: grpc.StatusCode.DATA_LOSS,
-    errors.CollectionLocked: grpc.StatusCode.UNAVAILABLE,
-    errors.CollectionNotWritable: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.BenchmarkUnreadable: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.UnknownName: grpc.StatusCode.INVALID_ARGUMENT,
-    errors.WeightsUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.WhitenerUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.DeviceUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.VectorLibraryMissing: grpc.StatusCode.FAILED_PRECONDITION,
-    errors.ServerUnreachable: grpc.StatusCode.UNAVAILABLE,
-}
-# Their messages name places on the server's disk, which are not the caller's business.
-_INTERNAL_MATTERS = (grpc.StatusCode.DATA_LOSS, grpc.StatusCode.INTERNAL)
+_BEARER = "bearer "
 
 log = logging.getLogger(__name__)
 
 
-class RequestInterceptor(grpc.ServerInterceptor):
-    """Wraps the unary methods of our service; health and reflection pass through."""
+@dataclass
+class RequestInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the unary methods of our services; health and reflection are counted, and reflection asks who it is."""
 
-    def intercept_service(
+    limits: Limits
+    metrics: Metrics
+    tokens: TokenFile | None = None
+    tracer: Tracer | None = None
+    door: Door = field(init=False)
+    watchers: Door = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the doors."""
+        self.door = Door(self.limits.max_concurrent, self.limits.max_concurrent_per_client)
+        self.watchers = Door(self.limits.max_watchers, self.limits.max_watchers)
+
+    async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], "grpc.RpcMethodHandler[Any, Any] | None"],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any] | None"]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "grpc.RpcMethodHandler[Any, Any] | None":
         """Return the method's handler with everything around it."""
-        handler = continuation(handler_call_details)
-        if handler is None or handler.unary_unary is None:
-            return handler  # reflection streams
-        if not handler_call_details.method.startswith(_SERVICE_PREFIX):
+        handler = await continuation(handler_call_details)
+        if handler is None:
             return handler
-        method = handler_call_details.method.rpartition("/")[2]
-        request_id = _request_id(handler_call_details.invocation_metadata)
-        return grpc.unary_unary_rpc_method_handler(
-            _wrapped(handler.unary_unary, method, request_id),
-            request_deserializer=handler.request_deserializer,
-            response_serializer=handler.response_serializer,
-        )
+        call = _Call(handler_call_details.method, handler_call_details.invocation_metadata or ())
+        if call.method.startswith(_OURS):
+            # As a stream of one message: the head can be judged before the body is received, and the body has its time.
+            return grpc.stream_unary_rpc_method_handler(
+                partial(self._handle, call, handler), response_serializer=handler.response_serializer
+            )
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(
+                partial(self._watch, call, handler.stream_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                partial(self._watch, call, handler.unary_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return handler
 
-
-def _wrapped(behaviour: Callable[..., Any], method: str, request_id: str) -> Callable[..., Any]:
-    def handle(request: Any, context: grpc.ServicerContext) -> Any:  # noqa: RET503 - abort raises
-        started = time.monotonic()
-        context.send_initial_metadata(((REQUEST_ID, request_id),))
-        status = None
+    async def _handle(self, call: "_Call", handler: Any, requests: AsyncIterator[bytes], context: Any) -> Any:
+        ended = _Ended(call, self._ticket(context))
+        await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
         try:
-            return behaviour(request, context)
-        except Exception as error:
-            status = to_status(error, request_id)
-            if not isinstance(error, errors.WhatwhereError) or status.code in (code_pb2.INTERNAL, code_pb2.DATA_LOSS):
-                log.exception("request_id=%s failed", request_id)
+            self._judge(call, context)
+            with self.door.entered(call.client):
+                request = await self._receive(handler, requests, ended.ticket)
+                tickets.current.set(ended.ticket)
+                async with asyncio.timeout(self.limits.request_s):
+                    return await handler.unary_unary(request, context)
+        except asyncio.CancelledError:  # the caller has gone, or its deadline has come
+            ended.ticket.cancel()
+            ended.error = _gone(ended.ticket)
+            raise
+        except TimeoutError:
+            ended.ticket.cancel()
+            ended.error = errors.DeadlineExceeded(
+                f"not done in {self.limits.request_s:g} s, which is the most: ask for less"
+            )
+        except Exception as error:  # becomes a status, below
+            ended.error = error
         finally:
-            code = code_pb2.Code.Name(status.code) if status else "OK"
-            elapsed_ms = (time.monotonic() - started) * 1000
-            log.info("method=%s code=%s ms=%.1f request_id=%s", method, code, elapsed_ms, request_id)
-        context.abort_with_status(rpc_status.to_status(status))
+            self._note(ended)
+        assert ended.error is not None
+        _forget_frames(ended.error)
+        return await _abort(context, ended.error, call.request_id)
 
-    return handle
+    async def _watch(self, call: "_Call", behaviour: Any, request: Any, context: Any) -> None:
+        """Let a stream of health or reflection pass."""
+        try:
+            if not call.method.startswith(HEALTH):  # which probes ask without a token
+                self._judge(call, context)
+            with self.watchers.entered(call.client):
+                stream = behaviour(request, context)
+                if isinstance(stream, AsyncIterator):
+                    async for response in stream:
+                        await context.write(response)
+                else:
+                    await stream
+        except errors.WhatwhereError as error:
+            await _abort(context, error, call.request_id)
+
+    def _ticket(self, context: Any) -> Ticket:
+        remaining_s = context.time_remaining()
+        longest_s = self.limits.request_s + self.limits.receive_s
+        return Ticket(time.monotonic() + (longest_s if remaining_s is None else min(remaining_s, longest_s)))
+
+    def _judge(self, call: "_Call", context: Any) -> None:
+        """Say who asks; raises CallMetadataTooLarge, Unauthenticated, ScopeMissing."""
+        call.client = _peer(context)
+        size = sum(len(key) + len(value) for key, value in call.metadata)
+        if size > self.limits.max_metadata_bytes:
+            raise errors.CallMetadataTooLarge(
+                f"{size:,} bytes of call metadata, the limit is {self.limits.max_metadata_bytes:,}: send less"
+            )
+        if self.tokens is None:
+            return
+        secret = call.text("authorization")
+        if not secret[: len(_BEARER)].lower() == _BEARER:
+            raise errors.Unauthenticated("a token is needed: send the metadata authorization: Bearer TOKEN")
+        token = self.tokens.identify(secret[len(_BEARER) :].strip())
+        if token is None:
+            raise errors.Unauthenticated(
+                "the token is unknown, revoked or expired: ask the server's operator for another"
+            )
+        call.client = f"token:{token.name}"
+        needed = Scope.ADMIN if call.method.startswith(_ADMIN) else Scope.SEARCH
+        if call.method.startswith(_OURS) and needed not in token.scopes:
+            raise errors.ScopeMissing(f"the token {token.name} has not the scope {needed}, which this method needs")
+
+    async def _receive(self, handler: Any, requests: AsyncIterator[bytes], ticket: Ticket) -> Any:
+        try:
+            with ticket.stage("receive"):
+                async with asyncio.timeout(self.limits.receive_s):
+                    body = await anext(requests)
+            return handler.request_deserializer(body)
+        except TimeoutError:
+            raise errors.RequestTooSlow(
+                f"the request did not arrive in {self.limits.receive_s:g} s: send a smaller image, or a stored name"
+            ) from None
+        except StopAsyncIteration:
+            raise errors.InvalidRequest("the call ended without a request message") from None
+        except DecodeError as error:
+            raise errors.InvalidRequest("the request is not a message of this method: check the proto") from error
+
+    def _note(self, ended: "_Ended") -> None:
+        """Log the request, count it, trace it."""
+        call, stages, error = ended.call, ended.ticket.stages, ended.error
+        seconds = (time.monotonic_ns() - call.started_ns) / 1e9
+        code = "OK" if error is None else code_pb2.Code.Name(to_status(error, call.request_id).code)
+        if error is not None and not isinstance(error, CALLERS_MATTERS):
+            log.error("request failed", exc_info=error, extra={"request_id": call.request_id})
+        fields = {"method": call.name, "code": code, "client": call.client, "request_id": call.request_id}
+        if isinstance(error, errors.WhatwhereError):
+            fields["reason"] = error.reason
+        times = {f"{name}_ms": round(spent * 1000, 1) for name, spent in ended.spent().items()}
+        log.info("request", extra={**fields, "ms": round(seconds * 1000, 1), **times})
+        if isinstance(error, errors.ServerOverloaded):
+            self.metrics.shed(call.name, code, error.reason)
+        else:
+            self.metrics.request(call.name, code, seconds, stages)
+        if self.tracer is not None:
+            attributes: dict[str, str | int] = {
+                "rpc.method": call.name,
+                "rpc.grpc.status_code": code_pb2.Code.Value(code),
+                "request_id": call.request_id,
+            }
+            self.tracer.request(call.name, call.started_ns, stages, attributes, call.texts())
 
 
-def to_status(error: Exception, request_id: str) -> status_pb2.Status:
-    """Return the status of an error: one ErrorInfo, and a BadRequest where a field was wrong.
+@dataclass
+class _Call:
+    """A request's head."""
 
-    An error that is not ours says nothing but the request id, under which the log has the rest.
+    method: str
+    metadata: Any
+    client: str = ""
+    request_id: str = ""
+    started_ns: int = field(default_factory=time.monotonic_ns)
+
+    def __post_init__(self) -> None:
+        """Take the caller's request id where it is printable, else a new one."""
+        given = self.text(REQUEST_ID)
+        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+    @property
+    def name(self) -> str:
+        """The method's name without its service."""
+        return self.method.rpartition("/")[2]
+
+    def text(self, key: str) -> str:
+        """Return the first value of this key, "" without one."""
+        return next((value for found, value in self.metadata if found == key and isinstance(value, str)), "")
+
+    def texts(self) -> Mapping[str, str]:
+        """Return what is text."""
+        return {key: value for key, value in self.metadata if isinstance(value, str)}
+
+
+@dataclass
+class _Ended:
+    """What is known of a request at its end."""
+
+    call: _Call
+    ticket: Ticket
+    error: Exception | None = None
+
+    def spent(self) -> Mapping[str, float]:
+        """Return the seconds of each stage."""
+        sums: dict[str, float] = {}
+        for stage in self.ticket.stages:
+            sums[stage.name] = sums.get(stage.name, 0.0) + stage.seconds
+        return sums
+
+
+async def _abort(context: Any, error: Exception, request_id: str) -> NoReturn:
+    status = rpc_status.to_status(to_status(error, request_id))
+    await context.abort(status.code, status.details, status.trailing_metadata)
+    raise AssertionError("abort raises")
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of what was at hand where an error arose: futures and frames hold it in circles.
+
+    A searcher would outlive its generation until the next full collection of garbage, which an idle server never runs.
     """
-    code, reason, message = grpc.StatusCode.INTERNAL, "INTERNAL", ""
-    field = None
-    if isinstance(error, errors.WhatwhereError):
-        code, reason, message, field = STATUS_CODES[type(error)], error.reason, str(error), error.field
-    if code in _INTERNAL_MATTERS:
-        message = f"the server failed; its log has the cause under request id {request_id}"
-    details = [_packed(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata={"request_id": request_id}))]
-    if field is not None:
-        violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
-        details.append(_packed(error_details_pb2.BadRequest(field_violations=[violation])))
-    return status_pb2.Status(code=code.value[0], message=message, details=details)
+    while error is not None:
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
 
 
-def _packed(message: Any) -> PackedAny:
-    packed = PackedAny()
-    packed.Pack(message)
-    return packed
+def _gone(ticket: Ticket) -> errors.WhatwhereError:
+    if ticket.late:
+        return errors.DeadlineExceeded("the caller's deadline passed")
+    return errors.RequestCancelled("the caller has gone")
 
 
-def _request_id(metadata: Any) -> str:
-    """Return the caller's request id where it is printable, else a new one."""
-    for key, value in metadata or ():
-        if key == REQUEST_ID and isinstance(value, str) and _REQUEST_ID.fullmatch(value):
-            return value
-    return uuid.uuid4().hex
+def _peer(context: Any) -> str:
+    """Name who is at the other end: the certificate's name where there is one, else the address without its port."""
+    names = context.auth_context().get("x509_common_name") or context.auth_context().get(
+        "x509_subject_alternative_name"
+    )
+    if names:
+        return f"certificate:{names[0].decode(errors='replace')}"
+    return f"address:{context.peer().rpartition(':')[0]}"

@@ -9,6 +9,7 @@ from typing import Self
 
 from indexer.collection import open_collection
 from indexer.errors import WhatwhereError
+from service.network import Network
 from service.searcher import Searcher, open_searcher
 from service.settings import ServerSettings
 
@@ -41,6 +42,7 @@ class LiveSearcher:
         self._refresh_s = refresh_s
         self._report = report or (lambda _: None)
         self._failure: _Failure | None = None
+        self._refreshing = threading.Lock()
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
 
@@ -49,14 +51,15 @@ class LiveSearcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop following and close the catalogue."""
+        """Stop following, and close the network and the catalogue."""
         self.close()
 
     def close(self) -> None:
-        """Stop following and close the catalogue, which all generations share."""
+        """Stop following, and close the network and the catalogue, which all generations share."""
         self._stopping.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_PATIENCE_S)
+        self.searcher.network.close()
         self.searcher.collection.close()
 
     def follow(self) -> None:
@@ -71,6 +74,10 @@ class LiveSearcher:
 
     def refresh(self) -> None:
         """Serve the newest generation; one that cannot be opened is logged, and the old one goes on serving."""
+        with self._refreshing:  # by the thread that follows, and by whoever asks
+            self._refresh()
+
+    def _refresh(self) -> None:
         number = None
         try:
             number = self.searcher.collection.layout.current_number()
@@ -114,11 +121,12 @@ class LiveSearcher:
         self._report(False)
 
 
-def open_live(settings: ServerSettings, report: Callable[[bool], None] | None = None) -> LiveSearcher:
-    """Open the live generation and its network; raises the errors of opening them."""
+def open_live(settings: ServerSettings, network: Network, report: Callable[[bool], None] | None = None) -> LiveSearcher:
+    """Open the live generation, and load what runs on the network; raises the errors of opening them."""
     collection = open_collection(settings.collection)
     try:
-        searcher = open_searcher(collection, settings.device, settings.limits.image, settings.weights)
+        searcher = open_searcher(collection, settings.device, settings.limits.image, settings.weights, network)
+        searcher.warm()
     except BaseException:
         collection.close()
         raise

@@ -1,7 +1,7 @@
 """Query → hits, on one generation of one collection; knows nothing of gRPC."""
 
 import hashlib
-import threading
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,7 +20,9 @@ from indexer.filters import Expression
 from indexer.images import ImageLimits, decode_image
 from indexer.methods import Method, Selection, expanded, find_method, pooled_by
 from service.localize import EXACT_SHORTER_SIDE, localize_exact, localize_stored
+from service.network import Network
 from service.results import CollectionInfo, Hit, SearchResult, StoredImage
+from service.ticket import Ticket
 
 
 @dataclass(frozen=True)
@@ -55,18 +57,30 @@ class _Described:
 
 @dataclass
 class Searcher:
-    """Searches one generation. Safe to use from several threads; the network is used by one at a time."""
+    """Searches one generation. Safe to use from several threads; all generations use one network."""
 
     collection: CollectionReader
     describer: Describer
     limits: ImageLimits = field(default_factory=ImageLimits)
-    # More than one forward pass at once makes all of them slower: each already uses every core.
-    _network: threading.Lock = field(default_factory=threading.Lock)
+    network: Network = field(default_factory=Network)
 
     @property
     def generation(self) -> int:
         """The number of the generation."""
         return self.collection.manifest.number
+
+    @property
+    def latest_generation(self) -> int:
+        """The number of the newest published generation, this one's where none can be read."""
+        try:
+            return self.collection.layout.current_number() or self.generation
+        except (CollectionCorrupt, OSError):
+            return self.generation  # who follows the collection reports that
+
+    @property
+    def image_count(self) -> int:
+        """How many images can be found."""
+        return self.collection.manifest.image_count
 
     def on(self, collection: CollectionReader) -> "Searcher":
         """Return a searcher of another generation with the same network; CollectionMismatch where that does not fit."""
@@ -84,27 +98,43 @@ class Searcher:
         for name, entry in self.collection.manifest.indexes.items():
             self.collection.index(name).vectors.search(np.zeros(entry.dimensions, dtype=np.float32), 1)
 
-    def search(self, query: Query) -> SearchResult:
+    def try_network(self) -> None:
+        """Describe a small grey picture; raises what that raises."""
+        self.network.describe(self.describer, np.full((64, 64, 3), 127, dtype=np.uint8))
+
+    def try_catalog(self) -> None:
+        """Read from the catalogue; raises what that raises."""
+        self.collection.catalog.images_by_id(self.collection.ids[:1].tolist())
+
+    def search(self, query: Query, ticket: Ticket | None = None) -> SearchResult:
         """Return one page of hits, best first; those that were removed meanwhile are left out.
 
         Raises the errors of reading an image, ImageNotFound, DescriptorNotIndexed, RegionNotSupported, and
-        SourceUnavailable (exact localisation without a readable file).
+        SourceUnavailable (exact localisation without a readable file); DeadlineExceeded or RequestCancelled where the
+        ticket dies before an expensive step.
         """
+        ticket = ticket or Ticket()
         index = self.collection.index(query.descriptor)
-        only = None if query.filter is None else self._matching(query.filter)
         method = find_method(index.descriptor, self.collection.recipe.preset)
-        described = self._describe(query, method)
-        vector = method.vector(described.selections, index.whiteners)
-        if query.expansion_count:
-            vector = self._expanded(vector, query, described.own_id, only)
-        scores, ids = index.vectors.search(vector, query.offset + query.count + 1, only)
-        if query.min_score is not None:
-            good = scores >= query.min_score
-            scores, ids = scores[good], ids[good]
-        page = slice(query.offset, query.offset + query.count)
-        hits = self._hits(query, described.description, scores[page], ids[page])
+        described = self._describe(query, method, ticket)
+        with ticket.stage("search"):
+            only = None if query.filter is None else self._matching(query.filter)
+            vector = method.vector(described.selections, index.whiteners)
+            if query.expansion_count:
+                vector = self._expanded(vector, query, described.own_id, only)
+            scores, ids = index.vectors.search(vector, query.offset + query.count + 1, only)
+            if query.min_score is not None:
+                good = scores >= query.min_score
+                scores, ids = scores[good], ids[good]
+            page = slice(query.offset, query.offset + query.count)
+            records = self._still_there(ids[page])
+        boxes = self._boxes(query, described.description, list(records.values())[: query.localize_count], ticket)
         return SearchResult(
-            hits=hits,
+            hits=tuple(
+                Hit(to_stored_image(records[identifier]), score, boxes.get(identifier))
+                for identifier, score in zip(ids[page].tolist(), scores[page].tolist(), strict=True)
+                if identifier in records
+            ),
             region_fallback=any(selection.fallback for selection in described.selections),
             kept_factor_count=max(selection.kept for selection in described.selections),
             has_more=len(ids) > page.stop,
@@ -130,20 +160,13 @@ class Searcher:
         manifest = self.collection.manifest
         return CollectionInfo(
             generation=manifest.number,
-            latest_generation=self._latest_generation(),
+            latest_generation=self.latest_generation,
             image_count=manifest.image_count,
             backbone=manifest.recipe.backbone,
             rank=manifest.recipe.rank,
             descriptors=tuple(manifest.indexes),
             published_at=manifest.created_at,
         )
-
-    def _latest_generation(self) -> int:
-        """Return the number of the newest published generation, this one's where none can be read."""
-        try:
-            return self.collection.layout.current_number() or self.generation
-        except (CollectionCorrupt, OSError):
-            return self.generation  # who follows the collection reports that
 
     def _matching(self, expression: Expression) -> NDArray[np.int64]:
         """Return the sorted ids, of this generation, of the images that a filter holds for."""
@@ -155,17 +178,20 @@ class Searcher:
         found = (records[identifier] for identifier in ids.tolist() if identifier in records)
         return {record.id: record for record in found if record.state == INDEXED}
 
-    def _describe(self, query: Query, method: Method) -> _Described:
+    def _describe(self, query: Query, method: Method, ticket: Ticket) -> _Described:
         if query.image_id is not None:
             record = self.collection.indexed_image(query.image_id)
             description = self.collection.description(record)
             return _Described(description, method.select(description, query.region), record.id)
         assert query.content is not None
         shorter_side = self.collection.recipe.shorter_side
-        pixels = decode_image(query.content, "the query image", limits=self.limits, shorter_side=shorter_side).pixels
-        with self._network:
-            crop = WHOLE_IMAGE if method.uses_factors else query.region or WHOLE_IMAGE
-            description = self.describer.describe([pixels], crop)[0]
+        with ticket.stage("decode"):
+            pixels = decode_image(
+                query.content, "the query image", limits=self.limits, shorter_side=shorter_side
+            ).pixels
+        ticket.check()
+        crop = WHOLE_IMAGE if method.uses_factors else query.region or WHOLE_IMAGE
+        description = self.network.describe(self.describer, pixels, crop, ticket)
         # The baselines have been cropped; factors are chosen by the region.
         selections = method.select(description, query.region if method.uses_factors else None)
         own_id = self.collection.catalog.id_of_content(hashlib.sha256(query.content).hexdigest())
@@ -180,43 +206,42 @@ class Searcher:
         others = [int(found) for found in ids if found != own_id][: query.expansion_count]
         return expanded(vector, [vectors.vector(found) for found in others])
 
-    def _hits(
-        self, query: Query, description: Description, scores: NDArray[np.float32], ids: NDArray[np.int64]
-    ) -> tuple[Hit, ...]:
-        records = self._still_there(ids)
-        boxes = self._boxes(query, description, list(records.values())[: query.localize_count])
-        return tuple(
-            Hit(to_stored_image(records[identifier]), score, boxes.get(identifier))
-            for identifier, score in zip(ids.tolist(), scores.tolist(), strict=True)
-            if identifier in records
-        )
-
-    def _boxes(self, query: Query, description: Description, found: Sequence[ImageRecord]) -> Mapping[int, Box | None]:
+    def _boxes(
+        self, query: Query, description: Description, found: Sequence[ImageRecord], ticket: Ticket
+    ) -> Mapping[int, Box | None]:
         if not found:
             return {}
-        if query.exact:
-            boxes = self._exact_boxes(query, found)
-        else:
-            factors = [self.collection.description(record).factors for record in found]
-            boxes = localize_stored(description.factors, query.region, factors)
+        with ticket.stage("localise"):
+            if query.exact:
+                boxes = self._exact_boxes(query, found, ticket)
+            else:
+                factors = [self.collection.description(record).factors for record in found]
+                boxes = localize_stored(description.factors, query.region, factors)
         return {record.id: box for record, box in zip(found, boxes, strict=True)}
 
-    def _exact_boxes(self, query: Query, found: Sequence[ImageRecord]) -> list[Box | None]:
+    def _exact_boxes(self, query: Query, found: Sequence[ImageRecord], ticket: Ticket) -> list[Box | None]:
         own = query.content
         if own is None:
             own = _read_source(self.collection.indexed_image(query.image_id or 0))
-        contents = [own, *map(_read_source, found)]
-        pictures = [
-            decode_image(content, "a picture", limits=self.limits, shorter_side=EXACT_SHORTER_SIDE).pixels
-            for content in contents
-        ]
-        with self._network:
+        pictures = []
+        for content in itertools.chain([own], map(_read_source, found)):  # one file in memory at a time
+            ticket.check()
+            decoded = decode_image(content, "a picture", limits=ImageLimits(), shorter_side=EXACT_SHORTER_SIDE)
+            pictures.append(decoded.pixels)
+
+        def localize() -> list[Box | None]:
             query_grid, *grids = self.describer.backbone.activations(pictures)
             return localize_exact(query_grid, query.region, grids)
 
+        return self.network.run(localize, ticket)
+
 
 def open_searcher(
-    collection: CollectionReader, device: str = "auto", limits: ImageLimits | None = None, weights: Path | None = None
+    collection: CollectionReader,
+    device: str = "auto",
+    limits: ImageLimits | None = None,
+    weights: Path | None = None,
+    network: Network | None = None,
 ) -> Searcher:
     """Load the collection's network, with the checkpoint `weights` where it was made with one's own.
 
@@ -230,7 +255,7 @@ def open_searcher(
     backbone = load_backbone(recipe.backbone, choose_device(device), weights=weights, precision=recipe.precision)
     recipe.require_network(backbone.spec.layer, backbone.weights_sha256, root)
     describer = Describer(backbone, recipe.rank, pooled_by(recipe.methods))
-    return Searcher(collection, describer, limits or ImageLimits())
+    return Searcher(collection, describer, limits or ImageLimits(), network or Network())
 
 
 def to_stored_image(record: ImageRecord) -> StoredImage:

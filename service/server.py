@@ -1,91 +1,284 @@
 """Build the server from its parts, and stop it without losing a request."""
 
+import asyncio
+import ipaddress
 import logging
 import signal
 import threading
-import weakref
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Coroutine
 from contextlib import ExitStack
-from functools import partial
+from functools import cache, partial
+from typing import Any, TypeVar
 
 import grpc
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
+from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from indexer.errors import InvalidRequest
+from indexer.backbones import choose_device
+from indexer.errors import InvalidRequest, ServerNotReady
+from service.admission import Lane
+from service.health import Health
 from service.interceptors import RequestInterceptor
 from service.live import LiveSearcher, open_live
+from service.metrics import Metrics
+from service.network import Network
+from service.rpc import admin_pb2, admin_pb2_grpc
 from service.rpc import image_search_pb2 as pb
 from service.rpc import image_search_pb2_grpc as rpc
-from service.servicer import ImageSearchServicer
-from service.settings import ServerSettings
+from service.searcher import Searcher
+from service.servicer import AdminServicer, ImageSearchServicer, Lanes
+from service.settings import Limits, ServerSettings
+from service.threads import use_threads
+from service.tls import server_credentials
+from service.tokens import TokenFile
+from service.tracing import otlp_tracer
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ImageSearchService"].full_name
-GENERATION = "whatwhere.v1.Generation"  # health: whether the newest generation is the one being served
+ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
+HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
+_HARD_METADATA_FACTOR = 4  # beyond so many times the named limit, gRPC itself refuses
+_IDLE_MS = 15 * 60 * 1000
+_HANDSHAKE_MS = 10 * 1000
+_KEEPALIVE_MS = 60 * 1000
 
+_Result = TypeVar("_Result")
 log = logging.getLogger(__name__)
 
 
-def create_server(settings: ServerSettings) -> tuple[grpc.Server, int]:
-    """Open the collection and the network, bind, and return the server, not yet started, with its port.
+class Server:
+    """A server, from its address to its end. Its methods may be called from any thread.
 
-    Raises the errors of opening them, and InvalidRequest when the address cannot be bound.
+    Made, it holds its address; started, it answers health and refuses requests by SERVER_NOT_READY; opened, it serves.
     """
-    _check_port(settings.listen)
-    checks = health.HealthServicer()
-    for name in ("", SERVICE, GENERATION):
-        checks.set(name, health_pb2.HealthCheckResponse.SERVING)
-    with ExitStack() as on_error:
-        live = on_error.enter_context(open_live(settings, partial(_report, checks)))
-        server = _assemble(live, checks, settings)
-        try:
-            port = server.add_insecure_port(settings.listen)
-        except RuntimeError as error:
-            raise InvalidRequest(f"cannot listen on {settings.listen}: taken, or not this machine's") from error
-        live.follow()
-        weakref.finalize(server, on_error.pop_all().close)  # the collection is open for as long as its server lives
-    return server, port
+
+    def __init__(self, settings: ServerSettings) -> None:
+        _check_port(settings.listen, "listen")
+        _check_exposure(settings)
+        self._settings = settings
+        self._live: LiveSearcher | None = None
+        self._stopped = threading.Event()
+        tokens = TokenFile(settings.tokens) if settings.tokens is not None else None
+        self._metrics = Metrics()
+        self._closing = ExitStack()
+        with ExitStack() as on_error:
+            on_error.callback(self._closing.close)
+            tracer = otlp_tracer() if settings.traces else None
+            if tracer is not None:
+                self._closing.callback(tracer.close)
+            batch_size = _batch_size(settings)
+            self._network = Network(
+                batch_size, settings.batching.delay_s, self._metrics.batch, partial(use_threads, settings.cores)
+            )
+            self._closing.callback(self._network.close)
+            self._lanes = _lanes(settings.cores, batch_size, settings.limits)
+            self._closing.callback(self._lanes.close)
+            self._interceptor = RequestInterceptor(settings.limits, self._metrics, tokens, tracer)
+            self.port = _in_loop(self._build())
+            self._show()
+            if settings.metrics_listen is not None:
+                _check_port(settings.metrics_listen, "metrics_listen")
+                self.metrics_port, stop = self._metrics.serve(settings.metrics_listen)
+                self._closing.callback(stop)
+            on_error.pop_all()
+
+    async def _build(self) -> int:
+        settings = self._settings
+        self._health = Health((SERVICE, ADMIN), self._network, asyncio.get_running_loop())
+        self._servers = [server := grpc.aio.server(interceptors=[self._interceptor], options=_options(settings.limits))]
+        servicer = ImageSearchServicer(self._opened, self._lanes, settings.limits)
+        rpc.add_ImageSearchServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call] # generated
+        admin = AdminServicer(self._opened, self._lanes.searches)
+        admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call] # generated
+        health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
+        if settings.reflection:
+            reflection.enable_server_reflection((SERVICE, ADMIN, HEALTH, reflection.SERVICE_NAME), server)
+        if settings.health_listen is not None:
+            _check_port(settings.health_listen, "health_listen")
+            probed = grpc.aio.server(interceptors=[self._interceptor], options=_options(settings.limits))
+            health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, probed)
+            self.health_port = _bind(probed, settings.health_listen, None)
+            self._servers.append(probed)
+        return _bind(server, settings.listen, None if settings.tls is None else server_credentials(settings.tls))
+
+    def _opened(self) -> LiveSearcher:
+        if self._live is None:
+            raise ServerNotReady("the server is starting: try again in some seconds")
+        return self._live
+
+    def _show(self) -> None:
+        """Give Prometheus what can be read at any time."""
+        gauge, lanes = self._metrics.gauge, self._lanes
+
+        def of_searcher(read: Callable[[Searcher], int]) -> Callable[[], float]:
+            return lambda: 0 if self._live is None else read(self._live.searcher)
+
+        gauge("requests_in_flight", "Requests that are being answered.", lambda: len(self._interceptor.door))
+        gauge(
+            "ready", "1 while requests are answered, as the health service says.", lambda: float(self._health.serving)
+        )
+        self._metrics.queue("uploads", lambda: lanes.uploads.waiting)
+        self._metrics.queue("searches", lambda: lanes.searches.waiting)
+        gauge("images", "Images that can be found.", of_searcher(lambda searcher: searcher.image_count))
+        gauge("generation", "Generation that is served.", of_searcher(lambda searcher: searcher.generation))
+        gauge("latest_generation", "Newest one published.", of_searcher(lambda searcher: searcher.latest_generation))
+
+    def open(self) -> None:
+        """Open the collection and load the network; raises the errors of that."""
+        self._live = open_live(self._settings, self._network, self._health.report_generation)
+        self._closing.callback(self._live.close)
+        self._live.follow()
+        _in_loop(_call(self._health.opened, self._live))
+
+    def start(self) -> None:
+        """Begin to answer."""
+        _in_loop(self._start())
+
+    async def _start(self) -> None:
+        self._health.starting()
+        for server in self._servers:
+            await server.start()
+        self._watching = asyncio.create_task(self._health.watch())
+
+    def drain(self) -> None:
+        """Say NOT_SERVING, and go on answering."""
+        _in_loop(_call(self._health.draining))
+
+    def stop(self, grace: float | None) -> threading.Event:
+        """Take no more requests, let those in flight end for at most `grace` seconds; the event is set at the end."""
+        if not self._stopped.is_set():
+            _in_loop(self._stop(grace))
+            self._closing.close()
+            self._stopped.set()
+        return self._stopped
+
+    async def _stop(self, grace: float | None) -> None:
+        self._health.draining()
+        search, *probed = self._servers
+        await search.stop(grace)
+        for server in probed:
+            await server.stop(None)
+        if hasattr(self, "_watching"):
+            self._watching.cancel()
 
 
-def _report(checks: health.HealthServicer, newest: bool) -> None:
-    status = health_pb2.HealthCheckResponse.SERVING if newest else health_pb2.HealthCheckResponse.NOT_SERVING
-    checks.set(GENERATION, status)
+def create_server(settings: ServerSettings) -> tuple[Server, int]:
+    """Bind, open the collection and the network, and return the server, not yet started, with its port.
 
-
-def _assemble(live: LiveSearcher, checks: health.HealthServicer, settings: ServerSettings) -> grpc.Server:
-    limits = settings.limits
-    max_message_bytes = limits.image.max_bytes + limits.message_overhead_bytes
-    server = grpc.server(
-        ThreadPoolExecutor(settings.workers, "request"),
-        interceptors=[RequestInterceptor()],
-        options=[
-            ("grpc.max_receive_message_length", max_message_bytes),  # gRPC's own limit is 4 MiB
-            ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent half of the traffic
-        ],
-    )
-    servicer = ImageSearchServicer(live, limits)
-    rpc.add_ImageSearchServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call] # generated
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    reflection.enable_server_reflection((SERVICE, health.SERVICE_NAME, reflection.SERVICE_NAME), server)
-    return server
-
-
-def _check_port(address: str) -> None:
-    """Raise InvalidRequest for an address without a port that exists: gRPC itself takes 99999 as 34463."""
-    port = address.rpartition(":")[2]
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise InvalidRequest(f"{address!r} is not HOST:PORT with a port from 0 to 65535", field="listen")
+    Raises the errors of opening them, CredentialsUnreadable, and InvalidRequest when the address cannot be bound or may
+    not be without TLS and tokens.
+    """
+    server = Server(settings)
+    try:
+        server.open()
+    except BaseException:
+        server.stop(None)
+        raise
+    return server, server.port
 
 
 def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, then let requests in flight end; `on_ready` gets the address."""
-    server, port = create_server(settings)
     stopping = threading.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, lambda *_: stopping.set())
-    server.start()
-    on_ready(f"{settings.listen.rpartition(':')[0]}:{port}")
-    stopping.wait()
-    log.info("stopping grace_s=%s", settings.grace_s)
-    server.stop(settings.grace_s).wait()
+    server = Server(settings)
+    try:
+        server.start()
+        server.open()
+        on_ready(f"{settings.listen.rpartition(':')[0]}:{server.port}")
+        stopping.wait()
+        log.info("stopping", extra={"drain_s": settings.drain_s, "grace_s": settings.grace_s})
+        server.drain()
+        threading.Event().wait(settings.drain_s)
+    finally:
+        server.stop(settings.grace_s)
+    log.info("stopped")
+
+
+# --- one event loop for all servers of the process: grpc.aio has one poller ------------------------------------------
+
+
+@cache
+def _loop() -> asyncio.AbstractEventLoop:
+    loop = asyncio.new_event_loop()
+    threading.Thread(target=loop.run_forever, name="requests", daemon=True).start()
+    return loop
+
+
+def _in_loop(work: Coroutine[Any, Any, _Result]) -> _Result:
+    return asyncio.run_coroutine_threadsafe(work, _loop()).result()
+
+
+async def _call(work: Callable[..., _Result], *arguments: Any) -> _Result:
+    return work(*arguments)
+
+
+# --- its parts ------------------------------------------------------------------------------------------------------
+
+
+def _batch_size(settings: ServerSettings) -> int:
+    return settings.batching.size or (8 if choose_device(settings.device).type == "cuda" else 4)
+
+
+def _lanes(cores: int, batch_size: int, limits: Limits) -> Lanes:
+    """Make the threads: those of uploads fill a batch while the next ones are decoded, one on each core."""
+    one = partial(use_threads, 1)
+    return Lanes(
+        uploads=Lane("uploads", cores + batch_size, limits.max_queued_uploads, one),
+        searches=Lane("searches", cores + 1, limits.max_queued_searches, one),
+    )
+
+
+def _options(limits: Limits) -> list[tuple[str, int]]:
+    return [
+        ("grpc.max_receive_message_length", limits.image.max_bytes + limits.message_overhead_bytes),
+        ("grpc.max_metadata_size", _HARD_METADATA_FACTOR * limits.max_metadata_bytes),
+        ("grpc.absolute_max_metadata_size", _HARD_METADATA_FACTOR * limits.max_metadata_bytes),
+        ("grpc.max_concurrent_streams", limits.max_streams_per_connection),
+        ("grpc.max_connection_idle_ms", _IDLE_MS),
+        ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),  # who has gone without a word is noticed
+        ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent half of the traffic
+    ]
+
+
+def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+    try:
+        if credentials is None:
+            return server.add_insecure_port(address)
+        return server.add_secure_port(address, credentials)
+    except RuntimeError as error:
+        raise InvalidRequest(f"cannot listen on {address}: taken, or not this machine's") from error
+
+
+def _check_port(address: str, field: str) -> None:
+    """Raise InvalidRequest for an address without a port that exists: gRPC itself takes 99999 as 34463."""
+    port = address.rpartition(":")[2]
+    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
+        raise InvalidRequest(f"{address!r} is not HOST:PORT with a port from 0 to 65535", field=field)
+
+
+def _check_exposure(settings: ServerSettings) -> None:
+    """Raise InvalidRequest for an address that others reach, without TLS or without knowing who asks."""
+    if settings.tls is None and settings.tokens is not None and not _is_loopback(settings.listen):
+        missing = "TLS, so that tokens could be read on the way (--tls-certificate, --tls-key)"
+    elif settings.tls is None:
+        missing = "TLS (--tls-certificate, --tls-key)"
+    elif settings.tokens is None and settings.tls.client_ca is None:
+        missing = "tokens or client certificates (--tokens, or --tls-client-ca)"
+    else:
+        return
+    if not (settings.allow_insecure or _is_loopback(settings.listen)):
+        raise InvalidRequest(
+            f"{settings.listen} can be reached from other machines, and there is no {missing}: set them up, listen on "
+            "127.0.0.1, or say --allow-insecure, which lets anybody who reaches the port ask and listen",
+            field="listen",
+        )
+
+
+def _is_loopback(address: str) -> bool:
+    host = address.rpartition(":")[0].strip("[]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"

@@ -1,45 +1,89 @@
-"""The RPC methods: convert, ask the searcher, convert back."""
+"""The RPC methods: convert, ask the searcher in a thread of the right lane, convert back."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
 
 import grpc
 
 from service import convert
+from service import ticket as tickets
+from service.admission import Lane
 from service.live import LiveSearcher
+from service.rpc import admin_pb2, admin_pb2_grpc
 from service.rpc import image_search_pb2 as pb
 from service.rpc import image_search_pb2_grpc as rpc
+from service.searcher import Searcher
 from service.settings import Limits
+from service.ticket import Ticket
+
+_Response = TypeVar("_Response")
+
+
+@dataclass(frozen=True)
+class Lanes:
+    """Threads for what needs the network, and others for what does not: the cheap does not wait behind the dear."""
+
+    uploads: Lane
+    searches: Lane
+
+    def close(self) -> None:
+        """Refuse what waits."""
+        self.uploads.close()
+        self.searches.close()
 
 
 class ImageSearchServicer(rpc.ImageSearchServiceServicer):
     """Serves the live generation: a request takes its searcher once, and keeps to it when it is swapped meanwhile."""
 
-    def __init__(self, live: LiveSearcher, limits: Limits) -> None:
-        self._live = live
+    def __init__(self, live: Callable[[], LiveSearcher], lanes: Lanes, limits: Limits) -> None:
+        self._live = live  # raises ServerNotReady as long as there is none
+        self._lanes = lanes
         self._limits = limits
 
-    def SearchImages(  # noqa: N802 - the name is the proto's
-        self, request: pb.SearchImagesRequest, context: grpc.ServicerContext
+    async def SearchImages(  # noqa: N802 - the name is the proto's
+        self, request: pb.SearchImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SearchImagesResponse:
         """Find the stored images most similar to a picture or a region of it."""
-        searcher, limits = self._live.searcher, self._limits
+        lane = self._lanes.uploads if convert.needs_network(request) else self._lanes.searches
+        return await self._in(lane, lambda searcher, ticket: self._search(searcher, ticket, request))
+
+    async def GetImage(  # noqa: N802 - the name is the proto's
+        self, request: pb.GetImageRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetImageResponse:
+        """Return one stored image."""
+        return await self._in(self._lanes.searches, lambda searcher, _: _get(searcher, request))
+
+    async def ListImages(  # noqa: N802 - the name is the proto's
+        self, request: pb.ListImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ListImagesResponse:
+        """List the stored images."""
+        return await self._in(self._lanes.searches, lambda searcher, _: self._list(searcher, request))
+
+    async def GetCollection(  # noqa: N802 - the name is the proto's
+        self, request: pb.GetCollectionRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetCollectionResponse:
+        """Describe the collection."""
+        return await self._in(
+            self._lanes.searches,
+            lambda searcher, _: pb.GetCollectionResponse(collection=convert.from_collection(searcher.info())),
+        )
+
+    async def _in(self, lane: Lane, answer: Callable[[Searcher, Ticket], _Response]) -> _Response:
+        searcher, ticket = self._live().searcher, tickets.current.get()
+        return await lane.run(lambda: answer(searcher, ticket), ticket)
+
+    def _search(self, searcher: Searcher, ticket: Ticket, request: pb.SearchImagesRequest) -> pb.SearchImagesResponse:
+        limits = self._limits
         query = convert.to_query(request, limits, searcher.generation)
-        result = searcher.search(query)
+        result = searcher.search(query, ticket)
         following, fingerprint = query.offset + query.count, convert.search_fingerprint(request)
         more = result.has_more and following < limits.max_results
         token = convert.make_token(following, fingerprint, searcher.generation) if more else ""
         return convert.from_result(result, token)
 
-    def GetImage(  # noqa: N802 - the name is the proto's
-        self, request: pb.GetImageRequest, context: grpc.ServicerContext
-    ) -> pb.GetImageResponse:
-        """Return one stored image."""
-        image = self._live.searcher.image(convert.parse_image_name(request.name, "name"))
-        return pb.GetImageResponse(image=convert.from_image(image))
-
-    def ListImages(  # noqa: N802 - the name is the proto's
-        self, request: pb.ListImagesRequest, context: grpc.ServicerContext
-    ) -> pb.ListImagesResponse:
-        """List the stored images."""
-        searcher, limits = self._live.searcher, self._limits
+    def _list(self, searcher: Searcher, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
+        limits = self._limits
         fingerprint, matching = convert.list_fingerprint(request), convert.to_filter(request.filter, limits)
         after = convert.page_offset(request.page_token, fingerprint, searcher.generation)
         size = convert.page_size(request.page_size, limits.default_list_page_size, limits.max_list_page_size)
@@ -47,8 +91,27 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
         token = convert.make_token(last_id, fingerprint, searcher.generation) if last_id else ""
         return pb.ListImagesResponse(images=map(convert.from_image, images), next_page_token=token)
 
-    def GetCollection(  # noqa: N802 - the name is the proto's
-        self, request: pb.GetCollectionRequest, context: grpc.ServicerContext
-    ) -> pb.GetCollectionResponse:
-        """Describe the collection."""
-        return pb.GetCollectionResponse(collection=convert.from_collection(self._live.searcher.info()))
+
+def _get(searcher: Searcher, request: pb.GetImageRequest) -> pb.GetImageResponse:
+    image = searcher.image(convert.parse_image_name(request.name, "name"))
+    return pb.GetImageResponse(image=convert.from_image(image))
+
+
+class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
+    """What an operator may ask of a running server."""
+
+    def __init__(self, live: Callable[[], LiveSearcher], lane: Lane) -> None:
+        self._live = live
+        self._lane = lane
+
+    async def RefreshCollection(  # noqa: N802 - the name is the proto's
+        self, request: admin_pb2.RefreshCollectionRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> admin_pb2.RefreshCollectionResponse:
+        """Look for a newer generation now."""
+        live = self._live()
+
+        def refreshed() -> admin_pb2.RefreshCollectionResponse:
+            live.refresh()
+            return admin_pb2.RefreshCollectionResponse(collection=convert.from_collection(live.searcher.info()))
+
+        return await self._lane.run(refreshed, tickets.current.get())

@@ -153,7 +153,7 @@ def stored_regions(task: Task, settings: EvaluationSettings) -> str:
 
 def show(title: str, text: str) -> None:
     """Print a table under its title."""
-    print(f"**{title}**\n\n{text}\n", flush=True)  # noqa: T201
+    print(f"**{title}**\n\n{text}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from typing import Annotated
 import typer
 
 from indexer.errors import WhatwhereError
-from service.cli import evaluation, indexing, looking, removing, searching, training, upkeep  # noqa: F401 - each registers its commands
+from service.cli import evaluation, indexing, looking, remote, removing, searching, serving, tokens, training, upkeep  # noqa: F401 - each registers its commands
 from service.cli.terminal import app, messages
 
 __all__ = ["app", "main"]

@@ -1,49 +1,24 @@
-"""Ask: `whatwhere serve` and `search`."""
+"""Ask: `whatwhere search`."""
 
-import logging
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from service.cli.connecting import AllowInsecure, Authority, Certificate, Key, Timeout, Tls, TokenFile, connect
 from service.cli.terminal import (
     AsJson,
-    Collection,
     CollectionWeights,
     Descriptor,
-    Device,
     Filter,
-    OnDevice,
     app,
     messages,
     new_table,
     out,
     print_json,
 )
+from service.client import DEFAULT_TIMEOUT_S
 from service.results import SearchResult
-from service.settings import ServerSettings
-
-
-@app.command()
-def serve(
-    collection: Collection,
-    listen: Annotated[str, typer.Option(help="Address and port; port 0 takes a free one.")] = "127.0.0.1:50051",
-    device: OnDevice = Device.AUTO,
-    weights: CollectionWeights = None,
-    refresh: Annotated[
-        float, typer.Option(min=0, max=86400, metavar="SECONDS", help="Look for a newer generation so often; 0: never.")
-    ] = 1.0,
-) -> None:
-    """Serve a collection over gRPC until SIGTERM or Ctrl-C, then finish the requests in flight.
-
-    A generation that is published meanwhile is served as soon as it is open, without a pause. The address is printed
-    when the server answers. There is no authentication: keep it on loopback or behind a proxy.
-    """
-    from service import server
-
-    logging.getLogger("service").setLevel(logging.INFO)
-    settings = ServerSettings(collection, listen=listen, device=device.value, weights=weights, refresh_s=refresh)
-    server.serve(settings, lambda address: print(f"serving {collection} on {address}", flush=True))
 
 
 @app.command()
@@ -76,6 +51,13 @@ def search(
         Path | None, typer.Option(help="Draw query and results, with their boxes, to this file.")
     ] = None,
     as_json: AsJson = False,
+    token_file: TokenFile = None,
+    tls: Tls = False,
+    ca: Authority = None,
+    tls_certificate: Certificate = None,
+    tls_key: Key = None,
+    timeout: Timeout = DEFAULT_TIMEOUT_S,
+    allow_insecure: AllowInsecure = False,
 ) -> None:
     """Find the images that show what a picture, or a box drawn on it, shows.
 
@@ -101,7 +83,20 @@ def search(
         raise typer.BadParameter("give either --server HOST:PORT or --collection DIR")
     if server is not None and weights is not None:
         raise typer.BadParameter("--weights goes with --collection: a server has its own")
-    result = ask(question, server or collection or "", weights)
+    if collection is not None:
+        result = ask(question, collection, weights)
+    else:
+        with connect(
+            server or "",
+            token_file=token_file,
+            tls=tls,
+            ca=ca,
+            certificate=tls_certificate,
+            key=tls_key,
+            timeout_s=timeout,
+            allow_insecure=allow_insecure,
+        ) as client:
+            result = ask(question, client)
     if as_json:
         print_json(_answer(result))
         return

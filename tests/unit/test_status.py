@@ -5,7 +5,7 @@ import pytest
 from google.rpc import error_details_pb2, status_pb2
 
 from indexer import errors
-from service.interceptors import STATUS_CODES, to_status
+from service.status import STATUS_CODES, to_status
 
 
 def all_errors(base: type[errors.WhatwhereError] = errors.WhatwhereError) -> set[type[errors.WhatwhereError]]:

@@ -1,0 +1,43 @@
+"""How a server's log is written: a line an event, as key=value or as JSON."""
+
+import logging
+import sys
+from enum import StrEnum
+
+import structlog
+
+
+class LogFormat(StrEnum):
+    """A line of the log."""
+
+    TEXT = "text"
+    JSON = "json"
+
+
+def configure_logging(format: LogFormat) -> None:
+    """Write all logs of the process to standard error, ours from INFO on.
+
+    What loggers are given as `extra` becomes fields of the line; line breaks inside values are escaped.
+    """
+    renderer: structlog.typing.Processor
+    if format is LogFormat.JSON:
+        renderer = structlog.processors.JSONRenderer()
+    else:
+        renderer = structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "logger", "event"])
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(
+        structlog.stdlib.ProcessorFormatter(
+            processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, renderer],
+            foreign_pre_chain=[
+                structlog.stdlib.add_logger_name,
+                structlog.stdlib.add_log_level,
+                structlog.processors.TimeStamper(fmt="iso", utc=True),
+                structlog.stdlib.ExtraAdder(),
+                structlog.processors.format_exc_info,
+            ],
+        )
+    )
+    root = logging.getLogger()
+    root.handlers = [handler]
+    for name in ("indexer", "service"):
+        logging.getLogger(name).setLevel(logging.INFO)
