@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+from dataclasses import dataclass
 from typing import Any
 
 import grpc
@@ -65,6 +66,14 @@ class HealthServicer(health_pb2_grpc.HealthServicer):
             await changed.wait()
 
 
+@dataclass(frozen=True)
+class _Fault:
+    """Why requests are not answered."""
+
+    reason: str
+    restart_helps: bool = False
+
+
 class Health:
     """Keeps the standard health service's answers true. For one event loop, but for `report_generation`."""
 
@@ -75,7 +84,7 @@ class Health:
         self._loop = loop
         self._live: LiveSearcher | None = None
         self._draining = False
-        self._fault: str | None = "starting"
+        self._fault: _Fault | None = _Fault("starting")
 
     @property
     def serving(self) -> bool:
@@ -109,23 +118,26 @@ class Health:
                 continue
             fault = await asyncio.to_thread(self._look, self._live)
             if fault != self._fault:
-                (log.error if fault else log.info)("health", extra={"fault": fault or "none"})
+                (log.error if fault else log.info)("health", extra={"fault": fault.reason if fault else "none"})
                 self._fault = fault
                 self._tell()
 
-    def _look(self, live: LiveSearcher) -> str | None:
+    def _look(self, live: LiveSearcher) -> _Fault | None:
         """Return what is wrong."""
         if self._network.busy_s > _STUCK_S:
-            return f"the network has not come back for {self._network.busy_s:.0f} s"
+            return _Fault(f"the network has not come back for {_STUCK_S:.0f} s", restart_helps=True)
         try:
             if self._network.failures >= _FAILURES:
                 live.searcher.try_network()
+        except Exception as error:  # whatever it is, uploads would meet it too
+            return _Fault(f"{type(error).__name__}: {error}", restart_helps=True)
+        try:
             live.searcher.try_catalog()
-        except Exception as error:  # whatever it is, requests would meet it too
-            return f"{type(error).__name__}: {error}"
+        except Exception as error:  # the same
+            return _Fault(f"{type(error).__name__}: {error}")
         return None
 
     def _tell(self) -> None:
         for service in self._services:
             self.servicer.set(service, self.serving)
-        self.servicer.set(LIVE, self._fault is None or self._live is None)
+        self.servicer.set(LIVE, self._fault is None or not self._fault.restart_helps)

@@ -82,14 +82,15 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     async def _handle(self, call: "_Call", handler: Any, requests: AsyncIterator[bytes], context: Any) -> Any:
         ended = _Ended(call, self._ticket(context))
-        await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
         try:
             self._judge(call, context)
             with self.door.entered(call.client):
                 request = await self._receive(handler, requests, ended.ticket)
                 tickets.current.set(ended.ticket)
                 async with asyncio.timeout(self.limits.request_s):
-                    return await handler.unary_unary(request, context)
+                    response = await handler.unary_unary(request, context)
+                await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
+                return response
         except asyncio.CancelledError:  # the caller has gone, or its deadline has come
             ended.ticket.cancel()
             ended.error = _gone(ended.ticket)
@@ -237,7 +238,8 @@ class _Ended:
 
 async def _abort(context: Any, error: Exception, request_id: str) -> NoReturn:
     status = rpc_status.to_status(to_status(error, request_id))
-    await context.abort(status.code, status.details, status.trailing_metadata)
+    # The id at the end: a client that was sent a head already does not try again, not even what is UNAVAILABLE.
+    await context.abort(status.code, status.details, (*status.trailing_metadata, (REQUEST_ID, request_id)))
     raise AssertionError("abort raises")
 
 

@@ -40,6 +40,7 @@ _HARD_METADATA_FACTOR = 4  # beyond so many times the named limit, gRPC itself r
 _IDLE_MS = 15 * 60 * 1000
 _HANDSHAKE_MS = 10 * 1000
 _KEEPALIVE_MS = 60 * 1000
+_PINGED_MS = 20 * 1000
 
 _Result = TypeVar("_Result")
 log = logging.getLogger(__name__)
@@ -56,6 +57,7 @@ class Server:
         _check_exposure(settings)
         self._settings = settings
         self._live: LiveSearcher | None = None
+        self.health_port = self.metrics_port = 0
         self._stopped = threading.Event()
         tokens = TokenFile(settings.tokens) if settings.tokens is not None else None
         self._metrics = Metrics()
@@ -122,6 +124,17 @@ class Server:
         gauge("generation", "Generation that is served.", of_searcher(lambda searcher: searcher.generation))
         gauge("latest_generation", "Newest one published.", of_searcher(lambda searcher: searcher.latest_generation))
 
+    @property
+    def addresses(self) -> dict[str, str]:
+        """What it listens on, by the names of the settings, with the ports that were free."""
+        settings = self._settings
+        asked = [
+            ("listen", settings.listen, self.port),
+            ("health", settings.health_listen, self.health_port),
+            ("metrics", settings.metrics_listen, self.metrics_port),
+        ]
+        return {name: f"{address.rpartition(':')[0]}:{port}" for name, address, port in asked if address is not None}
+
     def open(self) -> None:
         """Open the collection and load the network; raises the errors of that."""
         self._live = open_live(self._settings, self._network, self._health.report_generation)
@@ -185,7 +198,9 @@ def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
     try:
         server.start()
         server.open()
-        on_ready(f"{settings.listen.rpartition(':')[0]}:{server.port}")
+        addresses = server.addresses
+        log.info("ready", extra=addresses)
+        on_ready(addresses["listen"])
         stopping.wait()
         log.info("stopping", extra={"drain_s": settings.drain_s, "grace_s": settings.grace_s})
         server.drain()
@@ -238,6 +253,7 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
         ("grpc.keepalive_time_ms", _KEEPALIVE_MS),  # who has gone without a word is noticed
+        ("grpc.http2.min_ping_interval_without_data_ms", _PINGED_MS),  # clients may look whether we have, too
         ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent half of the traffic
     ]
 

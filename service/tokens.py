@@ -59,7 +59,7 @@ def create_token(path: Path, name: str, scopes: Iterable[Scope], expires_at: dat
     Raises InvalidRequest for a name that is taken or cannot be one, for no scope and for a time that has passed;
     CredentialsUnreadable when the file is there but torn; OSError when it cannot be written.
     """
-    now = datetime.now(UTC).replace(microsecond=0)
+    now = datetime.now(UTC)
     if not _NAME.fullmatch(name):
         raise InvalidRequest(
             f"{name!r} is no name: 1 to 64 letters, digits, dots, dashes and underscores", field="name"
@@ -77,7 +77,7 @@ def create_token(path: Path, name: str, scopes: Iterable[Scope], expires_at: dat
                 "or take another name",
                 field="name",
             )
-        _write(target, (*tokens, Token(name, granted, _hash(secret), now, expires_at)))
+        _write(target, (*tokens, Token(name, granted, _hash(secret), now.replace(microsecond=0), expires_at)))
     return secret
 
 
@@ -189,19 +189,17 @@ def _read(path: Path) -> tuple[tuple[Token, ...], tuple[int, int, int]]:
 
 
 def _check_distinct(tokens: Sequence[Token], path: Path) -> None:
-    names: set[str] = set()
-    hashes: set[str] = set()
+    names: dict[str, int] = {}
+    hashes: dict[str, int] = {}
     for number, token in enumerate(tokens, 1):
-        if token.name in names:
-            raise CredentialsUnreadable(f"{path}: entry {number}: a second token {token.name}: remove one of the two")
-        if token.sha256 in hashes:
-            raise CredentialsUnreadable(f"{path}: entry {number}: the secret of another token: remove one of the two")
-        names.add(token.name)
-        hashes.add(token.sha256)
+        if (first := names.setdefault(token.name, number)) != number:
+            raise CredentialsUnreadable(f"{path}: entry {number}: the name of entry {first}: remove one of the two")
+        if (first := hashes.setdefault(token.sha256, number)) != number:
+            raise CredentialsUnreadable(f"{path}: entry {number}: the secret of entry {first}: remove one of the two")
 
 
 def _parsed(entry: Any, place: str) -> Token:
-    """Return one entry's token. The messages repeat no value: anything may have been pasted where it does not belong."""
+    """Return one entry's token. The messages repeat no value: a secret may have been pasted in its place."""
     if not isinstance(entry, dict) or entry.keys() != set(_KEYS):
         raise CredentialsUnreadable(f"{place}: must have exactly {_listed(_KEYS)}: {_REMEDY}")
     name, scopes, sha256 = entry["name"], entry["scopes"], entry["sha256"]
@@ -218,12 +216,12 @@ def _parsed(entry: Any, place: str) -> Token:
 
 def _time(text: Any, place: str) -> datetime:
     try:
-        time_ = datetime.fromisoformat(text)
-    except (TypeError, ValueError):
-        time_ = None
-    if time_ is None or time_.tzinfo is None:
-        raise CredentialsUnreadable(f"{place} must be a time with its zone, such as 2027-01-31T00:00:00+00:00")
-    return time_
+        given = datetime.fromisoformat(text)
+        if given.tzinfo is not None:
+            return given.astimezone(UTC)
+    except (TypeError, ValueError, OverflowError):  # the last: in UTC it would lie before the year 1
+        pass
+    raise CredentialsUnreadable(f"{place} must be a time with its zone, such as 2027-01-31T00:00:00+00:00")
 
 
 # --- writing ----------------------------------------------------------------------------------------------------

@@ -5,12 +5,14 @@ import os
 import sqlite3
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 from alembic.config import Config
 from sqlalchemy import create_engine, event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
@@ -33,13 +35,17 @@ def connect(path: Path, *, read_only: bool = False) -> Engine:
     """Return an engine on a SQLite file whose connections are set for one writer beside many readers."""
 
     def connection() -> sqlite3.Connection:
+        unchanging = _unchanging(path) if read_only else None
+        mode = "mode=rwc" if not read_only else "mode=ro" if unchanging is None else "mode=ro&immutable=1"
         made = sqlite3.connect(
-            f"{path.absolute().as_uri()}?{_reading_mode(path) if read_only else 'mode=rwc'}",
+            f"{path.absolute().as_uri()}?{mode}",
             uri=True,
+            factory=_Connection,
             timeout=BUSY_TIMEOUT_S,
             check_same_thread=False,  # the pool hands a connection to one thread at a time
             isolation_level=None,  # transactions begin where SQLAlchemy says so, also before DDL: see below
         )
+        made.unchanging = unchanging
         try:
             made.execute("PRAGMA foreign_keys=ON")
             if not read_only:
@@ -56,17 +62,32 @@ def connect(path: Path, *, read_only: bool = False) -> Engine:
 
     engine = create_engine("sqlite://", creator=connection, poolclass=QueuePool)
     event.listen(engine, "begin", _begin)
+    event.listen(engine, "checkout", partial(_renew, path))
     event.listen(engine, "handle_error", _named)
     return engine
 
 
-def _reading_mode(path: Path) -> str:
-    """Return how to open a file for reading: beside a writer, or where there can be none.
+class _Connection(sqlite3.Connection):
+    """A connection; `unchanging` is the state of a file that was taken for one that nobody writes to."""
+
+    unchanging: tuple[int, int, int] | None = None
+
+
+def _unchanging(path: Path) -> tuple[int, int, int] | None:
+    """Return the state of a file that nobody can be writing to just now; None where somebody might.
 
     Beside a writer, a reader takes part in files that lie next to the database; a read-only disk may not have them.
     """
-    on_read_only_disk = path.exists() and os.statvfs(path).f_flag & os.ST_RDONLY
-    return "mode=ro&immutable=1" if on_read_only_disk and not Path(f"{path}-wal").exists() else "mode=ro"
+    if not path.exists() or not os.statvfs(path).f_flag & os.ST_RDONLY or Path(f"{path}-wal").exists():
+        return None
+    state = path.stat()
+    return state.st_ino, state.st_mtime_ns, state.st_size
+
+
+def _renew(path: Path, connection: _Connection, *_: object) -> None:
+    """Have a connection opened anew when its file was written to after all: it is read-only only from here."""
+    if connection.unchanging is not None and connection.unchanging != _unchanging(path):
+        raise DisconnectionError
 
 
 def _begin(connection: Connection) -> None:
