@@ -1,7 +1,6 @@
 """How a server's log is written: a line an event, as key=value or as JSON."""
 
 import logging
-import os
 import sys
 from enum import StrEnum
 
@@ -38,7 +37,6 @@ def configure_logging(format: LogFormat) -> None:
             ],
         )
     )
-    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # its core's lines, one for each failed handshake, are no events
     root = logging.getLogger()
     root.handlers = [handler]
     for name in ("indexer", "service"):
