@@ -11,14 +11,12 @@ from pathlib import Path
 import pytest
 import torch
 from torchvision import models
-from typer.testing import CliRunner
 
 from indexer import whitening
 from indexer.backbones import BACKBONES
 from indexer.collection import Layout, Manifest, Recipe
 from indexer.errors import CollectionMismatch
 from indexer.files import sha256_of
-from service import cli
 from service.server import create_server
 from service.settings import ServerSettings
 from tests.conftest import QUERY_PHOTOGRAPH
@@ -132,16 +130,6 @@ def test_without_its_weights_a_collection_is_refused(made: Made, photographs: Pa
 
     assert f"own.ww was made with resnet18, layer layer4, weights {sha256_of(made.weights)[:12]}…; here" in message
     assert "weights f37072fd…: give the file that it was made with by --weights FILE" in message
-
-
-def test_the_weights_arrive_at_the_server(monkeypatch: pytest.MonkeyPatch) -> None:
-    """`serve --weights` sets its setting and no other."""
-    asked: list[ServerSettings] = []
-    monkeypatch.setattr("service.server.serve", lambda settings, _on_ready: asked.append(settings))
-
-    CliRunner().invoke(cli.app, ["serve", "-c", "c.ww", "--weights", "own.pth"], catch_exceptions=False)
-
-    assert asked == [ServerSettings(Path("c.ww"), weights=Path("own.pth"))]
 
 
 def test_a_server_refuses_other_weights(made: Made) -> None:
