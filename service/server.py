@@ -192,15 +192,19 @@ def create_server(settings: ServerSettings) -> tuple[Server, int]:
 def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
     """Serve until SIGTERM or SIGINT, then let requests in flight end; `on_ready` gets the address."""
     stopping = threading.Event()
+
+    def stop_soon(number: int, _: object) -> None:
+        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        stopping.set()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        signal.signal(number, lambda *_: stopping.set())
+        signal.signal(number, stop_soon)
     server = Server(settings)
     try:
         server.start()
         server.open()
-        addresses = server.addresses
-        log.info("ready", extra=addresses)
-        on_ready(addresses["listen"])
+        log.info("ready", extra=server.addresses)
+        on_ready(server.addresses["listen"])
         stopping.wait()
         log.info("stopping", extra={"drain_s": settings.drain_s, "grace_s": settings.grace_s})
         server.drain()
