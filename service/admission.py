@@ -26,10 +26,11 @@ class Door:
         self._most = most
         self._most_per_client = most_per_client
         self._inside: Counter[str] = Counter()
+        self._count = 0
 
     def __len__(self) -> int:
-        """Return how many requests are inside."""
-        return self._inside.total()
+        """Return how many requests are inside; from any thread."""
+        return self._count
 
     @contextmanager
     def entered(self, client: str) -> Iterator[None]:
@@ -39,15 +40,17 @@ class Door:
                 f"you have {self._most_per_client} requests at once, which is the most: wait for one to end",
                 retry_delay_s=_jittered(_LEAST_DELAY_S),
             )
-        if len(self) >= self._most:
+        if self._count >= self._most:
             raise ServerOverloaded(
                 f"{self._most} requests are being answered, which is the most: try again later",
                 retry_delay_s=_jittered(_LEAST_DELAY_S),
             )
         self._inside[client] += 1
+        self._count += 1
         try:
             yield
         finally:
+            self._count -= 1
             self._inside[client] -= 1
             if not self._inside[client]:
                 del self._inside[client]  # or every address that ever asked would be remembered

@@ -75,12 +75,12 @@ class Server:
             self._lanes = _lanes(settings.cores, batch_size, settings.limits)
             self._closing.callback(self._lanes.close)
             self._interceptor = RequestInterceptor(settings.limits, self._metrics, tokens, tracer)
-            self.port = _in_loop(self._build())
-            self._show()
             if settings.metrics_listen is not None:
                 _check_port(settings.metrics_listen, "metrics_listen")
                 self.metrics_port, stop = self._metrics.serve(settings.metrics_listen)
                 self._closing.callback(stop)
+            self.port = _in_loop(self._build())
+            self._show()
             on_error.pop_all()
 
     async def _build(self) -> int:
