@@ -24,6 +24,8 @@ _TIME = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+-
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL and halves of characters, which no database takes
 _KEYWORD = r"(?:AND|OR|NOT)(?![^\s()])"
 _QUOTED = r'"(?:[^"\\]|\\.)*"|' + r"'(?:[^'\\]|\\.)*'"
+# Closed or not: a search that gives up at the end would begin again at each quote behind.
+_QUOTED_TO_THE_END = r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|' + r"'(?:[^'\\]|\\.)*+(?:'|\\?\Z)"
 
 # OR binds tighter than AND, and what stands side by side is joined by AND, as AIP-160 has it. Which terminal a word is
 # depends on where it stands: a name before a comparator, a value after one.
@@ -151,7 +153,7 @@ def moment_of(text: str) -> datetime | None:
 def _depth(text: str) -> int:
     """Return how deep parentheses lie within each other, quoted ones not counted."""
     deepest = depth = 0
-    for character in re.sub(_QUOTED, "", text, flags=re.DOTALL):
+    for character in re.sub(_QUOTED_TO_THE_END, "", text, flags=re.DOTALL):
         depth += {"(": 1, ")": -1}.get(character, 0)
         deepest = max(deepest, depth)
     return deepest

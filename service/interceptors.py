@@ -31,6 +31,7 @@ _OURS = "/whatwhere."
 _ADMIN = "/whatwhere.v1.AdminService/"
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _BEARER = "bearer "
+_CANCELLED_WITHIN_S = 0.2
 
 log = logging.getLogger(__name__)
 
@@ -49,7 +50,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def __post_init__(self) -> None:
         """Make the doors."""
         self.door = Door(self.limits.max_concurrent, self.limits.max_concurrent_per_client)
-        self.watchers = Door(self.limits.max_watchers, self.limits.max_watchers)
+        self.watchers = Door(self.limits.max_watchers, self.limits.max_watchers_per_client)
 
     async def intercept_service(
         self,
@@ -110,6 +111,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     async def _watch(self, call: "_Call", behaviour: Any, request: Any, context: Any) -> None:
         """Let a stream of health or reflection pass."""
+        call.client = _peer(context)
         try:
             if not call.method.startswith(HEALTH):  # which probes ask without a token
                 self._judge(call, context)
@@ -162,6 +164,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 f"the request did not arrive in {self.limits.receive_s:g} s: send a smaller image, or a stored name"
             ) from None
         except StopAsyncIteration:
+            # gRPC itself may have refused the message, as too large: then it is about to cancel this call.
+            await asyncio.sleep(_CANCELLED_WITHIN_S)
             raise errors.InvalidRequest("the call ended without a request message") from None
         except DecodeError as error:
             raise errors.InvalidRequest("the request is not a message of this method: check the proto") from error

@@ -30,13 +30,14 @@ class Limits:
     request_s: float = 60.0  # the longest that a request may take, whatever the caller's deadline
     receive_s: float = 20.0  # for its bytes to arrive in
 
-    # --- all of them; times the message size this is also what requests can hold of memory
+    # --- all of them; times the message size this is also what requests can hold of memory, up to three times at once
     max_concurrent: int = 64
     max_concurrent_per_client: int = 32
     max_queued_uploads: int = 16  # that wait for a thread: twice as many would wait twice as long
     max_queued_searches: int = 64
     max_streams_per_connection: int = 100
     max_watchers: int = 128  # of health and reflection, which may stay for ever
+    max_watchers_per_client: int = 32
 
 
 @dataclass(frozen=True)

@@ -14,7 +14,7 @@ import grpc
 from indexer.errors import CredentialsUnreadable
 
 _EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
-_NOT_ITS_KEY = ("KEY_VALUES_MISMATCH", "KEY_TYPE_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the last two: RSA with EC
+_NOT_ITS_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second where one is RSA, the other EC
 
 log = logging.getLogger(__name__)
 
