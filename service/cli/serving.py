@@ -81,7 +81,7 @@ def serve(
             min=1,
             max=256,
             help="Pictures that are described together.",
-            show_default="4 on a CPU, 8 on CUDA",
+            show_default="1 on a CPU, 8 on CUDA",
             rich_help_panel=_LOAD,
         ),
     ] = None,
