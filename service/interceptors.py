@@ -86,12 +86,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         try:
             self._judge(call, context)
             with self.door.entered(call.client):
-                request = await self._receive(handler, requests, ended.ticket)
-                tickets.current.set(ended.ticket)
-                async with asyncio.timeout(self.limits.request_s):
-                    response = await handler.unary_unary(request, context)
-                await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
-                return response
+                response = await self._answer(handler, requests, ended.ticket, context)
+            await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
+            return response  # noqa: TRY300 - what is caught below may come from the line before
         except asyncio.CancelledError:  # the caller has gone, or its deadline has come
             ended.ticket.cancel()
             ended.error = _gone(ended.ticket)
@@ -108,6 +105,13 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         assert ended.error is not None
         _forget_frames(ended.error)
         return await _abort(context, ended.error, call.request_id)
+
+    async def _answer(self, handler: Any, requests: AsyncIterator[bytes], ticket: Ticket, context: Any) -> Any:
+        """Receive the request and answer it; its picture stays in this frame: gRPC keeps the caller's after an abort."""
+        request = await self._receive(handler, requests, ticket)
+        tickets.current.set(ticket)
+        async with asyncio.timeout(self.limits.request_s):
+            return await handler.unary_unary(request, context)
 
     async def _watch(self, call: "_Call", behaviour: Any, request: Any, context: Any) -> None:
         """Let a stream of health or reflection pass."""

@@ -293,7 +293,7 @@ def _check_exposure(settings: ServerSettings) -> None:
     if missing and not (settings.allow_insecure or _is_loopback(settings.listen)):
         raise InvalidRequest(
             f"{settings.listen} can be reached from other machines, without {' and without '.join(missing)}: give "
-            "these, listen on 127.0.0.1, or say --allow-insecure, which lets whoever reaches the port ask and read along",
+            "these, listen on 127.0.0.1, or say --allow-insecure, which lets whoever reaches the port ask and listen",
             field="listen",
         )
 
