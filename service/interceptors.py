@@ -107,7 +107,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         return await _abort(context, ended.error, call.request_id)
 
     async def _answer(self, handler: Any, requests: AsyncIterator[bytes], ticket: Ticket, context: Any) -> Any:
-        """Receive the request and answer it; its picture stays in this frame: gRPC keeps the caller's after an abort."""
+        """Receive the request and answer it. Its picture stays in this frame: gRPC keeps the other after an abort."""
         request = await self._receive(handler, requests, ticket)
         tickets.current.set(ticket)
         async with asyncio.timeout(self.limits.request_s):
