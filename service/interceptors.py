@@ -81,12 +81,12 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             )
         return handler
 
-    async def _handle(self, call: "_Call", handler: Any, requests: AsyncIterator[bytes], context: Any) -> Any:
+    async def _handle(self, call: "_Call", handler: Any, _: AsyncIterator[bytes], context: Any) -> Any:
         ended = _Ended(call, self._ticket(context))
         try:
             self._judge(call, context)
             with self.door.entered(call.client):
-                response = await self._answer(handler, requests, ended.ticket, context)
+                response = await self._answer(handler, ended.ticket, context)
             await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
             return response  # noqa: TRY300 - what is caught below may come from the line before
         except asyncio.CancelledError:  # the caller has gone, or its deadline has come
@@ -106,9 +106,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         _forget_frames(ended.error)
         return await _abort(context, ended.error, call.request_id)
 
-    async def _answer(self, handler: Any, requests: AsyncIterator[bytes], ticket: Ticket, context: Any) -> Any:
+    async def _answer(self, handler: Any, ticket: Ticket, context: Any) -> Any:
         """Receive the request and answer it. Its picture stays in this frame: gRPC keeps the other after an abort."""
-        request = await self._receive(handler, requests, ticket)
+        request = await self._receive(handler, ticket, context)
         tickets.current.set(ticket)
         async with asyncio.timeout(self.limits.request_s):
             return await handler.unary_unary(request, context)
@@ -157,20 +157,20 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         if call.method.startswith(_OURS) and needed not in token.scopes:
             raise errors.ScopeMissing(f"the token {token.name} has not the scope {needed}, which this method needs")
 
-    async def _receive(self, handler: Any, requests: AsyncIterator[bytes], ticket: Ticket) -> Any:
+    async def _receive(self, handler: Any, ticket: Ticket, context: Any) -> Any:
         try:
             with ticket.stage("receive"):
                 async with asyncio.timeout(self.limits.receive_s):
-                    body = await anext(requests)
+                    body = await context.read()  # the iterator would keep it
+            if body is grpc.aio.EOF:
+                # gRPC itself may have refused the message, as too large: then it is about to cancel this call.
+                await asyncio.sleep(_CANCELLED_WITHIN_S)
+                raise errors.InvalidRequest("the call ended without a request message")
             return handler.request_deserializer(body)
         except TimeoutError:
             raise errors.RequestTooSlow(
                 f"the request did not arrive in {self.limits.receive_s:g} s: send a smaller image, or a stored name"
             ) from None
-        except StopAsyncIteration:
-            # gRPC itself may have refused the message, as too large: then it is about to cancel this call.
-            await asyncio.sleep(_CANCELLED_WITHIN_S)
-            raise errors.InvalidRequest("the call ended without a request message") from None
         except DecodeError as error:
             raise errors.InvalidRequest("the request is not a message of this method: check the proto") from error
 

@@ -578,6 +578,16 @@ def test_idle_connections_hold_up_nobody_and_are_given_back(target: Target) -> N
     assert target.harm() == []
 
 
+def test_pictures_that_were_refused_are_not_kept(target: Target) -> None:
+    """Four hundred megabytes of what is no picture leave nothing behind."""
+    with Client(target.address, timeout_s=PATIENCE_S) as client:
+        for _ in range(100):
+            with pytest.raises(errors.UnreadableImage):
+                client.search(bytes(4 * 1024 * 1024))
+
+    assert target.harm() == []
+
+
 # --- those that watch -------------------------------------------------------------------------------------------
 
 
