@@ -219,21 +219,22 @@ def test_a_second_writer_is_refused_while_readers_read(
 def test_what_is_read_only_from_here_may_be_written_elsewhere(collection: Path, tmp_path: Path) -> None:
     """A reader of a read-only mount, such as a container's, sees what is written beside it, and never half of it."""
     written, seen = tmp_path / "written", tmp_path / "seen"
-    shutil.copytree(collection, written)
+    shutil.copytree(collection, written, ignore=shutil.ignore_patterns("catalog.db-*"))  # as nobody has it open
     seen.mkdir()
     mounted = subprocess.run(["mount", "--bind", written, seen], check=False, capture_output=True, text=True)
     if mounted.returncode != 0:
         pytest.skip(f"a folder cannot be mounted here: {mounted.stderr.strip()}")
+    states = []
     try:
         subprocess.run(["mount", "-o", "remount,bind,ro", seen], check=True)
         with Catalog.open(Layout(seen).catalog) as reader:
-            before = len(list(reader.images()))
-            for number in range(1, before):
-                with Catalog.create(Layout(written).catalog) as writer:
-                    writer.remove([number])
-                    during = reader.images_by_id([number])[number].state
-                after = reader.images_by_id([number])[number].state
-
-                assert (during, after) == ("removed", "removed")
+            for number in (1, 2, 3):
+                before = reader.images_by_id([number])[number].state
+                # A process of its own: SQLite shares what it knows of a file among all connections of one.
+                command = [sys.executable, "-m", "service.cli", "remove", str(number), "--collection", str(written)]
+                subprocess.run(command, check=True, capture_output=True)
+                states.append((before, reader.images_by_id([number])[number].state))
     finally:
         subprocess.run(["umount", seen], check=True)
+
+    assert states == [("indexed", "removed")] * 3
