@@ -1,5 +1,6 @@
 """One request's leave to work: whether somebody still waits for the answer, and how long each stage took."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -46,7 +47,12 @@ class Ticket:
     @property
     def late(self) -> bool:
         """Whether the deadline has passed."""
-        return self._deadline_s is not None and time.monotonic() >= self._deadline_s
+        return self.remaining_s <= 0
+
+    @property
+    def remaining_s(self) -> float:
+        """How long it is until the deadline, below 0 after it."""
+        return math.inf if self._deadline_s is None else self._deadline_s - time.monotonic()
 
     def check(self) -> None:
         """Raise RequestCancelled or DeadlineExceeded on a dead ticket."""

@@ -150,13 +150,20 @@ def test_sigterm_loses_no_request(collection: Path) -> None:
         port = metrics_port(serving)
         with Client(address) as client, ThreadPoolExecutor(12) as pool:
             uploads = [pool.submit(client.search, QUERY_PHOTOGRAPH) for _ in range(12)]
-            wait_until(lambda: numbers(port)["whatwhere_requests_in_flight"] == 12)
+            wait_until(lambda: arrived(port) == 12)
             serving.send_signal(signal.SIGTERM)
             answers = [future.result(90) for future in uploads]
         code = serving.wait(60)
 
     assert [len(answer.hits) for answer in answers] == [8] * 12
     assert code == 0
+
+
+def arrived(port: int) -> float:
+    """Return how many searches have come, answered or in flight."""
+    found = numbers(port)
+    answered = found.get('whatwhere_requests_total{code="OK",method="SearchImages"}', 0)
+    return answered + found["whatwhere_requests_in_flight"]
 
 
 def test_a_draining_server_says_so_and_goes_on_answering(collection: Path) -> None:
