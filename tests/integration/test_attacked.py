@@ -565,10 +565,10 @@ def test_idle_connections_hold_up_nobody_and_are_given_back(target: Target) -> N
     """A thousand that say nothing, and two hundred that shook hands."""
     before = target.descriptors()
     with ExitStack() as open_:
-        for _ in range(IDLE):
-            open_.enter_context(socket.create_connection((HOST, target.port), PATIENCE_S))
         for _ in range(SHAKEN_HANDS):
             open_.enter_context(Wire(target.port)).pump(PATIENCE_S)
+        for _ in range(IDLE):  # last: who does not shake hands is sent away after some seconds
+            open_.enter_context(socket.create_connection((HOST, target.port), PATIENCE_S))
         taken = eventually(lambda: target.descriptors() >= before + IDLE + SHAKEN_HANDS)
         harm = target.harm()
 
