@@ -7,6 +7,8 @@ from collections.abc import Callable
 from pathlib import Path
 from urllib.parse import unquote_to_bytes, urlsplit
 
+FileVersion = tuple[int, int, int]
+
 
 def write_durably(path: Path, write: Callable[[Path], object]) -> None:
     """Have `write` fill a temporary file beside `path`, then rename it to `path`; a crash leaves no half file."""
@@ -43,6 +45,11 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def version_of(stat: os.stat_result) -> FileVersion:
+    """Return what is another one when a file was replaced or written to."""
+    return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def sha256_of(path: Path) -> str:

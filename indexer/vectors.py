@@ -30,12 +30,6 @@ COMPARED_AT_MOST = 10_000
 _PROBED_SHARE = 8  # of an inverted file's lists one in eight is searched
 _HNSW_BREADTH = 64
 
-
-def use_threads(count: int) -> None:
-    """Let searches that are called from this thread use so many."""
-    faiss.omp_set_num_threads(count)
-
-
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
 
@@ -251,3 +245,8 @@ class _KeptBitmap(faiss.IDSelectorBitmap):  # type: ignore[misc] # faiss has no 
     def __init__(self, bits: NDArray[np.uint8]) -> None:
         self.bits = bits
         super().__init__(bits)
+
+
+def use_threads(count: int) -> None:
+    """Let searches that are called from this thread use so many."""
+    faiss.omp_set_num_threads(count)

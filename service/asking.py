@@ -82,7 +82,7 @@ def _client(whom: Client | Path, weights: Path | None) -> Iterator[Client]:
         with Client(f"127.0.0.1:{port}") as client:
             yield client
     finally:
-        server.stop(grace=None).wait()
+        server.stop(grace=None)
 
 
 def _read(path: Path) -> tuple[bytes, NDArray[np.uint8]]:

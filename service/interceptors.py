@@ -12,7 +12,6 @@ from typing import Any, NoReturn
 
 import grpc
 from google.protobuf.message import DecodeError
-from google.rpc import code_pb2
 from grpc_status import rpc_status
 
 from indexer import errors
@@ -20,7 +19,7 @@ from service import ticket as tickets
 from service.admission import Door
 from service.metrics import Metrics
 from service.settings import Limits
-from service.status import CALLERS_MATTERS, to_status
+from service.status import CALLERS_MATTERS, code_of, to_status
 from service.ticket import Ticket
 from service.tokens import Scope, TokenFile
 from service.tracing import Tracer
@@ -179,7 +178,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         """Log the request, count it, trace it."""
         call, stages, error = ended.call, ended.ticket.stages, ended.error
         seconds = (time.monotonic_ns() - call.started_ns) / 1e9
-        code = "OK" if error is None else code_pb2.Code.Name(to_status(error, call.request_id).code)
+        status = grpc.StatusCode.OK if error is None else code_of(error)
+        code = status.name
         if error is not None and not isinstance(error, CALLERS_MATTERS):
             log.error("request failed", exc_info=error, extra={"request_id": call.request_id})
         fields = {"method": call.name, "code": code, "client": call.client, "request_id": call.request_id}
@@ -194,7 +194,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         if self.tracer is not None:
             attributes: dict[str, str | int] = {
                 "rpc.method": call.name,
-                "rpc.grpc.status_code": code_pb2.Code.Value(code),
+                "rpc.grpc.status_code": status.value[0],
                 "request_id": call.request_id,
             }
             self.tracer.request(call.name, call.started_ns, stages, attributes, call.texts())

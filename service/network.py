@@ -121,21 +121,23 @@ class Network:
     def _next_batch(self) -> list[_Job]:
         """Wait for the next jobs to be done together; none at the end."""
         with self._changed:
-            while True:
+            while not self._closed:
                 self._changed.wait_for(lambda: self._jobs or self._closed)
+                self._await_company()
                 self._drop_dead()
-                if self._closed:
-                    for job in self._jobs:
-                        job.answer.set_exception(ServerNotReady("the server is stopping: ask another one"))
-                    return []
-                if self._jobs:
-                    break
-            first = self._jobs[0]
-            if first.work is None and self._batch_delay_s > 0:
-                waited_s = (time.monotonic_ns() - first.queued_ns) / 1e9
-                enough = lambda: self._closed or len(self._jobs) >= self._batch_size  # noqa: E731
-                self._changed.wait_for(enough, max(0.0, self._batch_delay_s - waited_s))
-            return self._take()
+                if self._jobs and not self._closed:
+                    return self._take()
+            for job in self._jobs:
+                job.answer.set_exception(ServerNotReady("the server is stopping: ask another one"))
+            return []
+
+    def _await_company(self) -> None:
+        """Let the first job, where it is a picture, wait for others to be described with."""
+        if self._jobs and self._jobs[0].work is None and self._batch_delay_s > 0:
+            waited_s = (time.monotonic_ns() - self._jobs[0].queued_ns) / 1e9
+            self._changed.wait_for(
+                lambda: self._closed or len(self._jobs) >= self._batch_size, max(0.0, self._batch_delay_s - waited_s)
+            )
 
     def _drop_dead(self) -> None:
         alive = deque[_Job]()

@@ -58,7 +58,8 @@ class Server:
         self._settings = settings
         self._live: LiveSearcher | None = None
         self.health_port = self.metrics_port = 0
-        self._stopped = threading.Event()
+        self._stopped = False
+        self._watching: asyncio.Task[None] | None = None
         tokens = TokenFile(settings.tokens) if settings.tokens is not None else None
         self._metrics = Metrics()
         self._closing = ExitStack()
@@ -156,13 +157,12 @@ class Server:
         """Say NOT_SERVING, and go on answering."""
         _in_loop(_call(self._health.draining))
 
-    def stop(self, grace: float | None) -> threading.Event:
-        """Take no more requests, let those in flight end for at most `grace` seconds; the event is set at the end."""
-        if not self._stopped.is_set():
+    def stop(self, grace: float | None) -> None:
+        """Take no more requests, and wait until those in flight have ended, for at most `grace` seconds."""
+        if not self._stopped:
+            self._stopped = True
             _in_loop(self._stop(grace))
             self._closing.close()
-            self._stopped.set()
-        return self._stopped
 
     async def _stop(self, grace: float | None) -> None:
         self._health.draining()
@@ -170,7 +170,7 @@ class Server:
         await search.stop(grace)
         for server in probed:
             await server.stop(None)
-        if hasattr(self, "_watching"):
+        if self._watching is not None:
             self._watching.cancel()
 
 

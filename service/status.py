@@ -69,16 +69,20 @@ CALLERS_MATTERS = (
 )
 
 
+def code_of(error: Exception) -> grpc.StatusCode:
+    """Return the code of an error; INTERNAL for those that are not ours."""
+    return STATUS_CODES[type(error)] if isinstance(error, errors.WhatwhereError) else grpc.StatusCode.INTERNAL
+
+
 def to_status(error: Exception, request_id: str) -> status_pb2.Status:
     """Return the status of an error: one ErrorInfo, a BadRequest for a field at fault, a RetryInfo where it is known.
 
     What is not the caller's matter says nothing but the request id, under which the log has the rest.
     """
-    code, reason = grpc.StatusCode.INTERNAL, "INTERNAL"
+    code = code_of(error)
+    reason = error.reason if isinstance(error, errors.WhatwhereError) else "INTERNAL"
     message = f"the server failed; its log has the cause under request id {request_id}"
     field = None
-    if isinstance(error, errors.WhatwhereError):
-        code, reason = STATUS_CODES[type(error)], error.reason
     if isinstance(error, CALLERS_MATTERS):
         message, field = str(error), error.field
     details = [_packed(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata={"request_id": request_id}))]

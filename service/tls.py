@@ -12,13 +12,14 @@ from pathlib import Path
 import grpc
 
 from indexer.errors import CredentialsUnreadable
+from indexer.files import FileVersion, version_of
 
 _EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
 _NOT_ITS_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second where one is RSA, the other EC
 
 log = logging.getLogger(__name__)
 
-_Version = tuple[tuple[int, int, int], ...]
+_Version = tuple[FileVersion, ...]
 
 
 @dataclass(frozen=True)
@@ -111,7 +112,7 @@ def _version(files: TlsFiles) -> _Version:
         stats = [path.stat() for path in paths]
     except OSError as error:
         raise _unreadable(error) from error
-    return tuple((stat.st_ino, stat.st_mtime_ns, stat.st_size) for stat in stats)
+    return tuple(map(version_of, stats))
 
 
 def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:

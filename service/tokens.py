@@ -22,7 +22,7 @@ from pathlib import Path
 from typing import Any
 
 from indexer.errors import CredentialsUnreadable, InvalidRequest, UnknownName
-from indexer.files import sync
+from indexer.files import FileVersion, sync, version_of
 
 _PREFIX = "ww_"  # by which a secret that lies about where it should not is known for one
 _SECRET_BYTES = 32
@@ -140,7 +140,7 @@ class TokenFile:
     def _look(self) -> None:
         """Read the file when it is another than the one read last; what cannot be read is logged once a reason."""
         try:
-            if _version(self._path.stat()) != self._version:
+            if version_of(self._path.stat()) != self._version:
                 self._tokens, self._version = _read(self._path)
                 log.info("tokens=%d file=%s", len(self._tokens), self._path)
         except (CredentialsUnreadable, OSError) as error:
@@ -156,10 +156,6 @@ def _hash(secret: str) -> str:
     return hashlib.sha256(secret.encode(errors="surrogatepass")).hexdigest()
 
 
-def _version(stat: os.stat_result) -> tuple[int, int, int]:
-    return stat.st_ino, stat.st_mtime_ns, stat.st_size
-
-
 def _listed(values: Iterable[str]) -> str:
     return ", ".join(values)
 
@@ -167,11 +163,11 @@ def _listed(values: Iterable[str]) -> str:
 # --- reading ----------------------------------------------------------------------------------------------------
 
 
-def _read(path: Path) -> tuple[tuple[Token, ...], tuple[int, int, int]]:
+def _read(path: Path) -> tuple[tuple[Token, ...], FileVersion]:
     """Return the tokens, and which version of the file they were read from."""
     try:
         with path.open("rb") as file:
-            version = _version(os.fstat(file.fileno()))  # before its bytes: a later change is then seen as one
+            version = version_of(os.fstat(file.fileno()))  # before its bytes: a later change is then seen as one
             content = file.read()
     except FileNotFoundError:
         raise CredentialsUnreadable(f"{path}: not there; `whatwhere token create NAME --file FILE` makes one") from None

@@ -81,7 +81,7 @@ def server(collection: Path) -> Iterator[str]:
     serving, port = create_server(ServerSettings(collection, listen="127.0.0.1:0"))
     serving.start()
     yield f"127.0.0.1:{port}"
-    serving.stop(grace=None).wait()
+    serving.stop(grace=None)
 
 
 @pytest.fixture

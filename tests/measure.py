@@ -41,7 +41,7 @@ def main() -> None:
         with Client(f"127.0.0.1:{port}") as client:
             found["median_ms"] = latencies(client, photographs)
             found["localisation"] = localisation(client)
-        serving.stop(grace=None).wait()
+        serving.stop(grace=None)
     print(json.dumps(found, indent=2))  # noqa: T201
 
 

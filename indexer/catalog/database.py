@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import QueuePool
 
 from indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotWritable, WhatwhereError
+from indexer.files import FileVersion, version_of
 
 BUSY_TIMEOUT_S = 30.0
 REMEDY = "run `whatwhere verify --repair`, or restore catalog.db from a backup"
@@ -70,18 +71,17 @@ def connect(path: Path, *, read_only: bool = False) -> Engine:
 class _Connection(sqlite3.Connection):
     """A connection; `unchanging` is the state of a file that was taken for one that nobody writes to."""
 
-    unchanging: tuple[int, int, int] | None = None
+    unchanging: FileVersion | None = None
 
 
-def _unchanging(path: Path) -> tuple[int, int, int] | None:
+def _unchanging(path: Path) -> FileVersion | None:
     """Return the state of a file that nobody can be writing to just now; None where somebody might.
 
     Beside a writer, a reader takes part in files that lie next to the database; a read-only disk may not have them.
     """
     if not path.exists() or not os.statvfs(path).f_flag & os.ST_RDONLY or Path(f"{path}-wal").exists():
         return None
-    state = path.stat()
-    return state.st_ino, state.st_mtime_ns, state.st_size
+    return version_of(path.stat())
 
 
 def _renew(path: Path, connection: _Connection, *_: object) -> None:

@@ -122,7 +122,7 @@ def hasty(collection: Path) -> Iterator[int]:
     serving, port = create_server(ServerSettings(collection, listen=f"{HOST}:0", threads=1, limits=limits))
     serving.start()
     yield port
-    serving.stop(grace=None).wait()
+    serving.stop(grace=None)
 
 
 class Wire:
@@ -645,7 +645,7 @@ def test_watchers_that_do_not_read_do_not_hold_up_the_others(collection: Path) -
         first = next(watching).status
         serving.drain()
         second = next(watching).status
-        serving.stop(grace=None).wait()
+        serving.stop(grace=None)
 
     assert begun
     assert first == health_pb2.HealthCheckResponse.SERVING

@@ -35,7 +35,7 @@ def strict_server(collection: Path) -> Iterator[str]:
     serving, port = create_server(ServerSettings(collection, listen="127.0.0.1:0", limits=limits))
     serving.start()
     yield f"127.0.0.1:{port}"
-    serving.stop(grace=None).wait()
+    serving.stop(grace=None)
 
 
 def encoded(width: int, height: int, kind: str = "PNG") -> bytes:
@@ -162,7 +162,7 @@ def test_exact_localisation_without_the_file_says_so(collection: Path, tmp_path:
         with pytest.raises(errors.SourceUnavailable, match="stored"):
             client.search("images/1", localize_count=2, exact=True)
         assert client.search("images/1", localize_count=2).hits[0].box is not None
-    serving.stop(grace=None).wait()
+    serving.stop(grace=None)
 
 
 def copy_of(collection: Path, tmp_path: Path) -> Path:

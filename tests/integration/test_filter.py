@@ -93,7 +93,7 @@ def served(collection: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterat
     server, port = create_server(ServerSettings(root, listen="127.0.0.1:0", refresh_s=0))
     server.start()
     yield Served(root, f"127.0.0.1:{port}", publisher)
-    server.stop(grace=None).wait()
+    server.stop(grace=None)
 
 
 @pytest.fixture
@@ -256,7 +256,7 @@ def test_an_approximate_index_answers_a_filter_exactly(served: Served, tmp_path:
 
     with Client(f"127.0.0.1:{port}") as client:
         filtered = client.search("images/1", filter=text, page_size=100)
-    server.stop(grace=None).wait()
+    server.stop(grace=None)
 
     check_best(filtered, served.best(text, "fused", served.query(1, "fused", None)), count=100)
 
@@ -303,7 +303,7 @@ def test_what_was_removed_is_in_no_answer(served: Served, tmp_path: Path) -> Non
             client.image(f"images/{gone}")
         with pytest.raises(ImageNotFound):
             client.search(f"images/{gone}")
-    server.stop(grace=None).wait()
+    server.stop(grace=None)
 
     assert gone not in {id_of(hit.image) for hit in plain.hits}
     check_best(filtered, [each for each in expected if each[1] != gone])

@@ -54,7 +54,7 @@ def assert_answers(root: Path) -> None:
         for hit, (name, score, where) in zip(found.hits, expected["hits"], strict=True):
             assert (hit.image.name, hit.score) == (name, pytest.approx(score, abs=1e-5))
             assert (None if hit.box is None else list(hit.box)) == (where and pytest.approx(where))
-    server.stop(grace=None).wait()
+    server.stop(grace=None)
 
 
 def test_it_says_what_to_do(root: Path) -> None:

@@ -33,7 +33,7 @@ def paris(paris_files: list[Path], tmp_path_factory: pytest.TempPathFactory) -> 
     serving.start()
     with Client(f"127.0.0.1:{port}") as client:
         yield client
-    serving.stop(grace=None).wait()
+    serving.stop(grace=None)
 
 
 def official_box(data: Path, query: str, sizes: dict[str, tuple[int, int]]) -> tuple[str, Box]:
@@ -113,7 +113,7 @@ def everything(root: Path) -> dict[str, tuple[np.ndarray, list[str]]]:  # type: 
             )
             for image in client.images()
         }
-    serving.stop(grace=None).wait()
+    serving.stop(grace=None)
     return found
 
 

@@ -35,7 +35,7 @@ def client_of(root: Path) -> Iterator[Client]:
     serving.start()
     with Client(f"127.0.0.1:{port}") as client:
         yield client
-    serving.stop(grace=None).wait()
+    serving.stop(grace=None)
 
 
 def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":

@@ -8,9 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +30,7 @@ from service.server import Server, create_server
 from service.settings import Batching, Limits, ServerSettings
 from service.tracing import Tracer
 from tests.conftest import QUERY_PHOTOGRAPH
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 WHATWHERE = (sys.executable, "-m", "service.cli")
@@ -79,13 +79,6 @@ def busy(server: Server) -> Iterator[None]:
             yield
         finally:
             go.set()
-
-
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 60
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.01)
 
 
 def numbers(port: int) -> Mapping[str, float]:

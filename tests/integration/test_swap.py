@@ -9,8 +9,7 @@ import signal
 import subprocess
 import sys
 import threading
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
@@ -36,6 +35,7 @@ from service.server import create_server
 from service.settings import ServerSettings
 from tests.conftest import INDEXED_PHOTOGRAPHS, SCIKIT_IMAGE
 from tests.generations import Publisher, metadata, turned
+from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -223,13 +223,6 @@ def serving(root: Path, log: Path) -> Iterator[tuple[str, int]]:
         assert process.wait(timeout=30) == 0
 
 
-def wait_until(holds: Callable[[], bool]) -> None:
-    deadline = time.monotonic() + 30
-    while not holds():
-        assert time.monotonic() < deadline, "it never came"
-        time.sleep(0.01)
-
-
 def mapped_segments(process_id: int) -> set[str]:
     """Return the vector files that a process has mapped; deleted ones say so."""
     lines = Path(f"/proc/{process_id}/maps").read_text().splitlines()
@@ -317,7 +310,7 @@ def test_health_says_when_the_newest_generation_cannot_be_served(root: Path, cap
             publisher.publish()
         wait_until(lambda: client.collection().generation == 2)
         after = health_of(channel), len(client.search("images/1").hits)
-    server.stop(grace=None).wait()
+    server.stop(grace=None)
 
     (logged,) = [record.message for record in caplog.records if record.levelno >= logging.ERROR]
     assert (before, broken[0], after[0]) == ([True] * 3, [True, True, False], [True] * 3)

@@ -183,7 +183,7 @@ def guarded(collection: Path, folder: Path) -> Iterator[Guarded]:
     tls = TlsFiles(folder / "server.pem", folder / "server.key")
     serving, address = started(ServerSettings(collection, listen="127.0.0.1:0", tls=tls, tokens=file))
     yield Guarded(address, channel_credentials(folder / "ca.pem"), file, secrets)
-    serving.stop(None).wait()
+    serving.stop(None)
 
 
 @pytest.mark.parametrize("token", [None, "wrong", "ww_" + "A" * 43])
@@ -277,7 +277,7 @@ def test_a_certificate_alone_lets_in_where_no_tokens_are_asked_for(collection: P
         ):
             client.health()
     finally:
-        serving.stop(None).wait()
+        serving.stop(None)
 
     assert hits[0].image.name == "images/1"
     assert refreshed.image_count == 8

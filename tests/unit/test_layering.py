@@ -34,7 +34,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "indexer/vectors": {"indexer/errors", "indexer/files"},
     "indexer/filters": {"indexer/errors"},
-    "indexer/catalog": {"indexer/errors", "indexer/filters"},
+    "indexer/catalog": {"indexer/errors", "indexer/files", "indexer/filters"},
     "indexer/collection": {
         "indexer/errors",
         "indexer/files",
@@ -110,7 +110,7 @@ ROOMS: dict[str, set[str]] = {
     "service/rpc": set(),
     "service/settings": {"indexer/filters", "indexer/images", "service/tls"},
     "service/results": {"indexer/boxes"},
-    "service/tls": {"indexer/errors"},
+    "service/tls": {"indexer/errors", "indexer/files"},
     "service/tokens": {"indexer/errors", "indexer/files"},
     "service/localize": {"indexer/boxes", "indexer/descriptors", "indexer/factorize"},
     "service/ticket": {"indexer/errors"},

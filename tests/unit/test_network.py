@@ -118,6 +118,19 @@ def test_what_nobody_waits_for_is_not_done(describer: Describer, callers: Thread
     assert batches == []
 
 
+def test_who_goes_while_company_is_waited_for_is_not_served(describer: Describer, callers: ThreadPoolExecutor) -> None:
+    """The last look is when the batch is taken."""
+    batches: list[int] = []
+    ticket = Ticket()
+    with Network(batch_size=2, batch_delay_s=0.3, on_batch=batches.append) as network:
+        future = queued(network, 1, lambda: callers.submit(network.describe, describer, picture(0), ticket=ticket))
+        ticket.cancel()
+        with pytest.raises(RequestCancelled):
+            future.result(30)
+
+    assert batches == []
+
+
 def test_other_work_comes_in_its_turn_and_alone(describer: Describer, callers: ThreadPoolExecutor) -> None:
     """Between two pictures, which are not described together across it."""
     order: list[object] = []
