@@ -122,8 +122,9 @@ def test_who_goes_while_company_is_waited_for_is_not_served(describer: Describer
     """The last look is when the batch is taken."""
     batches: list[int] = []
     ticket = Ticket()
-    with Network(batch_size=2, batch_delay_s=0.3, on_batch=batches.append) as network:
+    with Network(batch_size=2, batch_delay_s=1, on_batch=batches.append) as network:
         future = queued(network, 1, lambda: callers.submit(network.describe, describer, picture(0), ticket=ticket))
+        time.sleep(0.1)  # it has been looked at, and waits for company
         ticket.cancel()
         with pytest.raises(RequestCancelled):
             future.result(30)
