@@ -46,12 +46,13 @@ from service.settings import Limits, ServerSettings
 HOST, ATTACKER, OTHER = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 MOST, MOST_OF_ONE = 16, 12
 MOST_WATCHERS, MOST_WATCHERS_OF_ONE = Limits().max_watchers, Limits().max_watchers_per_client
-IDLE, SHAKEN_HANDS = 1_000, 200
+SILENT, SHAKEN_HANDS = 200, 1_000
 PATIENCE_S = 10.0  # with what is answered at once
 ANSWER_S = 15.0  # of a stored search beside an attack; alone it takes 0.02
-# Of resident memory, over that of a server that has answered some requests. Measured: 40, of which 33 are what one
-# request may send, unpacked; each attack below sends or unpacks to more than the bound.
-GROWTH_MIB = 128
+# Of resident memory, over that of a server that has answered some requests. Measured, after one attack: 40, of which
+# 33 are what one request may send, unpacked; after all of them: 80 to 135, by what the allocator's threads keep for
+# next time. What is sent to find out whether it stays is more than the bound.
+GROWTH_MIB = 256
 SEARCH = "/whatwhere.v1.ImageSearchService/SearchImages"
 COLLECTION = "/whatwhere.v1.ImageSearchService/GetCollection"
 WATCH = "/grpc.health.v1.Health/Watch"
@@ -320,10 +321,10 @@ def header_frames(stream: int, block: bytes, *, end: bool) -> Iterator[bytes]:
 
 
 def endless_headers() -> Iterator[bytes]:
-    """Yield 160 MB of headers, of which no frame says that it is the last."""
+    """Yield 480 MB of headers, of which no frame says that it is the last."""
     encoder = Encoder()
     yield HeadersFrame(1, encoder.encode(headers(SEARCH))).serialize()
-    for number in range(10_000):
+    for number in range(30_000):
         yield ContinuationFrame(1, encoder.encode([(f"x-{number}", "a" * 16_000)], huffman=False)).serialize()
 
 
@@ -538,9 +539,9 @@ def searched(port: int, source: str) -> str:
 
 
 def test_uploads_that_break_off_leave_nothing(target: Target) -> None:
-    """Half of 8 MiB, then the end of the connection, forty times."""
+    """Half of 8 MiB, then the end of the connection, a hundred times."""
     half = message(bytes(2**22), length=2**23)
-    for _ in range(40):
+    for _ in range(100):
         wire = Wire(target.port)
         wire.call(SEARCH, half, end=False)
         wire.reset()
@@ -562,14 +563,14 @@ def test_answers_that_nobody_reads_hold_up_nobody(target: Target) -> None:
 
 
 def test_idle_connections_hold_up_nobody_and_are_given_back(target: Target) -> None:
-    """A thousand that say nothing, and two hundred that shook hands."""
+    """A thousand that shook hands, and two hundred that say nothing, which are sent away after some seconds."""
     before = target.descriptors()
     with ExitStack() as open_:
         for _ in range(SHAKEN_HANDS):
             open_.enter_context(Wire(target.port)).pump(PATIENCE_S)
-        for _ in range(IDLE):  # last: who does not shake hands is sent away after some seconds
+        taken = eventually(lambda: target.descriptors() >= before + SHAKEN_HANDS)
+        for _ in range(SILENT):
             open_.enter_context(socket.create_connection((HOST, target.port), PATIENCE_S))
-        taken = eventually(lambda: target.descriptors() >= before + IDLE + SHAKEN_HANDS)
         harm = target.harm()
 
     assert taken
