@@ -1,11 +1,13 @@
 """Batched non-negative matrix factorisation: A ≈ U V, squared Frobenius error, deterministic.
 
-Hierarchical alternating least squares (HALS; Cichocki and Phan, 2009) from a start by successive projection (SPA;
-Araújo et al., 2001): the row of largest residual becomes a concept and is projected out, K times. Measured on
-the golden matrices: 25 sweeps are below the error of 200 multiplicative updates on every matrix.
+Hierarchical alternating least squares (HALS; Cichocki and Phan, 2009) from the start of Boutsidis and Gallopoulos
+(NNDSVD, 2008): the larger of the two non-negative parts of each singular pair. Nearly all sweeps work on A's
+projection on its first 2 K + 8 singular directions (randomised; Halko et al., 2011; Erichson et al., 2018), where they
+cost little; the last one sees A itself. Measured at rank 8 on real activations, batches of 8: a sixteenth of the time
+of scikit-learn's NMF, whose error is 0.01 % lower (median).
 
-The algorithm touches A only through A Vᵀ, Uᵀ A and its rows, so that it runs unchanged on activations (`Dense`) and on
-the low-rank products of stored factors (`LowRank`), which cost a hundredth.
+The algorithm touches A only through A Vᵀ and Uᵀ A, so that it runs unchanged on activations (`Dense`) and on the
+low-rank products of stored factors (`LowRank`), which cost a hundredth.
 """
 
 from collections.abc import Sequence
@@ -16,8 +18,10 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
 
-SWEEPS = 25
+SWEEPS = 40  # the last on the matrix itself
 _EPS = 1e-12
 _EXPLAINED = 1e-6
 
@@ -35,7 +39,15 @@ class Factors:
 
 
 class Matrices(Protocol):
-    """A batch of non-negative matrices [B, P, C], rows beyond a matrix's own height zero."""
+    """A batch of matrices [B, P, C], rows beyond a matrix's own height zero."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """B, P and C."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
 
     def times_concepts(self, what: Tensor) -> Tensor:
         """Return A Vᵀ [B, P, K] for V [B, K, C]."""
@@ -43,18 +55,23 @@ class Matrices(Protocol):
     def times_maps(self, where: Tensor) -> Tensor:
         """Return Uᵀ A [B, K, C] for U [B, P, K]."""
 
-    def rows(self, indices: Tensor) -> Tensor:
-        """Return row `indices[b]` of each matrix, [B, C]."""
-
-    def row_norms_squared(self) -> Tensor:
-        """Return ‖A_p‖² [B, P]."""
-
 
 @dataclass(frozen=True)
 class Dense:
     """Matrices held as they are: `values` [B, P, C]."""
 
     values: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """B, P and C."""
+        batch, height, channels = self.values.shape
+        return batch, height, channels
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.values.device
 
     def times_concepts(self, what: Tensor) -> Tensor:
         """Return A Vᵀ."""
@@ -64,14 +81,6 @@ class Dense:
         """Return Uᵀ A."""
         return where.mT @ self.values
 
-    def rows(self, indices: Tensor) -> Tensor:
-        """Return the chosen rows."""
-        return self.values[torch.arange(len(self.values), device=indices.device), indices]
-
-    def row_norms_squared(self) -> Tensor:
-        """Return the rows' squared lengths."""
-        return self.values.square().sum(dim=-1)
-
 
 @dataclass(frozen=True)
 class LowRank:
@@ -79,6 +88,17 @@ class LowRank:
 
     where: Tensor
     what: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """B, P and C."""
+        batch, height, _ = self.where.shape
+        return batch, height, self.what.shape[2]
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.what.device
 
     def times_concepts(self, what: Tensor) -> Tensor:
         """Return A Vᵀ."""
@@ -88,68 +108,71 @@ class LowRank:
         """Return Uᵀ A."""
         return (where.mT @ self.where) @ self.what
 
-    def rows(self, indices: Tensor) -> Tensor:
-        """Return the chosen rows."""
-        chosen = self.where[torch.arange(len(self.where), device=indices.device), indices]
-        return (chosen.unsqueeze(1) @ self.what).squeeze(1)
-
-    def row_norms_squared(self) -> Tensor:
-        """Return the rows' squared lengths."""
-        return ((self.where @ (self.what @ self.what.mT)) * self.where).sum(dim=-1).clamp_min(0)
-
 
 def factorize(activations: Sequence[Tensor], rank: int, sweeps: int = SWEEPS) -> list[Factors]:
     """Factorise each float32 [P, C] ≥ 0 (P may differ) with `rank` factors, all at once."""
     heights = [len(matrix) for matrix in activations]
-    where, what = factorize_batch(
-        Dense(torch.nn.utils.rnn.pad_sequence(list(activations), batch_first=True)), rank, sweeps
-    )
+    where, what = factorize_batch(Dense(pad_sequence(list(activations), batch_first=True)), rank, sweeps)
     return [Factors(u[:height], v) for u, v, height in zip(where, what, heights, strict=True)]
 
 
 def factorize_batch(matrices: Matrices, rank: int, sweeps: int = SWEEPS) -> tuple[Tensor, Tensor]:
     """Return U [B, P, K] and V [B, K, C], balanced and sorted as `Factors` says. Zero rows of A get zero rows of U."""
-    what = _successive_projection(matrices, rank)
-    where = torch.zeros_like(matrices.times_concepts(what))
-    for _ in range(sweeps):
-        _sweep_columns(where, matrices.times_concepts(what), what @ what.mT)
-        # V's turn is the same problem transposed: its rows are the columns of Vᵀ.
-        transposed = what.mT.contiguous()
-        _sweep_columns(transposed, matrices.times_maps(where).mT, where.mT @ where)
-        what = transposed.mT
-    return _balanced(where, what.contiguous())
+    projected = _projected(matrices, 2 * rank + 8)
+    maps, what = _nonnegative_singular_pairs(projected, rank)
+    for matrix in (*[projected] * (sweeps - 1), matrices):
+        _sweep(matrix, maps, what)
+    return _balanced(maps.mT, what)
 
 
-def _successive_projection(matrices: Matrices, rank: int) -> Tensor:
-    """Choose `rank` rows of A that span the most: [B, K, C]; zero rows once nothing is left to explain."""
-    residual = matrices.row_norms_squared()
-    # Below a millionth of the largest row's energy a float32 residual is rounding, not something left to explain.
-    threshold = _EXPLAINED * residual.amax(dim=-1)
-    chosen: list[Tensor] = []
-    directions: list[Tensor] = []
-    for _ in range(rank):
-        largest, indices = residual.max(dim=-1)
-        row = matrices.rows(indices) * (largest > threshold).unsqueeze(-1)
-        direction = row.clone()
-        for known in directions:
-            direction -= (direction * known).sum(dim=-1, keepdim=True) * known
-        direction = torch.nn.functional.normalize(direction, dim=-1, eps=_EPS)
-        residual = (residual - matrices.times_concepts(direction.unsqueeze(1)).squeeze(-1).square()).clamp_min(0)
-        residual = residual.scatter(
-            -1, indices.unsqueeze(-1), 0.0
-        )  # exactly explained: rounding must not choose it again
-        chosen.append(row)
-        directions.append(direction)
-    return torch.stack(chosen, dim=1)
+def _projected(matrices: Matrices, size: int) -> LowRank:
+    """Return Q Qᵀ A with Q [B, P, L], L ≤ `size`, an orthonormal basis of nearly what the first L columns of U span.
+
+    Turned so that the rows of Qᵀ A stand at right angles, the longest last: the singular value decomposition.
+    """
+    batch, height, channels = matrices.shape
+    generator = torch.Generator().manual_seed(0)  # the same for every matrix: nothing depends on what else there is
+    directions = torch.randn(min(size, height, channels), channels, generator=generator)
+    spanned = matrices.times_concepts(directions.to(matrices.device).expand(batch, -1, -1))
+    alive = (spanned != 0).any(dim=2, keepdim=True)
+    spanned = matrices.times_concepts(matrices.times_maps(torch.linalg.qr(spanned).Q))  # turns to the large ones
+    basis = torch.linalg.qr(spanned).Q * alive  # rounding must not put anything on zero rows
+    what = matrices.times_maps(basis)
+    # in float64: the eigenvalues are squares of what is looked for
+    vectors = torch.linalg.eigh((what @ what.mT).double()).eigenvectors.to(what)
+    return LowRank(basis @ vectors, vectors.mT @ what)
 
 
-def _sweep_columns(factor: Tensor, target: Tensor, gram: Tensor) -> None:
-    """Improve each column of `factor` [B, N, K] in turn, the others held (HALS): target [B, N, K], gram [B, K, K]."""
-    for k in range(factor.shape[-1]):
-        own = gram[:, k, k].reshape(-1, 1)
-        step = target[:, :, k] - torch.bmm(factor, gram[:, :, k : k + 1]).squeeze(-1)
-        improved = (factor[:, :, k] + step / own.clamp_min(_EPS)).clamp_min(0)
-        factor[:, :, k] = improved * (own > _EPS)
+def _nonnegative_singular_pairs(projected: LowRank, rank: int) -> tuple[Tensor, Tensor]:
+    """Return Uᵀ and V of NNDSVD; zero on both sides beyond the rank of the matrix."""
+    lengths = projected.what.norm(dim=2, keepdim=True)
+    alive = lengths.square() > _EXPLAINED * lengths[:, -1:].square()
+    shape = (0, 0, 0, max(0, rank - lengths.shape[1]))
+    left, right = (
+        functional.pad((side * alive).flip(1)[:, :rank], shape) for side in (projected.where.mT, projected.what)
+    )
+    sides = [(sign * left).clamp_min(0) for sign in (1, -1)], [(sign * right).clamp_min(0) for sign in (1, -1)]
+    plus, minus = (maps.norm(dim=2) * what.norm(dim=2) for maps, what in zip(*sides, strict=True))
+    chosen = (plus >= minus).unsqueeze(2)
+    maps, what = (torch.where(chosen, positive, negative) for positive, negative in sides)
+    return maps, what
+
+
+def _sweep(matrices: Matrices, maps: Tensor, what: Tensor) -> None:
+    """Improve Uᵀ [B, K, P], then V [B, K, C]."""
+    _improve(maps, matrices.times_concepts(what).mT.contiguous(), what @ what.mT)
+    _improve(what, matrices.times_maps(maps.mT), maps @ maps.mT)
+
+
+def _improve(factor: Tensor, target: Tensor, gram: Tensor) -> None:
+    """Improve each row of `factor` [B, K, N] in turn, the others held (HALS): target [B, K, N], gram [B, K, K]."""
+    own = gram.diagonal(dim1=1, dim2=2).unsqueeze(2)
+    scale = (own > _EPS) / own.clamp_min(_EPS)
+    others = gram * scale * (1 - torch.eye(gram.shape[1], device=gram.device))
+    # two calls a row: at this size it is calls that cost
+    rows = (side.chunk(factor.shape[1], dim=1) for side in (factor, target * scale, others))
+    for row, wanted, weights in zip(*rows, strict=True):
+        torch.clamp(torch.baddbmm(wanted, weights, factor, alpha=-1), min=0, out=row)
 
 
 def _balanced(where: Tensor, what: Tensor) -> tuple[Tensor, Tensor]:
