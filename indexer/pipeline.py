@@ -29,7 +29,7 @@ from indexer.metadata import Metadata, read_sidecar, read_table, sidecar_of, uri
 from indexer.methods import DEFAULT_DESCRIPTORS, DEFAULT_PRESET, DESCRIPTORS, find_method, pooled_by
 from indexer.reading import Loaded, Loader, in_groups, map_ahead, source_of
 from indexer.scan import Found, find, gone
-from indexer.vectors import FACTORY
+from indexer.vectors import AUTO
 from indexer.whitening import Whitener
 
 DEFAULT_RANK = 8
@@ -206,7 +206,7 @@ def _recipe(known: Recipe | None, backbone: Backbone, settings: IndexSettings) -
         pooled=known.pooled if known else pooled_by(methods.values()),
         descriptors=tuple(name for name in DESCRIPTORS if name in methods),
         preset=preset,
-        index_factory=known.index_factory if known else FACTORY,
+        index_factory=known.index_factory if known else AUTO,
     )
 
 

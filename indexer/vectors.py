@@ -4,6 +4,7 @@ An index is a few segments, files that never change, and the ids that have gone 
 large index writes a small file, and generations share what they have in common.
 """
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -23,12 +24,18 @@ except ImportError as error:  # pragma: no cover - needs an environment without 
         "neither faiss-cpu nor faiss-gpu is installed: pip install 'whatwhere[cpu]' (or [gpu])"
     ) from error
 
-FACTORY = "Flat"
+AUTO = "auto"  # in the place of a factory: the one for the size, see `factory_for`
+EXACT = "Flat"
+EXACT_AT_MOST = 20_000  # vectors; compared one by one, in 5 ms at 1024 dimensions
+ONE_PASS_AT_MOST = 500_000  # vectors; all of them compared in 4 bits for four dimensions, in 6 ms
 # A filter that leaves no more than this is answered by comparing with all that it leaves, whatever the factory: exact,
 # never short of results, and (measured, 1024 dimensions) within 20 ms.
 COMPARED_AT_MOST = 10_000
-_PROBED_SHARE = 8  # of an inverted file's lists one in eight is searched
+_LISTS_ALWAYS_PROBED = 64
+_PROBED_SHARE = 8  # of an inverted file's lists one in eight is searched, where it has many
 _HNSW_BREADTH = 64
+_RERANKED_FACTOR, _RERANKED_AT_LEAST = 10, 100  # what is found in 4 bits is compared again as it is
+_TRAINED_ON, _TRAINED_ON_PER_LIST = 65_536, 64  # vectors
 
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -43,19 +50,19 @@ class Segment:
         self.ids: Ids = np.asarray(faiss.vector_to_array(index.id_map), dtype=np.int64)
 
     @classmethod
-    def build(cls, ids: Ids, vectors: Vectors, factory: str = FACTORY) -> "Segment":
+    def build(cls, ids: Ids, vectors: Vectors, factory: str = EXACT) -> "Segment":
         """Make a segment in memory of vectors [N, D] under ids [N], in any order, by a faiss factory string.
 
         InvalidRequest for a factory that is none, cannot be searched with a filter, or wants more vectors to train on.
         """
         order = np.argsort(ids)
-        ordered = np.ascontiguousarray(vectors[order], dtype=np.float32)
-        inner = _trained(factory, ordered)
+        inner = _trained(factory, vectors, order)
         index = faiss.IndexIDMap(inner)
-        index.add_with_ids(ordered, ids[order])
-        lists = faiss.try_extract_index_ivf(inner)
-        if lists is not None:
-            lists.make_direct_map()  # without it a vector cannot be had by its position
+        for start in range(0, len(order), _ADDED_AT_ONCE):  # no second copy of all
+            chosen = order[start : start + _ADDED_AT_ONCE]
+            index.add_with_ids(np.ascontiguousarray(vectors[chosen], dtype=np.float32), ids[chosen])
+        if isinstance(inner, faiss.IndexIVF):
+            inner.make_direct_map()  # without it a vector cannot be had by its position
         return cls(index)
 
     @classmethod
@@ -104,46 +111,77 @@ class Segment:
         return np.asarray(self._inner.reconstruct_batch(self.positions(ids)), dtype=np.float32)
 
     def search(self, query: Vectors, count: int, only: "faiss.IDSelector | None" = None) -> tuple[Vectors, Ids]:
-        """Return the scores and ids of at most `count` of one query [D], best first, those that `only` lets through."""
+        """Return the scores and ids of at most `count` of one query [D], best first.
+
+        `only` lets positions through: faiss would translate ids for a plain index, not for one that is re-ranked.
+        """
         if len(self) == 0:
             return np.empty(0, dtype=np.float32), np.empty(0, dtype=np.int64)
-        parameters = self._parameters(only)
-        scores, ids = self._index.search(query[np.newaxis], min(count, len(self)), params=parameters)
-        found = ids[0] >= 0  # faiss fills up with -1
-        return scores[0][found], ids[0][found]
-
-    def _parameters(self, only: "faiss.IDSelector | None") -> "faiss.SearchParameters":
-        if isinstance(self._inner, faiss.IndexIVF):
-            return faiss.SearchParametersIVF(sel=only, nprobe=max(1, self._inner.nlist // _PROBED_SHARE))
-        if isinstance(self._inner, faiss.IndexHNSW):
-            return faiss.SearchParametersHNSW(sel=only, efSearch=_HNSW_BREADTH)
-        return faiss.SearchParameters(sel=only)
+        count = min(count, len(self))
+        parameters = _parameters(self._inner, count, only)
+        scores, positions = self._inner.search(query[np.newaxis], count, params=parameters)
+        found = positions[0] >= 0  # faiss fills up with -1
+        return scores[0][found], self.ids[positions[0][found]]
 
 
 _REMEDY = "run `whatwhere verify --repair`, which makes it anew from the shards"
 _FAMILIES = (faiss.IndexFlat, faiss.IndexScalarQuantizer, faiss.IndexIVF, faiss.IndexHNSW)
+_ADDED_AT_ONCE = 4096
 
 
-def _trained(factory: str, vectors: Vectors) -> Any:
-    """Return an empty faiss index, trained where it needs that."""
+def _parameters(index: Any, count: int, only: "faiss.IDSelector | None") -> "faiss.SearchParameters":
+    """Return how one family of indexes is searched for so many, and only for some."""
+    if isinstance(index, faiss.IndexRefine):
+        coarse = _parameters(faiss.downcast_index(index.base_index), count, only)
+        factor = max(_RERANKED_FACTOR, _RERANKED_AT_LEAST / count)
+        return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=coarse)
+    if isinstance(index, faiss.IndexIVF):
+        probed = max(_LISTS_ALWAYS_PROBED, index.nlist // _PROBED_SHARE)
+        return faiss.SearchParametersIVF(sel=only, nprobe=min(probed, index.nlist))
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=only, efSearch=_HNSW_BREADTH)
+    return faiss.SearchParameters(sel=only)
+
+
+def factory_for(count: int, dimensions: int) -> str:
+    """Return the faiss factory string for so many vectors: exact up to EXACT_AT_MOST, then compressed and re-ranked.
+
+    Codes of 4 bits for four dimensions or a few more (`PQ...x4fs`; André et al., 2017) choose candidates, the vectors
+    themselves rank them: recall@10 0.99 and more, a twentieth of the time of comparing all (README has the table).
+    Above ONE_PASS_AT_MOST they lie in about 2 √N inverted lists, of which some are searched.
+    """
+    together = next((each for each in range(4, 9) if dimensions % each == 0), None)
+    if count <= EXACT_AT_MOST or together is None:
+        return EXACT
+    lists = _LISTS_ALWAYS_PROBED if count <= ONE_PASS_AT_MOST else 2 ** round(math.log2(2 * math.sqrt(count)))
+    return f"IVF{lists},PQ{dimensions // together}x4fs,RFlat"
+
+
+def _trained(factory: str, vectors: Vectors, order: NDArray[np.int64]) -> Any:
+    """Return an empty faiss index, trained where it needs that, on vectors evenly spaced in this order."""
     try:
         index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise InvalidRequest(
-            f"index factory {factory!r} is none that faiss knows: give for instance Flat, SQ8, HNSW32 or IVF256,Flat",
+            f"index factory {factory!r} is none that faiss knows: give auto, or for instance Flat, SQ8, HNSW32 or "
+            "IVF256,Flat",
             field="index_factory",
         ) from error
-    if not isinstance(index, _FAMILIES):
+    coarse = faiss.downcast_index(index.base_index) if isinstance(index, faiss.IndexRefine) else index
+    if not isinstance(coarse, _FAMILIES):
         raise InvalidRequest(
-            f"index factory {factory!r} cannot be searched with a filter: give one of Flat, SQ..., HNSW... or IVF...",
+            f"index factory {factory!r} cannot be searched with a filter: give auto, or one of Flat, SQ..., HNSW..., "
+            "IVF..., IVF...,PQ...x4fs,RFlat",
             field="index_factory",
         )
-    lists = faiss.try_extract_index_ivf(index)
-    if lists is not None:
-        lists.cp.min_points_per_centroid = 1  # or faiss writes warnings of its own on standard error
+    for part in (coarse, getattr(coarse, "pq", None)):
+        if hasattr(part, "cp"):
+            part.cp.min_points_per_centroid = 1  # or faiss writes warnings of its own on standard error
     if not index.is_trained:
+        wanted = max(_TRAINED_ON, _TRAINED_ON_PER_LIST * getattr(coarse, "nlist", 0))
+        step = max(1, len(vectors) // wanted)
         try:
-            index.train(vectors)
+            index.train(np.ascontiguousarray(vectors[order[::step]], dtype=np.float32))
         except RuntimeError as error:
             raise InvalidRequest(
                 f"index factory {factory!r} cannot be trained on {len(vectors):,} vectors ({_first_line(error)}): "
@@ -158,7 +196,7 @@ def _first_line(error: Exception) -> str:
 
 
 def is_lossless(factory: str) -> bool:
-    """Tell whether a factory keeps vectors as they are, so that they can be taken over from it."""
+    """Tell whether a factory string keeps vectors as they are, so that they can be taken over from it."""
     return factory.endswith("Flat") or (factory.startswith("HNSW") and "," not in factory)
 
 
@@ -183,9 +221,11 @@ class VectorIndex:
     def vector(self, identifier: int) -> Vectors:
         """Return the vector [D] of one id, or raise KeyError."""
         wanted = np.array([identifier], dtype=np.int64)
-        for segment in self.segments:
-            if identifier not in self._removed and np.isin(wanted, segment.ids)[0]:
+        for segment in self.segments if identifier not in self._removed else ():
+            try:
                 return np.asarray(segment.vectors(wanted)[0], dtype=np.float32)
+            except KeyError:
+                continue  # in another segment
         raise KeyError(identifier)
 
     @cached_property
@@ -196,7 +236,9 @@ class VectorIndex:
     def _selectors(self) -> "tuple[faiss.IDSelector | None, ...]":
         """What each segment lets through: all where nothing of it is gone."""
         return tuple(
-            _selector(np.setdiff1d(segment.ids, self.removed)) if np.isin(self.removed, segment.ids).any() else None
+            _selector(segment, np.setdiff1d(segment.ids, self.removed))
+            if np.isin(self.removed, segment.ids).any()
+            else None
             for segment in self.segments
         )
 
@@ -214,8 +256,7 @@ class VectorIndex:
         only = np.intersect1d(only, self.ids, assume_unique=True)
         if len(only) <= COMPARED_AT_MOST:
             return _best([_compared(segment, query, only) for segment in self.segments], count)
-        selector = _selector(only)
-        return _best([segment.search(query, count, selector) for segment in self.segments], count)
+        return _best([segment.search(query, count, _selector(segment, only)) for segment in self.segments], count)
 
 
 def _compared(segment: Segment, query: Vectors, only: Ids) -> tuple[Vectors, Ids]:
@@ -231,12 +272,9 @@ def _best(found: Sequence[tuple[Vectors, Ids]], count: int) -> tuple[Vectors, Id
     return scores[order], ids[order]
 
 
-def _selector(ids: Ids) -> "faiss.IDSelector":
-    """Return what lets these ids through: a bit for each id up to the largest."""
-    size = int(ids[-1]) + 1 if len(ids) else 1
-    allowed = np.zeros(size, dtype=bool)
-    allowed[ids] = True
-    return _KeptBitmap(np.packbits(allowed, bitorder="little"))
+def _selector(segment: Segment, ids: Ids) -> "faiss.IDSelector":
+    """Return what lets those of these ids through that a segment holds: a bit for each position."""
+    return _KeptBitmap(np.packbits(np.isin(segment.ids, ids, assume_unique=True), bitorder="little"))
 
 
 class _KeptBitmap(faiss.IDSelectorBitmap):  # type: ignore[misc] # faiss has no types

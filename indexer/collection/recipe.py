@@ -7,7 +7,7 @@ from indexer.collection.layout import Layout
 from indexer.collection.sealed import read_sealed, write_sealed
 from indexer.errors import CollectionCorrupt, CollectionMismatch, CollectionNotFound, InvalidRequest
 from indexer.methods import Method, find_method, pooled_by
-from indexer.vectors import FACTORY
+from indexer.vectors import AUTO
 from indexer.whitening import WhitenerKey
 
 # What vectors are made by: may change with any generation. All else is what images were described by, for good.
@@ -18,7 +18,8 @@ _DERIVING = ("descriptors", "preset", "index_factory")
 class Recipe:
     """What every image of a collection went through.
 
-    `pooled` is what shards keep of an image beside its factors; `index_factory` is faiss's, of large segments.
+    `pooled` is what shards keep of an image beside its factors; `index_factory` is faiss's, of large
+    segments, or `auto`.
     """
 
     backbone: str
@@ -30,7 +31,7 @@ class Recipe:
     pooled: tuple[str, ...]
     descriptors: tuple[str, ...]
     preset: str
-    index_factory: str = FACTORY
+    index_factory: str = AUTO
 
     def save(self, layout: Layout) -> None:
         """Write the recipe of a new collection."""

@@ -15,7 +15,7 @@ from indexer.collection.shards import read_descriptions
 from indexer.describe import Description
 from indexer.errors import CollectionCorrupt, InvalidRequest
 from indexer.files import sha256_of
-from indexer.vectors import FACTORY, Ids, Segment, Vectors, is_lossless
+from indexer.vectors import AUTO, EXACT, Ids, Segment, Vectors, factory_for, is_lossless
 
 # A segment is written anew without what has gone from it when that is more than a quarter, and together with the one
 # after it when that is more than half as large: so a vector is written about log2 N times in all, and a search looks
@@ -74,12 +74,19 @@ class SegmentWriter:
     strict: bool = False
 
     def write_all(self, planned: Sequence[Planned]) -> tuple[SegmentEntry, ...]:
-        """Write what is not there yet and return all entries; only the first and largest is built by the factory."""
-        factories = [self.factory, *[FACTORY] * (len(planned) - 1)]
+        """Write what is not there yet and return all entries.
+
+        By a factory that was asked for only the first and largest is built.
+        """
         return tuple(
-            segment.entry or self._write(segment, f"{self.prefix}.{place}.faiss", factory)
-            for place, (segment, factory) in enumerate(zip(planned, factories, strict=False))
+            segment.entry or self._write(segment, f"{self.prefix}.{place}.faiss", self._factory(segment, place))
+            for place, segment in enumerate(planned)
         )
+
+    def _factory(self, planned: Planned, place: int) -> str:
+        if self.factory == AUTO:
+            return factory_for(len(planned.ids), self.dimensions)
+        return EXACT if place else self.factory
 
     def _write(self, planned: Planned, file_name: str, factory: str) -> SegmentEntry:
         vectors = self._vectors(planned)
@@ -89,7 +96,7 @@ class SegmentWriter:
             if self.strict:
                 raise
             log.info("segment=%s exact: %s", file_name, error)
-            factory = FACTORY
+            factory = EXACT
             segment = Segment.build(planned.ids, vectors, factory)
         path = self.layout.segments / file_name
         segment.save(path)

@@ -90,8 +90,9 @@ def rebuild(
         str | None,
         typer.Option(
             metavar="FACTORY",
-            help="How vectors are kept, a faiss factory string: Flat (exact), SQ8 (a quarter of the bytes), HNSW32 or "
-            "IVF1024,Flat (faster, approximate); the collection's own, Flat for a new one.",
+            help="How vectors are kept: auto (by their number: exact, then compressed with re-ranking), or a faiss "
+            "factory string: Flat (exact), SQ8 (a quarter of the bytes), HNSW32, IVF1024,Flat; the collection's own, "
+            "auto for a new one.",
         ),
     ] = None,
     as_json: AsJson = False,
@@ -102,7 +103,7 @@ def rebuild(
     other baselines where the collection was made with them). Another network is another collection: index again into a
     new directory. A collection of an older whatwhere is brought up to date.
 
-    Example: `whatwhere rebuild -c ~/pictures.ww --whiteners my-whiteners --index-factory HNSW32`
+    Example: `whatwhere rebuild -c ~/pictures.ww --whiteners my-whiteners --index-factory Flat`
     """
     from indexer.upkeep import RebuildSettings
     from indexer.upkeep import rebuild as derive

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 
 import indexer.vectors
 from indexer.errors import CollectionCorrupt, InvalidRequest
-from indexer.vectors import Segment, VectorIndex, is_lossless
+from indexer.vectors import Segment, VectorIndex, factory_for, is_lossless
 
 DIMENSIONS = 16
 COUNT = 200
@@ -114,7 +114,7 @@ def test_a_filter_that_leaves_nothing_finds_nothing(only: NDArray[np.int64]) -> 
     assert (scores.dtype, ids.dtype) == (np.float32, np.int64)
 
 
-@pytest.mark.parametrize("factory", ["SQ8", "SQfp16", "IVF4,Flat", "HNSW8", "IVF4,SQ8"])
+@pytest.mark.parametrize("factory", ["SQ8", "SQfp16", "IVF4,Flat", "HNSW8", "IVF4,SQ8", "IVF4,PQ4x4fs,RFlat"])
 def test_a_filter_on_an_approximate_index_gives_full_pages_of_what_passes(factory: str) -> None:
     """Compared one by one: as good as the factory keeps vectors, and never short."""
     index = in_parts(150, 50, removed=GONE, factory=factory)
@@ -128,7 +128,7 @@ def test_a_filter_on_an_approximate_index_gives_full_pages_of_what_passes(factor
         np.testing.assert_allclose(scores, expected_scores, atol=0.02)
 
 
-@pytest.mark.parametrize("factory", ["SQ8", "SQfp16", "IVF4,Flat", "HNSW8"])
+@pytest.mark.parametrize("factory", ["SQ8", "SQfp16", "IVF4,Flat", "HNSW8", "IVF4,PQ4x4fs,RFlat"])
 @pytest.mark.parametrize("compared_at_most", [0, 10_000])
 def test_an_approximate_index_leaves_out_what_is_gone_and_what_a_filter_stops(
     factory: str, compared_at_most: int, monkeypatch: pytest.MonkeyPatch
@@ -242,6 +242,7 @@ def test_building_takes_every_layout_and_float_type() -> None:
         ("Nope", "none that faiss knows"),
         ("PQ4", "cannot be searched with a filter"),
         ("PCA8,Flat", "cannot be searched with a filter"),
+        ("PQ4x4fs,RFlat", "cannot be searched with a filter"),
         ("IVF500,Flat", "cannot be trained on 200 vectors"),
     ],
 )
@@ -254,12 +255,72 @@ def test_a_factory_that_cannot_be_used_is_refused(factory: str, said: str, capfd
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize("factory", ["Flat", "HNSW8", "HNSW8,Flat", "IVF4,Flat", "SQ8", "IVF4,SQ8", "HNSW8,SQ8"])
+@pytest.mark.parametrize(
+    "factory",
+    [
+        "Flat",
+        "HNSW8",
+        "HNSW8,Flat",
+        "IVF4,Flat",
+        "SQ8",
+        "IVF4,SQ8",
+        "HNSW8,SQ8",
+        "IVF4,PQ4x4fs,RFlat",
+        "IVF4,PQ4x4fs,Refine(SQ8)",
+    ],
+)
 def test_lossless_factories_are_those_that_return_what_they_got(factory: str) -> None:
     """The name tells what the vectors show."""
     kept = Segment.build(IDS, VECTORS, factory).vectors(IDS)
 
     assert is_lossless(factory) == np.array_equal(kept, VECTORS)
+
+
+# --- the factory for the size -----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("count", "dimensions", "expected"),
+    [
+        (0, 1024, "Flat"),
+        (20_000, 1024, "Flat"),
+        (20_001, 1024, "IVF64,PQ256x4fs,RFlat"),
+        (20_001, 510, "IVF64,PQ102x4fs,RFlat"),
+        (500_000, 512, "IVF64,PQ128x4fs,RFlat"),
+        (500_001, 512, "IVF1024,PQ128x4fs,RFlat"),
+        (1_000_000, 512, "IVF2048,PQ128x4fs,RFlat"),
+        (10**9, 512, "IVF65536,PQ128x4fs,RFlat"),
+        (1_000_000, 299, "Flat"),
+    ],
+)
+def test_the_factory_follows_the_size(count: int, dimensions: int, expected: str) -> None:
+    """Exact while that is fast, then one pass over codes, then over a part of them; always re-ranked, never lossy."""
+    assert factory_for(count, dimensions) == expected
+    assert is_lossless(expected)
+
+
+@pytest.mark.parametrize("one_pass_at_most", [10**6, 0], ids=["one pass", "many lists"])
+def test_what_is_compressed_finds_what_exact_search_finds(
+    one_pass_at_most: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ten in a thousand of twenty thousand may differ; scores are those of the vectors themselves."""
+    monkeypatch.setattr(indexer.vectors, "ONE_PASS_AT_MOST", one_pass_at_most)
+    random = np.random.default_rng(4)
+    # as real ones: most of what there is of a vector it shares with some others
+    centres = random.normal(size=(400, 64))
+    vectors = centres[random.integers(0, 400, 20_001)] + 0.7 * random.normal(size=(20_001, 64))
+    vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32)
+    factory = factory_for(len(vectors), 64)
+    segment = Segment.build(np.arange(len(vectors)), vectors, factory)
+
+    found = 0
+    for query in vectors[:100]:
+        scores, ids = segment.search(query, 10)
+        np.testing.assert_allclose(scores, vectors[ids] @ query, atol=1e-5)
+        found += len(np.intersect1d(ids, np.argsort(-(vectors @ query))[:10]))
+
+    assert factory == ("IVF64,PQ16x4fs,RFlat" if one_pass_at_most else "IVF256,PQ16x4fs,RFlat")
+    assert found >= 980
 
 
 # --- files ------------------------------------------------------------------------------------------------------
@@ -269,7 +330,7 @@ def mapped(path: Path) -> Segment:
     return Segment.map(path, path.stat().st_size)
 
 
-@pytest.mark.parametrize("factory", ["Flat", "SQ8", "IVF4,Flat", "HNSW8"])
+@pytest.mark.parametrize("factory", ["Flat", "SQ8", "IVF4,Flat", "HNSW8", "IVF4,PQ4x4fs,RFlat"])
 def test_a_mapped_segment_equals_the_saved_one(tmp_path: Path, factory: str) -> None:
     """The same ids, vectors and results."""
     segment = Segment.build(IDS, VECTORS, factory)
