@@ -5,8 +5,7 @@ from collections.abc import Iterator
 from itertools import islice
 from typing import Any
 
-from sqlalchemy import func, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Connection, func, select
 
 from indexer.catalog.checksums import SEALED, checksum_of
 from indexer.catalog.database import Database
@@ -18,7 +17,7 @@ from indexer.errors import CollectionCorrupt
 MOST_OF_A_KIND = 50  # faults of one kind that are spelled out
 _AT_ONCE = 1000
 _STATES = (INDEXED, FAILED, REMOVED)
-_PLACES = (SourceRow.id, SourceRow.image_id, SourceRow.origins)
+_PLACES = (SourceRow.id, SourceRow.image_id, SourceRow.origins.label("origins"))
 _PROPERTIES = select(
     PropertyRow.image_id, PropertyRow.name, PropertyRow.kind, PropertyRow.text_value, PropertyRow.number_value
 )
@@ -36,8 +35,8 @@ class Checking(Database):
         faults: list[str] = []
         for look in (_file, _references, _rows, _images, _places, _metadata):
             try:
-                with self._reading() as session:
-                    found = list(islice(look(session), MOST_OF_A_KIND + 1))
+                with self._reading() as connection:
+                    found = list(islice(look(connection), MOST_OF_A_KIND + 1))
             except CollectionCorrupt as error:
                 found = [str(error)]
             faults += found[:MOST_OF_A_KIND]
@@ -55,21 +54,21 @@ class Checking(Database):
         self._outside_transaction("PRAGMA wal_checkpoint(TRUNCATE)")
 
 
-def _file(session: Session) -> Iterator[str]:
-    for (said,) in session.connection().exec_driver_sql(f"PRAGMA integrity_check({MOST_OF_A_KIND + 1})"):
+def _file(connection: Connection) -> Iterator[str]:
+    for (said,) in connection.exec_driver_sql(f"PRAGMA integrity_check({MOST_OF_A_KIND + 1})"):
         if said != "ok":
             yield f"catalog.db: {said}"
 
 
-def _references(session: Session) -> Iterator[str]:
-    for table, row, target, _ in session.connection().exec_driver_sql("PRAGMA foreign_key_check"):
+def _references(connection: Connection) -> Iterator[str]:
+    for table, row, target, _ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
         yield f"{table} {row} refers to a row of {target} that is not there"
 
 
-def _rows(session: Session) -> Iterator[str]:
+def _rows(connection: Connection) -> Iterator[str]:
     for sealed in SEALED:
         table = Base.metadata.tables[sealed.__tablename__]
-        for row in session.execute(select(*table.c).execution_options(yield_per=_AT_ONCE)):
+        for row in connection.execute(select(*table.c).execution_options(yield_per=_AT_ONCE)):
             values = row._asdict()
             if not _is_sealed(table.name, values):
                 yield f"{table.name} {values['id']} holds other values than were written"
@@ -82,14 +81,14 @@ def _is_sealed(table: str, values: dict[str, Any]) -> bool:
         return False
 
 
-def _images(session: Session) -> Iterator[str]:
+def _images(connection: Connection) -> Iterator[str]:
     query = (
         select(ImageRow.id, ImageRow.state, ImageRow.shard_row, ShardRow.image_count, ShardRow.file_name)
         .outerjoin(ImageRow.shard)
         .execution_options(yield_per=_AT_ONCE)
     )
-    with_sources = set(session.scalars(select(SourceRow.image_id).distinct()))
-    for id_, state, row, count, file_name in session.execute(query):
+    with_sources = set(connection.scalars(select(SourceRow.image_id).distinct()))
+    for id_, state, row, count, file_name in connection.execute(query):
         if state not in _STATES:
             yield f"images/{id_} has the state {state!r}, which there is not"
         elif state == INDEXED and file_name is None:
@@ -100,27 +99,27 @@ def _images(session: Session) -> Iterator[str]:
             yield f"images/{id_} is {state} but has no source"
 
 
-def _places(session: Session) -> Iterator[str]:
+def _places(connection: Connection) -> Iterator[str]:
     query = (
         select(ShardRow.file_name, ImageRow.shard_row, func.count())
         .join(ImageRow.shard)
         .group_by(ShardRow.file_name, ImageRow.shard_row)
         .having(func.count() > 1)
     )
-    for file_name, row, count in session.execute(query):
+    for file_name, row, count in connection.execute(query):
         yield f"row {row} of shard {file_name} is named by {count} images"
 
 
-def _metadata(session: Session) -> Iterator[str]:
+def _metadata(connection: Connection) -> Iterator[str]:
     # One pass, not from id to id: in a damaged table that may never come to an end.
     images = select(ImageRow.id, ImageRow.user_metadata).execution_options(yield_per=_AT_ONCE)
-    for part in session.execute(images).partitions():
+    for part in connection.execute(images).partitions():
         said: dict[int, Any] = {id_: metadata for id_, metadata in part}  # noqa: C416 - a row is no pair to mypy
         sources: dict[int, list[Any]] = defaultdict(list)
-        for source in session.execute(select(*_PLACES).where(SourceRow.image_id.in_(said))):
+        for source in connection.execute(select(*_PLACES).where(SourceRow.image_id.in_(said))):
             sources[source.image_id].append(source)
         held: dict[int, set[Property]] = defaultdict(set)
-        for id_, name, kind, text, number in session.execute(_PROPERTIES.where(PropertyRow.image_id.in_(said))):
+        for id_, name, kind, text, number in connection.execute(_PROPERTIES.where(PropertyRow.image_id.in_(said))):
             held[id_].add(Property(name, kind, text, number))
         for id_, metadata in said.items():
             if not same_json(metadata, united(sources[id_])):

@@ -30,7 +30,9 @@ _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_pl
 
 def checksum_of(table: str, values: Mapping[str, object]) -> int:
     """Return the CRC-32 of a row's values by column name, in canonical JSON; columns that are left out may be there."""
-    kept = {name: value for name, value in values.items() if name not in _LEFT_OUT}
+    kept = dict(values)
+    for name in _LEFT_OUT:
+        kept.pop(name, None)
     return zlib.crc32(_CANONICAL.encode([table, kept]).encode())
 
 
@@ -41,13 +43,6 @@ def verify(table: Table, values: Mapping[str, object]) -> None:
             f"{table.name[:-1]} {values['id']} of catalog.db holds other values than were written: "
             "run `whatwhere verify --repair`, or restore catalog.db from a backup"
         )
-
-
-def verify_row(row: DeclarativeBase) -> None:
-    """Raise CollectionCorrupt when a row, as loaded, holds other values than were written."""
-    table = row.__table__
-    assert isinstance(table, Table)
-    verify(table, _values(row))
 
 
 def _values(row: DeclarativeBase) -> dict[str, object]:

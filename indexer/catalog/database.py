@@ -131,10 +131,10 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def _reading(self) -> Iterator[Session]:
-        """Give a session that sees one state of the database; CollectionCorrupt for values that are none."""
-        with unreadable_values_named(), Session(self._engine) as session:
-            yield session
+    def _reading(self) -> Iterator[Connection]:
+        """Give a connection that sees one state of the database; CollectionCorrupt for values that are none."""
+        with unreadable_values_named(), self._engine.connect() as connection:
+            yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:

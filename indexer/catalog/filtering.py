@@ -41,16 +41,16 @@ class Filtering(Database):
         query = select(ImageRow.id).where(condition_of(expression)).order_by(ImageRow.id)
         if state is not None:
             query = query.where(ImageRow.state == state)
-        with self._reading() as session:
-            return np.fromiter(session.scalars(query), dtype=np.int64)
+        with self._reading() as connection:
+            return np.fromiter(connection.scalars(query), dtype=np.int64)
 
     def ids_of_uris(self, glob: str, *, state: str | None = INDEXED) -> NDArray[np.int64]:
         """Return the ids (sorted) of images of which a URI matches a shell pattern (* ? [...]), letter case counts."""
         query = select(ImageRow.id, SourceRow.uri).join(ImageRow.sources).order_by(ImageRow.id)
         if state is not None:
             query = query.where(ImageRow.state == state)
-        with self._reading() as session:
-            found = dict.fromkeys(id_ for id_, uri in session.execute(query) if fnmatchcase(uri, glob))
+        with self._reading() as connection:
+            found = dict.fromkeys(id_ for id_, uri in connection.execute(query) if fnmatchcase(uri, glob))
         return np.fromiter(found, dtype=np.int64)
 
 

@@ -7,14 +7,14 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 
-from indexer.catalog.checksums import verify, verify_row
-from indexer.catalog.database import REMEDY, Database
+from indexer.catalog.assembling import ROWS, ROWS_OF_IDS, records
+from indexer.catalog.checksums import verify
+from indexer.catalog.database import Database
 from indexer.catalog.records import FAILED, INDEXED, REMOVED, SHARD_LOST, ImageRecord, ShardRecord, Source
-from indexer.catalog.rows import AT_ONCE, in_groups, rows_of
+from indexer.catalog.rows import AT_ONCE, in_groups
 from indexer.catalog.tables import Base, GenerationRow, ImageRow, ShardRow, SourceRow
-from indexer.errors import CollectionCorrupt
 
-_IMAGES = Base.metadata.tables[ImageRow.__tablename__]
+_IMAGES, _SHARDS = (Base.metadata.tables[row.__tablename__] for row in (ImageRow, ShardRow))
 # Content of which nothing is left to do: described, failed for a reason of its own, or removed by a person.
 _DONE = or_(
     ImageRow.removed_at.is_not(None),
@@ -46,8 +46,8 @@ class Reading(Database):
                 _done(retry_failed),
             )
         )
-        with self._reading() as session:
-            recorded = {Source(*row) for row in session.execute(query)}
+        with self._reading() as connection:
+            recorded = {Source(*row) for row in connection.execute(query)}
         return {source.uri for source in sources if source in recorded}
 
     def unreadable(self, sources: Sequence[Source]) -> set[str]:
@@ -57,26 +57,26 @@ class Reading(Database):
             .join(SourceRow.image)
             .where(SourceRow.uri.in_([source.uri for source in sources]), ImageRow.content_hash.is_(None))
         )
-        with self._reading() as session:
-            return set(session.scalars(query))
+        with self._reading() as connection:
+            return set(connection.scalars(query))
 
     def content_of(self, uri: str) -> str | None:
         """Return the hash of what was last read at a URI, None when nothing was."""
         query = select(ImageRow.content_hash).join(ImageRow.sources).where(SourceRow.uri == uri)
-        with self._reading() as session:
-            return session.scalar(query)
+        with self._reading() as connection:
+            return connection.scalar(query)
 
     def has_content(self, content_hash: str, *, retry_failed: bool = False) -> bool:
         """Tell whether this content is recorded and needs no describing: as `unchanged` decides."""
         query = select(ImageRow.id).where(ImageRow.content_hash == content_hash, _done(retry_failed))
-        with self._reading() as session:
-            return session.scalar(query) is not None
+        with self._reading() as connection:
+            return connection.scalar(query) is not None
 
     def id_of_content(self, content_hash: str) -> int | None:
         """Return the id of the indexed image with this content, or None."""
         query = select(ImageRow.id).where(ImageRow.content_hash == content_hash, ImageRow.state == INDEXED)
-        with self._reading() as session:
-            return session.scalar(query)
+        with self._reading() as connection:
+            return connection.scalar(query)
 
     def image(self, image_id: int) -> ImageRecord | None:
         """Return one image in any state, or None; CollectionCorrupt when its row was changed by other hands."""
@@ -84,60 +84,64 @@ class Reading(Database):
 
     def images(self, *, state: str | None = None, after_id: int = 0, limit: int | None = None) -> list[ImageRecord]:
         """Return images by id, those after `after_id`, in one state or in all; CollectionCorrupt as for `image`."""
-        query = select(ImageRow).where(ImageRow.id > after_id).order_by(ImageRow.id).limit(limit)
+        ids = select(ImageRow.id).where(ImageRow.id > after_id).order_by(ImageRow.id).limit(limit)
         if state is not None:
-            query = query.where(ImageRow.state == state)
-        with self._reading() as session:
-            return [_to_record(row) for row in session.scalars(query)]
+            ids = ids.where(ImageRow.state == state)
+        with self._reading() as connection:
+            return list(records(connection.execute(ROWS.where(_IMAGES.c.id.in_(ids))).all()))
 
     def images_by_id(self, ids: Iterable[int]) -> dict[int, ImageRecord]:
         """Return these images by id, in any state; unknown ids are left out. CollectionCorrupt as for `image`."""
-        with self._reading() as session:
-            return {row.id: _to_record(row) for row in rows_of(session, ImageRow, ImageRow.id, ids)}
+        found: dict[int, ImageRecord] = {}
+        with self._reading() as connection:
+            for some in in_groups(ids, AT_ONCE):
+                rows = connection.execute(ROWS_OF_IDS, {"ids": some}).all()
+                found.update((record.id, record) for record in records(rows))
+        return found
 
     def indexed_ids(self) -> NDArray[np.int64]:
         """Return the ids of all indexed images, ascending."""
         query = select(ImageRow.id).where(ImageRow.state == INDEXED).order_by(ImageRow.id)
-        with self._reading() as session:
-            return np.fromiter(session.scalars(query), dtype=np.int64)
+        with self._reading() as connection:
+            return np.fromiter(connection.scalars(query), dtype=np.int64)
 
     def max_id(self) -> int:
         """Return the highest id of an image in any state, 0 when there is none."""
-        with self._reading() as session:
-            return session.scalar(select(func.max(ImageRow.id))) or 0
+        with self._reading() as connection:
+            return connection.scalar(select(func.max(ImageRow.id))) or 0
 
     def places(self, ids: Sequence[int]) -> list[tuple[int, str, int]]:
         """Return (id, shard file, row) of these described images, by shard and row; CollectionCorrupt as `image`."""
         found: list[Any] = []
-        with self._reading() as session:
+        with self._reading() as connection:
             for some in in_groups(ids, AT_ONCE):
-                found += map(_verified, session.execute(_places().where(ImageRow.id.in_(some))))
+                found += map(_verified, connection.execute(_places().where(ImageRow.id.in_(some))))
         found.sort(key=lambda row: (row.shard_id, row.shard_row))
         return [(row.id, row.file_name, row.shard_row) for row in found]
 
     def live_places(self) -> list[tuple[int, int, str, int]]:
         """Return (id, shard id, shard file, row) of all indexed images, by shard and row; CollectionCorrupt as ever."""
         query = _places().where(ImageRow.state == INDEXED)
-        with self._reading() as session:
-            rows = map(_verified, session.execute(query))
+        with self._reading() as connection:
+            rows = map(_verified, connection.execute(query))
             return [(row.id, row.shard_id, row.file_name, row.shard_row) for row in rows]
 
     def counts(self) -> dict[str, int]:
         """Return the number of images in each state."""
         query = select(ImageRow.state, func.count()).group_by(ImageRow.state)
-        with self._reading() as session:
-            found = {state: count for state, count in session.execute(query)}  # noqa: C416 - a row is no pair to mypy
+        with self._reading() as connection:
+            found = {state: count for state, count in connection.execute(query)}  # noqa: C416 - a row is no pair to mypy
         return {state: found.get(state, 0) for state in (INDEXED, FAILED, REMOVED)}
 
     def shards(self) -> list[ShardRecord]:
         """Return all shards, oldest first; CollectionCorrupt as for `image`."""
-        with self._reading() as session:
-            return [_to_shard(row) for row in session.scalars(select(ShardRow).order_by(ShardRow.id))]
+        with self._reading() as connection:
+            return [_to_shard(row) for row in connection.execute(select(_SHARDS).order_by(_SHARDS.c.id))]
 
     def last_generation(self) -> int:
         """Return the number of the newest recorded generation, 0 when there is none."""
-        with self._reading() as session:
-            return session.scalar(select(func.max(GenerationRow.number))) or 0
+        with self._reading() as connection:
+            return connection.scalar(select(func.max(GenerationRow.number))) or 0
 
 
 def _places() -> Select[Any]:
@@ -151,31 +155,6 @@ def _verified(row: Any) -> Any:
     return row
 
 
-def _to_shard(row: ShardRow) -> ShardRecord:
-    verify_row(row)
+def _to_shard(row: Any) -> ShardRecord:
+    verify(_SHARDS, row._asdict())
     return ShardRecord(row.file_name, row.image_count, row.byte_count, row.sha256, row.id)
-
-
-def _to_record(row: ImageRow) -> ImageRecord:
-    verify_row(row)
-    for source in row.sources:
-        verify_row(source)
-    if row.state != REMOVED and not row.sources:
-        raise CollectionCorrupt(f"images/{row.id} of catalog.db lost its sources: {REMEDY}")
-    return ImageRecord(
-        id=row.id,
-        state=row.state,
-        uris=tuple(source.uri for source in row.sources),
-        content_hash=row.content_hash,
-        width=row.width,
-        height=row.height,
-        byte_count=row.byte_count,
-        mime_type=row.mime_type,
-        created_at=row.created_at,
-        failure_reason=row.failure_reason,
-        failure_message=row.failure_message,
-        shard_file=_to_shard(row.shard).file_name if row.shard else None,
-        shard_row=row.shard_row,
-        user_metadata=row.user_metadata,
-        removed_at=row.removed_at,
-    )

@@ -48,12 +48,12 @@ class Removing(Database):
         """
         held = set(seen)
         found: set[str] = set()
-        with self._reading() as session:
+        with self._reading() as connection:
             for some in in_groups(folders, 100):
                 # Not LIKE, to which on SQLite capitals are small letters.
                 below = [func.substr(SourceRow.uri, 1, len(uri)) == uri for uri in some if uri.endswith("/")]
                 files = [uri for uri in some if not uri.endswith("/")]
-                uris = session.scalars(select(SourceRow.uri).where(or_(*below, SourceRow.uri.in_(files))))
+                uris = connection.scalars(select(SourceRow.uri).where(or_(*below, SourceRow.uri.in_(files))))
                 found.update(uri for uri in uris if uri not in held)
         return sorted(found)
 

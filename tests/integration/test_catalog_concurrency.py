@@ -114,10 +114,10 @@ def test_threads_that_change_the_same_images_lose_nothing(path: Path) -> None:
 
 def test_a_reader_keeps_what_it_began_with(path: Path) -> None:
     """Within a question the catalogue stands still: what is committed meanwhile is seen by the next one."""
-    with Catalog.create(path) as catalog, Catalog.open(path) as reading, reading._reading() as session:
-        before = session.connection().exec_driver_sql("SELECT count(*) FROM images").scalar()
+    with Catalog.create(path) as catalog, Catalog.open(path) as reading, reading._reading() as connection:
+        before = connection.exec_driver_sql("SELECT count(*) FROM images").scalar()
         record(catalog, 1)
-        during = session.connection().exec_driver_sql("SELECT count(*) FROM images").scalar()
+        during = connection.exec_driver_sql("SELECT count(*) FROM images").scalar()
         after = len(reading.images())
 
     assert (before, during, after) == (CHUNK, CHUNK, 2 * CHUNK)
