@@ -125,7 +125,8 @@ def open_live(settings: ServerSettings, network: Network, report: Callable[[bool
     """Open the live generation, and load what runs on the network; raises the errors of opening them."""
     collection = open_collection(settings.collection)
     try:
-        searcher = open_searcher(collection, settings.device, settings.limits.image, settings.weights, network)
+        limits, cores = settings.limits.image, settings.cores
+        searcher = open_searcher(collection, settings.device, limits, settings.weights, network, cores)
         searcher.warm()
     except BaseException:
         collection.close()

@@ -242,6 +242,7 @@ def open_searcher(
     limits: ImageLimits | None = None,
     weights: Path | None = None,
     network: Network | None = None,
+    threads: int | None = None,
 ) -> Searcher:
     """Load the collection's network, with the checkpoint `weights` where it was made with one's own.
 
@@ -252,7 +253,9 @@ def open_searcher(
     if weights is None:  # before the published ones are fetched for a collection that was made with others
         spec = find_backbone(recipe.backbone)
         recipe.require_network(spec.layer, spec.weights.sha256_prefix, root)
-    backbone = load_backbone(recipe.backbone, choose_device(device), weights=weights, precision=recipe.precision)
+    backbone = load_backbone(
+        recipe.backbone, choose_device(device), weights=weights, precision=recipe.precision, threads=threads
+    )
     recipe.require_network(backbone.spec.layer, backbone.weights_sha256, root)
     describer = Describer(backbone, recipe.rank, pooled_by(recipe.methods))
     return Searcher(collection, describer, limits or ImageLimits(), network or Network())

@@ -1,0 +1,204 @@
+"""What computes a network: torch, or on a CPU OpenVINO where it is installed, which is faster there.
+
+Both give the same activations to a thousandth of the largest; that is compared when a network is loaded. Measured for
+one picture of 512 x 672 on two cores: `make bench`.
+"""
+
+import importlib.util
+import logging
+import os
+import sys
+import threading
+import warnings
+from collections.abc import Mapping
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from indexer.errors import DeviceUnavailable, UnknownName
+
+ENGINE_VARIABLE = "WHATWHERE_ENGINE"
+ENGINES = ("auto", "torch", "openvino")
+PRECISIONS: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
+_OPENVINO_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
+# A traced network pads as it did for the picture that it was traced with; maps of a cell or two are padded otherwise.
+_SMALLEST_SIDE = 128
+_TRACED_CELLS = (4, 5)  # of 32 pixels
+_DIFFERENCES = {"float32": 1e-3, "bfloat16": 0.1}  # allowed, of the largest activation
+
+log = logging.getLogger(__name__)
+
+
+_Scale = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean and std
+
+
+class Engine(Protocol):
+    """Runs one network. May be called from several threads."""
+
+    name: str
+
+    def run(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Map pictures uint8 [B, h, w, 3] to float32 [B, h/stride, w/stride, C]."""
+
+
+class TorchEngine:
+    """The network as torch runs it, on any device."""
+
+    name = "torch"
+
+    def __init__(
+        self,
+        network: nn.Module,
+        scale: _Scale,
+        device: torch.device,
+        precision: str,
+    ) -> None:
+        self._device = device
+        self._dtype = PRECISIONS[precision]
+        # channels_last: measured 1.3 to 1.6 times the speed of NCHW on CPUs, equal results to 4e-5
+        self.network = network.eval().to(device, self._dtype).to(memory_format=torch.channels_last)
+        self._mean, self._std = (torch.tensor(values, device=device).reshape(1, 3, 1, 1) for values in scale)
+
+    @torch.inference_mode()
+    def run(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Map pictures to activations."""
+        scaled = (torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float() - self._mean) / self._std
+        # TF32 would move activations by 1e-3 between GPU generations
+        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+            output: Tensor = self.network(scaled.to(self._dtype).contiguous(memory_format=torch.channels_last))
+        return output.float().permute(0, 2, 3, 1)
+
+
+class OpenVinoEngine:
+    """The network as OpenVINO runs it on a CPU; very small pictures, which it would pad otherwise, stay with torch."""
+
+    name = "openvino"
+
+    def __init__(
+        self,
+        plain: TorchEngine,
+        scale: _Scale,
+        precision: str,
+        threads: int,
+    ) -> None:
+        openvino = _openvino()
+        self._plain = plain
+        try:
+            model = _with_pixels_in_and_cells_out(openvino, _converted(plain.network.float()), scale)
+        finally:
+            plain.network.to(PRECISIONS[precision])
+        settings = {
+            "INFERENCE_PRECISION_HINT": _OPENVINO_PRECISIONS[precision],
+            "INFERENCE_NUM_THREADS": threads,
+            "NUM_STREAMS": 1,
+            "ENABLE_CPU_PINNING": False,  # another process may have the same idea
+        }
+        self._request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
+        self._running = threading.Lock()  # one picture after the other: each takes all threads
+
+    def run(self, pixels: NDArray[np.uint8]) -> Tensor:
+        """Map pictures to activations."""
+        if min(pixels.shape[1:3]) < _SMALLEST_SIDE:
+            return self._plain.run(pixels)
+        with self._running:
+            return torch.from_numpy(self._request.infer([pixels], share_inputs=True)[0])
+
+
+def make_engine(
+    network: nn.Module,
+    scale: _Scale,
+    device: torch.device,
+    precision: str,
+    threads: int | None = None,
+) -> Engine:
+    """Return the best engine for a network whose pixels are scaled by (mean, std), or that of WHATWHERE_ENGINE.
+
+    `threads` are OpenVINO's, by default as many as torch uses; torch takes the number of the thread that calls it.
+    Raises UnknownName and DeviceUnavailable for an engine that there is not, or not here.
+    """
+    asked = os.environ.get(ENGINE_VARIABLE, "auto")
+    if asked not in ENGINES:
+        raise UnknownName(f"{ENGINE_VARIABLE}={asked!r} is unknown; there are: {', '.join(ENGINES)}")
+    plain = TorchEngine(network, scale, device, precision)
+    obstacle = _obstacle(device, precision)
+    if asked == "openvino" and obstacle:
+        raise DeviceUnavailable(f"{ENGINE_VARIABLE}=openvino cannot be had: {obstacle}; use torch or auto")
+    if asked == "torch" or obstacle:
+        return plain
+    try:
+        engine = OpenVinoEngine(plain, scale, precision, threads or torch.get_num_threads())
+        difference = _difference(engine, plain)
+    except Exception as error:  # its errors have no base of their own
+        log.warning("openvino cannot run the network, torch does: %s", (str(error) or repr(error)).splitlines()[0])
+        return plain
+    if not difference <= _DIFFERENCES[precision]:
+        log.warning("openvino differs from torch by %.1e of the largest activation: torch is used", difference)
+        return plain
+    return engine
+
+
+def _openvino() -> Any:
+    """Import the package without its statistics, which importing it would send."""
+    blocked = "openvino_telemetry" not in sys.modules
+    if blocked:
+        sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
+    try:
+        import openvino  # noqa: PLC0415
+    finally:
+        if blocked:
+            del sys.modules["openvino_telemetry"]
+    return openvino
+
+
+def _obstacle(device: torch.device, precision: str) -> str | None:
+    """Return why OpenVINO cannot be used; None where it can."""
+    if device.type != "cpu":
+        return f"it is for the CPU here, not for {device.type}"
+    if importlib.util.find_spec("openvino") is None:
+        return "it is not installed: pip install 'whatwhere[openvino]'"
+    if precision == "bfloat16":
+        openvino = _openvino()
+        if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
+            return "this processor has no bfloat16 that it uses"
+    return None
+
+
+def _converted(network: nn.Module) -> Any:
+    """Return OpenVINO's model of a network, for pictures of any number and size.
+
+    By its frontend itself: its converter takes four times as long.
+    """
+    from openvino.frontend import FrontEndManager  # noqa: PLC0415 # an extra
+    from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # noqa: PLC0415
+
+    rows, columns = (32 * cells for cells in _TRACED_CELLS)
+    example = torch.zeros(1, 3, rows, columns)
+    with warnings.catch_warnings(), torch.no_grad():
+        warnings.simplefilter("ignore")  # tracing is deprecated, OpenVINO's frontend wants it
+        traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
+        decoder = TorchScriptPythonDecoder(traced, example_input=example)  # the model does not keep it alive
+        frontend = FrontEndManager().load_by_framework("pytorch")
+        return frontend.convert(frontend.load(decoder))
+
+
+def _with_pixels_in_and_cells_out(openvino: Any, model: Any, scale: _Scale) -> Any:
+    """Let a model take uint8 [B, h, w, 3] and give [B, h', w', C], scaling and turning inside it."""
+    steps = openvino.preprocess.PrePostProcessor(model)
+    picture = steps.input()
+    picture.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
+    picture.model().set_layout(openvino.Layout("NCHW"))
+    picture.preprocess().convert_element_type(openvino.Type.f32).mean(list(scale[0])).scale(list(scale[1]))
+    steps.output().model().set_layout(openvino.Layout("NCHW"))
+    steps.output().tensor().set_element_type(openvino.Type.f32).set_layout(openvino.Layout("NHWC"))
+    return steps.build()
+
+
+def _difference(engine: Engine, other: Engine) -> float:
+    """Return the largest difference of two engines over the largest activation, for a picture of coloured squares."""
+    squares = np.random.default_rng(0).integers(0, 256, (1, 5, 6, 3), dtype=np.uint8)
+    pixels = squares.repeat(32, axis=1).repeat(32, axis=2)
+    ours, theirs = engine.run(pixels), other.run(pixels)
+    return float((ours - theirs).abs().max() / theirs.abs().max().clamp_min(1e-6))
