@@ -152,11 +152,12 @@ def mass_inside(where: Tensor, height: int, width: int, box: Sequence[float]) ->
 def squares_inside(height: int, width: int, box: Sequence[float], levels: int = RMAC_LEVELS) -> Tensor:
     """Share of the area of each of `rmac_rows`' windows, the whole first, that lies inside `box`, [1 + R] in [0, 1]."""
     x_min, y_min, x_max, y_max = box
-    rows, columns = _covered(height, y_min, y_max), _covered(width, x_min, x_max)
-    shares = [rows.mean() * columns.mean()]
-    for top, left, side in rmac_regions(height, width, levels):
-        shares.append(rows[top : top + side].mean() * columns[left : left + side].mean())
-    return torch.stack(shares)
+    above, before = (
+        functional.pad(_covered(*each).cumsum(0), (1, 0)) for each in ((height, y_min, y_max), (width, x_min, x_max))
+    )
+    top, left, side = torch.tensor(rmac_regions(height, width, levels)).reshape(-1, 3).unbind(1)
+    squares = (above[top + side] - above[top]) * (before[left + side] - before[left]) / side.square()
+    return torch.cat([(above[-1:] / height) * (before[-1:] / width), squares])
 
 
 def _covered(cells: int, low: float, high: float) -> Tensor:

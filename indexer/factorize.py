@@ -1,10 +1,10 @@
 """Batched non-negative matrix factorisation: A ≈ U V, squared Frobenius error, deterministic.
 
 Hierarchical alternating least squares (HALS; Cichocki and Phan, 2009) from the start of Boutsidis and Gallopoulos
-(NNDSVD, 2008): the larger of the two non-negative parts of each singular pair. Nearly all sweeps work on A's
-projection on its first 2 K + 8 singular directions (randomised; Halko et al., 2011; Erichson et al., 2018), where they
-cost little; the last one sees A itself. Measured at rank 8 on real activations, batches of 8: a sixteenth of the time
-of scikit-learn's NMF, whose error is 0.01 % lower (median).
+(NNDSVD, 2008): the larger of the two non-negative parts of each singular pair, its zeros filled. Nearly all sweeps
+work on A's projection on its first 2 K + 8 singular directions (randomised; Halko et al., 2011; Erichson et al., 2018),
+where they cost little; the last one sees A itself. Measured at rank 8 on real activations, batches of 8: a sixteenth of
+the time of scikit-learn's NMF, whose error is 0.04 % lower (median).
 
 The algorithm touches A only through A Vᵀ and Uᵀ A, so that it runs unchanged on activations (`Dense`) and on the
 low-rank products of stored factors (`LowRank`), which cost a hundredth.
@@ -21,9 +21,10 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
-SWEEPS = 40  # the last on the matrix itself
+SWEEPS = 30  # the last on the matrix itself
 _EPS = 1e-12
 _EXPLAINED = 1e-6
+_FILLED = 0.1  # of a factor's largest entry
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,7 @@ def factorize(activations: Sequence[Tensor], rank: int, sweeps: int = SWEEPS) ->
     return [Factors(u[:height], v) for u, v, height in zip(where, what, heights, strict=True)]
 
 
+@torch.inference_mode()
 def factorize_batch(matrices: Matrices, rank: int, sweeps: int = SWEEPS) -> tuple[Tensor, Tensor]:
     """Return U [B, P, K] and V [B, K, C], balanced and sorted as `Factors` says. Zero rows of A get zero rows of U."""
     projected = _projected(matrices, 2 * rank + 8)
@@ -155,6 +157,8 @@ def _nonnegative_singular_pairs(projected: LowRank, rank: int) -> tuple[Tensor, 
     plus, minus = (maps.norm(dim=2) * what.norm(dim=2) for maps, what in zip(*sides, strict=True))
     chosen = (plus >= minus).unsqueeze(2)
     maps, what = (torch.where(chosen, positive, negative) for positive, negative in sides)
+    # Zeros are slow to leave: measured, a quarter fewer sweeps where those of a living factor start with something.
+    maps, what = (torch.where(side > 0, side, _FILLED * side.amax(dim=2, keepdim=True)) for side in (maps, what))
     return maps, what
 
 

@@ -78,10 +78,12 @@ class Method:
         """The rows that the whiteners of the parts are trained on."""
         return tuple(part.whitener for part in self.parts)
 
+    @torch.inference_mode()
     def select(self, description: Description, region: Box | None = None) -> tuple[Selection, ...]:
         """Return the rows of each part; RegionNotSupported for a baseline, whose rows are of what was cropped."""
         return tuple(part.rows(description, region) for part in self.parts)
 
+    @torch.inference_mode()
     def vector(self, selections: Sequence[Selection], whiteners: Sequence[Whitener]) -> NDArray[np.float32]:
         """Return the unit vector [D] of what `select` chose: each part's rows, whitened, summed to length √share."""
         vectors = [
@@ -104,10 +106,13 @@ def unit_rows(rows: Tensor) -> Tensor:
 
 def global_descriptor(rows: Tensor, whitener: Whitener) -> NDArray[np.float32]:
     """Sum rows [R, C], whitened at length 1 and weighted by their own length, to one unit vector [D]."""
-    lengths = rows.norm(dim=1, keepdim=True)
-    alive = lengths.squeeze(1) > _EPS
-    summed = (whitener.apply(unit_rows(rows)) * lengths[alive].cpu()).sum(dim=0)
-    return functional.normalize(summed, dim=0, eps=_EPS).numpy()
+    lengths = rows.norm(dim=1)
+    alive = lengths > _EPS
+    if not alive.any():
+        return np.zeros(whitener.dimensions, dtype=np.float32)
+    # Whitening is affine: the weighted sum of whitened rows is the whitened weighted mean, but for its length.
+    mean = (lengths[alive] / lengths[alive].sum()) @ functional.normalize(rows[alive], dim=1)
+    return functional.normalize(whitener.apply(mean.unsqueeze(0))[0], dim=0, eps=_EPS).numpy()
 
 
 def expanded(vector: NDArray[np.float32], found: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:

@@ -174,9 +174,9 @@ def _trained(factory: str, vectors: Vectors, order: NDArray[np.int64]) -> Any:
             "IVF..., IVF...,PQ...x4fs,RFlat",
             field="index_factory",
         )
-    for part in (coarse, getattr(coarse, "pq", None)):
-        if hasattr(part, "cp"):
-            part.cp.min_points_per_centroid = 1  # or faiss writes warnings of its own on standard error
+    for trained in (getattr(coarse, "cp", None), getattr(getattr(coarse, "pq", None), "cp", None)):
+        if trained is not None:
+            trained.min_points_per_centroid = 1  # or faiss writes warnings of its own on standard error
     if not index.is_trained:
         wanted = max(_TRAINED_ON, _TRAINED_ON_PER_LIST * getattr(coarse, "nlist", 0))
         step = max(1, len(vectors) // wanted)
