@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 YAMLLINT := {extends: default, rules: {document-start: disable, line-length: {max: 120}, octal-values: {forbid-implicit-octal: false}}}
 
-.PHONY: help setup demo test check check-deploy audit format proto release-proto pictures clean
+.PHONY: help setup demo test check check-deploy bench audit format proto release-proto pictures clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -34,6 +34,9 @@ check-deploy: $(STAMP)  ## parse what deploy/ holds, each by a validator of its 
 	$(BIN)/kubernetes-validate --strict --quiet $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/*.yaml))
 	$(BIN)/hadolint deploy/Containerfile deploy/Containerfile.cuda
 	$(BIN)/python -m json.tool deploy/grafana/dashboard.json /dev/null
+
+bench: $(STAMP)  ## measure what indexing and searching cost beside the network, compare with an earlier run
+	$(BIN)/python -m tests.measure_speed --json build/speed.json --compare tests/speed.json
 
 audit: $(STAMP)  ## look for known vulnerabilities of what is installed
 	$(BIN)/pip-audit --local --skip-editable

@@ -12,7 +12,7 @@ from torch import Tensor
 from indexer import descriptors
 from indexer.backbones import Backbone
 from indexer.boxes import WHOLE_IMAGE, Box
-from indexer.factorize import QuantizedFactors, factorize, quantize
+from indexer.factorize import VERSION, QuantizedFactors, factorize, quantize
 from indexer.whitening import WhitenerKey
 
 # what is kept of activations beside the factors, and cells to train whiteners on
@@ -69,9 +69,9 @@ class Describer:
 
     @property
     def fingerprint(self) -> tuple[object, ...]:
-        """What decides a description beside the picture: network, weights, precision, rank, what is pooled."""
-        spec = self.backbone.spec
-        return (spec.name, spec.layer, self.backbone.weights_sha256, self.backbone.precision, self.rank, *self.pooled)
+        """What decides a description beside the picture: network, weights, precision, factorisation, what is pooled."""
+        spec, backbone = self.backbone.spec, self.backbone
+        return (spec.name, spec.layer, backbone.weights_sha256, backbone.precision, VERSION, self.rank, *self.pooled)
 
     def whitener_key(self, rows: str) -> WhitenerKey:
         """Return what a whitener of these rows (see `Part.whitener`) must have been made for."""

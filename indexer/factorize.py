@@ -21,6 +21,7 @@ from torch import Tensor
 from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
+VERSION = "nndsvd-hals"  # another one gives other factors of the same activations
 SWEEPS = 30  # the last on the matrix itself
 _EPS = 1e-12
 _EXPLAINED = 1e-6

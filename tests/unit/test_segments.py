@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import indexer.vectors
 from indexer.collection import Layout, Manifest, open_collection
 from indexer.collection.manifest import SegmentEntry
 from indexer.collection.segments import plan_segments
@@ -110,6 +111,29 @@ def test_vectors_come_through_all_of_it_unchanged(tmp_path: Path) -> None:
             for name in RECIPE.descriptors:
                 expected = vector_of(stored(int(image.content_hash or "")), name)
                 np.testing.assert_allclose(reader.index(name).vectors.vector(image.id), expected, rtol=0, atol=1e-6)
+
+
+def test_each_file_has_the_factory_of_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Compressed above the size that is compared one by one, the manifest says so; every image finds itself."""
+    monkeypatch.setattr(indexer.vectors, "EXACT_AT_MOST", 70)
+    root = tmp_path / "c.ww"
+    fill(root, range(1, 81))
+    manifest = fill(root, range(81, 91))
+
+    assert manifest is not None
+    found = {name: [segment.factory for segment in entry.segments] for name, entry in manifest.indexes.items()}
+    assert found == {
+        "what": ["IVF64,PQ2x4fs,RFlat", "Flat"],
+        "what-and-where": ["IVF64,PQ2x4fs,RFlat", "Flat"],
+        "fused": ["IVF64,PQ4x4fs,RFlat", "Flat"],
+        "r-mac": ["IVF64,PQ2x4fs,RFlat", "Flat"],
+    }
+    with open_collection(root) as reader:
+        for image in reader.catalog.images():
+            vector = vector_of(stored(int(image.content_hash or "")), "fused")
+            scores, ids = reader.index("fused").vectors.search(vector, 1)
+            assert ids.tolist() == [image.id]
+            assert scores[0] == pytest.approx(1, abs=1e-5)
 
 
 def test_a_damaged_segment_is_not_written_on(tmp_path: Path) -> None:

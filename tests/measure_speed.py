@@ -1,0 +1,448 @@
+"""How much of the time is the network's own, and what the rest costs: `make bench`, ratios of one run on this machine.
+
+`python -m tests.measure_speed [--photographs DIR] [--count 96] [--vectors 100000] [--json OUT] [--compare EARLIER]`;
+nothing is downloaded. Photographs are those of the test data where it is there, else those that installed packages
+carry. Every row is a median, baselines are measured in turns with what they are compared with.
+"""
+
+import argparse
+import json
+import os
+import platform
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torchnmf.nmf
+from numpy.typing import NDArray
+from sklearn.decomposition import NMF
+
+from indexer.backbones import Backbone, choose_device, load_backbone
+from indexer.backbones.engines import ENGINE_VARIABLE
+from indexer.backbones.weights import read_tensors
+from indexer.boxes import Box
+from indexer.collection import open_collection
+from indexer.collection.shards import write_shard
+from indexer.describe import Describer
+from indexer.descriptors import crow_channel_weights
+from indexer.factorize import Factors, factorize
+from indexer.images import decode_image
+from indexer.methods import find_method, pooled_by
+from indexer.pipeline import DEFAULT_RANK, IndexSettings, Progress, index_paths
+from indexer.vectors import EXACT, factory_for
+from service.localize import localize_stored
+from service.searcher import Query, Searcher, open_searcher
+from service.threads import use_threads
+from tests.conftest import DATA, INDEXED_PHOTOGRAPHS
+from tests.measure_index import made_of, mapped, recall
+
+BACKBONE = "efficientnet-lite0"
+DESCRIPTOR = "fused"
+BATCH = 8
+REGION = Box(0.2, 0.2, 0.8, 0.8)
+RESULTS = 10
+Calls = dict[str, Callable[[Any], object]]
+Row = tuple[str, float, str]  # what, how much, of what kind: ms, x (a ratio), %
+
+# What one would write in an hour: torchvision's transforms, one picture at a time, scikit-learn, faiss.
+PLAIN_SCRIPT = """
+import sys, time
+from pathlib import Path
+import faiss, numpy as np, torch
+from PIL import Image
+import torchnmf.nmf
+from sklearn.decomposition import NMF
+from torchvision import transforms
+from indexer.backbones.registry import find_backbone
+from indexer.backbones.weights import read_tensors
+
+spec = find_backbone("efficientnet-lite0")
+network = spec.build()
+spec.load(network, read_tensors(spec.weights.locate().path))
+network.eval()
+scale = transforms.Normalize([127 / 255] * 3, [128 / 255] * 3)
+prepare = transforms.Compose([transforms.Resize(512), transforms.ToTensor(), scale])
+index = faiss.IndexFlatIP(1280)
+paths = sorted(Path(sys.argv[1]).iterdir())
+started = time.perf_counter()
+for path in paths:
+    picture = prepare(Image.open(path).convert("RGB")).unsqueeze(0)
+    picture = picture[:, :, : picture.shape[2] // 32 * 32, : picture.shape[3] // 32 * 32]
+    with torch.no_grad():
+        activations = network(picture)[0].flatten(1).T.numpy()
+    model = NMF(8)
+    model.fit(activations)
+    vector = (model.components_ / np.linalg.norm(model.components_, axis=1, keepdims=True)).sum(axis=0)
+    index.add((vector / np.linalg.norm(vector)).astype(np.float32)[None])
+print((time.perf_counter() - started) / len(paths))
+faiss.write_index(index, sys.argv[2])
+"""
+# Peak memory of a process of its own.
+INDEXING = """
+import resource, sys
+from pathlib import Path
+from indexer.pipeline import index_paths
+index_paths([Path(sys.argv[1])], Path(sys.argv[2]))
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+"""
+
+
+def main() -> None:
+    """Measure, print the table, keep and compare it where that was asked for."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photographs", type=Path, default=DATA, help="a folder, searched through")
+    parser.add_argument("--count", type=int, default=96, help="photographs")
+    parser.add_argument("--vectors", type=int, default=100_000, help="of the search: made of the photographs'")
+    parser.add_argument("--json", type=Path, help="write what was measured here")
+    parser.add_argument("--compare", type=Path, help="an earlier --json")
+    arguments = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        photographs = chosen(arguments.photographs, arguments.count, Path(folder) / "photographs")
+        rows = measure(photographs, Path(folder), arguments.vectors)
+    earlier = json.loads(arguments.compare.read_text())["rows"] if arguments.compare else {}
+    show(rows, earlier)
+    if arguments.json:
+        arguments.json.parent.mkdir(parents=True, exist_ok=True)
+        kept = {"machine": machine(), "rows": {name: [round(value, 4), kind] for name, value, kind in rows}}
+        arguments.json.write_text(json.dumps(kept, indent=1) + "\n")
+
+
+def chosen(source: Path, count: int, folder: Path) -> Path:
+    """Link so many photographs, evenly spaced among those there are, into a folder."""
+    found = sorted(source.rglob("*.jpg")) if source.is_dir() else list(INDEXED_PHOTOGRAPHS)
+    folder.mkdir()
+    for place, path in enumerate(found[:: max(1, len(found) // count)][:count]):
+        (folder / f"{place:05d}{path.suffix}").symlink_to(path.resolve())
+    return folder
+
+
+def measure(photographs: Path, folder: Path, vectors: int) -> list[Row]:
+    """Return all rows."""
+    contents = [path.read_bytes() for path in sorted(photographs.iterdir())]
+    device = choose_device()
+    with engine("auto"):
+        best = load_backbone(BACKBONE, device)
+    with engine("torch"):
+        eager = load_backbone(BACKBONE, device)
+    rows = forward(contents, best, eager, device)
+    rows += factorising(contents, best)
+    rows += indexing(photographs, folder)
+    rows += stages(contents, best, folder)
+    with engine("auto"):
+        rows += searching(contents, folder, vectors)
+    return rows
+
+
+@contextmanager
+def engine(name: str) -> Iterator[None]:
+    """Choose the engine of networks that are loaded meanwhile."""
+    before = os.environ.get(ENGINE_VARIABLE)
+    os.environ[ENGINE_VARIABLE] = name
+    try:
+        yield
+    finally:
+        if before is None:
+            del os.environ[ENGINE_VARIABLE]
+        else:
+            os.environ[ENGINE_VARIABLE] = before
+
+
+def in_turns(calls: Calls, items: Sequence[Any]) -> dict[str, float]:
+    """Return the median milliseconds of each call over the items; all are warm, and take turns."""
+    times: dict[str, list[float]] = {name: [] for name in calls}
+    for call in calls.values():
+        call(items[0])
+    for item in items:
+        for name, call in calls.items():
+            times[name].append(milliseconds(call, item))
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def milliseconds(call: Callable[[Any], object], item: Any) -> float:
+    """Return how long a call takes, what it started on a GPU included."""
+    started = time.perf_counter()
+    call(item)
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+    return 1000 * (time.perf_counter() - started)
+
+
+def forward(contents: Sequence[bytes], best: Backbone, eager: Backbone, device: torch.device) -> list[Row]:
+    """Compare the engine with torch as it comes: float32, NCHW, eager."""
+    spec = best.spec
+    plain = spec.build()
+    spec.load(plain, read_tensors(spec.weights.locate().path))
+    plain = plain.eval().to(device)
+    mean, std = (torch.tensor(values, device=device).reshape(1, 3, 1, 1) for values in (spec.mean, spec.std))
+
+    @torch.inference_mode()
+    def as_it_comes(pixels: NDArray[np.uint8]) -> torch.Tensor:
+        scaled = (torch.tensor(pixels, device=device).permute(2, 0, 1)[None].float() - mean) / std
+        output: torch.Tensor = plain(scaled.contiguous())
+        return output
+
+    pictures = [decode_image(content, "").pixels for content in contents[::3]]
+    calls: Calls = {
+        "plain": as_it_comes,
+        "torch": lambda pixels: eager.activations([pixels]),
+        "best": lambda pixels: best.activations([pixels]),
+    }
+    with engine("auto"):
+        half = load_backbone(BACKBONE, device, precision="bfloat16")
+    if half.engine.name == best.engine.name != "torch" or device.type == "cuda":
+        calls["half"] = lambda pixels: half.activations([pixels])
+    took = in_turns(calls, pictures)
+    difference = max(
+        float((best.activations([pixels])[0].cpu() - as_it_comes(pixels)[0].permute(1, 2, 0).cpu()).abs().max())
+        for pixels in pictures[:8]
+    )
+    rows: list[Row] = [
+        ("forward pass, torch as it comes (NCHW)", took["plain"], "ms"),
+        ("forward pass, torch (channels_last)", took["torch"], "ms"),
+        (f"forward pass, {best.engine.name}", took["best"], "ms"),
+        ("forward pass: torch as it comes / ours", took["plain"] / took["best"], "x"),
+        ("forward pass: largest difference to it", difference, ""),
+    ]
+    if "half" in took:
+        rows.append(("forward pass: torch as it comes / ours in bfloat16", took["plain"] / took["half"], "x"))
+    return rows
+
+
+def factorising(contents: Sequence[bytes], backbone: Backbone) -> list[Row]:
+    """Compare the factorisation with scikit-learn's and torchnmf's: default settings, the default rank."""
+    matrices = []
+    for content in contents[: 4 * BATCH]:
+        grid = backbone.activations([decode_image(content, "").pixels])[0].cpu()
+        matrices.append((grid * crow_channel_weights(grid)).flatten(0, 1))
+    errors: dict[str, list[float]] = {"ours": [], "scikit-learn": []}
+
+    def ours(batch: Sequence[torch.Tensor]) -> list[Factors]:
+        return factorize(batch, DEFAULT_RANK)
+
+    def scikit_learn(batch: Sequence[torch.Tensor]) -> list[float]:
+        return [float(NMF(DEFAULT_RANK).fit(matrix.numpy()).reconstruction_err_) for matrix in batch]
+
+    def scikit_learn_stopped(batch: Sequence[torch.Tensor]) -> list[float]:
+        # as soon as it has our error, which it is told beforehand
+        return [
+            float(NMF(DEFAULT_RANK, tol=0, max_iter=stops[id(matrix)]).fit(matrix.numpy()).n_iter_) for matrix in batch
+        ]
+
+    def torch_nmf(batch: Sequence[torch.Tensor]) -> None:
+        torchnmf.nmf.NMF(batch[0].shape, rank=DEFAULT_RANK).fit(batch[0])
+
+    batches = [matrices[start : start + BATCH] for start in range(0, len(matrices), BATCH)]
+    stops = {}
+    for batch in batches:
+        for matrix, factors in zip(batch, ours(batch), strict=True):
+            errors["ours"].append(float((matrix - factors.where @ factors.what).norm()))
+            errors["scikit-learn"].append(scikit_learn([matrix])[0])
+            stops[id(matrix)] = iterations_to(errors["ours"][-1], matrix)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of not having converged, which is asked for
+        took = in_turns(
+            {"ours": ours, "scikit-learn": scikit_learn, "stopped": scikit_learn_stopped, "torchnmf": torch_nmf},
+            batches,
+        )
+    alone = in_turns({"alone": lambda matrix: ours([matrix])}, matrices)["alone"]
+    higher = [100 * (mine / theirs - 1) for mine, theirs in zip(errors["ours"], errors["scikit-learn"], strict=True)]
+    each = took["ours"] / BATCH
+    return [
+        (f"factorisation, {BATCH} at once", each, "ms"),
+        ("factorisation, alone", alone, "ms"),
+        ("factorisation: scikit-learn / ours", took["scikit-learn"] / took["ours"], "x"),
+        ("factorisation: scikit-learn until it has our error / ours", took["stopped"] / took["ours"], "x"),
+        ("factorisation: torchnmf / ours", took["torchnmf"] / each, "x"),
+        ("factorisation: our error above scikit-learn's", statistics.median(higher), "%"),
+    ]
+
+
+def iterations_to(error: float, matrix: torch.Tensor) -> int:
+    """Return after how many iterations scikit-learn's error is as small, at most its default of 200."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        low, high = 1, 200
+        while low < high:
+            middle = (low + high) // 2
+            fitted = NMF(DEFAULT_RANK, tol=0, max_iter=middle).fit(matrix.numpy())
+            low, high = (low, middle) if fitted.reconstruction_err_ <= error else (middle + 1, high)
+    return low
+
+
+def stages(contents: Sequence[bytes], backbone: Backbone, folder: Path) -> list[Row]:
+    """Measure what stands around the network, each alone."""
+    method = find_method(DESCRIPTOR)
+    describer = Describer(backbone, DEFAULT_RANK, pooled_by([method]))
+    pictures = [decode_image(content, "").pixels for content in contents[: 2 * BATCH]]
+    grids = backbone.activations(pictures)
+    described = describer.describe_activations(grids)
+    whole = in_turns({"describe": describer.describe_activations}, [grids[:BATCH], grids[BATCH:]])["describe"] / BATCH
+    decode = in_turns({"decode": lambda content: decode_image(content, "")}, contents)["decode"]
+    with open_collection(folder / "auto.ww") as reader:
+        whiteners = reader.index(DESCRIPTOR).whiteners
+    vector = in_turns({"vector": lambda entry: method.describe(entry, whiteners)}, described)["vector"]
+    write = milliseconds(lambda entries: write_shard(folder / "shard", entries), described) / len(described)
+    return [
+        ("decode and scale", decode, "ms"),
+        (f"activations to description, {BATCH} at once", whole, "ms"),
+        ("description to whitened vector", vector, "ms"),
+        ("write a description", write, "ms"),
+    ]
+
+
+def indexing(photographs: Path, folder: Path) -> list[Row]:
+    """Compare the whole with the bare forward pass of the same pictures, and with a plain script."""
+    count = len(list(photographs.iterdir()))
+    pictures = [decode_image(path.read_bytes(), "").pixels for path in sorted(photographs.iterdir())]
+    rows: list[Row] = []
+    device = choose_device()
+    for name in ("torch", "auto"):
+        with engine(name):
+            backbone = load_backbone(BACKBONE, device)
+            marks: list[tuple[float, int]] = []
+            collection = folder / f"{name}.ww"
+            index_paths([photographs], collection, IndexSettings(), partial(mark, marks))
+            (begin, first), (end, last) = marks[1], marks[-2]  # between the first batch and the last: start-up aside
+            each = 1000 * (end - begin) / (last - first)
+            bare = statistics.median(
+                milliseconds(backbone.activations, pictures[start : start + BATCH]) / BATCH
+                for start in range(0, count - BATCH + 1, BATCH)
+            )
+        title = backbone.engine.name
+        rows += [
+            (f"index, {title}", each, "ms"),
+            (f"index, {title}: bare forward pass / all", bare / each, "x"),
+        ]
+        if title == "torch" and name == "auto":
+            rows = rows[2:]  # there is no other engine here
+    script = subprocess.run(
+        [sys.executable, "-c", PLAIN_SCRIPT, str(photographs), str(folder / "plain.faiss")],
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    rows.append(("index: a plain script / ours", 1000 * float(script.stdout.split()[-1]) / rows[-2][1], "x"))
+    few = folder / "few"
+    few.mkdir()
+    for path in sorted(photographs.iterdir())[: count // 4]:
+        (few / path.name).symlink_to(path.resolve())
+    peaks = {
+        source.name: int(
+            subprocess.run(
+                [sys.executable, "-c", INDEXING, str(source), str(folder / f"{source.name}.memory.ww")],
+                capture_output=True,
+                text=True,
+                check=True,
+            ).stdout.split()[-1]
+        )
+        for source in (few, photographs)
+    }
+    rows += [
+        ("index: peak of resident memory", peaks["photographs"], "MiB"),
+        ("index: the same / of a quarter of the pictures", peaks["photographs"] / peaks["few"], "x"),
+    ]
+    return rows
+
+
+def mark(marks: list[tuple[float, int]], progress: Progress) -> None:
+    """Keep the time at which so many were done."""
+    marks.append((time.perf_counter(), progress.done))
+
+
+def searching(contents: Sequence[bytes], folder: Path, count: int) -> list[Row]:
+    """Measure searches as a server does them, on one thread; of many vectors, and of what surrounds those."""
+    use_threads(1)
+    rows: list[Row] = []
+    with open_collection(folder / "auto.ww") as reader:
+        searcher = open_searcher(reader)
+        ids = reader.ids.tolist()
+        region = in_turns({"region": lambda image: searcher.search(Query(image_id=image, region=REGION))}, ids)
+        index = reader.index(DESCRIPTOR)
+        queries = queries_of(searcher, ids)
+        small = in_turns({"small": lambda query: index.vectors.search(query, RESULTS)}, queries)["small"]
+        around = region["region"] - small
+        rows.append(("stored-image region search, all but the vectors", around, "ms"))
+        real = np.concatenate([segment.vectors(segment.ids) for segment in index.vectors.segments])
+        vectors = made_of(real, count)
+        asked = list(made_of(np.stack(queries), 200, like=0.85, seed=1))
+        factory = factory_for(count, vectors.shape[1])
+        large, exact = mapped(vectors, factory, folder), mapped(vectors, EXACT, folder)
+        searches: Calls = {
+            "large": lambda query: large.search(query, RESULTS),
+            "exact": lambda query: exact.search(query, RESULTS),
+        }
+        took = in_turns(searches, asked)
+        rows += [
+            (f"search of {count:,} vectors, {factory}", took["large"], "ms"),
+            (f"search of {count:,}: exact / ours", took["exact"] / took["large"], "x"),
+            (f"search of {count:,}: recall@{RESULTS}", 100 * recall(large, exact, asked, RESULTS), "%"),
+            (f"stored-image region search of {count:,}", around + took["large"], "ms"),
+        ]
+        stored = [reader.description(reader.indexed_image(image)).factors for image in ids[: RESULTS + 1]]
+        localise = in_turns({"ten": lambda query: localize_stored(query, REGION, stored[1:])}, stored)["ten"]
+        rows.append((f"localise {RESULTS} results from stored factors", localise, "ms"))
+        use_threads(len(os.sched_getaffinity(0)))
+        pictures = {content: decode_image(content, "").pixels for content in contents[:24]}
+        took = in_turns(
+            {
+                "upload": lambda content: searcher.search(Query(content=content)),
+                "forward": lambda content: searcher.describer.backbone.activations([pictures[content]]),
+            },
+            list(pictures),
+        )
+        rows += [
+            ("search by an upload", took["upload"], "ms"),
+            ("search by an upload / its forward pass", took["upload"] / took["forward"], "x"),
+        ]
+    return rows
+
+
+def queries_of(searcher: Searcher, ids: Sequence[int]) -> list[NDArray[np.float32]]:
+    """Return the vectors of regions on stored images."""
+    method, index = find_method(DESCRIPTOR), searcher.collection.index(DESCRIPTOR)
+    stored = (searcher.collection.description(searcher.collection.indexed_image(image)) for image in ids)
+    return [method.describe(entry, index.whiteners, REGION) for entry in stored]
+
+
+def machine() -> dict[str, str]:
+    """Return what the numbers depend on."""
+    models = [
+        line.partition(":")[2].strip()
+        for line in Path("/proc/cpuinfo").read_text().splitlines()
+        if "model name" in line
+    ]
+    return {
+        "processor": f"{len(os.sched_getaffinity(0))} x {models[0] if models else platform.machine()}",
+        "instructions": torch.backends.cpu.get_cpu_capability(),
+        "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
+        **{name: version(name) for name in ("torch", "faiss-cpu", "scikit-learn", "numpy")},
+    }
+
+
+def show(rows: Sequence[Row], earlier: dict[str, list[Any]]) -> None:
+    """Print the table; an earlier run's time says little of another machine, its ratios do."""
+    print(f"| measured | now |{' earlier |' if earlier else ''}")
+    print(f"|---|---:|{'---:|' if earlier else ''}")
+    for name, value, kind in rows:
+        before = earlier.get(name)
+        print(f"| {name} | {spelled(value, kind)} |" + (f" {spelled(*before) if before else ''} |" if earlier else ""))
+
+
+def spelled(value: float, kind: str) -> str:
+    """Return a number with its unit."""
+    return f"{value:.2g} {kind}".rstrip() if abs(value) < 1 else f"{value:.1f} {kind}"
+
+
+if __name__ == "__main__":
+    main()
