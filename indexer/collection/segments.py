@@ -1,12 +1,16 @@
 """Which files of vectors a generation has: those of the last one that stay as they are, and those to write."""
 
 import logging
+import os
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from itertools import groupby
 from operator import itemgetter
 
 import numpy as np
+import torch
 
 from indexer.catalog import Catalog
 from indexer.collection.layout import Layout
@@ -112,13 +116,15 @@ class SegmentWriter:
                 here = np.intersect1d(planned.ids, source.ids, assume_unique=True)
                 places = np.searchsorted(planned.ids, here)
                 vectors[places], derived[places] = source.vectors(here), False
-        for image_id, description in self._descriptions(planned.ids[derived]):
-            vectors[np.searchsorted(planned.ids, image_id)] = self.describe(description)
+        ids = planned.ids[derived]
+        # The arrays are small: measured, a thread for each core takes two thirds of the time of all cores on each.
+        with ThreadPoolExecutor(os.cpu_count(), "derive", partial(torch.set_num_threads, 1)) as pool:
+            for start in range(0, len(ids), _READ_AT_ONCE):
+                some = ids[start : start + _READ_AT_ONCE].tolist()
+                found, descriptions = zip(*stored_descriptions(self.layout, self.catalog, some), strict=True)
+                for image_id, vector in zip(found, pool.map(self.describe, descriptions), strict=True):
+                    vectors[np.searchsorted(planned.ids, image_id)] = vector
         return vectors
-
-    def _descriptions(self, ids: Ids) -> Iterator[tuple[int, Description]]:
-        for start in range(0, len(ids), _READ_AT_ONCE):
-            yield from stored_descriptions(self.layout, self.catalog, ids[start : start + _READ_AT_ONCE].tolist())
 
 
 def stored_descriptions(layout: Layout, catalog: Catalog, ids: Sequence[int]) -> Iterator[tuple[int, Description]]:
