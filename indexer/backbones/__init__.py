@@ -1,6 +1,7 @@
 """Named networks: upright pixels → non-negative activations. To add a network, add an entry to `BACKBONES`."""
 
 from indexer.backbones.backbone import DEFAULT_PRECISION, Backbone, choose_device, load_backbone
+from indexer.backbones.engines import choose_engine
 from indexer.backbones.listing import list_backbones
 from indexer.backbones.registry import BACKBONES, DEFAULT_BACKBONE, BackboneSpec, find_backbone
 
@@ -11,6 +12,7 @@ __all__ = [
     "Backbone",
     "BackboneSpec",
     "choose_device",
+    "choose_engine",
     "find_backbone",
     "list_backbones",
     "load_backbone",

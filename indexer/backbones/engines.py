@@ -117,16 +117,10 @@ def make_engine(
     """Return the best engine for a network whose pixels are scaled by (mean, std), or that of WHATWHERE_ENGINE.
 
     `threads` are OpenVINO's, by default as many as torch uses; torch takes the number of the thread that calls it.
-    Raises UnknownName and DeviceUnavailable for an engine that there is not, or not here.
+    Raises as `choose_engine`.
     """
-    asked = os.environ.get(ENGINE_VARIABLE, "auto")
-    if asked not in ENGINES:
-        raise UnknownName(f"{ENGINE_VARIABLE}={asked!r} is unknown; there are: {', '.join(ENGINES)}")
     plain = TorchEngine(network, scale, device, precision)
-    obstacle = _obstacle(device, precision)
-    if asked == "openvino" and obstacle:
-        raise DeviceUnavailable(f"{ENGINE_VARIABLE}=openvino cannot be had: {obstacle}; use torch or auto")
-    if asked == "torch" or obstacle:
+    if choose_engine(device, precision) == TorchEngine.name:
         return plain
     try:
         engine = OpenVinoEngine(plain, scale, precision, threads or torch.get_num_threads())
@@ -138,6 +132,20 @@ def make_engine(
         log.warning("openvino differs from torch by %.1e of the largest activation: torch is used", difference)
         return plain
     return engine
+
+
+def choose_engine(device: torch.device, precision: str) -> str:
+    """Return the name of the engine that is tried first: WHATWHERE_ENGINE's, or the best that is here.
+
+    Raises UnknownName and DeviceUnavailable for an engine that there is not, or not here.
+    """
+    asked = os.environ.get(ENGINE_VARIABLE, "auto")
+    if asked not in ENGINES:
+        raise UnknownName(f"{ENGINE_VARIABLE}={asked!r} is unknown; there are: {', '.join(ENGINES)}")
+    obstacle = _obstacle(device, precision)
+    if asked == OpenVinoEngine.name and obstacle:
+        raise DeviceUnavailable(f"{ENGINE_VARIABLE}=openvino cannot be had: {obstacle}; use torch or auto")
+    return TorchEngine.name if asked == TorchEngine.name or obstacle else OpenVinoEngine.name
 
 
 def _openvino() -> Any:

@@ -86,7 +86,7 @@ def _listed(catalog: "Catalog", filter: str, state: str | None, limit: int | Non
 @app.command()
 def backbones(as_json: AsJson = False) -> None:
     """List the networks for `index --backbone`: what they give, what they cost, whether their weights are here."""
-    from indexer.backbones import list_backbones
+    from indexer.backbones import DEFAULT_PRECISION, choose_device, choose_engine, list_backbones
 
     listed = list_backbones()
     if as_json:
@@ -106,3 +106,5 @@ def backbones(as_json: AsJson = False) -> None:
         "of your own by NAME:LAYER (resnet50:layer3, densenet121:relu); a name or a layer that does not fit is "
         "answered with those that do."
     )
+    device = choose_device()
+    out.print(f"Here networks run on {device.type}, by {choose_engine(device, DEFAULT_PRECISION)}.")
