@@ -106,13 +106,13 @@ def unit_rows(rows: Tensor) -> Tensor:
 
 def global_descriptor(rows: Tensor, whitener: Whitener) -> NDArray[np.float32]:
     """Sum rows [R, C], whitened at length 1 and weighted by their own length, to one unit vector [D]."""
-    lengths = rows.norm(dim=1)
-    alive = lengths > _EPS
-    if not alive.any():
+    total = rows.norm(dim=1).sum()
+    if total <= _EPS:
         return np.zeros(whitener.dimensions, dtype=np.float32)
-    # Whitening is affine: the weighted sum of whitened rows is the whitened weighted mean, but for its length.
-    mean = (lengths[alive] / lengths[alive].sum()) @ functional.normalize(rows[alive], dim=1)
-    return functional.normalize(whitener.apply(mean.unsqueeze(0))[0], dim=0, eps=_EPS).numpy()
+    # A row is its unit row times its weight, and whitening is affine: the weighted sum of whitened unit rows is the
+    # whitened mean of the rows as they are, but for its length.
+    whitened = whitener.apply((rows.sum(dim=0) / total).unsqueeze(0))[0]
+    return functional.normalize(whitened, dim=0, eps=_EPS).numpy()
 
 
 def expanded(vector: NDArray[np.float32], found: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
@@ -158,8 +158,9 @@ def _window_rows(description: Description, region: Box | None) -> Selection:
     """
     stored = description.factors
     factors = stored.restore()
-    maps = (factors.where @ factors.what).reshape(stored.height, stored.width, -1)
-    windows = descriptors.rmac_rows(maps if region is None else cells_touching(maps, region))
+    where = factors.where.reshape(stored.height, stored.width, -1)
+    cells = where if region is None else cells_touching(where, region)
+    windows = descriptors.rmac_rows(cells @ factors.what)
     concepts = _factor_rows(description, region, weighted=True)
     rows = [_at_total_weight_one(concepts.rows), _at_total_weight_one(windows)]
     return Selection(torch.cat(rows), concepts.kept, concepts.fallback)

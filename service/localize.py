@@ -1,8 +1,8 @@
 """Where the match is: factorise the query jointly with each result, keep the query's concepts, box their heatmap.
 
 Measured on the 16 ordered pairs of official query boxes in a subset of Paris6k, mean IoU in percent: whole image 33;
-from stored factors of rank 8 with 6 joint factors 62; from new activations at a shorter side of 224 with 4 joint
-factors 58. Other ranks, blurs and thresholds moved either by less than the noise of 16 pairs.
+from stored factors of rank 8 with 6 joint factors 54; from new activations at a shorter side of 224 with 4 joint
+factors 59. Other ranks, blurs and thresholds moved either by less than the noise of 16 pairs.
 """
 
 from collections.abc import Sequence
@@ -21,7 +21,7 @@ from indexer.factorize import Dense, LowRank, Matrices, QuantizedFactors, factor
 
 STORED_RANK = 6
 EXACT_RANK = 4
-SWEEPS = 20  # measured: more move no box
+SWEEPS = 20  # more move boxes by no more than the noise, measured
 EXACT_SHORTER_SIDE = 224  # of the pictures that new activations are made of
 KEPT_SHARE = 0.3  # of the picture's cells, the most activated ones
 UPSAMPLING = 8

@@ -362,10 +362,10 @@ def mark(marks: list[tuple[float, int]], progress: Progress) -> None:
 
 def searching(contents: Sequence[bytes], folder: Path, count: int) -> list[Row]:
     """Measure searches as a server does them, on one thread; of many vectors, and of what surrounds those."""
-    use_threads(1)
     rows: list[Row] = []
     with open_collection(folder / "auto.ww") as reader:
         searcher = open_searcher(reader)
+        use_threads(1)  # a server's searches have a thread each
         ids = reader.ids.tolist()
         region = in_turns({"region": lambda image: searcher.search(Query(image_id=image, region=REGION))}, ids)
         index = reader.index(DESCRIPTOR)
