@@ -313,8 +313,8 @@ def indexing(photographs: Path, folder: Path) -> list[Row]:
             marks: list[tuple[float, int]] = []
             collection = folder / f"{name}.ww"
             index_paths([photographs], collection, IndexSettings(), partial(mark, marks))
-            (begin, first), (end, last) = marks[1], marks[-2]  # between the first batch and the last: start-up aside
-            each = 1000 * (end - begin) / (last - first)
+            # from the first batch, start-up aside, to the published generation
+            each = 1000 * (time.perf_counter() - marks[1][0]) / (count - marks[1][1])
             bare = statistics.median(
                 milliseconds(backbone.activations, pictures[start : start + BATCH]) / BATCH
                 for start in range(0, count - BATCH + 1, BATCH)
