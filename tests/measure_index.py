@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from indexer.boxes import Box
-from indexer.collection import open_collection
+from indexer.collection import CollectionReader, open_collection
 from indexer.methods import find_method
 from indexer.pipeline import index_paths
 from indexer.vectors import AUTO, EXACT, Segment, VectorIndex, factory_for, use_threads
@@ -57,12 +57,16 @@ def of_photographs(folder: Path, count: int) -> tuple[Vectors, Vectors]:
     """Index so many photographs and return their vectors, and those of a region of each."""
     found = sorted(DATA.rglob("*.jpg")) or list(INDEXED_PHOTOGRAPHS)
     index_paths(found[:: max(1, len(found) // count)][:count], folder / "c.ww")
-    method = find_method(DESCRIPTOR)
     with open_collection(folder / "c.ww") as reader:
-        index = reader.index(DESCRIPTOR)
-        stored = (reader.description(reader.indexed_image(image)) for image in reader.ids.tolist())
-        regions = [method.describe(entry, index.whiteners, REGION) for entry in stored]
-        return np.concatenate([segment.vectors(segment.ids) for segment in index.vectors.segments]), np.stack(regions)
+        return of_collection(reader)
+
+
+def of_collection(reader: CollectionReader) -> tuple[Vectors, Vectors]:
+    """Return the vectors of a collection's images, and those of a region of each."""
+    method, index = find_method(DESCRIPTOR), reader.index(DESCRIPTOR)
+    stored = (reader.description(reader.indexed_image(image)) for image in reader.ids.tolist())
+    regions = [method.describe(entry, index.whiteners, REGION) for entry in stored]
+    return np.concatenate([segment.vectors(segment.ids) for segment in index.vectors.segments]), np.stack(regions)
 
 
 def made_of(real: Vectors, count: int, like: float = 0.75, seed: int = 0) -> Vectors:

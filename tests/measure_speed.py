@@ -31,7 +31,6 @@ from sklearn.decomposition import NMF
 from indexer.backbones import Backbone, choose_device, load_backbone
 from indexer.backbones.engines import ENGINE_VARIABLE
 from indexer.backbones.weights import read_tensors
-from indexer.boxes import Box
 from indexer.collection import open_collection
 from indexer.collection.shards import write_shard
 from indexer.describe import Describer
@@ -42,16 +41,13 @@ from indexer.methods import find_method, pooled_by
 from indexer.pipeline import DEFAULT_RANK, IndexSettings, Progress, index_paths
 from indexer.vectors import EXACT, factory_for
 from service.localize import localize_stored
-from service.searcher import Query, Searcher, open_searcher
+from service.searcher import Query, open_searcher
 from service.threads import use_threads
 from tests.conftest import DATA, INDEXED_PHOTOGRAPHS
-from tests.measure_index import made_of, mapped, recall
+from tests.measure_index import DESCRIPTOR, REGION, RESULTS, made_of, mapped, of_collection, recall
 
 BACKBONE = "efficientnet-lite0"
-DESCRIPTOR = "fused"
 BATCH = 8
-REGION = Box(0.2, 0.2, 0.8, 0.8)
-RESULTS = 10
 Calls = dict[str, Callable[[Any], object]]
 Row = tuple[str, float, str]  # what, how much, of what kind: ms, x (a ratio), %
 
@@ -369,13 +365,12 @@ def searching(contents: Sequence[bytes], folder: Path, count: int) -> list[Row]:
         ids = reader.ids.tolist()
         region = in_turns({"region": lambda image: searcher.search(Query(image_id=image, region=REGION))}, ids)
         index = reader.index(DESCRIPTOR)
-        queries = queries_of(searcher, ids)
-        small = in_turns({"small": lambda query: index.vectors.search(query, RESULTS)}, queries)["small"]
+        real, regions = of_collection(reader)
+        small = in_turns({"small": lambda query: index.vectors.search(query, RESULTS)}, list(regions))["small"]
         around = region["region"] - small
         rows.append(("stored-image region search, all but the vectors", around, "ms"))
-        real = np.concatenate([segment.vectors(segment.ids) for segment in index.vectors.segments])
         vectors = made_of(real, count)
-        asked = list(made_of(np.stack(queries), 200, like=0.85, seed=1))
+        asked = list(made_of(regions, 200, like=0.85, seed=1))
         factory = factory_for(count, vectors.shape[1])
         large, exact = mapped(vectors, factory, folder), mapped(vectors, EXACT, folder)
         searches: Calls = {
@@ -408,13 +403,6 @@ def searching(contents: Sequence[bytes], folder: Path, count: int) -> list[Row]:
     return rows
 
 
-def queries_of(searcher: Searcher, ids: Sequence[int]) -> list[NDArray[np.float32]]:
-    """Return the vectors of regions on stored images."""
-    method, index = find_method(DESCRIPTOR), searcher.collection.index(DESCRIPTOR)
-    stored = (searcher.collection.description(searcher.collection.indexed_image(image)) for image in ids)
-    return [method.describe(entry, index.whiteners, REGION) for entry in stored]
-
-
 def machine() -> dict[str, str]:
     """Return what the numbers depend on."""
     models = [
@@ -426,7 +414,7 @@ def machine() -> dict[str, str]:
         "processor": f"{len(os.sched_getaffinity(0))} x {models[0] if models else platform.machine()}",
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
-        **{name: version(name) for name in ("torch", "faiss-cpu", "scikit-learn", "numpy")},
+        **{name: version(name) for name in ("torch", "scikit-learn", "numpy")},
     }
 
 
