@@ -224,20 +224,26 @@ class RequestCancelled(WhatwhereError):
     reason = "REQUEST_CANCELLED"
 
 
-class ServerNotReady(WhatwhereError):
-    """A server that is starting, or has failed and is recovering: try again."""
+class TryAgainLater(WhatwhereError):
+    """The same request may succeed after `retry_delay_s`, where that is known."""
 
-    reason = "SERVER_NOT_READY"
-
-
-class ServerOverloaded(WhatwhereError):
-    """More requests than can be queued; worth another try after `retry_delay_s`, where that is known."""
-
-    reason = "SERVER_OVERLOADED"
+    reason = "TRY_AGAIN_LATER"
 
     def __init__(self, message: str, *, field: str | None = None, retry_delay_s: float | None = None) -> None:
         super().__init__(message, field=field)
         self.retry_delay_s = retry_delay_s
+
+
+class ServerNotReady(TryAgainLater):
+    """A server that is starting or stopping."""
+
+    reason = "SERVER_NOT_READY"
+
+
+class ServerOverloaded(TryAgainLater):
+    """More requests than can be queued."""
+
+    reason = "SERVER_OVERLOADED"
 
 
 class TooManyRequests(ServerOverloaded):

@@ -33,7 +33,7 @@ _SERVICE_CONFIG = json.dumps(
             {
                 "name": [{"service": f"whatwhere.v1.{name}"} for name in ("ImageSearchService", "AdminService")],
                 "retryPolicy": {
-                    "maxAttempts": 4,
+                    "maxAttempts": 5,  # the most that gRPC makes
                     "initialBackoff": "0.2s",
                     "maxBackoff": "2s",
                     "backoffMultiplier": 2,
@@ -60,7 +60,8 @@ _TOKEN = re.compile(r"[\x21-\x7e]+")
 class Client:
     """One connection, to be shared by threads. Every call raises the errors of `indexer.errors` that the server names.
 
-    Calls time out after `timeout_s` and are tried again within it, up to 4 times, only while the server is unavailable;
+    Calls time out after `timeout_s` and are tried again within it, up to 4 times, only while the server is unavailable
+    (some three seconds where nobody answers, eight where a server says that it is starting);
     they go in turn to the addresses that a name stands for. Without `credentials` the connection is plain text; a
     `token` goes over such a one only to this machine, unless `allow_insecure`: else InvalidRequest is raised.
     """

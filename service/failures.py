@@ -19,7 +19,7 @@ def to_error(failure: Any, address: str, timeout_s: float) -> errors.WhatwhereEr
     if kind is None:
         kind, message = _by_code(failure.code(), message, address, timeout_s)
     field = violations.field_violations[0].field if violations.field_violations else None
-    if not issubclass(kind, errors.ServerOverloaded):
+    if not issubclass(kind, errors.TryAgainLater):
         return kind(message, field=field)
     delay_s = retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None
     return kind(message, field=field, retry_delay_s=delay_s)

@@ -248,7 +248,11 @@ class _Ended:
 async def _abort(context: Any, error: Exception, request_id: str) -> NoReturn:
     status = rpc_status.to_status(to_status(error, request_id))
     # The id at the end: a client that was sent a head already does not try again, not even what is UNAVAILABLE.
-    await context.abort(status.code, status.details, (*status.trailing_metadata, (REQUEST_ID, request_id)))
+    trailing = (*status.trailing_metadata, (REQUEST_ID, request_id))
+    if isinstance(error, errors.ServerNotReady) and error.retry_delay_s is not None:
+        # gRPC's own clients wait this long in place of their backoff, which would give up before we are open.
+        trailing = (*trailing, ("grpc-retry-pushback-ms", str(round(1000 * error.retry_delay_s))))
+    await context.abort(status.code, status.details, trailing)
     raise AssertionError("abort raises")
 
 

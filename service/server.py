@@ -37,6 +37,7 @@ SERVICE = pb.DESCRIPTOR.services_by_name["ImageSearchService"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _HARD_METADATA_FACTOR = 4  # beyond so many times the named limit, gRPC itself refuses
+_STARTS_WITHIN_S = 2.0  # a client asks again after this long, some times: opening a collection takes seconds
 _IDLE_MS = 15 * 60 * 1000
 _HANDSHAKE_MS = 10 * 1000
 _KEEPALIVE_MS = 60 * 1000
@@ -105,7 +106,7 @@ class Server:
 
     def _opened(self) -> LiveSearcher:
         if self._live is None:
-            raise ServerNotReady("the server is starting: try again in some seconds")
+            raise ServerNotReady("the server is starting: try again in some seconds", retry_delay_s=_STARTS_WITHIN_S)
         return self._live
 
     def _show(self) -> None:

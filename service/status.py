@@ -35,6 +35,7 @@ STATUS_CODES: Mapping[type[errors.WhatwhereError], grpc.StatusCode] = {
     errors.RequestTooSlow: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.DeadlineExceeded: grpc.StatusCode.DEADLINE_EXCEEDED,
     errors.RequestCancelled: grpc.StatusCode.CANCELLED,
+    errors.TryAgainLater: grpc.StatusCode.UNAVAILABLE,
     errors.ServerNotReady: grpc.StatusCode.UNAVAILABLE,
     errors.ServerOverloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.TooManyRequests: grpc.StatusCode.RESOURCE_EXHAUSTED,
@@ -64,8 +65,7 @@ CALLERS_MATTERS = (
     errors.RequestTooSlow,
     errors.DeadlineExceeded,
     errors.RequestCancelled,
-    errors.ServerNotReady,
-    errors.ServerOverloaded,
+    errors.TryAgainLater,
 )
 
 
@@ -89,7 +89,7 @@ def to_status(error: Exception, request_id: str) -> status_pb2.Status:
     if field is not None:
         violation = error_details_pb2.BadRequest.FieldViolation(field=field, description=message)
         details.append(_packed(error_details_pb2.BadRequest(field_violations=[violation])))
-    if isinstance(error, errors.ServerOverloaded) and error.retry_delay_s is not None:
+    if isinstance(error, errors.TryAgainLater) and error.retry_delay_s is not None:
         delay = Duration()
         delay.FromTimedelta(timedelta(seconds=error.retry_delay_s))
         details.append(_packed(error_details_pb2.RetryInfo(retry_delay=delay)))

@@ -123,6 +123,7 @@ def test_a_server_that_starts_says_so_and_is_waited_for(collection: Path) -> Non
     assert starting == ("NOT_SERVING", "SERVING")
     assert refused.value.code() == grpc.StatusCode.UNAVAILABLE
     assert "starting" in str(refused.value.details())
+    assert ("grpc-retry-pushback-ms", "2000") in [tuple(pair) for pair in refused.value.trailing_metadata()]
     assert found.image_count == 8
     assert opened == "SERVING"
 

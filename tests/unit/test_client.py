@@ -131,13 +131,13 @@ def test_no_other_refusal_is_asked_again(code: str) -> None:
 
 
 def test_a_server_that_stays_unavailable_is_given_up() -> None:
-    """Four attempts, then the error."""
+    """Five attempts, then the error."""
     told = Told(refusing(grpc.StatusCode.UNAVAILABLE))
 
     error = failure(told)
 
     assert type(error) is errors.ServerUnreachable
-    assert len(told.calls) == 4
+    assert len(told.calls) == 5
 
 
 def test_retries_end_with_the_timeout() -> None:
