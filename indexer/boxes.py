@@ -30,20 +30,20 @@ class Box(NamedTuple):
 WHOLE_IMAGE = Box(0.0, 0.0, 1.0, 1.0)
 
 
-def checked_box(x_min: float, y_min: float, x_max: float, y_max: float) -> Box:
+def checked_box(x_min: float, y_min: float, x_max: float, y_max: float, field: str = "region") -> Box:
     """Return the box, or raise InvalidRegion: not a number, outside [0, 1], inverted or without area."""
     sides = {"x_min": x_min, "y_min": y_min, "x_max": x_max, "y_max": y_max}
     for name, value in sides.items():
         if not math.isfinite(value) or not 0.0 <= value <= 1.0:
             raise InvalidRegion(
-                f"region.{name} is {value}: give fractions of the upright image's width and height, from 0 to 1",
-                field=f"region.{name}",
+                f"{field}.{name} is {value}: give fractions of the upright image's width and height, from 0 to 1",
+                field=f"{field}.{name}",
             )
     for low, high in (("x_min", "x_max"), ("y_min", "y_max")):
         if sides[low] >= sides[high]:
             raise InvalidRegion(
-                f"region.{low} is {sides[low]} and region.{high} {sides[high]}: {low} must be the smaller one",
-                field=f"region.{low}",
+                f"{field}.{low} is {sides[low]} and {field}.{high} {sides[high]}: {low} must be the smaller one",
+                field=f"{field}.{low}",
             )
     return Box(x_min, y_min, x_max, y_max)
 

@@ -11,8 +11,9 @@ from torch import Tensor
 
 from indexer import descriptors
 from indexer.backbones import Backbone
-from indexer.boxes import WHOLE_IMAGE, Box
+from indexer.boxes import WHOLE_IMAGE
 from indexer.factorize import VERSION, QuantizedFactors, factorize, quantize
+from indexer.regions import Region, cells_touching
 from indexer.whitening import WhitenerKey
 
 # what is kept of activations beside the factors, and cells to train whiteners on
@@ -47,12 +48,12 @@ class Describer:
         self.rank = rank
         self.pooled = tuple(pooled)
 
-    def describe(self, images: Sequence[NDArray[np.uint8]], crop: Box = WHOLE_IMAGE) -> list[Description]:
+    def describe(self, images: Sequence[NDArray[np.uint8]], crop: Region = WHOLE_IMAGE) -> list[Description]:
         """Describe fitted pictures uint8 [h, w, 3]; what is pooled sees only the cells that `crop` touches."""
         return self.describe_activations(self.backbone.activations(images), [crop] * len(images))
 
     def describe_activations(
-        self, activations: Sequence[Tensor], crops: Sequence[Box] | None = None
+        self, activations: Sequence[Tensor], crops: Sequence[Region] | None = None
     ) -> list[Description]:
         """Describe what the network says of pictures, [h, w, C] each, as `describe` does; each with its own crop."""
         if not activations:
@@ -82,18 +83,3 @@ class Describer:
 def _in_bytes(rows: Tensor) -> NDArray[np.uint8]:
     peaks = rows.amax(dim=1, keepdim=True).clamp_min(_EPS)
     return (rows * (255 / peaks)).round().to(torch.uint8).cpu().numpy()
-
-
-def cells_touching(grid: Tensor, box: Box) -> Tensor:
-    """Return the part of a grid [H, W, C] that a box touches, one cell at least."""
-    height, width, _ = grid.shape
-    return grid[_cells(height, box.y_min, box.y_max), _cells(width, box.x_min, box.x_max)]
-
-
-def _cells(count: int, low: float, high: float) -> slice:
-    """Return the cells, of `count` equal ones of [0, 1], that [low, high] touches: one at least.
-
-    An edge that lies on a cell's border but for rounding does not touch the next cell.
-    """
-    first = min(int(low * count + _EPS), count - 1)
-    return slice(first, max(int(np.ceil(high * count - _EPS)), first + 1))

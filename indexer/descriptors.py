@@ -6,8 +6,6 @@ stands between, in `indexer.whitening`):  l2-normalise rows → whiten → sum �
 Equations 5.4 to 5.7 are those of the thesis the method follows; the baselines are those of their papers.
 """
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -137,33 +135,25 @@ def factor_weights(where: Tensor, what: Tensor, height: int, width: int) -> Tens
 # --- regions ----------------------------------------------------------------------------------------------------
 
 
-def mass_inside(where: Tensor, height: int, width: int, box: Sequence[float]) -> Tensor:
-    """Share of each heatmap's mass inside `box` (x_min, y_min, x_max, y_max in [0, 1]), U [H·W, K] → [K] in [0, 1].
+def mass_inside(where: Tensor, inside: Tensor) -> Tensor:
+    """Share of each heatmap's mass in a region, U [P, K], the share of each cell that is inside [P] → [K] in [0, 1].
 
-    A cell that the box cuts counts by the covered share; an empty heatmap has share 0.
+    An empty heatmap has share 0.
     """
-    x_min, y_min, x_max, y_max = box
-    rows = _covered(height, y_min, y_max).to(where)
-    columns = _covered(width, x_min, x_max).to(where)
-    inside = torch.einsum("hwk,h,w->k", where.reshape(height, width, -1), rows, columns)
-    return inside / where.sum(dim=0).clamp_min(_EPS)
+    return inside.to(where) @ where / where.sum(dim=0).clamp_min(_EPS)
 
 
-def squares_inside(height: int, width: int, box: Sequence[float], levels: int = RMAC_LEVELS) -> Tensor:
-    """Share of the area of each of `rmac_rows`' windows, the whole first, that lies inside `box`, [1 + R] in [0, 1]."""
-    x_min, y_min, x_max, y_max = box
-    above, before = (
-        functional.pad(_covered(*each).cumsum(0), (1, 0)) for each in ((height, y_min, y_max), (width, x_min, x_max))
-    )
+def squares_inside(inside: Tensor, levels: int = RMAC_LEVELS) -> Tensor:
+    """Share of the area of each of `rmac_rows`' windows, the whole first, that lies in a region, [1 + R] in [0, 1].
+
+    `inside` [H, W] is the share of each cell.
+    """
+    height, width = inside.shape
+    sums = functional.pad(inside.double().cumsum(0).cumsum(1), (1, 0, 1, 0))
     top, left, side = torch.tensor(rmac_regions(height, width, levels)).reshape(-1, 3).unbind(1)
-    squares = (above[top + side] - above[top]) * (before[left + side] - before[left]) / side.square()
-    return torch.cat([(above[-1:] / height) * (before[-1:] / width), squares])
-
-
-def _covered(cells: int, low: float, high: float) -> Tensor:
-    """Covered share of each of `cells` equal cells of [0, 1] by [low, high]."""
-    edges = torch.arange(cells + 1, dtype=torch.float64) / cells
-    return (edges[1:].clamp_max(high) - edges[:-1].clamp_min(low)).clamp_min(0) * cells
+    bottom, right = top + side, left + side
+    squares = sums[bottom, right] - sums[top, right] - sums[bottom, left] + sums[top, left]
+    return torch.cat([sums[-1:, -1] / (height * width), squares / side.square()])
 
 
 def select_inside(shares: Tensor, minimum: float = REGION_MASS) -> tuple[Tensor, bool]:

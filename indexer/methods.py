@@ -5,7 +5,7 @@ The preset `thesis` sums rows as the thesis does that the method follows. The pr
 keeps: no pixels, no network.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import partial
 from types import MappingProxyType
@@ -17,9 +17,9 @@ from torch import Tensor
 from torch.nn import functional
 
 from indexer import descriptors
-from indexer.boxes import Box
-from indexer.describe import Description, cells_touching
+from indexer.describe import Description
 from indexer.errors import RegionNotSupported, UnknownName
+from indexer.regions import Region, cells_touching, coverage
 from indexer.whitening import Whitener
 
 WHAT, WHAT_AND_WHERE, FUSED = "what", "what-and-where", "fused"
@@ -36,15 +36,24 @@ class Selection:
     """Rows [R, C], those of a region where there is one; a row's length is its weight in the sum.
 
     `kept` counts the factors that lie in the region by the rule of `select_inside`, all without a region; `fallback` is
-    as there.
+    as there. One that stands `aside` has no say in the vector.
     """
 
     rows: Tensor
     kept: int = 0
     fallback: bool = False
+    aside: bool = False
 
 
-Rows = Callable[[Description, Box | None], Selection]
+@dataclass(frozen=True)
+class Focus:
+    """What of a picture is asked for: what lies in the region, of the factors in `concepts`, of all without."""
+
+    region: Region | None = None
+    concepts: frozenset[int] | None = None
+
+
+Rows = Callable[[Description, Focus], Selection]
 
 
 @dataclass(frozen=True)
@@ -58,6 +67,12 @@ class Part:
     whitener: str
     share: float = 1.0
     pooled: str | None = None
+
+    def select(self, description: Description, focus: Focus) -> Selection:
+        """Return the rows; what is pooled belongs to no factor, and stands aside where factors are chosen."""
+        if self.pooled is not None and focus.concepts is not None:
+            return Selection(torch.empty(0, 0), aside=True)
+        return self.rows(description, focus)
 
 
 @dataclass(frozen=True)
@@ -79,21 +94,40 @@ class Method:
         return tuple(part.whitener for part in self.parts)
 
     @torch.inference_mode()
-    def select(self, description: Description, region: Box | None = None) -> tuple[Selection, ...]:
-        """Return the rows of each part; RegionNotSupported for a baseline, whose rows are of what was cropped."""
-        return tuple(part.rows(description, region) for part in self.parts)
+    def select(
+        self, description: Description, region: Region | None = None, concepts: Collection[int] | None = None
+    ) -> tuple[Selection, ...]:
+        """Return the rows of each part, where there are `concepts` those of these factors alone.
+
+        RegionNotSupported for a baseline: its rows are of what was cropped, and belong to no factor.
+        """
+        if concepts is not None and not self.uses_factors:
+            raise RegionNotSupported(
+                f"concepts are factors, which {self.name} does not use: ask with one of "
+                f"{WHAT}, {WHAT_AND_WHERE}, {FUSED}",
+                field="concepts",
+            )
+        focus = Focus(region, None if concepts is None else frozenset(concepts))
+        return tuple(part.select(description, focus) for part in self.parts)
 
     @torch.inference_mode()
     def vector(self, selections: Sequence[Selection], whiteners: Sequence[Whitener]) -> NDArray[np.float32]:
-        """Return the unit vector [D] of what `select` chose: each part's rows, whitened, summed to length √share."""
+        """Return the vector [D] of what `select` chose: each part's rows, whitened, summed to length √share.
+
+        A unit vector, but where a part stands aside: then the product with a stored vector is the cosine of the others.
+        """
+        said = [not selection.aside for selection in selections]
+        total = sum(part.share for part, speaks in zip(self.parts, said, strict=True) if speaks)
         vectors = [
-            part.share**0.5 * global_descriptor(selection.rows, whitener)
-            for part, selection, whitener in zip(self.parts, selections, whiteners, strict=True)
+            part.share**0.5 / total * global_descriptor(selection.rows, whitener)
+            if speaks
+            else np.zeros(whitener.dimensions, dtype=np.float32)
+            for part, selection, whitener, speaks in zip(self.parts, selections, whiteners, said, strict=True)
         ]
         return np.concatenate(vectors)
 
     def describe(
-        self, description: Description, whiteners: Sequence[Whitener], region: Box | None = None
+        self, description: Description, whiteners: Sequence[Whitener], region: Region | None = None
     ) -> NDArray[np.float32]:
         """Return the unit vector [D] of a description."""
         return self.vector(self.select(description, region), whiteners)
@@ -125,9 +159,9 @@ def expanded(vector: NDArray[np.float32], found: Sequence[NDArray[np.float32]]) 
 
 
 def _factor_rows(
-    description: Description, region: Box | None, *, interacting: bool = False, weighted: bool = False
+    description: Description, focus: Focus, *, interacting: bool = False, weighted: bool = False
 ) -> Selection:
-    """Return V's rows, or those of V' = U'ᵀ U' V, of the factors inside the region.
+    """Return V's rows, or those of V' = U'ᵀ U' V, of the chosen factors inside the region.
 
     All factors interact before any is left out (measured: filtering first lost 7 points). Weighted rows fade with the
     square of their heatmap's share inside (ours, measured on boxes in COCO: what 46.8 to 50.2 points).
@@ -139,29 +173,38 @@ def _factor_rows(
     rows = functional.normalize(rows, dim=1, eps=_EPS)
     if weighted:
         rows = rows * descriptors.factor_weights(factors.where, factors.what, *grid).unsqueeze(1)
-    if region is None:
+    if focus == Focus():
         return Selection(rows, len(rows))
-    shares = descriptors.mass_inside(factors.where, *grid, region)
+    shares = descriptors.mass_inside(factors.where, coverage(focus.region, *grid).flatten())
+    if focus.concepts is not None:
+        shares = torch.where(_among(focus.concepts, len(shares)), shares, -1.0)  # not even to fall back on
     kept, fallback = descriptors.select_inside(shares)
-    if weighted and shares.any():
+    if weighted and shares.max() > 0:
         # over the largest share, or what is left of a region without factors would pass for dead
-        fading = (shares / shares.max()).square()
+        fading = (shares.clamp_min(0) / shares.max()).square()
         return Selection(rows * fading.unsqueeze(1), int(kept.sum()), fallback)
     return Selection(rows[kept], int(kept.sum()), fallback)
 
 
-def _window_rows(description: Description, region: Box | None) -> Selection:
+def _among(concepts: frozenset[int], rank: int) -> Tensor:
+    return torch.tensor([index in concepts for index in range(rank)])
+
+
+def _window_rows(description: Description, focus: Focus) -> Selection:
     """Return the weighted rows of V beside the maxima of U V over R-MAC's windows, both of the same total weight.
 
     Ours. The factors stand for the activations: U V is the picture without what K concepts do not explain. A region
-    keeps the factors inside it, and the windows are those of the cells it touches.
+    keeps the factors inside it, and the windows are those of the cells it touches; factors that are not chosen are not
+    in the product.
     """
     stored = description.factors
     factors = stored.restore()
     where = factors.where.reshape(stored.height, stored.width, -1)
-    cells = where if region is None else cells_touching(where, region)
+    if focus.concepts is not None:
+        where = where * _among(focus.concepts, where.shape[2])
+    cells = where if focus.region is None else cells_touching(where, focus.region)
     windows = descriptors.rmac_rows(cells @ factors.what)
-    concepts = _factor_rows(description, region, weighted=True)
+    concepts = _factor_rows(description, focus, weighted=True)
     rows = [_at_total_weight_one(concepts.rows), _at_total_weight_one(windows)]
     return Selection(torch.cat(rows), concepts.kept, concepts.fallback)
 
@@ -171,18 +214,18 @@ def _at_total_weight_one(rows: Tensor) -> Tensor:
     return rows / total.clamp_min(_EPS)
 
 
-def _rmac_windows(description: Description, region: Box | None) -> Selection:
+def _rmac_windows(description: Description, focus: Focus) -> Selection:
     """Return R-MAC's rows, with a region those whose windows lie in it, by the rule of the factors."""
     rows = torch.from_numpy(description.pooled["r-mac"]).float()
-    if region is not None:
-        stored = description.factors
-        kept, _ = descriptors.select_inside(descriptors.squares_inside(stored.height, stored.width, region))
+    if focus.region is not None:
+        inside = coverage(focus.region, description.factors.height, description.factors.width)
+        kept, _ = descriptors.select_inside(descriptors.squares_inside(inside))
         rows = rows[kept]  # before dead windows are left out: they have their shares too
     return Selection(unit_rows(rows))
 
 
-def _pooled_rows(name: str, description: Description, region: Box | None) -> Selection:
-    if region is not None:
+def _pooled_rows(name: str, description: Description, focus: Focus) -> Selection:
+    if focus.region is not None:
         raise RegionNotSupported(
             f"a region on a stored image needs factors, which {name} does not use: ask with one of "
             f"{WHAT}, {WHAT_AND_WHERE}, {FUSED}, or upload the image",
@@ -241,7 +284,7 @@ def pooled_by(methods: Iterable[Method]) -> tuple[str, ...]:
 def training_rows(name: str, description: Description) -> Tensor:
     """Return the rows [R, C], of length 1, that a whitener of this name is trained on (see `Part.whitener`)."""
     if name in ("what", "what-and-where"):
-        rows = _factor_rows(description, None, interacting=name == "what-and-where").rows
+        rows = _factor_rows(description, Focus(), interacting=name == "what-and-where").rows
     else:
         rows = torch.from_numpy(description.pooled[name]).float()
     return unit_rows(rows)

@@ -5,7 +5,7 @@ from stored factors of rank 8 with 6 joint factors 54; from new activations at a
 factors 59. Other ranks, blurs and thresholds moved either by less than the noise of 16 pairs.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
@@ -16,8 +16,9 @@ from torch.nn import functional
 from torch.nn.utils.rnn import pad_sequence
 
 from indexer import descriptors
-from indexer.boxes import WHOLE_IMAGE, Box
+from indexer.boxes import Box
 from indexer.factorize import Dense, LowRank, Matrices, QuantizedFactors, factorize_batch
+from indexer.regions import Region, coverage
 
 STORED_RANK = 6
 EXACT_RANK = 4
@@ -28,40 +29,50 @@ UPSAMPLING = 8
 
 
 def localize_stored(
-    query: QuantizedFactors, region: Box | None, results: Sequence[QuantizedFactors]
+    query: QuantizedFactors,
+    region: Region | None,
+    results: Sequence[QuantizedFactors],
+    concepts: Collection[int] | None = None,
 ) -> list[Box | None]:
-    """Box the match on each result from stored factors alone; None where nothing of the query is found."""
+    """Box the match on each result from stored factors alone; None where nothing of the query is found.
+
+    With `concepts` the match is with these factors of the query.
+    """
     left, right = query.restore(), [result.restore() for result in results]
+    own, inside = left.where, coverage(region, query.height, query.width).flatten()
+    if concepts is not None:
+        # The query as two pictures, of what is chosen and of the rest: joint factors that lie in the first are kept.
+        chosen = torch.tensor([index in concepts for index in range(own.shape[1])])
+        own, inside = torch.cat([own * chosen, own * ~chosen]), torch.cat([inside, torch.zeros_like(inside)])
     # A pair is block-diagonal: the query's maps over its own concepts, the result's over its own.
-    where = pad_sequence([_block_diagonal(left.where, factors.where) for factors in right], batch_first=True)
+    where = pad_sequence([block_diagonal(own, factors.where) for factors in right], batch_first=True)
     what = torch.stack([torch.cat([left.what, factors.what]) for factors in right])
     grids = [(result.height, result.width) for result in results]
-    return _boxes(LowRank(where, what), STORED_RANK, (query.height, query.width), region, grids)
+    return _boxes(LowRank(where, what), STORED_RANK, inside, grids)
 
 
-def localize_exact(query: Tensor, region: Box | None, results: Sequence[Tensor]) -> list[Box | None]:
+def localize_exact(query: Tensor, region: Region | None, results: Sequence[Tensor]) -> list[Box | None]:
     """Box the match on each result from activations [h, w, C]; None where nothing of the query is found."""
     left, *right = ((grid * descriptors.crow_channel_weights(grid)).flatten(0, 1).cpu() for grid in (query, *results))
     pairs = pad_sequence([torch.cat([left, weighted]) for weighted in right], batch_first=True)
     grids = [(result.shape[0], result.shape[1]) for result in results]
-    return _boxes(Dense(pairs), EXACT_RANK, (query.shape[0], query.shape[1]), region, grids)
+    inside = coverage(region, query.shape[0], query.shape[1]).flatten()
+    return _boxes(Dense(pairs), EXACT_RANK, inside, grids)
 
 
-def _block_diagonal(upper: Tensor, lower: Tensor) -> Tensor:
-    joined: Tensor = torch.block_diag(upper, lower)  # type: ignore[no-untyped-call] # torch leaves it untyped
+def block_diagonal(*blocks: Tensor) -> Tensor:
+    """Put matrices [P, K] corner to corner, zero elsewhere: the heatmaps of images, each over its own concepts."""
+    joined: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call] # torch leaves it untyped
     return joined
 
 
-def _boxes(
-    pairs: Matrices, rank: int, query_grid: tuple[int, int], region: Box | None, grids: Sequence[tuple[int, int]]
-) -> list[Box | None]:
+def _boxes(pairs: Matrices, rank: int, inside: Tensor, grids: Sequence[tuple[int, int]]) -> list[Box | None]:
+    """Box what the joint factors that lie in the query's region have of each result; `inside` [P] of P query cells."""
     where, _ = factorize_batch(pairs, rank, SWEEPS)
-    query_cells = query_grid[0] * query_grid[1]
     boxes = []
     for maps, (height, width) in zip(where, grids, strict=True):
-        shares = descriptors.mass_inside(maps[:query_cells], *query_grid, region or WHOLE_IMAGE)
-        kept, _ = descriptors.select_inside(shares)
-        own = maps[query_cells : query_cells + height * width, kept]
+        kept, _ = descriptors.select_inside(descriptors.mass_inside(maps[: len(inside)], inside))
+        own = maps[len(inside) : len(inside) + height * width, kept]
         boxes.append(box_of_maps(own.mT.reshape(-1, height, width)))
     return boxes
 

@@ -15,9 +15,10 @@ from typing import Any, Self, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.boxes import WHOLE_IMAGE, Box
+from indexer.boxes import WHOLE_IMAGE
 from indexer.describe import Describer, Description
 from indexer.errors import ServerNotReady, WhatwhereError
+from indexer.regions import Region
 from service.ticket import Ticket
 
 _PATIENCE_S = 10.0  # at the end a forward pass that goes on is not waited for any longer
@@ -35,7 +36,7 @@ class _Job:
     answer: Future[Any] = field(default_factory=Future)
     describer: Describer | None = None
     pixels: NDArray[np.uint8] | None = None
-    crop: Box = WHOLE_IMAGE
+    crop: Region = WHOLE_IMAGE
     work: Callable[[], Any] | None = None
 
 
@@ -87,7 +88,7 @@ class Network:
         return 0.0 if since is None else time.monotonic() - since
 
     def describe(
-        self, describer: Describer, pixels: NDArray[np.uint8], crop: Box = WHOLE_IMAGE, ticket: Ticket | None = None
+        self, describer: Describer, pixels: NDArray[np.uint8], crop: Region = WHOLE_IMAGE, ticket: Ticket | None = None
     ) -> Description:
         """Describe one fitted picture uint8 [h, w, 3], as `Describer.describe` does; waits for its turn."""
         described: Description = self._wait(_Job(ticket or Ticket(), describer=describer, pixels=pixels, crop=crop))

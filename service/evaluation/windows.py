@@ -16,7 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from indexer.boxes import WHOLE_IMAGE, Box
-from indexer.describe import cells_touching
+from indexer.regions import cells_touching
 
 POWER = 10  # α of the paper: large enough that a sum of powers is near its largest term
 GRID_STEP = 3  # cells between the borders that are tried first

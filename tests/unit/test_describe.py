@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from indexer import descriptors
 from indexer.backbones import Backbone
 from indexer.boxes import WHOLE_IMAGE, Box
-from indexer.describe import POOLED, Describer, Description, cells_touching
+from indexer.describe import POOLED, Describer, Description
 from indexer.whitening import WhitenerKey
 
 POOLED_ROWS = {
@@ -160,20 +160,3 @@ def test_pooled_descriptors_see_only_the_cells_that_a_crop_touches(
 
     for name, rows_of in POOLED_ROWS.items():
         np.testing.assert_allclose(cropped[name], in_steps_of_the_largest(rows_of(grid)), rtol=0, atol=0.501)
-
-
-@pytest.mark.parametrize(
-    ("box", "numbers"),
-    [
-        (Box(0.0, 0.0, 1.0, 1.0), [[0, 1, 2, 3], [4, 5, 6, 7]]),
-        (Box(0.25, 0.5, 0.75, 1.0), [[5, 6]]),  # on borders of cells
-        (Box(0.2, 0.0, 0.3, 0.4), [[0, 1]]),  # across one
-        (Box(0.3, 0.6, 0.3, 0.6), [[5]]),  # a point
-        (Box(1.0, 1.0, 1.0, 1.0), [[7]]),
-    ],
-)
-def test_cells_are_touched_that_a_box_overlaps(box: Box, numbers: list[list[int]]) -> None:
-    """Two rows of four numbered cells; there is always one."""
-    grid = torch.arange(8).reshape(2, 4, 1)
-
-    assert cells_touching(grid, box).squeeze(2).tolist() == numbers

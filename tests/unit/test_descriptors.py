@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
+from indexer.boxes import Box
 from indexer.descriptors import (
     cell_rows,
     centre_prior,
@@ -24,6 +25,7 @@ from indexer.descriptors import (
     select_inside,
     squares_inside,
 )
+from indexer.regions import coverage
 
 
 def grid(*rows: list[list[float]]) -> Tensor:
@@ -368,7 +370,7 @@ WIDE = heatmap([1.0, 2.0, 3.0], [4.0, 5.0, 6.0])  # of mass 21
 )
 def test_cut_cells_count_by_the_covered_share(box: tuple[float, ...], expected: float) -> None:
     """Of a 2 x 2 heatmap with masses 1, 2, 3 and 4."""
-    shares = mass_inside(SQUARE, 2, 2, box)
+    shares = mass_inside(SQUARE, coverage(Box(*box), 2, 2).flatten())
 
     torch.testing.assert_close(shares, torch.tensor([expected]))
 
@@ -383,7 +385,7 @@ def test_cut_cells_count_by_the_covered_share(box: tuple[float, ...], expected: 
 )
 def test_x_runs_along_the_width(box: tuple[float, ...], expected: float) -> None:
     """Of a heatmap of 2 rows and 3 columns."""
-    shares = mass_inside(WIDE, 2, 3, box)
+    shares = mass_inside(WIDE, coverage(Box(*box), 2, 3).flatten())
 
     torch.testing.assert_close(shares, torch.tensor([expected]))
 
@@ -392,7 +394,7 @@ def test_each_heatmap_has_its_own_share() -> None:
     """Of several factors each is divided by its own mass, and an empty one has share 0."""
     where = torch.tensor([[1.0, 30.0, 0.0], [3.0, 10.0, 0.0]])
 
-    shares = mass_inside(where, 1, 2, (0.0, 0.0, 0.5, 1.0))
+    shares = mass_inside(where, coverage(Box(0.0, 0.0, 0.5, 1.0), 1, 2).flatten())
 
     torch.testing.assert_close(shares, torch.tensor([0.25, 0.75, 0.0]))
 
@@ -403,7 +405,7 @@ def test_the_shares_of_two_parts_add_up_to_one(height: int, width: int, cut: flo
     where = torch.rand(height * width, 3, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
     parts = [(0.0, 0.0, 1.0, cut), (0.0, cut, 1.0, 1.0)] if across else [(0.0, 0.0, cut, 1.0), (cut, 0.0, 1.0, 1.0)]
 
-    total = sum(mass_inside(where, height, width, part) for part in parts)
+    total = sum(mass_inside(where, coverage(Box(*part), height, width).flatten()) for part in parts)
 
     torch.testing.assert_close(total, torch.ones(3, dtype=torch.float64))
 
@@ -413,7 +415,7 @@ def test_windows_count_by_the_share_of_their_area_inside() -> None:
 
     The whole, R-MAC's first square (the same) and the four single cells in reading order.
     """
-    shares = squares_inside(2, 2, (0.0, 0.0, 0.5, 0.75), levels=2)
+    shares = squares_inside(coverage(Box(0.0, 0.0, 0.5, 0.75), 2, 2), levels=2)
 
     assert shares.tolist() == pytest.approx([0.375, 0.375, 1.0, 0.0, 0.5, 0.0])
 
@@ -441,7 +443,7 @@ def test_a_windows_share_is_the_mean_of_its_cells(
         for rows, columns in windows
     ]
 
-    shares = squares_inside(height, width, (across[0], down[0], across[1], down[1]))
+    shares = squares_inside(coverage(Box(across[0], down[0], across[1], down[1]), height, width))
 
     assert shares.tolist() == pytest.approx(expected, abs=1e-6)
 
@@ -454,7 +456,7 @@ def test_windows_have_the_order_of_their_rows() -> None:
 
     lit = rmac_rows(activations).squeeze(1) > 0
 
-    assert torch.equal(squares_inside(5, 8, cell) > 0, lit)
+    assert torch.equal(squares_inside(coverage(Box(*cell), 5, 8)) > 0, lit)
 
 
 def test_factors_with_more_than_three_quarters_inside_are_kept() -> None:

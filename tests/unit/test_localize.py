@@ -7,6 +7,7 @@ from torch import Tensor
 
 from indexer.boxes import Box
 from indexer.factorize import Factors, QuantizedFactors, quantize
+from indexer.regions import Area
 from service.localize import box_of_maps, localize_exact, localize_stored
 
 CHANNELS = 24
@@ -112,3 +113,29 @@ def test_results_do_not_disturb_each_other() -> None:
     together = localize_stored(query, region, [other, result])
 
     assert together[1] == alone[0]
+
+
+@pytest.mark.parametrize(("concept", "expected"), [(0, LOWER_RIGHT), (1, UPPER_LEFT)])
+def test_a_chosen_concept_is_found_where_it_went(concept: int, expected: tuple[int, int, int, int]) -> None:
+    """Without a region: the box follows the factor that was asked for, not the other one."""
+    query, result = stored(UPPER_LEFT, LOWER_RIGHT), stored(LOWER_RIGHT, UPPER_LEFT)
+
+    (found,) = localize_stored(query, None, [result], {concept})
+
+    truth = Box(expected[1] / 16, expected[0] / 12, expected[3] / 16, expected[2] / 12)
+    assert found is not None
+    assert found.intersection_over_union(truth) > 0.6
+
+
+def test_a_region_of_two_boxes_is_found_in_both_places() -> None:
+    """Both concepts are asked for: the box is around one of them or both, where one box alone finds only its own."""
+    query = stored((0, 0, 4, 4), (8, 12, 12, 16))
+    result = stored((0, 10, 5, 16), (0, 0, 3, 4))
+    boxes = Area((Box(0, 0, 0.3, 0.4), Box(0.7, 0.6, 1, 1)))
+
+    (first,), (both,) = localize_stored(query, boxes.boxes[1], [result]), localize_stored(query, boxes, [result])
+
+    assert first is not None
+    assert both is not None
+    assert first.x_max < 0.35
+    assert both.x_min > 0.5  # the larger of the two parts

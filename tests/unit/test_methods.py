@@ -29,6 +29,7 @@ from indexer.methods import (
     training_rows,
     unit_rows,
 )
+from indexer.regions import Area
 from indexer.whitening import Whitener, WhitenerKey, find
 from service.cli import terminal
 from tests.conftest import MOTORBIKE
@@ -726,3 +727,90 @@ def test_a_region_that_hardly_holds_anything_is_still_a_vector(name: str) -> Non
 
     assert np.linalg.norm(vector) == pytest.approx(1)
     assert vector[0] > 0.99
+
+
+# --- chosen factors -----------------------------------------------------------------------------------------------
+
+
+@each_preset
+def test_chosen_concepts_are_summed_alone(preset: str) -> None:
+    """As if the picture had no others: of (1, 0, 0, 0), (0, 1, 0, 0) and (0, 0, 1, 0) the first and the last."""
+    method, description = find_method("what", preset), by_hand([LEFT, LEFT, LEFT], CONCEPTS)
+
+    vector = method.vector(method.select(description, concepts={0, 2}), [plain_whitener(4)])
+
+    assert vector[[1, 3]].tolist() == [0.0, 0.0]
+    assert min(vector[0], vector[2]) > 0
+    assert vector @ vector == pytest.approx(1)
+
+
+def test_a_region_chooses_among_the_chosen() -> None:
+    """The factor inside the region that was not asked for is out; the one asked for outside it is what it falls to."""
+    method, description = find_method("what", "thesis"), by_hand([LEFT, RIGHT, A_THIRD], CONCEPTS)
+
+    (selection,) = method.select(description, HALF_LEFT, {1, 2})
+
+    assert selection.rows.tolist() == [UNIT_CONCEPTS[2]]
+    assert (selection.kept, selection.fallback) == (1, True)
+
+
+def test_all_concepts_chosen_is_none_chosen() -> None:
+    """In the default preset with and without a region."""
+    method, description = find_method("what-and-where"), by_hand([LEFT, BOTH, RIGHT], CONCEPTS)
+
+    for region in (None, HALF_LEFT):
+        (chosen,), (everything,) = method.select(description, region, range(3)), method.select(description, region)
+
+        torch.testing.assert_close(chosen.rows, everything.rows)
+
+
+def test_windows_see_only_the_chosen_factors() -> None:
+    """Their maxima are of the product of the chosen factors: no channel of another concept is lit."""
+    (selection,) = find_method("what-and-where").select(by_hand([LEFT, BOTH, RIGHT], CONCEPTS), concepts={1})
+
+    assert selection.rows[:, [0, 2, 3]].abs().max() == 0
+    assert selection.rows[3:, 1].max() > 0
+
+
+def test_of_the_fused_the_windows_of_activations_stand_aside() -> None:
+    """They belong to no factor: with a stored vector the product is the cosine of the other part alone."""
+    query, stored = at_random(0), at_random(1)
+    whiteners = [made_up_whitener(dimensions=5), made_up_whitener(dimensions=3, seed=2)]
+    fused, part = find_method("fused"), find_method("what-and-where")
+    alone = part.vector(part.select(query, concepts={0, 1}), whiteners[:1])
+    expected = float(alone @ part.describe(stored, whiteners[:1]))
+
+    vector = fused.vector(fused.select(query, concepts={0, 1}), whiteners)
+
+    assert vector[5:].tolist() == [0.0] * 3
+    assert float(vector @ fused.describe(stored, whiteners)) == pytest.approx(expected, abs=1e-6)
+
+
+@pytest.mark.parametrize("name", BASELINES)
+def test_a_baseline_has_no_concepts_to_choose(name: str, described: list[Description]) -> None:
+    """The error names the descriptors that have."""
+    with pytest.raises(RegionNotSupported, match="what-and-where") as refused:
+        find_method(name).select(described[0], concepts={0})
+
+    assert refused.value.field == "concepts"
+
+
+def test_several_boxes_keep_what_lies_in_any_of_them() -> None:
+    """A factor at both ends lies in neither half by itself, but in both together."""
+    method, description = find_method("what", "thesis"), by_hand([LEFT, BOTH], CONCEPTS[:2])
+    ends = Area((Box(0.0, 0.0, 0.25, 1.0), Box(0.75, 0.0, 1.0, 1.0)))
+
+    (apart,), (together,) = method.select(description, ends.boxes[0]), method.select(description, ends)
+
+    assert apart.rows.tolist() == [UNIT_CONCEPTS[0]]
+    assert together.rows.tolist() == UNIT_CONCEPTS[:2]
+
+
+def test_a_mask_keeps_what_it_is_light_on() -> None:
+    """White on the right half."""
+    mask = np.zeros((2, 4), dtype=np.uint8)
+    mask[:, 2:] = 255
+
+    (selection,) = find_method("what", "thesis").select(by_hand([LEFT, RIGHT], CONCEPTS[:2]), Area(mask=mask))
+
+    assert selection.rows.tolist() == [UNIT_CONCEPTS[1]]
