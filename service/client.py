@@ -8,19 +8,18 @@ with Client("127.0.0.1:50051") as client:
 
 import json
 import re
-from collections.abc import Iterator
-from datetime import UTC
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Self
 
 import grpc
-from google.protobuf.json_format import MessageToDict
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from indexer import errors
 from indexer.boxes import Box
+from service import answers
 from service.failures import to_error
-from service.results import CollectionInfo, Hit, SearchResult, StoredImage
+from service.results import CollectionInfo, ComparedImage, Explanation, PictureFile, SearchResult, StoredImage
 from service.rpc import admin_pb2, admin_pb2_grpc
 from service.rpc import image_search_pb2 as pb
 from service.rpc import image_search_pb2_grpc as rpc
@@ -34,7 +33,7 @@ _SERVICE_CONFIG = json.dumps(
                 "name": [{"service": f"whatwhere.v1.{name}"} for name in ("ImageSearchService", "AdminService")],
                 "retryPolicy": {
                     "maxAttempts": 5,  # the most that gRPC makes
-                    "initialBackoff": "0.2s",
+                    "initialBackoff": "0.1s",
                     "maxBackoff": "2s",
                     "backoffMultiplier": 2,
                     "retryableStatusCodes": ["UNAVAILABLE"],
@@ -61,7 +60,7 @@ class Client:
     """One connection, to be shared by threads. Every call raises the errors of `indexer.errors` that the server names.
 
     Calls time out after `timeout_s` and are tried again within it, up to 4 times, only while the server is unavailable
-    (some three seconds where nobody answers, eight where a server says that it is starting);
+    (one and a half seconds where nobody answers, eight where a server says that it is starting);
     they go in turn to the addresses that a name stands for. Without `credentials` the connection is plain text; a
     `token` goes over such a one only to this machine, unless `allow_insecure`: else InvalidRequest is raised.
     """
@@ -109,7 +108,10 @@ class Client:
         self,
         query: Path | bytes | str,
         *,
-        region: Box | None = None,
+        region: Box | Sequence[Box] | None = None,
+        mask: bytes = b"",
+        concepts: Iterable[int] = (),
+        avoided_concepts: Iterable[int] = (),
         descriptor: str | None = None,
         page_size: int = 0,
         page_token: str = "",
@@ -121,10 +123,17 @@ class Client:
     ) -> SearchResult:
         """Search by a picture (a path, or its bytes) or by a stored image (its name "images/{id}").
 
-        `filter` (AIP-160, such as `label = "boat" AND width_px > 1000`) leaves out what it does not hold for.
+        What lies in the region is searched for (any of several boxes, or what is light in an encoded `mask`), of the
+        factors whose indices `explain` tells. `filter` (AIP-160, such as `label = "boat" AND width_px > 1000`) leaves
+        out what it does not hold for.
         """
+        boxes = [pb.Box(**box._asdict()) for box in _boxes(region)]
         request = pb.SearchImagesRequest(
-            region=None if region is None else pb.Box(**region._asdict()),
+            region=boxes[0] if boxes else None,
+            more_regions=boxes[1:],
+            mask=mask,
+            concepts=concepts,
+            avoided_concepts=avoided_concepts,
             descriptor=_descriptor(descriptor),
             page_size=page_size,
             page_token=page_token,
@@ -132,24 +141,14 @@ class Client:
             localize_count=localize_count,
             min_score=min_score,
             filter=filter,
-            localization=pb.LOCALIZATION_EXACT if exact else pb.LOCALIZATION_STORED,
+            localization=_localization(exact),
         )
-        if isinstance(query, str):
-            request.image = query
-        else:
-            request.image_content = query.read_bytes() if isinstance(query, Path) else query
-        response = self._call(self._stub.SearchImages, request)
-        return SearchResult(
-            hits=tuple(_hit(hit) for hit in response.hits),
-            region_fallback=response.region_fallback,
-            kept_factor_count=response.kept_factor_count,
-            has_more=bool(response.next_page_token),
-            next_page_token=response.next_page_token,
-        )
+        _set_query(request, query)
+        return answers.search_result(self._call(self._stub.SearchImages, request))
 
     def image(self, name: str) -> StoredImage:
         """Return the stored image "images/{id}"."""
-        return _image(self._call(self._stub.GetImage, pb.GetImageRequest(name=name)).image)
+        return answers.image(self._call(self._stub.GetImage, pb.GetImageRequest(name=name)).image)
 
     def images(self, *, filter: str = "") -> Iterator[StoredImage]:
         """Yield all stored images, oldest first, or those that `filter` holds for.
@@ -159,19 +158,54 @@ class Client:
         request = pb.ListImagesRequest(page_size=1000, filter=filter)
         while True:
             response = self._call(self._stub.ListImages, request)
-            yield from map(_image, response.images)
+            yield from map(answers.image, response.images)
             request.page_token = response.next_page_token
             if not request.page_token:
                 return
 
+    def sample(self, count: int = 1, *, filter: str = "") -> tuple[StoredImage, ...]:
+        """Return stored images drawn at random, at most 100, fewer where there are no more."""
+        request = pb.SampleImagesRequest(count=count, filter=filter)
+        return tuple(map(answers.image, self._call(self._stub.SampleImages, request).images))
+
+    def content(self, name: str, size_px: int = 0) -> PictureFile:
+        """Return the file of the stored image "images/{id}", or a JPEG of it whose longer side is `size_px`."""
+        response = self._call(self._stub.GetImageContent, pb.GetImageContentRequest(name=name, size_px=size_px))
+        return PictureFile(response.content, response.mime_type)
+
+    def explain(self, query: Path | bytes | str, *, heatmap_size_px: int = 0, similar_count: int = 0) -> Explanation:
+        """Return the factors of a picture (a path, its bytes, or a stored image's name), strongest first.
+
+        With a PNG of each heatmap where a size is given, and the most similar factors of other images.
+        """
+        request = pb.ExplainImageRequest(heatmap_size_px=heatmap_size_px, similar_count=similar_count)
+        _set_query(request, query)
+        return answers.explanation(self._call(self._stub.ExplainImage, request))
+
+    def compare(
+        self,
+        query: Path | bytes | str,
+        names: Sequence[str],
+        *,
+        rank: int = 0,
+        exact: bool = False,
+        heatmap_size_px: int = 0,
+    ) -> tuple[ComparedImage, ...]:
+        """Factorise a picture jointly with the stored images of these names; the picture comes first in the answer."""
+        request = pb.CompareImagesRequest(
+            images=names, rank=rank, localization=_localization(exact), heatmap_size_px=heatmap_size_px
+        )
+        _set_query(request, query)
+        return answers.compared(self._call(self._stub.CompareImages, request))
+
     def collection(self) -> CollectionInfo:
         """Describe the collection that is being served."""
-        return _collection(self._call(self._stub.GetCollection, pb.GetCollectionRequest()).collection)
+        return answers.collection(self._call(self._stub.GetCollection, pb.GetCollectionRequest()).collection)
 
     def refresh(self) -> CollectionInfo:
         """Have the server look for a newer generation at once; returns the collection that is served then."""
         request = admin_pb2.RefreshCollectionRequest()
-        return _collection(self._call(self._admin.RefreshCollection, request).collection)
+        return answers.collection(self._call(self._admin.RefreshCollection, request).collection)
 
     def health(self, service: str = "") -> bool:
         """Return whether a service, the server as a whole without a name, is serving; asks once, without retries.
@@ -193,6 +227,25 @@ class Client:
             raise to_error(failure, self._address, self._timeout_s) from failure
 
 
+def _set_query(
+    request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest, query: Path | bytes | str
+) -> None:
+    if isinstance(query, str):
+        request.image = query
+    else:
+        request.image_content = query.read_bytes() if isinstance(query, Path) else query
+
+
+def _boxes(region: Box | Sequence[Box] | None) -> Sequence[Box]:
+    if region is None:
+        return ()
+    return (region,) if isinstance(region, Box) else region
+
+
+def _localization(exact: bool) -> pb.Localization:
+    return pb.LOCALIZATION_EXACT if exact else pb.LOCALIZATION_STORED
+
+
 def _checked_token(token: str) -> str:
     """Return a token that can travel; what is wrong is not shown: gRPC's own error would."""
     if not _TOKEN.fullmatch(token):
@@ -208,41 +261,6 @@ def _descriptor(name: str | None) -> str:
         return pb.Descriptor.Name(pb.DESCRIPTOR_UNSPECIFIED)
     enum_name = f"DESCRIPTOR_{name.upper().replace('-', '_')}"
     if enum_name not in pb.Descriptor.keys()[1:]:
-        names = ", ".join(map(_descriptor_name, pb.Descriptor.values()[1:]))
+        names = ", ".join(map(answers.descriptor_name, pb.Descriptor.values()[1:]))
         raise errors.UnknownName(f"descriptor {name!r} is unknown; there are: {names}")
     return enum_name
-
-
-def _descriptor_name(value: int) -> str:
-    return pb.Descriptor.Name(value).removeprefix("DESCRIPTOR_").lower().replace("_", "-")
-
-
-def _collection(found: pb.Collection) -> CollectionInfo:
-    return CollectionInfo(
-        generation=found.generation,
-        latest_generation=found.latest_generation,
-        image_count=found.image_count,
-        backbone=found.backbone,
-        rank=found.rank,
-        descriptors=tuple(_descriptor_name(value) for value in found.descriptors),
-        published_at=found.publish_time.ToDatetime(tzinfo=UTC),
-    )
-
-
-def _hit(hit: pb.Hit) -> Hit:
-    box = Box(hit.box.x_min, hit.box.y_min, hit.box.x_max, hit.box.y_max) if hit.HasField("box") else None
-    return Hit(_image(hit.image), hit.score, box)
-
-
-def _image(image: pb.Image) -> StoredImage:
-    return StoredImage(
-        name=image.name,
-        uris=(image.uri, *image.duplicate_uris),
-        width=image.width_px,
-        height=image.height_px,
-        byte_count=image.byte_count,
-        mime_type=image.mime_type,
-        sha256=image.sha256,
-        created_at=image.create_time.ToDatetime(tzinfo=UTC),
-        metadata=MessageToDict(image.metadata),
-    )
