@@ -5,17 +5,18 @@ large index writes a small file, and generations share what they have in common.
 """
 
 import math
+import mmap
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.errors import CollectionCorrupt, InvalidRequest, VectorLibraryMissing
-from indexer.files import system_error, write_durably
+from indexer.files import write_durably
 
 try:
     import faiss
@@ -35,7 +36,8 @@ _LISTS_ALWAYS_PROBED = 64
 _PROBED_SHARE = 8  # of an inverted file's lists one in eight is searched, where it has many
 _HNSW_BREADTH = 64
 _RERANKED_FACTOR, _RERANKED_AT_LEAST = 10, 100  # what is found in 4 bits is compared again as it is
-_TRAINED_ON, _TRAINED_ON_PER_LIST = 65_536, 64  # vectors
+# vectors: as many as k-means takes for 64 lists, however many it is given; 64 MB at 1024 dimensions
+_TRAINED_ON, _TRAINED_ON_PER_LIST = 16_384, 64
 
 Ids = NDArray[np.int64]
 Vectors = NDArray[np.float32]
@@ -44,26 +46,33 @@ Vectors = NDArray[np.float32]
 class Segment:
     """Vectors float32 [N, D] of length 1 under ascending int64 ids, never changed. Safe to use from several threads."""
 
-    def __init__(self, index: Any) -> None:
+    def __init__(self, index: Any, rows: Vectors | None = None) -> None:
         self._index = index
+        self._rows = rows  # where the index looks for vectors that it keeps as they are
         self._inner = faiss.downcast_index(index.index)
         self.ids: Ids = np.asarray(faiss.vector_to_array(index.id_map), dtype=np.int64)
 
     @classmethod
     def build(cls, ids: Ids, vectors: Vectors, factory: str = EXACT) -> "Segment":
-        """Make a segment in memory of vectors [N, D] under ids [N], in any order, by a faiss factory string.
+        """Make a segment of vectors [N, D] under ids [N], in any order, by a faiss factory string.
 
-        InvalidRequest for a factory that is none, cannot be searched with a filter, or wants more vectors to train on.
+        What a factory keeps as it is (Flat, RFlat) is not copied from vectors float32 that lie by id: leave them as
+        they are. So of vectors in a mapped file (`map_vectors`) only some are resident at a time. InvalidRequest for a
+        factory that is none, cannot be searched with a filter, or wants more vectors to train on.
         """
         order = np.argsort(ids)
-        inner = _trained(factory, vectors, order)
+        ids = np.ascontiguousarray(ids[order], dtype=np.int64)
+        if (order[1:] < order[:-1]).any():
+            vectors = vectors[order]
+        rows = np.ascontiguousarray(vectors, dtype=np.float32)
+        inner = _trained(factory, rows)
         index = faiss.IndexIDMap(inner)
-        for start in range(0, len(order), _ADDED_AT_ONCE):  # no second copy of all
-            chosen = order[start : start + _ADDED_AT_ONCE]
-            index.add_with_ids(np.ascontiguousarray(vectors[chosen], dtype=np.float32), ids[chosen])
+        _fill(inner, rows)
+        faiss.copy_array_to_vector(ids, index.id_map)
+        index.ntotal = len(rows)
         if isinstance(inner, faiss.IndexIVF):
             inner.make_direct_map()  # without it a vector cannot be had by its position
-        return cls(index)
+        return cls(index, rows)
 
     @classmethod
     def map(cls, path: Path, byte_count: int) -> "Segment":
@@ -84,9 +93,16 @@ class Segment:
 
     def _write(self, path: Path) -> None:
         try:
-            faiss.write_index(self._index, str(path))
-        except RuntimeError as error:  # faiss has no error of its own for a full disk
-            raise system_error(_first_line(error), path) from error
+            with path.open("wb") as file:
+
+                def write(part: bytes) -> None:
+                    file.write(part)
+                    if self._rows is not None and len(part) == _WRITTEN_AT_ONCE:
+                        _release(self._rows)
+
+                faiss.write_index(self._index, faiss.PyCallbackIOWriter(write, _WRITTEN_AT_ONCE))
+        except OSError as error:  # of a write, which names no file
+            raise OSError(error.errno, error.strerror, str(path)) from error
 
     @property
     def dimensions(self) -> int:
@@ -126,7 +142,38 @@ class Segment:
 
 _REMEDY = "run `whatwhere verify --repair`, which makes it anew from the shards"
 _FAMILIES = (faiss.IndexFlat, faiss.IndexScalarQuantizer, faiss.IndexIVF, faiss.IndexHNSW)
-_ADDED_AT_ONCE = 4096
+_AT_ONCE = 4096  # vectors
+_WRITTEN_AT_ONCE = 1 << 22  # bytes
+
+
+def map_vectors(file: BinaryIO, dimensions: int) -> Vectors:
+    """Map a file of float32 values as vectors [N, D], for reading."""
+    return np.memmap(file, np.float32, "r").reshape(-1, dimensions)
+
+
+def _release(vectors: Vectors) -> None:
+    """Let pages of a file that these vectors are mapped from count as resident no more; nothing for any others."""
+    base: Any = vectors
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and not vectors.flags.writeable:  # a private copy would lose what was written
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def _fill(index: Any, rows: Vectors) -> None:
+    """Add vectors to an empty, trained index; where it keeps them as they are, it is only told where they lie."""
+    if isinstance(index, faiss.IndexRefine):
+        for part in (index.base_index, index.refine_index):
+            _fill(faiss.downcast_index(part), rows)
+        index.ntotal = len(rows)
+    elif isinstance(index, faiss.IndexFlat):
+        nobody = index.codes.owner  # of an empty index
+        index.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(rows), rows.nbytes, nobody)
+        index.ntotal = len(rows)
+    else:
+        for start in range(0, len(rows), _AT_ONCE):
+            index.add(rows[start : start + _AT_ONCE])
+            _release(rows)
 
 
 def _parameters(index: Any, count: int, only: "faiss.IDSelector | None") -> "faiss.SearchParameters":
@@ -157,8 +204,8 @@ def factory_for(count: int, dimensions: int) -> str:
     return f"IVF{lists},PQ{dimensions // together}x4fs,RFlat"
 
 
-def _trained(factory: str, vectors: Vectors, order: NDArray[np.int64]) -> Any:
-    """Return an empty faiss index, trained where it needs that, on vectors evenly spaced in this order."""
+def _trained(factory: str, vectors: Vectors) -> Any:
+    """Return an empty faiss index, trained where it needs that, on vectors evenly spaced among these."""
     try:
         index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
@@ -179,9 +226,8 @@ def _trained(factory: str, vectors: Vectors, order: NDArray[np.int64]) -> Any:
             trained.min_points_per_centroid = 1  # or faiss writes warnings of its own on standard error
     if not index.is_trained:
         wanted = max(_TRAINED_ON, _TRAINED_ON_PER_LIST * getattr(coarse, "nlist", 0))
-        step = max(1, len(vectors) // wanted)
         try:
-            index.train(np.ascontiguousarray(vectors[order[::step]], dtype=np.float32))
+            index.train(_evenly_spaced(vectors, wanted))
         except RuntimeError as error:
             raise InvalidRequest(
                 f"index factory {factory!r} cannot be trained on {len(vectors):,} vectors ({_first_line(error)}): "
@@ -189,6 +235,19 @@ def _trained(factory: str, vectors: Vectors, order: NDArray[np.int64]) -> Any:
                 field="index_factory",
             ) from error
     return index
+
+
+def _evenly_spaced(vectors: Vectors, count: int) -> Vectors:
+    """Return so many of these vectors, or all."""
+    count = min(count, len(vectors))
+    places = np.arange(count) * len(vectors) // max(1, count)
+    chosen = np.empty((count, vectors.shape[1]), dtype=np.float32)
+    # Of a mapped file, whole stretches become resident, not only what is chosen.
+    step = max(1, _AT_ONCE * count // max(1, len(vectors)))
+    for start in range(0, count, step):
+        chosen[start : start + step] = vectors[places[start : start + step]]
+        _release(vectors)
+    return chosen
 
 
 def _first_line(error: Exception) -> str:

@@ -2,6 +2,7 @@
 
 `python -m tests.measure_collection [--entries 20000] [--folder DIR]`; nothing is downloaded. The entries are default
 descriptions of photographs that installed packages carry, each with noise of its own: as many bytes as real ones.
+`--memory 1000 10000` measures instead what `index` holds at most in collections of these sizes.
 """
 
 import argparse
@@ -10,7 +11,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -45,32 +46,64 @@ with open_collection(Path(sys.argv[1])) as reader:
             times.append(time.perf_counter() - started)
     print(json.dumps([resident("RssAnon:") - before, resident("RssFile:"), 1000 * statistics.median(times)]))
 """
+# In a process of its own, so that the peaks are those of one run: all resident memory, and what no file is behind.
+MEASURED_RUN = """
+import json, sys, threading
+from pathlib import Path
+from indexer.pipeline import index_paths, publish_collection
+def kilobytes(kind):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith(kind))
+anonymous, ended = [0], threading.Event()
+def watch():
+    while not ended.wait(0.01):
+        anonymous.append(kilobytes("RssAnon:"))
+watching = threading.Thread(target=watch)
+watching.start()
+root, *names = map(Path, sys.argv[1:])
+try:
+    images = index_paths(names, root).images if names else publish_collection(root).image_count
+finally:
+    ended.set()
+    watching.join()
+print(json.dumps([images, 1024 * kilobytes("VmHWM:"), 1024 * max(anonymous)]))
+"""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds, bytes handed to the disk, and the peak of resident memory above that of the start."""
+    """Seconds, and bytes handed to the disk."""
 
     seconds: float
     written: int
 
 
+@dataclass(frozen=True)
+class Peak:
+    """The most bytes that one run held at a time: in all, and without pages of mapped files."""
+
+    images: int
+    resident: int
+    anonymous: int
+
+
 def main() -> None:
-    """Print the table."""
+    """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=20_000)
     parser.add_argument("--folder", type=Path, help="where the collection is made; a temporary folder otherwise")
+    parser.add_argument("--memory", type=int, nargs="+", metavar="ENTRIES", help="measure only the memory of indexing")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
-        measure(Path(folder) / "c.ww", arguments.entries)
+        if arguments.memory:
+            measure_memory(Path(folder), arguments.memory)
+        else:
+            measure(Path(folder) / "c.ww", arguments.entries)
 
 
 def measure(root: Path, entries: int) -> None:
     """Make a collection of so many entries, add a hundredth, and print what each cost."""
-    describer = Describer(load_backbone(DEFAULT_BACKBONE, torch.device("cpu")), DEFAULT_RANK, _pooled())
-    pictures = [decode_image(path.read_bytes(), path.name).pixels for path in INDEXED_PHOTOGRAPHS]
-    originals = describer.describe(pictures)
-    recipe = _recipe(describer)
+    recipe, originals = _described()
     memory = _resident()
     with open_for_writing(root, recipe) as writer:
         made = _cost(writer, originals, 0, entries)
@@ -100,6 +133,48 @@ def measure(root: Path, entries: int) -> None:
     print(f"for a million images: {anonymous / total:,.0f} MB of its own, {vectors / total:,.0f} MB of mapped vectors")
 
 
+def measure_memory(folder: Path, sizes: Sequence[int]) -> None:
+    """Print the peaks of a run in collections of these sizes, and how the last one's compare with the first's.
+
+    First new pictures are indexed, where no vector was derived before. Then, with half as many entries again and more,
+    a generation is published without a network, whose own peak hides others: it takes vectors over and derives some.
+    """
+    recipe, originals = _described()
+    peaks: dict[str, list[Peak]] = {"index": [], "publish": []}
+    for entries in sizes:
+        root = folder / f"{entries}.ww"
+        runs = zip(peaks.items(), (0, entries), (entries, entries * 3 // 5), (INDEXED_PHOTOGRAPHS, ()), strict=True)
+        for (run, found), first, count, pictures in runs:
+            with open_for_writing(root, recipe) as writer:
+                _append(writer, originals, first, count)
+            found.append(_peak(root, pictures))
+            print(
+                f"{run}, {found[-1].images:,} images: {found[-1].resident / 1e6:,.1f} MB resident at most, "
+                f"{found[-1].anonymous / 1e6:,.1f} MB without mapped files",
+                flush=True,
+            )
+    for run, found in peaks.items():
+        resident, anonymous = found[-1].resident / found[0].resident, found[-1].anonymous / found[0].anonymous
+        print(
+            f"{run}, {sizes[-1]:,} entries against {sizes[0]:,}: {resident:.3f} times as much resident, "
+            f"{anonymous:.3f} without mapped files"
+        )
+
+
+def _peak(root: Path, pictures: Sequence[Path]) -> Peak:
+    """Index pictures, or publish where there are none, in a process of its own."""
+    command = [sys.executable, "-c", MEASURED_RUN, str(root), *map(str, pictures)]
+    run = subprocess.run(command, capture_output=True, check=True, text=True)
+    return Peak(*json.loads(run.stdout))
+
+
+def _described() -> tuple[Recipe, list[Description]]:
+    """Return the default recipe, and the photographs described by it."""
+    describer = Describer(load_backbone(DEFAULT_BACKBONE, torch.device("cpu")), DEFAULT_RANK, _pooled())
+    pictures = [decode_image(path.read_bytes(), path.name).pixels for path in INDEXED_PHOTOGRAPHS]
+    return _recipe(describer), describer.describe(pictures)
+
+
 def _pooled() -> tuple[str, ...]:
     return pooled_by(find_method(name) for name in DEFAULT_DESCRIPTORS)
 
@@ -123,12 +198,16 @@ def _cost(writer: CollectionWriter, originals: list[Description], first: int, co
     """Append so many entries and publish."""
     whiteners = find_whiteners(writer.layout, writer.recipe)
     started, before = time.perf_counter(), _written()
+    _append(writer, originals, first, count)
+    publish(writer.layout, writer.catalog, writer.recipe, whiteners)
+    return Cost(time.perf_counter() - started, _written() - before)
+
+
+def _append(writer: CollectionWriter, originals: list[Description], first: int, count: int) -> None:
     for start in range(first, first + count, SHARD_SOURCES):
         numbers = range(start, min(start + SHARD_SOURCES, first + count))
         outcomes = [_outcome(number, row) for row, number in enumerate(numbers)]
         writer.append(outcomes, [*_perturbed(originals, numbers)])
-    publish(writer.layout, writer.catalog, writer.recipe, whiteners)
-    return Cost(time.perf_counter() - started, _written() - before)
 
 
 def _outcome(number: int, row: int) -> Outcome:

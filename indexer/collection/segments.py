@@ -2,15 +2,18 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
+from tempfile import TemporaryFile
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 
 from indexer.catalog import Catalog
 from indexer.collection.layout import Layout
@@ -19,14 +22,14 @@ from indexer.collection.shards import read_descriptions
 from indexer.describe import Description
 from indexer.errors import CollectionCorrupt, InvalidRequest
 from indexer.files import sha256_of
-from indexer.vectors import AUTO, EXACT, Ids, Segment, Vectors, factory_for, is_lossless
+from indexer.vectors import AUTO, EXACT, Ids, Segment, Vectors, factory_for, is_lossless, map_vectors
 
 # A segment is written anew without what has gone from it when that is more than a quarter, and together with the one
 # after it when that is more than half as large: so a vector is written about log2 N times in all, and a search looks
 # into about log2 N files.
 GONE_AT_MOST = 0.25
 FOLLOWER_AT_MOST = 0.5
-_READ_AT_ONCE = 1024
+_READ_AT_ONCE = 1024  # images
 
 log = logging.getLogger(__name__)
 
@@ -93,38 +96,64 @@ class SegmentWriter:
         return EXACT if place else self.factory
 
     def _write(self, planned: Planned, file_name: str, factory: str) -> SegmentEntry:
-        vectors = self._vectors(planned)
-        try:
-            segment = Segment.build(planned.ids, vectors, factory)
-        except InvalidRequest as error:
-            if self.strict:
-                raise
-            log.info("segment=%s exact: %s", file_name, error)
-            factory = EXACT
-            segment = Segment.build(planned.ids, vectors, factory)
         path = self.layout.segments / file_name
-        segment.save(path)
+        with self._vectors(planned) as vectors:
+            try:
+                segment = Segment.build(planned.ids, vectors, factory)
+            except InvalidRequest as error:
+                if self.strict:
+                    raise
+                log.info("segment=%s exact: %s", file_name, error)
+                factory = EXACT
+                segment = Segment.build(planned.ids, vectors, factory)
+            segment.save(path)
         return SegmentEntry(file_name, factory, len(segment), path.stat().st_size, sha256_of(path))
 
-    def _vectors(self, planned: Planned) -> Vectors:
-        """Take vectors over from files that have them unchanged, and derive the others."""
-        vectors = np.empty((len(planned.ids), self.dimensions), dtype=np.float32)
-        derived = np.ones(len(planned.ids), dtype=bool)
-        for entry in planned.sources:
-            if is_lossless(entry.factory):
-                source = open_verified(self.layout, entry)  # or a damaged vector would get a good checksum
-                here = np.intersect1d(planned.ids, source.ids, assume_unique=True)
-                places = np.searchsorted(planned.ids, here)
-                vectors[places], derived[places] = source.vectors(here), False
-        ids = planned.ids[derived]
+    @contextmanager
+    def _vectors(self, planned: Planned) -> Iterator[Vectors]:
+        """Give all vectors [N, D], mapped from a file without a name: a kill leaves nothing of it."""
+        with TemporaryFile(prefix=f"{self.prefix}.", dir=self.layout.segments) as file:
+            byte_count = len(planned.ids) * self.dimensions * np.dtype(np.float32).itemsize
+            # A full disk is found before an hour's work, and never by a mapping, which would end the process.
+            os.posix_fallocate(file.fileno(), 0, byte_count)
+            for block in self._blocks(planned):
+                file.write(block.data)
+            file.flush()
+            yield map_vectors(file, self.dimensions)
+
+    def _blocks(self, planned: Planned) -> Iterator[Vectors]:
+        """Yield the vectors of some ids after the other: taken over from files that have them unchanged, or derived."""
+        held = {
+            # verified, or a damaged vector would get a good checksum
+            entry: np.intersect1d(planned.ids, open_verified(self.layout, entry).ids, assume_unique=True)
+            for entry in planned.sources
+            if is_lossless(entry.factory)
+        }
         # The arrays are small: measured, a thread for each core takes two thirds of the time of all cores on each.
         with ThreadPoolExecutor(os.cpu_count(), "derive", partial(torch.set_num_threads, 1)) as pool:
-            for start in range(0, len(ids), _READ_AT_ONCE):
-                some = ids[start : start + _READ_AT_ONCE].tolist()
-                found, descriptions = zip(*stored_descriptions(self.layout, self.catalog, some), strict=True)
-                for image_id, vector in zip(found, pool.map(self.describe, descriptions), strict=True):
-                    vectors[np.searchsorted(planned.ids, image_id)] = vector
-        return vectors
+            for start in range(0, len(planned.ids), _READ_AT_ONCE):
+                ids = planned.ids[start : start + _READ_AT_ONCE]
+                vectors, derived = self._taken_over(ids, held)
+                for image_id, vector in self._derived(ids[derived].tolist(), pool):
+                    vectors[np.searchsorted(ids, image_id)] = vector
+                yield vectors
+
+    def _taken_over(self, ids: Ids, held: Mapping[SegmentEntry, Ids]) -> tuple[Vectors, NDArray[np.bool_]]:
+        """Return room for the vectors of these ids, filled from the files that hold some, and which are to derive."""
+        vectors = np.empty((len(ids), self.dimensions), dtype=np.float32)
+        derived = np.ones(len(ids), dtype=bool)
+        for entry, theirs in held.items():
+            here = theirs[np.searchsorted(theirs, ids[0]) : np.searchsorted(theirs, ids[-1], "right")]
+            if len(here):
+                places = np.searchsorted(ids, here)
+                # Mapped anew for each block: what was read of a mapping stays resident as long as it stands.
+                vectors[places], derived[places] = open_segment(self.layout, entry).vectors(here), False
+        return vectors, derived
+
+    def _derived(self, ids: Sequence[int], pool: ThreadPoolExecutor) -> Iterator[tuple[int, Vectors]]:
+        if ids:
+            found, descriptions = zip(*stored_descriptions(self.layout, self.catalog, ids), strict=True)
+            yield from zip(found, pool.map(self.describe, descriptions), strict=True)
 
 
 def stored_descriptions(layout: Layout, catalog: Catalog, ids: Sequence[int]) -> Iterator[tuple[int, Description]]:

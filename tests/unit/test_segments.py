@@ -1,18 +1,23 @@
 """Which files of vectors a generation takes over, writes anew, writes together."""
 
-from collections.abc import Sequence
+import os
+import resource
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import indexer.collection.segments
 import indexer.vectors
-from indexer.collection import Layout, Manifest, open_collection
+from indexer.collection import Layout, Manifest, open_collection, open_for_writing
 from indexer.collection.manifest import SegmentEntry
-from indexer.collection.segments import plan_segments
+from indexer.collection.segments import Planned, SegmentWriter, plan_segments
+from indexer.describe import Description
 from indexer.errors import CollectionCorrupt
-from tests.made_up import RECIPE, fill, stored, take_away, vector_of
+from tests.made_up import DIMENSIONS, RECIPE, append, fill, stored, take_away, vector_of
 
 
 def held(*sizes: int) -> list[tuple[SegmentEntry, NDArray[np.int64]]]:
@@ -94,8 +99,12 @@ def test_all_can_be_written_together() -> None:
     assert shape(held(100), up_to(100), merged=True) == [(100, True)]
 
 
-def test_vectors_come_through_all_of_it_unchanged(tmp_path: Path) -> None:
-    """Added one by one, some removed, one brought back: each equals what its shard gives."""
+@pytest.mark.parametrize("at_once", [1024, 3])
+def test_vectors_come_through_all_of_it_unchanged(
+    tmp_path: Path, at_once: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Added one by one, some removed, one brought back: each equals what its shard gives, however many a block has."""
+    monkeypatch.setattr(indexer.collection.segments, "_READ_AT_ONCE", at_once)
     root = tmp_path / "c.ww"
     for seed in range(1, 14):
         fill(root, [seed])
@@ -134,6 +143,56 @@ def test_each_file_has_the_factory_of_its_size(tmp_path: Path, monkeypatch: pyte
             scores, ids = reader.index("fused").vectors.search(vector, 1)
             assert ids.tolist() == [image.id]
             assert scores[0] == pytest.approx(1, abs=1e-5)
+
+
+def test_vectors_on_their_way_lie_in_a_file_without_a_name(tmp_path: Path) -> None:
+    """So a kill leaves nothing of them."""
+    layout = Layout(tmp_path / "c.ww")
+    seen: list[tuple[list[str], bool]] = []
+
+    def describe(description: Description) -> NDArray[np.float32]:
+        beside = [path.name for path in layout.segments.iterdir()]
+        seen.append((beside, any(name.startswith(f"{layout.segments}/") for name in open_files())))
+        return vector_of(description, "what")
+
+    with open_for_writing(layout.root, RECIPE) as writer:
+        append(writer, 1)
+        SegmentWriter(layout, writer.catalog, describe, DIMENSIONS, "1", "Flat").write_all([Planned(np.array([1]))])
+
+    assert seen == [([], True)]
+    assert [path.name for path in layout.segments.iterdir()] == ["1.0.faiss"]
+
+
+def open_files() -> Iterator[str]:
+    """Yield the names of this process's open files."""
+    for number in os.listdir("/proc/self/fd"):
+        with suppress(FileNotFoundError):  # the listing itself
+            yield os.readlink(f"/proc/self/fd/{number}")
+
+
+def test_a_full_disk_is_found_before_any_vector_is_derived(tmp_path: Path) -> None:
+    """Room is taken for all of them first, here 40 MB of the one that a file may have."""
+
+    def describe(_: Description) -> NDArray[np.float32]:
+        pytest.fail("a vector was derived")
+
+    with open_for_writing(tmp_path / "c.ww", RECIPE) as writer:
+        append(writer, 1)
+        segments = SegmentWriter(writer.layout, writer.catalog, describe, 1024, "1", "Flat")
+        with file_sizes_up_to(1_000_000), pytest.raises(OSError, match="File too large"):
+            segments.write_all([Planned(np.arange(1, 10_001))])
+
+        assert list(writer.layout.segments.iterdir()) == []
+
+
+@contextmanager
+def file_sizes_up_to(byte_count: int) -> Iterator[None]:
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (byte_count, hard))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
 
 
 def test_a_damaged_segment_is_not_written_on(tmp_path: Path) -> None:

@@ -3,15 +3,17 @@
 import resource
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
+import faiss
 import numpy as np
 import pytest
 from numpy.typing import NDArray
 
 import indexer.vectors
 from indexer.errors import CollectionCorrupt, InvalidRequest
-from indexer.vectors import Segment, VectorIndex, factory_for, is_lossless
+from indexer.vectors import Segment, VectorIndex, factory_for, is_lossless, map_vectors
 
 DIMENSIONS = 16
 COUNT = 200
@@ -236,6 +238,19 @@ def test_building_takes_every_layout_and_float_type() -> None:
     np.testing.assert_allclose(segment.vectors(IDS[4:5])[0], VECTORS[4], atol=1e-7)
 
 
+def test_a_segment_keeps_the_vectors_that_it_did_not_copy(tmp_path: Path) -> None:
+    """Whoever gave them may let go of them: the array, and the file that it was mapped from."""
+    ids = np.arange(COUNT)
+    (tmp_path / "vectors").write_bytes(VECTORS.tobytes())
+    with (tmp_path / "vectors").open("rb") as file:
+        segments = [Segment.build(ids, VECTORS.copy()), Segment.build(ids, map_vectors(file, DIMENSIONS))]
+    (tmp_path / "vectors").unlink()
+    _overwritten = [np.full_like(VECTORS, np.nan) for _ in range(20)]
+
+    for segment in segments:
+        np.testing.assert_array_equal(segment.vectors(ids), VECTORS)
+
+
 @pytest.mark.parametrize(
     ("factory", "said"),
     [
@@ -353,6 +368,87 @@ def test_the_same_vectors_give_the_same_file(tmp_path: Path) -> None:
 
     assert (tmp_path / "a").read_bytes() == (tmp_path / "b").read_bytes()
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a", "b"]
+
+
+@pytest.fixture
+def in_order(tmp_path: Path) -> Iterator[NDArray[np.float32]]:
+    """Give all vectors by their ids, mapped from a file."""
+    with (tmp_path / "vectors").open("w+b") as file:
+        file.write(VECTORS[np.argsort(IDS)].tobytes())
+        file.flush()
+        yield map_vectors(file, DIMENSIONS)
+
+
+@pytest.mark.parametrize(
+    "factory", ["Flat", "SQ8", "HNSW8", "IVF4,Flat", "IVF4,PQ4x4fs,RFlat", "IVF4,PQ4x4fs,Refine(SQ8)"]
+)
+def test_vectors_of_a_mapped_file_give_the_same_segment(
+    tmp_path: Path, in_order: NDArray[np.float32], factory: str
+) -> None:
+    """To the byte, whichever parts of it faiss copies."""
+    Segment.build(IDS, VECTORS, factory).save(tmp_path / "of an array")
+    Segment.build(np.sort(IDS), in_order, factory).save(tmp_path / "of a file")
+
+    assert (tmp_path / "of a file").read_bytes() == (tmp_path / "of an array").read_bytes()
+
+
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,PQ4x4fs,RFlat"])
+def test_a_file_is_what_faiss_writes_of_vectors_that_it_copied(
+    tmp_path: Path, in_order: NDArray[np.float32], factory: str
+) -> None:
+    """To the byte: files of all versions are of one kind."""
+    inner = faiss.index_factory(DIMENSIONS, factory, faiss.METRIC_INNER_PRODUCT)
+    coarse = faiss.downcast_index(inner.base_index) if "," in factory else None
+    for trained in [coarse.cp, coarse.pq.cp] if coarse else []:
+        trained.min_points_per_centroid = 1  # only so that faiss does not warn
+    inner.train(np.array(in_order))
+    index = faiss.IndexIDMap(inner)
+    index.add_with_ids(np.array(in_order), np.sort(IDS))
+    faiss.write_index(index, str(tmp_path / "copied"))
+
+    Segment.build(np.sort(IDS), in_order, factory).save(tmp_path / "segment")
+
+    assert (tmp_path / "segment").read_bytes() == (tmp_path / "copied").read_bytes()
+
+
+BUILD_MAPPED = """
+import sys
+from pathlib import Path
+import numpy as np
+from indexer.vectors import Segment, map_vectors, use_threads
+use_threads(1)
+Segment.build(np.arange(600), np.random.default_rng(0).random((600, 256), dtype=np.float32), sys.argv[2])
+def peak():
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return next(int(line.split()[1]) for line in lines if line.startswith("VmHWM"))
+with open(sys.argv[1], "rb") as file:
+    before = peak()
+    vectors = map_vectors(file, 256)
+    Segment.build(np.arange(len(vectors)), vectors, sys.argv[2]).save(Path(sys.argv[1] + ".faiss"))
+print(1024 * (peak() - before))
+"""
+
+
+@pytest.mark.parametrize(
+    ("factory", "at_most"), [("Flat", 20e6), ("IVF4,PQ64x4fs,RFlat", 60e6)], ids=["exact", "compressed"]
+)
+def test_little_of_a_mapped_file_is_resident_while_it_becomes_a_segment(
+    tmp_path: Path, factory: str, at_most: float
+) -> None:
+    """Of 134 MB, in a process of its own: a few blocks, the codes, and the 17 MB that are trained on."""
+    with (tmp_path / "vectors").open("wb") as file:
+        for seed in range(8):
+            file.write(np.random.default_rng(seed).random((16_384, 256), dtype=np.float32).data)
+
+    built = subprocess.run(
+        [sys.executable, "-c", BUILD_MAPPED, str(tmp_path / "vectors"), factory],
+        capture_output=True,
+        check=True,
+        text=True,
+    )
+
+    assert (tmp_path / "vectors.faiss").stat().st_size > 8 * 16_384 * 1024
+    assert int(built.stdout) < at_most
 
 
 def test_a_segment_lies_in_its_file_not_in_memory(saved: Path) -> None:
