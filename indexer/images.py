@@ -9,8 +9,10 @@ import re
 import threading
 import warnings
 import zlib
+from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeAlias
 
 import numpy as np
@@ -25,6 +27,7 @@ Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Pixels: TypeAlias = NDArray[np.uint8]
+Scaled: TypeAlias = Callable[[int, int], tuple[int, int]]  # (width, height) → those that a picture is scaled to
 
 SHORTER_SIDE = 512
 # No image costs more than three ordinary ones (4:3, 512 x 683): the longer side stops growing at aspect 4.
@@ -101,6 +104,12 @@ def fitted_size(width: int, height: int, shorter_side: int = SHORTER_SIDE) -> tu
     return next(fitted), next(fitted)
 
 
+def size_within(width: int, height: int, longer_side: int) -> tuple[int, int]:
+    """Return (width, height) in the same proportions, the longer at most `longer_side`; never larger than before."""
+    scale = min(1.0, longer_side / max(width, height))
+    return max(1, round(width * scale)), max(1, round(height * scale))
+
+
 def upright_size(content: bytes, name: str) -> tuple[int, int]:
     """Return (width, height) of the upright picture from its header alone; UnreadableImage where there is none."""
     try:
@@ -119,10 +128,19 @@ def decode_image(
     `name` stands in the messages. Raises ImageTooManyBytes and ImageTooManyPixels before decoding, UnreadableImage
     when decoding fails.
     """
-    limits = limits or ImageLimits()
+    scaled = None if shorter_side is None else partial(fitted_size, shorter_side=shorter_side)
+    return _decoded(content, name, limits or ImageLimits(), scaled)
+
+
+def decode_within(content: bytes, name: str, longer_side: int, *, limits: ImageLimits | None = None) -> DecodedImage:
+    """Decode `content`, turn it upright and scale it to `size_within`; else as `decode_image`."""
+    return _decoded(content, name, limits or ImageLimits(), partial(size_within, longer_side=longer_side))
+
+
+def _decoded(content: bytes, name: str, limits: ImageLimits, scaled: Scaled | None) -> DecodedImage:
     check_byte_count(name, len(content), limits)
     try:
-        return _decode(content, name, limits, shorter_side)
+        return _decode(content, name, limits, scaled)
     except (ImageTooManyPixels, UnreadableImage):
         raise
     except Exception as error:  # decoders of foreign bytes raise anything: OSError, ValueError, struct.error, ...
@@ -132,7 +150,7 @@ def decode_image(
         ) from error.with_traceback(None)  # its frames hold the pixels for as long as somebody keeps the error
 
 
-def _decode(content: bytes, name: str, limits: ImageLimits, shorter_side: int | None) -> DecodedImage:
+def _decode(content: bytes, name: str, limits: ImageLimits, scaled: Scaled | None) -> DecodedImage:
     with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
         _check_pixel_count(name, picture.size, limits)
         if picture.format == "PNG":
@@ -140,7 +158,7 @@ def _decode(content: bytes, name: str, limits: ImageLimits, shorter_side: int | 
         if picture.info.get("progressive"):
             _check_scan_count(name, content, picture.width * picture.height, limits)
         with _one_large_picture if picture.width * picture.height > _LARGE_PIXELS else nullcontext():
-            return _scaled_upright(picture, shorter_side)
+            return _scaled_upright(picture, scaled)
 
 
 def _check_pixel_count(name: str, size: tuple[int, int], limits: ImageLimits) -> None:
@@ -182,20 +200,20 @@ def _check_scan_count(name: str, content: bytes, pixels: int, limits: ImageLimit
         )
 
 
-def _scaled_upright(picture: Image.Image, shorter_side: int | None) -> DecodedImage:
+def _scaled_upright(picture: Image.Image, scaled: Scaled | None) -> DecodedImage:
     mime_type = _MIME_TYPES[picture.format or ""]
     transpose = _upright_transpose(picture)
     size = picture.size
-    if shorter_side is not None:
+    if scaled is not None:
         # JPEG can decode at 1/2, 1/4 or 1/8; at twice the final size the antialiased resize still sees it all.
-        width, height = fitted_size(*size, shorter_side)
+        width, height = scaled(*size)
         picture.draft("RGB", (2 * width, 2 * height))
     upright = _to_rgb(picture)
     if transpose is not None:
         upright = upright.transpose(transpose)
         size = size[::-1] if transpose in _SWAPPING else size
-    if shorter_side is not None:
-        upright = upright.resize(fitted_size(*size, shorter_side), Image.Resampling.BILINEAR)
+    if scaled is not None:
+        upright = upright.resize(scaled(*size), Image.Resampling.BILINEAR)
     return DecodedImage(np.asarray(upright), *size, mime_type)
 
 

@@ -47,9 +47,13 @@ class Selection:
 
 @dataclass(frozen=True)
 class Focus:
-    """What of a picture is asked for: what lies in the region, of the factors in `concepts`, of all without."""
+    """What of a picture is asked for: what lies in the region, of the factors in `concepts`, of all without.
+
+    `inside` is the region on the description's grid: the share of each cell [H, W].
+    """
 
     region: Region | None = None
+    inside: Tensor | None = None
     concepts: frozenset[int] | None = None
 
 
@@ -107,7 +111,9 @@ class Method:
                 f"{WHAT}, {WHAT_AND_WHERE}, {FUSED}",
                 field="concepts",
             )
-        focus = Focus(region, None if concepts is None else frozenset(concepts))
+        stored = description.factors
+        inside = None if region is None else coverage(region, stored.height, stored.width)
+        focus = Focus(region, inside, None if concepts is None else frozenset(concepts))
         return tuple(part.select(description, focus) for part in self.parts)
 
     @torch.inference_mode()
@@ -173,9 +179,12 @@ def _factor_rows(
     rows = functional.normalize(rows, dim=1, eps=_EPS)
     if weighted:
         rows = rows * descriptors.factor_weights(factors.where, factors.what, *grid).unsqueeze(1)
-    if focus == Focus():
+    if focus.inside is None and focus.concepts is None:
         return Selection(rows, len(rows))
-    shares = descriptors.mass_inside(factors.where, coverage(focus.region, *grid).flatten())
+    if focus.inside is None:
+        shares = torch.ones(len(rows))
+    else:
+        shares = descriptors.mass_inside(factors.where, focus.inside.flatten())
     if focus.concepts is not None:
         shares = torch.where(_among(focus.concepts, len(shares)), shares, -1.0)  # not even to fall back on
     kept, fallback = descriptors.select_inside(shares)
@@ -217,9 +226,8 @@ def _at_total_weight_one(rows: Tensor) -> Tensor:
 def _rmac_windows(description: Description, focus: Focus) -> Selection:
     """Return R-MAC's rows, with a region those whose windows lie in it, by the rule of the factors."""
     rows = torch.from_numpy(description.pooled["r-mac"]).float()
-    if focus.region is not None:
-        inside = coverage(focus.region, description.factors.height, description.factors.width)
-        kept, _ = descriptors.select_inside(descriptors.squares_inside(inside))
+    if focus.inside is not None:
+        kept, _ = descriptors.select_inside(descriptors.squares_inside(focus.inside))
         rows = rows[kept]  # before dead windows are left out: they have their shares too
     return Selection(unit_rows(rows))
 

@@ -1,7 +1,7 @@
 """One question from the command line: to a server, or to one started for it in this process."""
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,7 +14,7 @@ from indexer.boxes import Box, box_from_pixels, checked_box
 from indexer.errors import InvalidRegion, InvalidRequest
 from indexer.images import decode_image
 from service.client import Client
-from service.pictures import draw_search, load_pixels
+from service.pictures import check_picture_path, draw_search, load_pixels, save_picture
 from service.results import SearchResult
 from service.settings import ServerSettings
 
@@ -27,7 +27,8 @@ class Question:
     """What was asked: `image` is a file or a stored image's name; `options` are those of `Client.search`."""
 
     image: str
-    region: str | None = None
+    regions: Sequence[str] = ()
+    mask: Path | None = None
     picture: Path | None = None
     options: Mapping[str, Any] = field(default_factory=dict)
 
@@ -37,18 +38,23 @@ def ask(question: Question, whom: Client | Path, weights: Path | None = None) ->
 
     `weights` is the checkpoint that the collection was made with, where that is one's own.
     """
+    if question.picture is not None:
+        check_picture_path(question.picture)
     with _client(whom, weights) as client:
         query: str | bytes
         if _STORED_NAME.fullmatch(question.image) and not Path(question.image).exists():
             stored = client.image(question.image)
             size, query, pixels = (stored.width, stored.height), stored.name, load_pixels(stored)
         else:
-            query, pixels = _read(Path(question.image))
+            query, pixels = _read(
+                Path(question.image), "give an image file, or a stored image's name such as images/12"
+            )
             size = (pixels.shape[1], pixels.shape[0])
-        region = None if question.region is None else parse_region(question.region, *size)
-        result = client.search(query, region=region, **question.options)
+        regions = [parse_region(text, *size) for text in question.regions]
+        mask = b"" if question.mask is None else _read(question.mask, "give a picture that is white inside")[0]
+        result = client.search(query, region=regions, mask=mask, **question.options)
     if question.picture is not None:
-        _save(draw_search(pixels, region, result), question.picture)
+        save_picture(draw_search(pixels, regions, result), question.picture)
     return result
 
 
@@ -85,18 +91,9 @@ def _client(whom: Client | Path, weights: Path | None) -> Iterator[Client]:
         server.stop(grace=None)
 
 
-def _read(path: Path) -> tuple[bytes, NDArray[np.uint8]]:
+def _read(path: Path, remedy: str) -> tuple[bytes, NDArray[np.uint8]]:
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise InvalidRequest(
-            f"{path}: {error.strerror}; give an image file, or a stored image's name such as images/12", field="image"
-        ) from error
+        raise InvalidRequest(f"{path}: {error.strerror}; {remedy}", field="image") from error
     return content, decode_image(content, path.name, shorter_side=None).pixels
-
-
-def _save(picture: Any, path: Path) -> None:
-    try:
-        picture.save(path)
-    except (OSError, ValueError) as error:
-        raise InvalidRequest(f"cannot write the picture {path}: {error}", field="picture") from error

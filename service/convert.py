@@ -7,16 +7,29 @@ import re
 from collections.abc import Mapping
 from typing import TypeVar
 
+import numpy as np
 from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
+from numpy.typing import NDArray
+from PIL import Image
 
 from indexer.boxes import Box, checked_box
-from indexer.errors import InvalidFilter, InvalidPageToken, InvalidRequest, MissingQuery, PageTokenExpired
+from indexer.errors import (
+    InvalidFilter,
+    InvalidPageToken,
+    InvalidRegion,
+    InvalidRequest,
+    MissingQuery,
+    PageTokenExpired,
+)
 from indexer.filters import Expression, parse
-from service.results import CollectionInfo, Hit, SearchResult, StoredImage
+from indexer.images import ImageLimits, decode_image
+from indexer.regions import Area, Region
+from service.results import CollectionInfo, ComparedImage, Explanation, Factor, Hit, SearchResult, StoredImage
 from service.rpc import image_search_pb2 as pb
-from service.searcher import Query
+from service.searcher import Example, Query
 from service.settings import Limits
+from service.showing import Comparison
 
 _PREFIX = "DESCRIPTOR_"
 DESCRIPTOR_NAMES: Mapping[int, str | None] = {
@@ -36,16 +49,16 @@ _IMAGE_NAME = re.compile(r"images/([1-9][0-9]{0,17})", re.ASCII)
 
 def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int) -> Query:
     """Check a request and return the query; InvalidRequest and its kin name the field at fault."""
-    kind = request.WhichOneof("query")
-    if kind is None or (kind == "image_content" and not request.image_content):
-        raise MissingQuery("the query is empty: set image_content (an encoded picture) or image (images/{image})")
+    example = to_example(request)
     min_score = request.min_score if request.HasField("min_score") else None
     if min_score is not None and not -1 <= min_score <= 1:
         raise InvalidRequest(f"min_score is {min_score}: give -1 to 1", field="min_score")
     return Query(
-        content=request.image_content if kind == "image_content" else None,
-        image_id=parse_image_name(request.image, "image") if kind == "image" else None,
-        region=to_box(request.region) if request.HasField("region") else None,
+        content=example.content,
+        image_id=example.image_id,
+        region=to_region(request, limits),
+        concepts=frozenset(request.concepts),
+        avoided=frozenset(request.avoided_concepts),
         descriptor=_enum(DESCRIPTOR_NAMES, request.descriptor, "descriptor"),
         expansion_count=_count(request.expansion_count, limits.max_expansion_count, "expansion_count"),
         localize_count=_count(request.localize_count, limits.max_localize_count, "localize_count"),
@@ -57,15 +70,87 @@ def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int) -
     )
 
 
-def needs_network(request: pb.SearchImagesRequest) -> bool:
+def to_example(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest) -> Example:
+    """Return the picture that is asked about; MissingQuery when there is none."""
+    kind = request.WhichOneof("query")
+    if kind is None or (kind == "image_content" and not request.image_content):
+        raise MissingQuery("the query is empty: set image_content (an encoded picture) or image (images/{image})")
+    return Example(
+        content=request.image_content if kind == "image_content" else None,
+        image_id=parse_image_name(request.image, "image") if kind == "image" else None,
+    )
+
+
+def needs_network(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest) -> bool:
     """Tell whether the answer needs a forward pass, before anything is checked."""
-    exact = _LOCALIZATIONS.get(request.localization, False) and request.localize_count > 0
-    return request.WhichOneof("query") == "image_content" or exact
+    if request.WhichOneof("query") == "image_content":
+        return True
+    if isinstance(request, pb.ExplainImageRequest) or not _LOCALIZATIONS.get(request.localization, False):
+        return False
+    return isinstance(request, pb.CompareImagesRequest) or request.localize_count > 0
 
 
-def to_box(box: pb.Box) -> Box:
+def to_region(request: pb.SearchImagesRequest, limits: Limits) -> Region | None:
+    """Return what of the query is asked for, None for all of it; InvalidRegion where a part of it is none."""
+    boxes = [to_box(request.region)] if request.HasField("region") else []
+    boxes += [to_box(box, f"more_regions[{place}]") for place, box in enumerate(request.more_regions)]
+    if len(request.more_regions) >= limits.max_regions:
+        raise InvalidRegion(
+            f"more_regions has {len(request.more_regions)} boxes: give at most {limits.max_regions - 1}",
+            field="more_regions",
+        )
+    if not boxes and not request.mask:
+        return None
+    if len(boxes) == 1 and not request.mask:
+        return boxes[0]
+    return Area(tuple(boxes), to_mask(request.mask, limits) if request.mask else None)
+
+
+def to_box(box: pb.Box, field: str = "region") -> Box:
     """Check a box; InvalidRegion when it is none."""
-    return checked_box(box.x_min, box.y_min, box.x_max, box.y_max)
+    return checked_box(box.x_min, box.y_min, box.x_max, box.y_max, field)
+
+
+def to_mask(content: bytes, limits: Limits) -> NDArray[np.uint8]:
+    """Decode a mask to its lightness uint8 [h, w]; InvalidRegion where it is no picture, too large or all black."""
+    allowed = ImageLimits(limits.image.max_bytes, limits.max_mask_pixels)
+    try:
+        pixels = decode_image(content, "the mask", limits=allowed, shorter_side=None).pixels
+    except InvalidRequest as error:
+        raise InvalidRegion(str(error), field="mask") from error
+    mask = np.array(Image.fromarray(pixels).convert("L"))
+    if not mask.any():
+        raise InvalidRegion("mask is black all over: paint white what to search for", field="mask")
+    return mask
+
+
+def to_comparison(request: pb.CompareImagesRequest, limits: Limits) -> Comparison:
+    """Check a request and return what to compare."""
+    if not 1 <= len(request.images) <= limits.max_compared_images:
+        raise InvalidRequest(
+            f"images has {len(request.images)} names: give 1 to {limits.max_compared_images}", field="images"
+        )
+    return Comparison(
+        example=to_example(request),
+        image_ids=tuple(parse_image_name(name, "images") for name in request.images),
+        rank=_count(request.rank, limits.max_compared_rank, "rank") or limits.default_compared_rank,
+        exact=_enum(_LOCALIZATIONS, request.localization, "localization"),
+        heatmap_size_px=picture_size(request.heatmap_size_px, limits, "heatmap_size_px"),
+    )
+
+
+def similar_count(request: pb.ExplainImageRequest, limits: Limits) -> int:
+    """Return how many similar factors to find, or raise InvalidRequest."""
+    return _count(request.similar_count, limits.max_similar_count, "similar_count")
+
+
+def picture_size(value: int, limits: Limits, field: str) -> int:
+    """Return the longer side in pixels, 0 where none was asked for, or raise InvalidRequest."""
+    if value != 0 and not limits.min_picture_px <= value <= limits.max_picture_px:
+        raise InvalidRequest(
+            f"{field} is {value}: give 0, or {limits.min_picture_px} to {limits.max_picture_px}", field=field
+        )
+    return value
 
 
 def to_filter(text: str, limits: Limits) -> Expression | None:
@@ -85,10 +170,10 @@ def parse_image_name(name: str, field: str) -> int:
     return int(match[1])
 
 
-def page_size(value: int, default: int, maximum: int) -> int:
+def page_size(value: int, default: int, maximum: int, field: str = "page_size") -> int:
     """Return the page size to use: 0 is the default, too large is clamped, negative is refused."""
     if value < 0:
-        raise InvalidRequest(f"page_size is {value}: give 0 (the default) or more", field="page_size")
+        raise InvalidRequest(f"{field} is {value}: give 0 (the default) or more", field=field)
     return min(value, maximum) or default
 
 
@@ -172,8 +257,7 @@ def from_result(result: SearchResult, next_page_token: str) -> pb.SearchImagesRe
 
 def from_hit(hit: Hit) -> pb.Hit:
     """Return a result; the box is absent where there is none."""
-    box = None if hit.box is None else pb.Box(**hit.box._asdict())
-    return pb.Hit(image=from_image(hit.image), score=hit.score, box=box)
+    return pb.Hit(image=from_image(hit.image), score=hit.score, box=_from_box(hit.box))
 
 
 def from_image(image: StoredImage) -> pb.Image:
@@ -193,6 +277,41 @@ def from_image(image: StoredImage) -> pb.Image:
         create_time=created,
         metadata=metadata,
     )
+
+
+def from_explanation(explanation: Explanation) -> pb.ExplainImageResponse:
+    """Return the response of an explanation; the image is absent where none is stored."""
+    image = None if explanation.image is None else from_image(explanation.image)
+    return pb.ExplainImageResponse(factors=map(from_factor, explanation.factors), image=image)
+
+
+def from_compared(compared: ComparedImage) -> pb.ComparedImage:
+    """Return one of the pictures that were compared."""
+    image = None if compared.image is None else from_image(compared.image)
+    return pb.ComparedImage(image=image, factors=map(from_factor, compared.factors))
+
+
+def from_factor(factor: Factor) -> pb.Factor:
+    """Return one factor on one picture; the box is absent where it is not there."""
+    height, width = factor.heat.shape
+    values = np.rint(factor.heat * 255).astype(np.uint8).tobytes()
+    return pb.Factor(
+        index=factor.index,
+        energy_share=factor.energy_share,
+        box=_from_box(factor.box),
+        heatmap=pb.Heatmap(height=height, width=width, values=values, png=factor.png),
+        colour=factor.colour,
+        similar=[
+            pb.SimilarFactor(
+                image=from_image(found.image), factor=found.factor, score=found.score, box=_from_box(found.box)
+            )
+            for found in factor.similar
+        ],
+    )
+
+
+def _from_box(box: Box | None) -> pb.Box | None:
+    return None if box is None else pb.Box(**box._asdict())
 
 
 def from_collection(info: CollectionInfo) -> pb.Collection:

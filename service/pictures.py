@@ -1,5 +1,6 @@
-"""Answers to look at: the query with its box, the hits with theirs."""
+"""Answers to look at: the query with its box, the hits with theirs; and what other pictures are put together from."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,16 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw, ImageFont
 
 from indexer.boxes import Box
-from indexer.errors import WhatwhereError
+from indexer.errors import InvalidRequest, WhatwhereError
 from indexer.files import path_of_uri
 from indexer.images import decode_image
 from service.results import Hit, SearchResult, StoredImage
 
-TILE_WIDTH, TILE_HEIGHT = 300, 225
+TILE_SIZE = (300, 225)
 COLUMNS = 4
 _CAPTION_HEIGHT = 44
+_SWATCH = 11
+_LEGEND_HEIGHT = 22
 _MARGIN = 16
 _BACKGROUND, _INK, _FAINT = "#ffffff", "#1b1b1b", "#6a6a6a"
 _QUERY_COLOUR, _HIT_COLOUR = "#d55e00", "#0072b2"  # vermilion and blue of Okabe and Ito: told apart by everyone
@@ -25,21 +28,26 @@ _QUERY_COLOUR, _HIT_COLOUR = "#d55e00", "#0072b2"  # vermilion and blue of Okabe
 
 @dataclass(frozen=True)
 class Tile:
-    """One photograph of the picture; `pixels` None where its file is not on this machine."""
+    """One photograph of the picture; `pixels` None where its file is not on this machine.
+
+    `swatch` puts a square of `colour` before the caption.
+    """
 
     pixels: NDArray[np.uint8] | None
     caption: str
-    detail: str
-    box: Box | None
-    colour: str
+    detail: str = ""
+    boxes: tuple[Box, ...] = ()
+    colour: str = _FAINT
+    swatch: bool = False
 
 
-def draw_search(query: NDArray[np.uint8] | None, region: Box | None, result: SearchResult) -> Image.Image:
+def draw_search(query: NDArray[np.uint8] | None, regions: Sequence[Box], result: SearchResult) -> Image.Image:
     """Draw a query and its hits, best first, four to a row; the hits' files are read where they are on this machine."""
-    tiles = [Tile(query, "query", "the region asked for" if region else "whole image", region, _QUERY_COLOUR)]
+    asked = "the region asked for" if regions else "whole image"
+    tiles = [Tile(query, "query", asked, tuple(regions), _QUERY_COLOUR)]
     for rank, hit in enumerate(result.hits, start=1):
         tiles.append(_hit_tile(rank, hit))
-    return _sheet(tiles)
+    return draw_tiles([tiles[start : start + COLUMNS] for start in range(0, len(tiles), COLUMNS)])
 
 
 def load_pixels(image: StoredImage) -> NDArray[np.uint8] | None:
@@ -54,35 +62,66 @@ def load_pixels(image: StoredImage) -> NDArray[np.uint8] | None:
 
 def _hit_tile(rank: int, hit: Hit) -> Tile:
     name = Path(unquote(urlsplit(hit.image.uri).path)).name
-    return Tile(load_pixels(hit.image), f"{rank}  {name}", f"score {hit.score:.3f}", hit.box, _HIT_COLOUR)
+    return Tile(
+        load_pixels(hit.image),
+        f"{rank}  {name}",
+        f"score {hit.score:.3f}",
+        () if hit.box is None else (hit.box,),
+        _HIT_COLOUR,
+    )
 
 
-def _sheet(tiles: Sequence[Tile]) -> Image.Image:
-    columns = min(COLUMNS, len(tiles))
-    rows = -(-len(tiles) // columns)
-    step_x, step_y = TILE_WIDTH + _MARGIN, TILE_HEIGHT + _CAPTION_HEIGHT + _MARGIN
-    sheet = Image.new("RGB", (columns * step_x + _MARGIN, rows * step_y + _MARGIN), _BACKGROUND)
-    for position, tile in enumerate(tiles):
-        row, column = divmod(position, columns)
-        _draw_tile(sheet, tile, _MARGIN + column * step_x, _MARGIN + row * step_y)
+def draw_tiles(rows: Sequence[Sequence[Tile | None]], tile_size: tuple[int, int] = TILE_SIZE) -> Image.Image:
+    """Draw rows of tiles, their photographs within `tile_size` (width, height) pixels; None leaves a place empty."""
+    step_x, step_y = tile_size[0] + _MARGIN, tile_size[1] + _CAPTION_HEIGHT + _MARGIN
+    columns = max(map(len, rows))
+    sheet = Image.new("RGB", (columns * step_x + _MARGIN, len(rows) * step_y + _MARGIN), _BACKGROUND)
+    for row, tiles in enumerate(rows):
+        for column, tile in enumerate(tiles):
+            if tile is not None:
+                frame = (_MARGIN + column * step_x, _MARGIN + row * step_y, *tile_size)
+                _draw_tile(sheet, tile, frame)
     return sheet
 
 
-def _draw_tile(sheet: Image.Image, tile: Tile, left: int, top: int) -> None:
+def _draw_tile(sheet: Image.Image, tile: Tile, frame: tuple[int, int, int, int]) -> None:
     draw = ImageDraw.Draw(sheet)
+    left, top, width, height = frame
     if tile.pixels is None:
-        draw.rectangle((left, top, left + TILE_WIDTH, top + TILE_HEIGHT), outline=_FAINT)
+        draw.rectangle((left, top, left + width, top + height), outline=_FAINT)
         draw.text((left + 12, top + 12), "its file is not on this machine", _FAINT, _font(14))
     else:
         photograph = Image.fromarray(tile.pixels)
-        photograph.thumbnail((TILE_WIDTH, TILE_HEIGHT))
-        x, y = left + (TILE_WIDTH - photograph.width) // 2, top + (TILE_HEIGHT - photograph.height) // 2
+        photograph.thumbnail((width, height))
+        x, y = left + (width - photograph.width) // 2, top + (height - photograph.height) // 2
         sheet.paste(photograph, (x, y))
-        if tile.box is not None:
-            draw_box(sheet, tile.box, (x, y, photograph.width, photograph.height), tile.colour)
-    caption = _shortened(tile.caption, _font(15))
-    draw.text((left, top + TILE_HEIGHT + 4), caption, _INK, _font(15))
-    draw.text((left, top + TILE_HEIGHT + 23), tile.detail, _FAINT, _font(13))
+        for box in tile.boxes:
+            draw_box(sheet, box, (x, y, photograph.width, photograph.height), tile.colour)
+    indent = 0
+    if tile.swatch:
+        indent = _SWATCH + 6
+        draw.rectangle((left, top + height + 7, left + _SWATCH, top + height + 7 + _SWATCH), tile.colour)
+    caption = _shortened(tile.caption, width - indent, _font(15))
+    draw.text((left + indent, top + height + 4), caption, _INK, _font(15))
+    draw.text((left, top + height + 23), _shortened(tile.detail, width, _font(13)), _FAINT, _font(13))
+
+
+def with_legend(sheet: Image.Image, entries: Sequence[tuple[str, str]]) -> Image.Image:
+    """Put lines of squares, each of a colour (#rrggbb) and with its text, below a sheet that tiles were drawn to."""
+    placed, left, line = [], _MARGIN, 0
+    for colour, text in entries:
+        width = _SWATCH + 6 + round(_font(13).getlength(text)) + 2 * _MARGIN
+        if left > _MARGIN and left + width > sheet.width:
+            left, line = _MARGIN, line + 1
+        placed.append((colour, text, left, sheet.height + line * _LEGEND_HEIGHT))
+        left += width
+    taller = Image.new("RGB", (sheet.width, sheet.height + (line + 1) * _LEGEND_HEIGHT + _MARGIN), _BACKGROUND)
+    taller.paste(sheet)
+    draw = ImageDraw.Draw(taller)
+    for colour, text, x, y in placed:
+        draw.rectangle((x, y + 3, x + _SWATCH, y + 3 + _SWATCH), colour)
+        draw.text((x + _SWATCH + 6, y), text, _INK, _font(13))
+    return taller
 
 
 def draw_box(sheet: Image.Image, box: Box, frame: tuple[int, int, int, int], colour: str) -> None:
@@ -99,10 +138,30 @@ def draw_box(sheet: Image.Image, box: Box, frame: tuple[int, int, int, int], col
     draw.rectangle(corners, outline=colour, width=4)
 
 
-def _shortened(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
-    if font.getlength(text) <= TILE_WIDTH:
+def check_picture_path(path: Path) -> None:
+    """Raise InvalidRequest where it can be known beforehand that no picture can be written to `path`."""
+    formats = Image.registered_extensions()
+    if formats.get(path.suffix.lower()) not in Image.SAVE:
+        raise InvalidRequest(f"{path}: a picture is written as its name ends; end it in .png or .jpg", field="picture")
+    target = path if path.exists() else path.parent
+    if path.is_dir() or not target.exists():
+        raise InvalidRequest(f"{path}: {'is' if path.is_dir() else 'its folder is not'} there", field="picture")
+    if not os.access(target, os.W_OK):
+        raise InvalidRequest(f"{path}: may not be written; name another place by --picture", field="picture")
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture in the format that its name ends in; InvalidRequest where that fails."""
+    try:
+        picture.save(path)
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"cannot write the picture {path}: {error}", field="picture") from error
+
+
+def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    if font.getlength(text) <= width:
         return text
-    while text and font.getlength(text + "…") > TILE_WIDTH:
+    while text and font.getlength(text + "…") > width:
         text = text[:-1]
     return text + "…"
 

@@ -4,6 +4,9 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
+import numpy as np
+from numpy.typing import NDArray
+
 from indexer.boxes import Box
 
 
@@ -61,3 +64,53 @@ class CollectionInfo:
     rank: int
     descriptors: tuple[str, ...]
     published_at: datetime
+
+
+@dataclass(frozen=True)
+class SimilarFactor:
+    """A factor of a stored image that shows the same concept as another's: cosine similarity, and where it is."""
+
+    image: StoredImage
+    factor: int
+    score: float
+    box: Box | None
+
+
+@dataclass(frozen=True)
+class Factor:
+    """One factor on one picture: `heat` float32 [h, w] in [0, 1], the largest at 1, all 0 where it is not there.
+
+    `energy_share` is that of all factors' energy; `png` is empty where none was asked for; `colour` is #rrggbb.
+    """
+
+    index: int
+    energy_share: float
+    box: Box | None
+    heat: NDArray[np.float32]
+    colour: str
+    png: bytes = b""
+    similar: tuple[SimilarFactor, ...] = ()
+
+
+@dataclass(frozen=True)
+class Explanation:
+    """The factors of a picture, strongest first, and the stored image of the same content where there is one."""
+
+    factors: tuple[Factor, ...]
+    image: StoredImage | None = None
+
+
+@dataclass(frozen=True)
+class ComparedImage:
+    """The concepts that pictures share, on one of them; `image` is None for one that was sent."""
+
+    image: StoredImage | None
+    factors: tuple[Factor, ...]
+
+
+@dataclass(frozen=True)
+class PictureFile:
+    """An encoded picture and its media type."""
+
+    content: bytes
+    mime_type: str

@@ -8,17 +8,19 @@ from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
+from torch import Tensor
 
 from indexer.backbones import choose_device, find_backbone, load_backbone
 from indexer.boxes import WHOLE_IMAGE, Box
 from indexer.catalog import INDEXED, ImageRecord
 from indexer.collection import CollectionReader
 from indexer.describe import Describer, Description
-from indexer.errors import CollectionCorrupt, CollectionMismatch, SourceUnavailable
+from indexer.errors import CollectionCorrupt, CollectionMismatch, InvalidRequest, SourceUnavailable
 from indexer.files import path_of_uri
 from indexer.filters import Expression
 from indexer.images import ImageLimits, decode_image
-from indexer.methods import Method, Selection, expanded, find_method, pooled_by
+from indexer.methods import expanded, find_method, pooled_by
+from indexer.regions import Region
 from service.localize import EXACT_SHORTER_SIDE, localize_exact, localize_stored
 from service.network import Network
 from service.results import CollectionInfo, Hit, SearchResult, StoredImage
@@ -26,16 +28,25 @@ from service.ticket import Ticket
 
 
 @dataclass(frozen=True)
-class Query:
-    """What to search for, already checked: exactly one of `content` (an encoded picture) and `image_id` (a stored one).
-
-    `region` keeps only what is inside it; without a `descriptor` the collection's best is taken; `filter` leaves out
-    the images that it does not hold for, as if they were not there; `offset` and `count` choose the page.
-    """
+class Example:
+    """A picture to ask about, already checked: one of `content` (encoded) and `image_id` (a stored one's)."""
 
     content: bytes | None = None
     image_id: int | None = None
-    region: Box | None = None
+
+
+@dataclass(frozen=True)
+class Query(Example):
+    """What to search for, already checked.
+
+    `region` keeps only what is inside it, `concepts` only these factors where there are any, `avoided` leaves factors
+    out; without a `descriptor` the collection's best is taken; `filter` leaves out the images that it does not hold
+    for, as if they were not there; `offset` and `count` choose the page.
+    """
+
+    region: Region | None = None
+    concepts: frozenset[int] = frozenset()
+    avoided: frozenset[int] = frozenset()
     descriptor: str | None = None
     expansion_count: int = 0
     localize_count: int = 0
@@ -45,13 +56,25 @@ class Query:
     offset: int = 0
     count: int = 10
 
+    def chosen(self, rank: int) -> frozenset[int] | None:
+        """Return the factors of `rank` to search for, None for all; InvalidRequest for one that there is not."""
+        if not self.concepts and not self.avoided:
+            return None
+        for field_name, factors in (("concepts", self.concepts), ("avoided_concepts", self.avoided)):
+            if unknown := sorted(factors - frozenset(range(rank))):
+                raise InvalidRequest(
+                    f"{field_name} has {unknown[0]}: the factors of an image are 0 to {rank - 1}", field=field_name
+                )
+        if left := (self.concepts or frozenset(range(rank))) - self.avoided:
+            return left
+        raise InvalidRequest("avoided_concepts leaves no factor to search for: avoid fewer", field="avoided_concepts")
+
 
 @dataclass(frozen=True)
-class _Described:
-    """A query after reading: `own_id` is the stored image of the same content, where there is one."""
+class Described:
+    """A picture after reading: `own_id` is that of the stored image of the same content, where there is one."""
 
     description: Description
-    selections: tuple[Selection, ...]
     own_id: int | None
 
 
@@ -116,10 +139,15 @@ class Searcher:
         ticket = ticket or Ticket()
         index = self.collection.index(query.descriptor)
         method = find_method(index.descriptor, self.collection.recipe.preset)
-        described = self._describe(query, method, ticket)
+        chosen = query.chosen(self.collection.recipe.rank)
+        # The baselines are cropped; factors are chosen by the region.
+        crop = WHOLE_IMAGE if method.uses_factors else query.region or WHOLE_IMAGE
+        described = self.describe(query, ticket, crop)
+        cropped = query.content is not None and not method.uses_factors
+        selections = method.select(described.description, None if cropped else query.region, chosen)
         with ticket.stage("search"):
-            only = None if query.filter is None else self._matching(query.filter)
-            vector = method.vector(described.selections, index.whiteners)
+            only = None if query.filter is None else self.matching(query.filter)
+            vector = method.vector(selections, index.whiteners)
             if query.expansion_count:
                 vector = self._expanded(vector, query, described.own_id, only)
             scores, ids = index.vectors.search(vector, query.offset + query.count + 1, only)
@@ -127,16 +155,17 @@ class Searcher:
                 good = scores >= query.min_score
                 scores, ids = scores[good], ids[good]
             page = slice(query.offset, query.offset + query.count)
-            records = self._still_there(ids[page])
-        boxes = self._boxes(query, described.description, list(records.values())[: query.localize_count], ticket)
+            records = self.still_there(ids[page])
+        localized = list(records.values())[: query.localize_count]
+        boxes = self._boxes(query, described.description, chosen, localized, ticket)
         return SearchResult(
             hits=tuple(
                 Hit(to_stored_image(records[identifier]), score, boxes.get(identifier))
                 for identifier, score in zip(ids[page].tolist(), scores[page].tolist(), strict=True)
                 if identifier in records
             ),
-            region_fallback=any(selection.fallback for selection in described.selections),
-            kept_factor_count=max(selection.kept for selection in described.selections),
+            region_fallback=any(selection.fallback for selection in selections),
+            kept_factor_count=max(selection.kept for selection in selections),
             has_more=len(ids) > page.stop,
         )
 
@@ -149,11 +178,11 @@ class Searcher:
 
         Those that were removed meanwhile are left out.
         """
-        ids = self.collection.ids if matching is None else self._matching(matching)
+        ids = self.collection.ids if matching is None else self.matching(matching)
         following = ids[np.searchsorted(ids, after_id, side="right") :]
         page = following[:count]
         last_id = int(page[-1]) if len(following) > count else 0
-        return [to_stored_image(record) for record in self._still_there(page).values()], last_id
+        return [to_stored_image(record) for record in self.still_there(page).values()], last_id
 
     def info(self) -> CollectionInfo:
         """Describe the generation."""
@@ -168,34 +197,49 @@ class Searcher:
             published_at=manifest.created_at,
         )
 
-    def _matching(self, expression: Expression) -> NDArray[np.int64]:
+    def matching(self, expression: Expression) -> NDArray[np.int64]:
         """Return the sorted ids, of this generation, of the images that a filter holds for."""
         return self.collection.live(self.collection.catalog.ids_where(expression))
 
-    def _still_there(self, ids: NDArray[np.int64]) -> dict[int, ImageRecord]:
+    def still_there(self, ids: NDArray[np.int64]) -> dict[int, ImageRecord]:
         """Return the records of these ids, in their order, without those that were removed meanwhile."""
         records = self.collection.catalog.images_by_id(ids.tolist())
         found = (records[identifier] for identifier in ids.tolist() if identifier in records)
         return {record.id: record for record in found if record.state == INDEXED}
 
-    def _describe(self, query: Query, method: Method, ticket: Ticket) -> _Described:
-        if query.image_id is not None:
-            record = self.collection.indexed_image(query.image_id)
-            description = self.collection.description(record)
-            return _Described(description, method.select(description, query.region), record.id)
-        assert query.content is not None
+    def describe(self, example: Example, ticket: Ticket, crop: Region = WHOLE_IMAGE) -> Described:
+        """Read a stored image's description, or describe an encoded picture; of that pooled rows see only `crop`.
+
+        Raises the errors of reading an image, ImageNotFound, DeadlineExceeded and RequestCancelled.
+        """
+        if example.image_id is not None:
+            record = self.collection.indexed_image(example.image_id)
+            return Described(self.collection.description(record), record.id)
+        assert example.content is not None
         shorter_side = self.collection.recipe.shorter_side
         with ticket.stage("decode"):
             pixels = decode_image(
-                query.content, "the query image", limits=self.limits, shorter_side=shorter_side
+                example.content, "the query image", limits=self.limits, shorter_side=shorter_side
             ).pixels
         ticket.check()
-        crop = WHOLE_IMAGE if method.uses_factors else query.region or WHOLE_IMAGE
         description = self.network.describe(self.describer, pixels, crop, ticket)
-        # The baselines have been cropped; factors are chosen by the region.
-        selections = method.select(description, query.region if method.uses_factors else None)
-        own_id = self.collection.catalog.id_of_content(hashlib.sha256(query.content).hexdigest())
-        return _Described(description, selections, own_id)
+        own_id = self.collection.catalog.id_of_content(hashlib.sha256(example.content).hexdigest())
+        return Described(description, own_id)
+
+    def activations(self, example: Example, others: Sequence[ImageRecord], ticket: Ticket) -> list[Tensor]:
+        """Return new activations [h, w, C] of a picture and of stored images, at a shorter side of EXACT_SHORTER_SIDE.
+
+        Raises SourceUnavailable where a stored image's file cannot be read.
+        """
+        own = example.content
+        if own is None:
+            own = read_source(self.collection.indexed_image(example.image_id or 0))
+        pictures = []
+        for content in itertools.chain([own], map(read_source, others)):  # one file in memory at a time
+            ticket.check()
+            decoded = decode_image(content, "a picture", limits=ImageLimits(), shorter_side=EXACT_SHORTER_SIDE)
+            pictures.append(decoded.pixels)
+        return self.network.run(lambda: self.describer.backbone.activations(pictures), ticket)
 
     def _expanded(
         self, vector: NDArray[np.float32], query: Query, own_id: int | None, only: NDArray[np.int64] | None
@@ -207,33 +251,23 @@ class Searcher:
         return expanded(vector, [vectors.vector(found) for found in others])
 
     def _boxes(
-        self, query: Query, description: Description, found: Sequence[ImageRecord], ticket: Ticket
+        self,
+        query: Query,
+        description: Description,
+        chosen: frozenset[int] | None,
+        found: Sequence[ImageRecord],
+        ticket: Ticket,
     ) -> Mapping[int, Box | None]:
         if not found:
             return {}
         with ticket.stage("localise"):
-            if query.exact:
-                boxes = self._exact_boxes(query, found, ticket)
+            if query.exact and chosen is None:
+                query_grid, *grids = self.activations(query, found, ticket)
+                boxes = localize_exact(query_grid, query.region, grids)
             else:
                 factors = [self.collection.description(record).factors for record in found]
-                boxes = localize_stored(description.factors, query.region, factors)
+                boxes = localize_stored(description.factors, query.region, factors, chosen)
         return {record.id: box for record, box in zip(found, boxes, strict=True)}
-
-    def _exact_boxes(self, query: Query, found: Sequence[ImageRecord], ticket: Ticket) -> list[Box | None]:
-        own = query.content
-        if own is None:
-            own = _read_source(self.collection.indexed_image(query.image_id or 0))
-        pictures = []
-        for content in itertools.chain([own], map(_read_source, found)):  # one file in memory at a time
-            ticket.check()
-            decoded = decode_image(content, "a picture", limits=ImageLimits(), shorter_side=EXACT_SHORTER_SIDE)
-            pictures.append(decoded.pixels)
-
-        def localize() -> list[Box | None]:
-            query_grid, *grids = self.describer.backbone.activations(pictures)
-            return localize_exact(query_grid, query.region, grids)
-
-        return self.network.run(localize, ticket)
 
 
 def open_searcher(
@@ -276,14 +310,19 @@ def to_stored_image(record: ImageRecord) -> StoredImage:
     )
 
 
-def _read_source(record: ImageRecord) -> bytes:
+def read_source(record: ImageRecord) -> bytes:
+    """Return the bytes that were indexed; SourceUnavailable where no file holds them any more.
+
+    Another content in the same place is not what the collection's owner chose to show.
+    """
     for uri in record.uris:
         try:
-            return path_of_uri(uri).read_bytes()
+            content = path_of_uri(uri).read_bytes()
         except OSError:
             continue  # the same content may stand elsewhere
+        if hashlib.sha256(content).hexdigest() == record.content_hash:
+            return content
     raise SourceUnavailable(
-        f"exact localisation needs the file of images/{record.id}, which cannot be read: "
-        "put it back, or ask for stored localisation",
-        field="localization",
+        f"the file of images/{record.id} cannot be read, or holds another picture by now: put it back, or ask for "
+        "stored localisation, which needs none"
     )

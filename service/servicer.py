@@ -6,7 +6,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from service import convert
+from service import convert, showing
 from service import ticket as tickets
 from service.admission import Lane
 from service.live import LiveSearcher
@@ -26,11 +26,13 @@ class Lanes:
 
     uploads: Lane
     searches: Lane
+    pictures: Lane  # to look at: a page of results asks for one each
 
     def close(self) -> None:
         """Refuse what waits."""
         self.uploads.close()
         self.searches.close()
+        self.pictures.close()
 
 
 class ImageSearchServicer(rpc.ImageSearchServiceServicer):
@@ -59,6 +61,32 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
     ) -> pb.ListImagesResponse:
         """List the stored images."""
         return await self._in(self._lanes.searches, lambda searcher, _: self._list(searcher, request))
+
+    async def SampleImages(  # noqa: N802 - the name is the proto's
+        self, request: pb.SampleImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.SampleImagesResponse:
+        """Draw stored images at random."""
+        return await self._in(self._lanes.searches, lambda searcher, _: self._sample(searcher, request))
+
+    async def GetImageContent(  # noqa: N802 - the name is the proto's
+        self, request: pb.GetImageContentRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.GetImageContentResponse:
+        """Return a stored image's picture."""
+        return await self._in(self._lanes.pictures, lambda searcher, ticket: self._content(searcher, ticket, request))
+
+    async def ExplainImage(  # noqa: N802 - the name is the proto's
+        self, request: pb.ExplainImageRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.ExplainImageResponse:
+        """Show a picture's factors."""
+        lane = self._lanes.uploads if convert.needs_network(request) else self._lanes.searches
+        return await self._in(lane, lambda searcher, ticket: self._explain(searcher, ticket, request))
+
+    async def CompareImages(  # noqa: N802 - the name is the proto's
+        self, request: pb.CompareImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
+    ) -> pb.CompareImagesResponse:
+        """Show the concepts that pictures share."""
+        lane = self._lanes.uploads if convert.needs_network(request) else self._lanes.searches
+        return await self._in(lane, lambda searcher, ticket: self._compare(searcher, ticket, request))
 
     async def GetCollection(  # noqa: N802 - the name is the proto's
         self, request: pb.GetCollectionRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -90,6 +118,31 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
         images, last_id = searcher.images(after_id=after, count=size, matching=matching)
         token = convert.make_token(last_id, fingerprint, searcher.generation) if last_id else ""
         return pb.ListImagesResponse(images=map(convert.from_image, images), next_page_token=token)
+
+    def _sample(self, searcher: Searcher, request: pb.SampleImagesRequest) -> pb.SampleImagesResponse:
+        count = convert.page_size(request.count, 1, self._limits.max_sample_size, "count")
+        images = showing.sample(searcher, count, convert.to_filter(request.filter, self._limits))
+        return pb.SampleImagesResponse(images=map(convert.from_image, images))
+
+    def _content(
+        self, searcher: Searcher, ticket: Ticket, request: pb.GetImageContentRequest
+    ) -> pb.GetImageContentResponse:
+        image_id = convert.parse_image_name(request.name, "name")
+        size_px = convert.picture_size(request.size_px, self._limits, "size_px")
+        found = showing.picture(searcher, image_id, size_px, ticket)
+        return pb.GetImageContentResponse(content=found.content, mime_type=found.mime_type)
+
+    def _explain(self, searcher: Searcher, ticket: Ticket, request: pb.ExplainImageRequest) -> pb.ExplainImageResponse:
+        size_px = convert.picture_size(request.heatmap_size_px, self._limits, "heatmap_size_px")
+        similar_count = convert.similar_count(request, self._limits)
+        found = showing.explain(searcher, convert.to_example(request), size_px, similar_count, ticket)
+        return convert.from_explanation(found)
+
+    def _compare(
+        self, searcher: Searcher, ticket: Ticket, request: pb.CompareImagesRequest
+    ) -> pb.CompareImagesResponse:
+        compared = showing.compare(searcher, convert.to_comparison(request, self._limits), ticket)
+        return pb.CompareImagesResponse(images=map(convert.from_compared, compared))
 
 
 def _get(searcher: Searcher, request: pb.GetImageRequest) -> pb.GetImageResponse:

@@ -25,6 +25,15 @@ class Limits:
     default_list_page_size: int = 50
     max_list_page_size: int = 1000
     max_filter_length: int = MAX_LENGTH
+    max_regions: int = 16
+    max_mask_pixels: int = 4_000_000
+    max_sample_size: int = 100
+    max_similar_count: int = 20
+    max_compared_images: int = 16
+    default_compared_rank: int = 5
+    max_compared_rank: int = 16
+    min_picture_px: int = 16
+    max_picture_px: int = 2048  # of the longer side of a thumbnail or a heatmap
     max_metadata_bytes: int = 8 * 1024  # of the call: names and values
     message_overhead_bytes: int = _MIB  # on top of the image, so that an oversized one gets its named error
     request_s: float = 60.0  # the longest that a request may take, whatever the caller's deadline
@@ -38,6 +47,9 @@ class Limits:
     max_streams_per_connection: int = 100
     max_watchers: int = 128  # of health and reflection, which may stay for ever
     max_watchers_per_client: int = 32
+    max_web_connections: int = 512
+    max_web_connections_per_client: int = 64
+    web_idle_s: float = 30.0  # how long a connection may stay between two requests, or without reading an answer
 
 
 @dataclass(frozen=True)
@@ -64,6 +76,8 @@ class ServerSettings:
     tls: TlsFiles | None = None
     tokens: Path | None = None
     allow_insecure: bool = False  # listen beyond loopback without TLS and without knowing who asks
+    web_listen: str | None = None  # the page and the JSON form of the methods, by the same TLS and tokens
+    web_hosts: tuple[str, ...] = ()  # names that the web address goes by beside its own and its certificate's
     health_listen: str | None = None  # a plain-text address for probes
     metrics_listen: str | None = None
     reflection: bool = True

@@ -11,7 +11,20 @@ from typing import Annotated
 import typer
 
 from indexer.errors import WhatwhereError
-from service.cli import evaluation, indexing, looking, remote, removing, searching, serving, tokens, training, upkeep  # noqa: F401 - each registers its commands
+from service.cli import (  # noqa: F401 - each registers its commands
+    evaluation,
+    explaining,
+    indexing,
+    looking,
+    remote,
+    removing,
+    searching,
+    serving,
+    tokens,
+    training,
+    upkeep,
+    visualizing,
+)
 from service.cli.terminal import app, messages
 
 __all__ = ["app", "main"]

@@ -30,12 +30,22 @@ def search(
     ] = None,
     weights: CollectionWeights = None,
     region: Annotated[
-        str | None,
+        list[str] | None,
         typer.Option(
             metavar="x1,y1,x2,y2",
-            help="Search for what is in this box: fractions of the upright picture, or pixels with the suffix px.",
+            help="Search for what is in this box: fractions of the upright picture, or pixels with the suffix px. Give "
+            "it several times for what is in any of several boxes.",
         ),
     ] = None,
+    mask: Annotated[
+        Path | None,
+        typer.Option(help="Search for what is light in this picture, which is stretched over the query."),
+    ] = None,
+    concept: Annotated[
+        list[int] | None,
+        typer.Option(min=0, help="Search only for this factor of the query, as `whatwhere explain` numbers them."),
+    ] = None,
+    avoid: Annotated[list[int] | None, typer.Option(min=0, help="Leave this factor of the query out.")] = None,
     descriptor: Annotated[
         Descriptor | None, typer.Option(help="What to compare by; the best that the collection has.")
     ] = None,
@@ -61,15 +71,20 @@ def search(
 ) -> None:
     """Find the images that show what a picture, or a box drawn on it, shows.
 
+    What of it: all, what is in boxes or light in a mask, or single factors, whose numbers `whatwhere explain` tells.
+
     Example: `whatwhere search bike.jpg -c ~/pictures.ww --region 0.2,0.3,0.7,0.9 --localize 10 --picture answer.png`
     """
     from service.asking import Question, ask
 
     question = Question(
         image=image,
-        region=region,
+        regions=region or (),
+        mask=mask,
         picture=picture,
         options={
+            "concepts": concept or (),
+            "avoided_concepts": avoid or (),
             "descriptor": None if descriptor is None else descriptor.value,
             "page_size": top,
             "expansion_count": expand,

@@ -86,7 +86,7 @@ class Hit(_message.Message):
     def __init__(self, image: _Optional[_Union[Image, _Mapping]] = ..., score: _Optional[float] = ..., box: _Optional[_Union[Box, _Mapping]] = ...) -> None: ...
 
 class SearchImagesRequest(_message.Message):
-    __slots__ = ("image_content", "image", "region", "descriptor", "page_size", "page_token", "expansion_count", "localize_count", "min_score", "localization", "filter")
+    __slots__ = ("image_content", "image", "region", "descriptor", "page_size", "page_token", "expansion_count", "localize_count", "min_score", "localization", "filter", "more_regions", "mask", "concepts", "avoided_concepts")
     IMAGE_CONTENT_FIELD_NUMBER: _ClassVar[int]
     IMAGE_FIELD_NUMBER: _ClassVar[int]
     REGION_FIELD_NUMBER: _ClassVar[int]
@@ -98,6 +98,10 @@ class SearchImagesRequest(_message.Message):
     MIN_SCORE_FIELD_NUMBER: _ClassVar[int]
     LOCALIZATION_FIELD_NUMBER: _ClassVar[int]
     FILTER_FIELD_NUMBER: _ClassVar[int]
+    MORE_REGIONS_FIELD_NUMBER: _ClassVar[int]
+    MASK_FIELD_NUMBER: _ClassVar[int]
+    CONCEPTS_FIELD_NUMBER: _ClassVar[int]
+    AVOIDED_CONCEPTS_FIELD_NUMBER: _ClassVar[int]
     image_content: bytes
     image: str
     region: Box
@@ -109,7 +113,11 @@ class SearchImagesRequest(_message.Message):
     min_score: float
     localization: Localization
     filter: str
-    def __init__(self, image_content: _Optional[bytes] = ..., image: _Optional[str] = ..., region: _Optional[_Union[Box, _Mapping]] = ..., descriptor: _Optional[_Union[Descriptor, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., expansion_count: _Optional[int] = ..., localize_count: _Optional[int] = ..., min_score: _Optional[float] = ..., localization: _Optional[_Union[Localization, str]] = ..., filter: _Optional[str] = ...) -> None: ...
+    more_regions: _containers.RepeatedCompositeFieldContainer[Box]
+    mask: bytes
+    concepts: _containers.RepeatedScalarFieldContainer[int]
+    avoided_concepts: _containers.RepeatedScalarFieldContainer[int]
+    def __init__(self, image_content: _Optional[bytes] = ..., image: _Optional[str] = ..., region: _Optional[_Union[Box, _Mapping]] = ..., descriptor: _Optional[_Union[Descriptor, str]] = ..., page_size: _Optional[int] = ..., page_token: _Optional[str] = ..., expansion_count: _Optional[int] = ..., localize_count: _Optional[int] = ..., min_score: _Optional[float] = ..., localization: _Optional[_Union[Localization, str]] = ..., filter: _Optional[str] = ..., more_regions: _Optional[_Iterable[_Union[Box, _Mapping]]] = ..., mask: _Optional[bytes] = ..., concepts: _Optional[_Iterable[int]] = ..., avoided_concepts: _Optional[_Iterable[int]] = ...) -> None: ...
 
 class SearchImagesResponse(_message.Message):
     __slots__ = ("hits", "next_page_token", "region_fallback", "kept_factor_count")
@@ -152,6 +160,126 @@ class ListImagesResponse(_message.Message):
     images: _containers.RepeatedCompositeFieldContainer[Image]
     next_page_token: str
     def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ..., next_page_token: _Optional[str] = ...) -> None: ...
+
+class SampleImagesRequest(_message.Message):
+    __slots__ = ("count", "filter")
+    COUNT_FIELD_NUMBER: _ClassVar[int]
+    FILTER_FIELD_NUMBER: _ClassVar[int]
+    count: int
+    filter: str
+    def __init__(self, count: _Optional[int] = ..., filter: _Optional[str] = ...) -> None: ...
+
+class SampleImagesResponse(_message.Message):
+    __slots__ = ("images",)
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    images: _containers.RepeatedCompositeFieldContainer[Image]
+    def __init__(self, images: _Optional[_Iterable[_Union[Image, _Mapping]]] = ...) -> None: ...
+
+class GetImageContentRequest(_message.Message):
+    __slots__ = ("name", "size_px")
+    NAME_FIELD_NUMBER: _ClassVar[int]
+    SIZE_PX_FIELD_NUMBER: _ClassVar[int]
+    name: str
+    size_px: int
+    def __init__(self, name: _Optional[str] = ..., size_px: _Optional[int] = ...) -> None: ...
+
+class GetImageContentResponse(_message.Message):
+    __slots__ = ("content", "mime_type")
+    CONTENT_FIELD_NUMBER: _ClassVar[int]
+    MIME_TYPE_FIELD_NUMBER: _ClassVar[int]
+    content: bytes
+    mime_type: str
+    def __init__(self, content: _Optional[bytes] = ..., mime_type: _Optional[str] = ...) -> None: ...
+
+class Heatmap(_message.Message):
+    __slots__ = ("height", "width", "values", "png")
+    HEIGHT_FIELD_NUMBER: _ClassVar[int]
+    WIDTH_FIELD_NUMBER: _ClassVar[int]
+    VALUES_FIELD_NUMBER: _ClassVar[int]
+    PNG_FIELD_NUMBER: _ClassVar[int]
+    height: int
+    width: int
+    values: bytes
+    png: bytes
+    def __init__(self, height: _Optional[int] = ..., width: _Optional[int] = ..., values: _Optional[bytes] = ..., png: _Optional[bytes] = ...) -> None: ...
+
+class Factor(_message.Message):
+    __slots__ = ("index", "energy_share", "box", "heatmap", "colour", "similar")
+    INDEX_FIELD_NUMBER: _ClassVar[int]
+    ENERGY_SHARE_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_FIELD_NUMBER: _ClassVar[int]
+    COLOUR_FIELD_NUMBER: _ClassVar[int]
+    SIMILAR_FIELD_NUMBER: _ClassVar[int]
+    index: int
+    energy_share: float
+    box: Box
+    heatmap: Heatmap
+    colour: str
+    similar: _containers.RepeatedCompositeFieldContainer[SimilarFactor]
+    def __init__(self, index: _Optional[int] = ..., energy_share: _Optional[float] = ..., box: _Optional[_Union[Box, _Mapping]] = ..., heatmap: _Optional[_Union[Heatmap, _Mapping]] = ..., colour: _Optional[str] = ..., similar: _Optional[_Iterable[_Union[SimilarFactor, _Mapping]]] = ...) -> None: ...
+
+class SimilarFactor(_message.Message):
+    __slots__ = ("image", "factor", "score", "box")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    FACTOR_FIELD_NUMBER: _ClassVar[int]
+    SCORE_FIELD_NUMBER: _ClassVar[int]
+    BOX_FIELD_NUMBER: _ClassVar[int]
+    image: Image
+    factor: int
+    score: float
+    box: Box
+    def __init__(self, image: _Optional[_Union[Image, _Mapping]] = ..., factor: _Optional[int] = ..., score: _Optional[float] = ..., box: _Optional[_Union[Box, _Mapping]] = ...) -> None: ...
+
+class ExplainImageRequest(_message.Message):
+    __slots__ = ("image_content", "image", "heatmap_size_px", "similar_count")
+    IMAGE_CONTENT_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_SIZE_PX_FIELD_NUMBER: _ClassVar[int]
+    SIMILAR_COUNT_FIELD_NUMBER: _ClassVar[int]
+    image_content: bytes
+    image: str
+    heatmap_size_px: int
+    similar_count: int
+    def __init__(self, image_content: _Optional[bytes] = ..., image: _Optional[str] = ..., heatmap_size_px: _Optional[int] = ..., similar_count: _Optional[int] = ...) -> None: ...
+
+class ExplainImageResponse(_message.Message):
+    __slots__ = ("factors", "image")
+    FACTORS_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    factors: _containers.RepeatedCompositeFieldContainer[Factor]
+    image: Image
+    def __init__(self, factors: _Optional[_Iterable[_Union[Factor, _Mapping]]] = ..., image: _Optional[_Union[Image, _Mapping]] = ...) -> None: ...
+
+class CompareImagesRequest(_message.Message):
+    __slots__ = ("image_content", "image", "images", "rank", "localization", "heatmap_size_px")
+    IMAGE_CONTENT_FIELD_NUMBER: _ClassVar[int]
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    RANK_FIELD_NUMBER: _ClassVar[int]
+    LOCALIZATION_FIELD_NUMBER: _ClassVar[int]
+    HEATMAP_SIZE_PX_FIELD_NUMBER: _ClassVar[int]
+    image_content: bytes
+    image: str
+    images: _containers.RepeatedScalarFieldContainer[str]
+    rank: int
+    localization: Localization
+    heatmap_size_px: int
+    def __init__(self, image_content: _Optional[bytes] = ..., image: _Optional[str] = ..., images: _Optional[_Iterable[str]] = ..., rank: _Optional[int] = ..., localization: _Optional[_Union[Localization, str]] = ..., heatmap_size_px: _Optional[int] = ...) -> None: ...
+
+class CompareImagesResponse(_message.Message):
+    __slots__ = ("images",)
+    IMAGES_FIELD_NUMBER: _ClassVar[int]
+    images: _containers.RepeatedCompositeFieldContainer[ComparedImage]
+    def __init__(self, images: _Optional[_Iterable[_Union[ComparedImage, _Mapping]]] = ...) -> None: ...
+
+class ComparedImage(_message.Message):
+    __slots__ = ("image", "factors")
+    IMAGE_FIELD_NUMBER: _ClassVar[int]
+    FACTORS_FIELD_NUMBER: _ClassVar[int]
+    image: Image
+    factors: _containers.RepeatedCompositeFieldContainer[Factor]
+    def __init__(self, image: _Optional[_Union[Image, _Mapping]] = ..., factors: _Optional[_Iterable[_Union[Factor, _Mapping]]] = ...) -> None: ...
 
 class GetCollectionRequest(_message.Message):
     __slots__ = ()

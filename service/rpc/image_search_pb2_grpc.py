@@ -70,6 +70,26 @@ class ImageSearchServiceStub:
                 request_serializer=whatwhere_dot_v1_dot_image__search__pb2.ListImagesRequest.SerializeToString,
                 response_deserializer=whatwhere_dot_v1_dot_image__search__pb2.ListImagesResponse.FromString,
                 _registered_method=True)
+        self.SampleImages = channel.unary_unary(
+                '/whatwhere.v1.ImageSearchService/SampleImages',
+                request_serializer=whatwhere_dot_v1_dot_image__search__pb2.SampleImagesRequest.SerializeToString,
+                response_deserializer=whatwhere_dot_v1_dot_image__search__pb2.SampleImagesResponse.FromString,
+                _registered_method=True)
+        self.GetImageContent = channel.unary_unary(
+                '/whatwhere.v1.ImageSearchService/GetImageContent',
+                request_serializer=whatwhere_dot_v1_dot_image__search__pb2.GetImageContentRequest.SerializeToString,
+                response_deserializer=whatwhere_dot_v1_dot_image__search__pb2.GetImageContentResponse.FromString,
+                _registered_method=True)
+        self.ExplainImage = channel.unary_unary(
+                '/whatwhere.v1.ImageSearchService/ExplainImage',
+                request_serializer=whatwhere_dot_v1_dot_image__search__pb2.ExplainImageRequest.SerializeToString,
+                response_deserializer=whatwhere_dot_v1_dot_image__search__pb2.ExplainImageResponse.FromString,
+                _registered_method=True)
+        self.CompareImages = channel.unary_unary(
+                '/whatwhere.v1.ImageSearchService/CompareImages',
+                request_serializer=whatwhere_dot_v1_dot_image__search__pb2.CompareImagesRequest.SerializeToString,
+                response_deserializer=whatwhere_dot_v1_dot_image__search__pb2.CompareImagesResponse.FromString,
+                _registered_method=True)
         self.GetCollection = channel.unary_unary(
                 '/whatwhere.v1.ImageSearchService/GetCollection',
                 request_serializer=whatwhere_dot_v1_dot_image__search__pb2.GetCollectionRequest.SerializeToString,
@@ -124,6 +144,38 @@ class ImageSearchServiceServicer:
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
+    def SampleImages(self, request, context):
+        """Returns stored images drawn at random, each as likely as any other.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def GetImageContent(self, request, context):
+        """Returns a stored image's picture: a thumbnail, or the file as it was indexed. NOT_FOUND where there is no image of
+        this name (reason IMAGE_NOT_FOUND); FAILED_PRECONDITION where no file with that content can be read any more
+        (reason SOURCE_UNAVAILABLE).
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def ExplainImage(self, request, context):
+        """Shows what a picture consists of: its factors, where each lies, and where else in the collection there is the like.
+        Errors as SearchImages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
+    def CompareImages(self, request, context):
+        """Factorises a picture and stored images jointly: what has the same index is the same concept in all of them. Errors
+        as SearchImages.
+        """
+        context.set_code(grpc.StatusCode.UNIMPLEMENTED)
+        context.set_details('Method not implemented!')
+        raise NotImplementedError('Method not implemented!')
+
     def GetCollection(self, request, context):
         """Describes the collection that is being served.
         """
@@ -148,6 +200,26 @@ def add_ImageSearchServiceServicer_to_server(servicer, server):
                     servicer.ListImages,
                     request_deserializer=whatwhere_dot_v1_dot_image__search__pb2.ListImagesRequest.FromString,
                     response_serializer=whatwhere_dot_v1_dot_image__search__pb2.ListImagesResponse.SerializeToString,
+            ),
+            'SampleImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.SampleImages,
+                    request_deserializer=whatwhere_dot_v1_dot_image__search__pb2.SampleImagesRequest.FromString,
+                    response_serializer=whatwhere_dot_v1_dot_image__search__pb2.SampleImagesResponse.SerializeToString,
+            ),
+            'GetImageContent': grpc.unary_unary_rpc_method_handler(
+                    servicer.GetImageContent,
+                    request_deserializer=whatwhere_dot_v1_dot_image__search__pb2.GetImageContentRequest.FromString,
+                    response_serializer=whatwhere_dot_v1_dot_image__search__pb2.GetImageContentResponse.SerializeToString,
+            ),
+            'ExplainImage': grpc.unary_unary_rpc_method_handler(
+                    servicer.ExplainImage,
+                    request_deserializer=whatwhere_dot_v1_dot_image__search__pb2.ExplainImageRequest.FromString,
+                    response_serializer=whatwhere_dot_v1_dot_image__search__pb2.ExplainImageResponse.SerializeToString,
+            ),
+            'CompareImages': grpc.unary_unary_rpc_method_handler(
+                    servicer.CompareImages,
+                    request_deserializer=whatwhere_dot_v1_dot_image__search__pb2.CompareImagesRequest.FromString,
+                    response_serializer=whatwhere_dot_v1_dot_image__search__pb2.CompareImagesResponse.SerializeToString,
             ),
             'GetCollection': grpc.unary_unary_rpc_method_handler(
                     servicer.GetCollection,
@@ -257,6 +329,114 @@ class ImageSearchService:
             '/whatwhere.v1.ImageSearchService/ListImages',
             whatwhere_dot_v1_dot_image__search__pb2.ListImagesRequest.SerializeToString,
             whatwhere_dot_v1_dot_image__search__pb2.ListImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def SampleImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whatwhere.v1.ImageSearchService/SampleImages',
+            whatwhere_dot_v1_dot_image__search__pb2.SampleImagesRequest.SerializeToString,
+            whatwhere_dot_v1_dot_image__search__pb2.SampleImagesResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def GetImageContent(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whatwhere.v1.ImageSearchService/GetImageContent',
+            whatwhere_dot_v1_dot_image__search__pb2.GetImageContentRequest.SerializeToString,
+            whatwhere_dot_v1_dot_image__search__pb2.GetImageContentResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def ExplainImage(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whatwhere.v1.ImageSearchService/ExplainImage',
+            whatwhere_dot_v1_dot_image__search__pb2.ExplainImageRequest.SerializeToString,
+            whatwhere_dot_v1_dot_image__search__pb2.ExplainImageResponse.FromString,
+            options,
+            channel_credentials,
+            insecure,
+            call_credentials,
+            compression,
+            wait_for_ready,
+            timeout,
+            metadata,
+            _registered_method=True)
+
+    @staticmethod
+    def CompareImages(request,
+            target,
+            options=(),
+            channel_credentials=None,
+            call_credentials=None,
+            insecure=False,
+            compression=None,
+            wait_for_ready=None,
+            timeout=None,
+            metadata=None):
+        return grpc.experimental.unary_unary(
+            request,
+            target,
+            '/whatwhere.v1.ImageSearchService/CompareImages',
+            whatwhere_dot_v1_dot_image__search__pb2.CompareImagesRequest.SerializeToString,
+            whatwhere_dot_v1_dot_image__search__pb2.CompareImagesResponse.FromString,
             options,
             channel_credentials,
             insecure,

@@ -38,6 +38,10 @@ REQUESTS: dict[str, type[Message]] = {
     "SearchImages": pb.SearchImagesRequest,
     "GetImage": pb.GetImageRequest,
     "ListImages": pb.ListImagesRequest,
+    "SampleImages": pb.SampleImagesRequest,
+    "GetImageContent": pb.GetImageContentRequest,
+    "ExplainImage": pb.ExplainImageRequest,
+    "CompareImages": pb.CompareImagesRequest,
 }
 Call = Callable[[str, bytes], tuple[grpc.StatusCode, list[str], bytes]]
 
@@ -92,13 +96,15 @@ OF_TYPE: dict[int, st.SearchStrategy[Any]] = {
 
 def requests(kind: type[Message]) -> st.SearchStrategy[Message]:
     """Give requests with any fields set to any values; a field that is new is covered when its type is."""
-    fields = {
-        field.name: requests(pb.Box) if field.type == FieldDescriptor.TYPE_MESSAGE else OF_TYPE[field.type]
-        for field in kind.DESCRIPTOR.fields
-    }
+    fields = {field.name: _values(field) for field in kind.DESCRIPTOR.fields}
     whole = kind.DESCRIPTOR.name == "Box"  # a box without all its sides is seldom more than refused
     chosen = st.fixed_dictionaries(fields) if whole else st.fixed_dictionaries({}, optional=fields)
     return chosen.map(lambda values: kind(**values))
+
+
+def _values(field: FieldDescriptor) -> st.SearchStrategy[Any]:
+    one = requests(pb.Box) if field.type == FieldDescriptor.TYPE_MESSAGE else OF_TYPE[field.type]
+    return st.one_of(st.lists(one, max_size=3), st.lists(one, max_size=20)) if field.is_repeated else one
 
 
 # More than the fields: such that are unknown (a number, a text, a group that does not end), or anything.
@@ -228,10 +234,16 @@ FILES = [
 @pytest.mark.parametrize("name", FILES)
 def test_a_file_is_no_name_of_an_image(call: Call, name: str) -> None:
     """Only images/{number} is one, wherever a name is taken."""
-    gotten = call("GetImage", pb.GetImageRequest(name=name).SerializeToString())
-    searched = call("SearchImages", pb.SearchImagesRequest(image=name).SerializeToString())
+    answers = [
+        call("GetImage", pb.GetImageRequest(name=name).SerializeToString()),
+        call("GetImageContent", pb.GetImageContentRequest(name=name).SerializeToString()),
+        call("SearchImages", pb.SearchImagesRequest(image=name).SerializeToString()),
+        call("ExplainImage", pb.ExplainImageRequest(image=name).SerializeToString()),
+        call("CompareImages", pb.CompareImagesRequest(image=name, images=["images/1"]).SerializeToString()),
+        call("CompareImages", pb.CompareImagesRequest(image="images/1", images=[name]).SerializeToString()),
+    ]
 
-    for code, reasons, _ in (gotten, searched):
+    for code, reasons, _ in answers:
         assert code == grpc.StatusCode.INVALID_ARGUMENT
         assert reasons == ["INVALID_FIELD"]
 

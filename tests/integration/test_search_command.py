@@ -10,10 +10,12 @@ import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
 
+from indexer.boxes import Box
 from service.client import Client
 from tests.conftest import QUERY_PHOTOGRAPH
 from tests.generations import Publisher
@@ -73,6 +75,29 @@ def test_a_stored_image_is_asked_for_by_name(serving: tuple[str, object]) -> Non
 
     assert done.returncode == 0
     assert "images/3" in done.stdout
+
+
+def test_boxes_a_mask_and_concepts_arrive(serving: tuple[str, object], tmp_path: Path) -> None:
+    """Two boxes, a mask, factors to keep and to leave out: each gets what the client gets that asks for the same."""
+    name, boxes = "images/1", (Box(0, 0, 0.5, 0.5), Box(0.5, 0.5, 1, 1))
+    mask = tmp_path / "mask.png"
+    Image.linear_gradient("L").save(mask)
+    asked: dict[str, tuple[tuple[str | Path, ...], dict[str, Any]]] = {
+        "boxes": (("--region", "0,0,0.5,0.5", "--region", "0.5,0.5,1,1"), {"region": boxes}),
+        "mask": (("--mask", mask), {"mask": mask.read_bytes()}),
+        "concepts": (("--concept", "0", "--concept", "2"), {"concepts": [0, 2]}),
+        "avoided": (("--avoid", "1"), {"avoided_concepts": [1]}),
+    }
+
+    scores = {}
+    for kind, (flags, options) in asked.items():
+        answer = json.loads(run("search", name, "--server", serving[0], *flags, "--json").stdout)
+        scores[kind] = [hit["score"] for hit in answer["hits"]]
+        with Client(serving[0]) as client:
+            expected = [hit.score for hit in client.search(name, **options).hits]
+
+        assert scores[kind] == expected
+    assert len({tuple(each) for each in scores.values()}) == 4
 
 
 def test_the_flags_change_the_answer(serving: tuple[str, object]) -> None:

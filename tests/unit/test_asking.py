@@ -48,7 +48,7 @@ def test_the_picture_shows_query_hits_and_boxes(tmp_path: Path) -> None:
     Image.fromarray(grey).save(tmp_path / "hit.png")
     result = SearchResult((Hit(stored(tmp_path / "hit.png"), 0.5, Box(0.25, 0.25, 0.75, 0.75)),))
 
-    sheet = np.asarray(draw_search(grey, Box(0.0, 0.0, 0.5, 0.5), result))
+    sheet = np.asarray(draw_search(grey, [Box(0.0, 0.0, 0.5, 0.5)], result))
 
     vermilion, blue = (213, 94, 0), (0, 114, 178)
     columns_of = {colour: np.nonzero((sheet == colour).all(axis=2))[1] for colour in (vermilion, blue)}
@@ -60,6 +60,6 @@ def test_a_hit_whose_file_is_elsewhere_is_drawn_without_it(tmp_path: Path) -> No
     """A picture of answers from another machine still comes out."""
     result = SearchResult((Hit(stored(tmp_path / "gone.png"), 0.5),))
 
-    sheet = draw_search(None, None, result)
+    sheet = draw_search(None, [], result)
 
     assert sheet.size[0] > 600

@@ -2,6 +2,7 @@
 
 import base64
 import contextlib
+import io
 import json
 import math
 
@@ -9,6 +10,7 @@ import pytest
 from google.protobuf.message import DecodeError
 from hypothesis import given
 from hypothesis import strategies as st
+from PIL import Image
 
 from indexer.boxes import Box
 from indexer.errors import (
@@ -22,8 +24,11 @@ from indexer.errors import (
 )
 from indexer.filters import parse
 from indexer.methods import DESCRIPTORS
+from indexer.regions import Area, Region
 from service import convert
+from service.explaining import COMPARED_RANK
 from service.rpc import image_search_pb2 as pb
+from service.searcher import Query
 from service.settings import Limits
 
 GENERATION = 7
@@ -55,6 +60,8 @@ def test_every_field_arrives() -> None:
         min_score=0.0,
         localization=pb.LOCALIZATION_EXACT,
         filter='label = "boat"',
+        concepts=[2, 0],
+        avoided_concepts=[1],
     )
 
     query = convert.to_query(request, Limits(), GENERATION)
@@ -63,6 +70,7 @@ def test_every_field_arrives() -> None:
     assert (query.descriptor, query.count, query.expansion_count) == ("r-mac", 25, 5)
     assert (query.localize_count, query.exact, query.min_score) == (3, True, 0.0)
     assert query.filter == parse('label = "boat"')
+    assert (query.concepts, query.avoided) == ({0, 2}, {1})
 
 
 @pytest.mark.parametrize(
@@ -266,3 +274,144 @@ def test_no_descriptor_is_left_to_the_collection() -> None:
 
     assert convert.to_query(request, Limits(), GENERATION).descriptor is None
     assert convert.DESCRIPTOR_NAMES[pb.DESCRIPTOR_UNSPECIFIED] is None
+
+
+# --- regions of any shape, concepts, sizes ------------------------------------------------------------------------
+
+LEFT, RIGHT = pb.Box(x_max=0.5, y_max=1), pb.Box(x_min=0.5, x_max=1, y_max=1)
+
+
+def png(size: tuple[int, int], colour: int, mode: str = "L") -> bytes:
+    written = io.BytesIO()
+    Image.new(mode, size, colour).save(written, "PNG")
+    return written.getvalue()
+
+
+def region_of(**fields: object) -> Region | None:
+    return convert.to_region(pb.SearchImagesRequest(image="images/1", **fields), Limits())  # type: ignore[arg-type]
+
+
+def test_more_regions_add_to_the_first() -> None:
+    """One box stays a box; several are an area, in their order."""
+    both = Area((Box(0, 0, 0.5, 1), Box(0.5, 0, 1, 1)))
+
+    assert region_of(region=LEFT) == Box(0, 0, 0.5, 1)
+    assert region_of(region=LEFT, more_regions=[RIGHT]) == both
+    assert region_of(more_regions=[LEFT, RIGHT]) == both
+    assert region_of() is None
+
+
+def test_a_mask_arrives_as_its_lightness() -> None:
+    """Beside the boxes."""
+    region = region_of(region=LEFT, mask=png((3, 2), 51))
+
+    assert isinstance(region, Area)
+    assert region.boxes == (Box(0, 0, 0.5, 1),)
+    assert region.mask is not None
+    assert region.mask.tolist() == [[51] * 3] * 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "words"),
+    [
+        ({"more_regions": [LEFT, pb.Box(x_min=1, y_max=1)]}, "more_regions[1].x_min", "smaller"),
+        ({"more_regions": [LEFT] * 16}, "more_regions", "at most 15"),
+        ({"mask": b"no picture"}, "mask", "JPEG"),
+        ({"mask": png((8, 8), 0)}, "mask", "black"),
+        ({"mask": png((2001, 2000), 1, "1")}, "mask", "4,000,000"),
+    ],
+)
+def test_a_region_that_is_none_is_named(fields: dict[str, object], field: str, words: str) -> None:
+    """With its place among several."""
+    with pytest.raises(InvalidRegion, match=words) as refused:
+        region_of(**fields)
+
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("concepts", "avoided", "expected"),
+    [((), (), None), ((1, 3), (), {1, 3}), ((), (0, 1), {2, 3}), ((1, 2), (2,), {1})],
+)
+def test_concepts_are_those_kept_less_those_avoided(
+    concepts: tuple[int, ...], avoided: tuple[int, ...], expected: set[int] | None
+) -> None:
+    """Of four factors; nothing is chosen where nobody chose."""
+    query = Query(image_id=1, concepts=frozenset(concepts), avoided=frozenset(avoided))
+
+    assert query.chosen(4) == expected
+
+
+@pytest.mark.parametrize(
+    ("concepts", "avoided", "field"),
+    [((4,), (), "concepts"), ((-1,), (), "concepts"), ((), (4,), "avoided_concepts"), ((2,), (2,), "avoided_concepts")],
+)
+def test_concepts_that_there_are_not_are_refused(
+    concepts: tuple[int, ...], avoided: tuple[int, ...], field: str
+) -> None:
+    """Of four factors; and so is avoiding all that were kept."""
+    with pytest.raises(InvalidRequest) as refused:
+        Query(image_id=1, concepts=frozenset(concepts), avoided=frozenset(avoided)).chosen(4)
+
+    assert refused.value.field == field
+
+
+def test_other_concepts_are_another_search() -> None:
+    """A page token does not survive a change of any field that decides the order."""
+    prints = {
+        convert.search_fingerprint(pb.SearchImagesRequest(image="images/1", **fields))  # type: ignore[arg-type]
+        for fields in ({}, {"concepts": [1]}, {"avoided_concepts": [1]}, {"more_regions": [LEFT]}, {"mask": b"1"})
+    }
+
+    assert len(prints) == 5
+
+
+def test_a_comparison_has_its_defaults() -> None:
+    """As many concepts as `whatwhere compare` finds, from stored factors, no pictures of heatmaps."""
+    comparison = convert.to_comparison(pb.CompareImagesRequest(image="images/1", images=["images/2"]), Limits())
+
+    assert (comparison.example.image_id, comparison.image_ids) == (1, (2,))
+    assert (comparison.rank, comparison.exact, comparison.heatmap_size_px) == (COMPARED_RANK, False, 0)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field"),
+    [
+        ({"images": []}, "images"),
+        ({"images": ["images/2"] * 17}, "images"),
+        ({"images": ["2"]}, "images"),
+        ({"rank": 17}, "rank"),
+        ({"rank": -1}, "rank"),
+        ({"heatmap_size_px": 15}, "heatmap_size_px"),
+        ({"heatmap_size_px": 2049}, "heatmap_size_px"),
+        ({"localization": 9}, "localization"),
+    ],
+)
+def test_a_comparison_that_cannot_be_is_refused(fields: dict[str, object], field: str) -> None:
+    """The field is named."""
+    request = pb.CompareImagesRequest(**({"image": "images/1", "images": ["images/2"]} | fields))  # type: ignore[arg-type]
+
+    with pytest.raises(InvalidRequest) as refused:
+        convert.to_comparison(request, Limits())
+
+    assert refused.value.field == field
+
+
+@pytest.mark.parametrize(
+    ("request_", "needed"),
+    [
+        (pb.SearchImagesRequest(image="images/1", localize_count=3), False),
+        (pb.SearchImagesRequest(image="images/1", localize_count=3, localization=pb.LOCALIZATION_EXACT), True),
+        (pb.SearchImagesRequest(image_content=b"1"), True),
+        (pb.ExplainImageRequest(image="images/1"), False),
+        (pb.ExplainImageRequest(image_content=b"1"), True),
+        (pb.CompareImagesRequest(image="images/1"), False),
+        (pb.CompareImagesRequest(image="images/1", localization=pb.LOCALIZATION_EXACT), True),
+        (pb.CompareImagesRequest(image_content=b"1"), True),
+    ],
+)
+def test_what_needs_the_network_is_known_at_once(
+    request_: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest, needed: bool
+) -> None:
+    """It goes another way."""
+    assert convert.needs_network(request_) is needed

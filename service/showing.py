@@ -1,0 +1,139 @@
+"""What people look at: an image's factors, the concepts that images share, pictures; on one generation, as `searcher`.
+
+Each function takes the searcher of the generation that the request began with.
+"""
+
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from indexer.catalog import ImageRecord
+from indexer.filters import Expression
+from indexer.images import decode_within
+from service.concepts import similar_factors
+from service.explaining import FactorMap, compare_exact, compare_stored, factor_maps
+from service.heatmaps import PALETTE, heatmap_png
+from service.results import ComparedImage, Explanation, Factor, PictureFile, SimilarFactor, StoredImage
+from service.searcher import Described, Example, Searcher, read_source, to_stored_image
+from service.ticket import Ticket
+
+MAX_RANK = len(PALETTE)
+_JPEG_QUALITY = 85
+_random = np.random.default_rng()
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """What to factorise jointly, already checked: a picture and stored images, into `rank` concepts."""
+
+    example: Example
+    image_ids: tuple[int, ...]
+    rank: int
+    exact: bool = False
+    heatmap_size_px: int = 0
+
+
+def explain(
+    searcher: Searcher, example: Example, heatmap_size_px: int, similar_count: int, ticket: Ticket
+) -> Explanation:
+    """Return a picture's factors, strongest first, each with the most similar ones of other images.
+
+    Heatmaps are drawn where their size is not 0. Raises as `Searcher.describe`.
+    """
+    described = searcher.describe(example, ticket)
+    with ticket.stage("explain"):
+        own = None if described.own_id is None else _record(searcher, described.own_id)
+        stored = described.description.factors
+        aspect = stored.width / stored.height if own is None else _aspect(own)
+        factors = []
+        for found in factor_maps(stored):
+            ticket.check()
+            similar = _similar(searcher, described, found.index, similar_count) if similar_count else ()
+            factors.append(_factor(found, heatmap_size_px, aspect, similar))
+    return Explanation(tuple(factors), None if own is None else to_stored_image(own))
+
+
+def compare(searcher: Searcher, comparison: Comparison, ticket: Ticket) -> tuple[ComparedImage, ...]:
+    """Return the concepts that the picture and the stored images share, on each of them, the picture first.
+
+    Raises as `Searcher.describe`, and SourceUnavailable where it is to be exact and a file cannot be read.
+    """
+    others = [searcher.collection.indexed_image(image_id) for image_id in comparison.image_ids]
+    own: ImageRecord | None = None
+    if comparison.example.image_id is not None:
+        own = searcher.collection.indexed_image(comparison.example.image_id)
+    if comparison.exact:
+        grids = searcher.activations(comparison.example, others, ticket)
+        with ticket.stage("explain"):
+            maps = compare_exact(grids, comparison.rank)
+    else:
+        description = searcher.describe(comparison.example, ticket).description
+        with ticket.stage("explain"):
+            stored = [searcher.collection.description(record).factors for record in others]
+            maps = compare_stored([description.factors, *stored], comparison.rank)
+    with ticket.stage("explain"):
+        return tuple(
+            _compared(record, found, comparison.heatmap_size_px)
+            for record, found in zip([own, *others], maps, strict=True)
+        )
+
+
+def picture(searcher: Searcher, image_id: int, size_px: int, ticket: Ticket) -> PictureFile:
+    """Return a stored image's file as it was indexed, or where `size_px` is not 0 a JPEG of that longer side.
+
+    Raises ImageNotFound, and SourceUnavailable where no file has that content any more.
+    """
+    record = searcher.collection.indexed_image(image_id)
+    with ticket.stage("decode"):
+        content = read_source(record)
+        if size_px == 0:
+            return PictureFile(content, record.mime_type)
+        return PictureFile(_thumbnail(content, size_px), "image/jpeg")
+
+
+def sample(searcher: Searcher, count: int, matching: Expression | None) -> list[StoredImage]:
+    """Return images drawn at random, each as likely as any other, fewer where there are no more."""
+    ids = searcher.collection.ids if matching is None else searcher.matching(matching)
+    drawn = _random.choice(ids, min(count, len(ids)), replace=False)
+    return [to_stored_image(record) for record in searcher.still_there(drawn).values()]
+
+
+def _similar(searcher: Searcher, described: Described, factor: int, count: int) -> tuple[SimilarFactor, ...]:
+    found = similar_factors(searcher.collection, described.description, factor, count, own_id=described.own_id)
+    records = searcher.still_there(np.array([similar.image_id for similar in found], dtype=np.int64))
+    return tuple(
+        SimilarFactor(to_stored_image(records[similar.image_id]), similar.factor, similar.score, similar.box)
+        for similar in found
+        if similar.image_id in records
+    )
+
+
+def _record(searcher: Searcher, image_id: int) -> ImageRecord | None:
+    return searcher.still_there(np.array([image_id])).get(image_id)
+
+
+def _compared(record: ImageRecord | None, found: Sequence[FactorMap], size_px: int) -> ComparedImage:
+    height, width = found[0].heat.shape
+    aspect = width / height if record is None else _aspect(record)
+    return ComparedImage(
+        None if record is None else to_stored_image(record), tuple(_factor(each, size_px, aspect) for each in found)
+    )
+
+
+def _factor(found: FactorMap, size_px: int, aspect: float, similar: tuple[SimilarFactor, ...] = ()) -> Factor:
+    colour = PALETTE[found.index % len(PALETTE)]
+    png = heatmap_png(found.heat, colour, size_px, aspect) if size_px else b""
+    return Factor(found.index, found.energy_share, found.box, found.heat, colour, png, similar)
+
+
+def _aspect(record: ImageRecord) -> float:
+    return (record.width or 1) / (record.height or 1)
+
+
+def _thumbnail(content: bytes, size_px: int) -> bytes:
+    written = io.BytesIO()
+    Image.fromarray(decode_within(content, "the image", size_px).pixels).save(written, "JPEG", quality=_JPEG_QUALITY)
+    return written.getvalue()
