@@ -62,6 +62,7 @@ class Backbone:
     """Pixels → activations after a ReLU, float32, in inference mode. Safe to call from several threads.
 
     `weights_sha256` is that of the checkpoint in use; in the precision bfloat16 the network computes in bfloat16.
+    `network` is torch's, whatever engine runs it: scaled pixels [B, 3, h, w] → [B, C, h/stride, w/stride].
     """
 
     def __init__(
@@ -75,6 +76,7 @@ class Backbone:
         threads: int | None = None,
     ) -> None:
         self.spec = spec
+        self.network = network
         self.device = device
         self.weights_sha256 = weights_sha256
         self.precision = precision
