@@ -17,6 +17,7 @@ from grpc_status import rpc_status
 from indexer import errors
 from service import ticket as tickets
 from service.admission import Door
+from service.gateway import CLIENT, Gateway
 from service.metrics import Metrics
 from service.settings import Limits
 from service.status import CALLERS_MATTERS, code_of, to_status
@@ -44,6 +45,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     metrics: Metrics
     tokens: TokenFile | None = None
     tracer: Tracer | None = None
+    gateway: Gateway = field(default_factory=Gateway)
     door: Door = field(init=False)
     watchers: Door = field(init=False)
 
@@ -115,7 +117,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     async def _watch(self, call: "_Call", behaviour: Any, request: Any, context: Any) -> None:
         """Let a stream of health or reflection pass."""
-        call.client = _peer(context)
+        call.client = self._client(call, context)
         try:
             if not call.method.startswith(HEALTH):  # which probes ask without a token
                 self._judge(call, context)
@@ -136,7 +138,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     def _judge(self, call: "_Call", context: Any) -> None:
         """Say who asks; raises CallMetadataTooLarge, Unauthenticated, ScopeMissing."""
-        call.client = _peer(context)
+        call.client = self._client(call, context)
         size = sum(len(key) + len(value) for key, value in call.metadata)
         if size > self.limits.max_metadata_bytes:
             raise errors.CallMetadataTooLarge(
@@ -157,6 +159,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         if call.method.startswith(_OURS) and needed not in token.scopes:
             raise errors.ScopeMissing(f"the token {token.name} has not the scope {needed}, which this method needs")
 
+    def _client(self, call: "_Call", context: Any) -> str:
+        return self.gateway.client(call.binary(CLIENT)) or _peer(context)
+
     async def _receive(self, handler: Any, ticket: Ticket, context: Any) -> Any:
         try:
             with ticket.stage("receive"):
@@ -166,6 +171,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 # gRPC itself may have refused the message, as too large: then it is about to cancel this call.
                 await asyncio.sleep(_CANCELLED_WITHIN_S)
                 raise errors.InvalidRequest("the call ended without a request message")
+            if (refused := self.gateway.take(body)) is not None:
+                raise refused
             return handler.request_deserializer(body)
         except TimeoutError:
             raise errors.RequestTooSlow(
@@ -212,8 +219,7 @@ class _Call:
 
     def __post_init__(self) -> None:
         """Take the caller's request id where it is printable, else a new one."""
-        given = self.text(REQUEST_ID)
-        self.request_id = given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+        self.request_id = choose_request_id(self.text(REQUEST_ID))
 
     @property
     def name(self) -> str:
@@ -223,6 +229,10 @@ class _Call:
     def text(self, key: str) -> str:
         """Return the first value of this key, "" without one."""
         return next((value for found, value in self.metadata if found == key and isinstance(value, str)), "")
+
+    def binary(self, key: str) -> bytes:
+        """Return the first value of this binary key, b"" without one."""
+        return next((value for found, value in self.metadata if found == key and isinstance(value, bytes)), b"")
 
     def texts(self) -> Mapping[str, str]:
         """Return what is text."""
@@ -243,6 +253,11 @@ class _Ended:
         for stage in self.ticket.stages:
             sums[stage.name] = sums.get(stage.name, 0.0) + stage.seconds
         return sums
+
+
+def choose_request_id(given: str) -> str:
+    """Return the caller's where it is printable, else a new one."""
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 async def _abort(context: Any, error: Exception, request_id: str) -> NoReturn:

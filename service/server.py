@@ -5,7 +5,7 @@ import ipaddress
 import logging
 import signal
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
 from functools import cache, partial
 from typing import Any, TypeVar
@@ -32,6 +32,7 @@ from service.threads import use_threads
 from service.tls import server_credentials
 from service.tokens import TokenFile
 from service.tracing import otlp_tracer
+from service.web import Web
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ImageSearchService"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
@@ -55,9 +56,12 @@ class Server:
 
     def __init__(self, settings: ServerSettings) -> None:
         _check_port(settings.listen, "listen")
+        if settings.web_listen is not None:
+            _check_port(settings.web_listen, "web_listen")
         _check_exposure(settings)
         self._settings = settings
         self._live: LiveSearcher | None = None
+        self._web: Web | None = None
         self.health_port = self.metrics_port = 0
         self._stopped = False
         self._watching: asyncio.Task[None] | None = None
@@ -102,6 +106,10 @@ class Server:
             health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, probed)
             self.health_port = _bind(probed, settings.health_listen, None)
             self._servers.append(probed)
+        if settings.web_listen is not None:
+            self._web = Web(settings, settings.web_listen, self._interceptor.gateway)
+            self._closing.callback(self._web.close)
+            _bind(server, self._web.private_address, None)
         return _bind(server, settings.listen, None if settings.tls is None else server_credentials(settings.tls))
 
     def _opened(self) -> LiveSearcher:
@@ -122,6 +130,7 @@ class Server:
         )
         self._metrics.queue("uploads", lambda: lanes.uploads.waiting)
         self._metrics.queue("searches", lambda: lanes.searches.waiting)
+        self._metrics.queue("pictures", lambda: lanes.pictures.waiting)
         gauge("images", "Images that can be found.", of_searcher(lambda searcher: searcher.image_count))
         gauge("generation", "Generation that is served.", of_searcher(lambda searcher: searcher.generation))
         gauge("latest_generation", "Newest one published.", of_searcher(lambda searcher: searcher.latest_generation))
@@ -132,6 +141,7 @@ class Server:
         settings = self._settings
         asked = [
             ("listen", settings.listen, self.port),
+            ("web", settings.web_listen, 0 if self._web is None else self._web.port),
             ("health", settings.health_listen, self.health_port),
             ("metrics", settings.metrics_listen, self.metrics_port),
         ]
@@ -152,6 +162,8 @@ class Server:
         self._health.starting()
         for server in self._servers:
             await server.start()
+        if self._web is not None:
+            await self._web.start()
         self._watching = asyncio.create_task(self._health.watch())
 
     def drain(self) -> None:
@@ -168,7 +180,9 @@ class Server:
     async def _stop(self, grace: float | None) -> None:
         self._health.draining()
         search, *probed = self._servers
-        await search.stop(grace)
+        if self._web is not None:
+            self._web.refuse()
+        await asyncio.gather(search.stop(grace), *([] if self._web is None else [self._web.stop(grace)]))
         for server in probed:
             await server.stop(None)
         if self._watching is not None:
@@ -190,8 +204,8 @@ def create_server(settings: ServerSettings) -> tuple[Server, int]:
     return server, server.port
 
 
-def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then let requests in flight end; `on_ready` gets the address."""
+def serve(settings: ServerSettings, on_ready: Callable[[Mapping[str, str]], None]) -> None:
+    """Serve until SIGTERM or SIGINT, then let requests in flight end; `on_ready` gets `Server.addresses`."""
     stopping = threading.Event()
 
     def stop_soon(number: int, _: object) -> None:
@@ -205,7 +219,7 @@ def serve(settings: ServerSettings, on_ready: Callable[[str], None]) -> None:
         server.start()
         server.open()
         log.info("ready", extra=server.addresses)
-        on_ready(server.addresses["listen"])
+        on_ready(server.addresses)
         stopping.wait()
         log.info("stopping", extra={"drain_s": settings.drain_s, "grace_s": settings.grace_s})
         server.drain()
@@ -251,6 +265,7 @@ def _lanes(cores: int, batch_size: int, limits: Limits) -> Lanes:
     return Lanes(
         uploads=Lane("uploads", cores + batch_size, limits.max_queued_uploads, one),
         searches=Lane("searches", cores + 1, limits.max_queued_searches, one),
+        pictures=Lane("pictures", cores, limits.max_queued_searches, one),
     )
 
 
@@ -291,12 +306,13 @@ def _check_exposure(settings: ServerSettings) -> None:
         missing.append("TLS (--tls-certificate, --tls-key)")
     if settings.tokens is None and (settings.tls is None or settings.tls.client_ca is None):
         missing.append("tokens or client certificates (--tokens, --tls-client-ca)")
-    if missing and not (settings.allow_insecure or _is_loopback(settings.listen)):
-        raise InvalidRequest(
-            f"{settings.listen} can be reached from other machines, without {' and without '.join(missing)}: give "
-            "these, listen on 127.0.0.1, or say --allow-insecure, which lets whoever reaches the port ask and listen",
-            field="listen",
-        )
+    for field, address in (("listen", settings.listen), ("web_listen", settings.web_listen)):
+        if address is not None and missing and not (settings.allow_insecure or _is_loopback(address)):
+            raise InvalidRequest(
+                f"{address} can be reached from other machines, without {' and without '.join(missing)}: give these, "
+                "listen on 127.0.0.1, or say --allow-insecure, which lets whoever reaches the port ask and listen",
+                field=field,
+            )
 
 
 def _is_loopback(address: str) -> bool:

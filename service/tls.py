@@ -4,10 +4,11 @@ import logging
 import os
 import ssl
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Generic, TypeVar
 
 import grpc
 
@@ -20,6 +21,7 @@ _NOT_ITS_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second 
 log = logging.getLogger(__name__)
 
 _Version = tuple[FileVersion, ...]
+_Made = TypeVar("_Made")
 
 
 @dataclass(frozen=True)
@@ -38,12 +40,33 @@ def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
     reason, the old goes on, and every new connection looks again. Raises CredentialsUnreadable for what cannot be used
     at the start.
     """
-    followed = _Followed(files)
+    followed = _Followed(files, _configuration)
     return grpc.dynamic_ssl_server_credentials(
-        followed.configuration,
+        followed.made,
         followed.fetch,  # type: ignore[arg-type] # the stubs do not know that None keeps what there is
         require_client_authentication=files.client_ca is not None,
     )
+
+
+class ServerContext:
+    """What a server of the standard library's TLS is given: it follows the files as `server_credentials` does.
+
+    `names` are those that the certificate is for: none of one that has expired. Raises CredentialsUnreadable.
+    """
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._followed = _Followed(files, _certified)
+        self.context = self._followed.made.context
+        self.context.sni_callback = self._show_newest  # asked in every handshake, with a name or without
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """The names and addresses of the certificate that is shown now."""
+        return self._followed.made.names
+
+    def _show_newest(self, connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+        self._followed.fetch()
+        connection.context = self._followed.made.context
 
 
 def channel_credentials(
@@ -73,25 +96,26 @@ class _Pair:
     key: bytes
 
 
-class _Followed:
-    """The configuration of the files as they were last good. gRPC asks from threads of its own, several at once."""
+class _Followed(Generic[_Made]):
+    """What is made of the files as they were last good. gRPC asks from threads of its own, several at once."""
 
-    def __init__(self, files: TlsFiles) -> None:
+    def __init__(self, files: TlsFiles, make: Callable[[TlsFiles], _Made]) -> None:
         self._files = files
+        self._make = make
         self._lock = threading.Lock()
         self._complaint: str | None = None
         self._version = _version(files)
-        self.configuration = _configuration(files)
+        self.made = make(files)
 
-    def fetch(self) -> grpc.ServerCertificateConfiguration | None:
-        """Return the configuration of files that have changed, None to go on with the one before."""
+    def fetch(self) -> _Made | None:
+        """Return what is made of files that have changed, None to go on with the one before."""
         with self._lock:
             try:
                 version = _version(self._files)  # before their bytes: a later change is then seen as one
                 if version == self._version:
                     self._complaint = None
                     return None
-                configuration = _configuration(self._files)
+                made = self._make(self._files)
             except Exception as error:  # whatever it is, connections go on
                 if self._complaint != str(error):
                     log.error(  # noqa: TRY400 - a traceback only of what nobody foresaw
@@ -101,9 +125,9 @@ class _Followed:
                     )
                 self._complaint = str(error)
                 return None
-            self._version, self._complaint = version, None
+            self.made, self._version, self._complaint = made, version, None
             log.info("certificate=%s reloaded", self._files.certificate)
-            return configuration
+            return made
 
 
 def _version(files: TlsFiles) -> _Version:
@@ -126,6 +150,30 @@ def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
     if _has_expired(context, pair.certificate):
         log.warning("%s: has expired: clients will refuse it", files.certificate)
     return grpc.ssl_server_certificate_configuration([(pair.key, pair.certificate)], roots)
+
+
+@dataclass(frozen=True)
+class _Certified:
+    """A certificate as the standard library shows it, and its names."""
+
+    context: ssl.SSLContext
+    names: tuple[str, ...]
+
+
+def _certified(files: TlsFiles) -> _Certified:
+    """Read and check the files, as `_configuration` does; that one warns of an expired certificate."""
+    pair = _Pair(_bytes(files.certificate), _bytes(files.key))
+    context = _check_pair(pair, files.certificate, files.key)
+    names = _names(context, pair.certificate)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.set_alpn_protocols(["http/1.1"])
+    if files.client_ca is not None:
+        roots = _bytes(files.client_ca)
+        _check_certificates(roots, files.client_ca)
+        with _as_file(roots) as file:
+            context.load_verify_locations(file)
+        context.verify_mode = ssl.CERT_REQUIRED
+    return _Certified(context, names)
 
 
 def _bytes(path: Path) -> bytes:
@@ -189,9 +237,30 @@ def _reason(error: ssl.SSLError) -> str:
 
 
 def _has_expired(server: ssl.SSLContext, certificate: bytes) -> bool:
-    """Tell whether a client that trusts this very certificate would find it expired: a handshake in memory.
+    """Tell whether a client that trusts this very certificate would find it expired."""
+    try:
+        _shown(server, certificate)
+    except ssl.SSLCertVerificationError as error:
+        return error.verify_code == _EXPIRED
+    except ssl.SSLError:  # what OpenSSL would not speak, gRPC's own library may: no reason not to start
+        return False
+    return False
 
-    The standard library reads the dates of no certificate that it did not meet in a handshake.
+
+def _names(server: ssl.SSLContext, certificate: bytes) -> tuple[str, ...]:
+    """Return the names and addresses that the certificate is for; none of one that a client would refuse."""
+    try:
+        shown = _shown(server, certificate).getpeercert() or {}
+    except ssl.SSLError:
+        return ()
+    names: tuple[tuple[str, str], ...] = shown.get("subjectAltName", ())  # type: ignore[assignment] # a union of all
+    return tuple(name for kind, name in names if kind in ("DNS", "IP Address"))
+
+
+def _shown(server: ssl.SSLContext, certificate: bytes) -> ssl.SSLObject:
+    """Return a client that trusts this very certificate after a handshake in memory; raises ssl.SSLError.
+
+    The standard library reads the dates and names of no certificate that it did not meet in a handshake.
     """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
@@ -205,11 +274,7 @@ def _has_expired(server: ssl.SSLContext, certificate: bytes) -> bool:
             end.do_handshake()
         except ssl.SSLWantReadError:
             continue
-        except ssl.SSLCertVerificationError as error:
-            return error.verify_code == _EXPIRED
-        except ssl.SSLError:  # what OpenSSL would not speak, gRPC's own library may: no reason not to start
-            return False
-    return False
+    return ends[0]
 
 
 def _system_roots() -> bytes | None:

@@ -1,5 +1,6 @@
 """Serve: `whatwhere serve`."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +13,7 @@ from service.settings import Batching, Limits, ServerSettings
 from service.tls import TlsFiles
 
 _LIMITS = Limits()
-_TO_THE_NETWORK, _LOAD, _WATCHING = "To the network", "Load", "Watching"
+_TO_THE_NETWORK, _TO_BROWSERS, _LOAD, _WATCHING = "To the network", "To browsers", "Load", "Watching"
 
 
 @app.command(context_settings={"auto_envvar_prefix": "WHATWHERE_SERVE"})
@@ -59,6 +60,23 @@ def serve(
     reflection: Annotated[
         bool, typer.Option(help="Tell callers the methods and messages.", rich_help_panel=_TO_THE_NETWORK)
     ] = True,
+    web: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Serve the page, and the methods as JSON over HTTP, here; by the same certificate and tokens.",
+            rich_help_panel=_TO_BROWSERS,
+        ),
+    ] = None,
+    web_host: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME",
+            help="A name that browsers may know the page by, beside the address's own and the certificate's; "
+            "may be repeated.",
+            rich_help_panel=_TO_BROWSERS,
+        ),
+    ] = None,
     threads: Annotated[
         int | None,
         typer.Option(min=1, help="Cores to use.", show_default="all of this process", rich_help_panel=_LOAD),
@@ -130,7 +148,8 @@ def serve(
     """Serve a collection over gRPC until SIGTERM or Ctrl-C, then finish the requests in flight.
 
     A generation that is published meanwhile is served as soon as it is open, without a pause. The address is printed
-    when the server answers. Beyond loopback it wants TLS, and tokens or client certificates.
+    when the server answers, and the page's on a second line. Beyond loopback it wants TLS, and tokens or client
+    certificates.
 
     Every option can be set in the environment, too: `--max-queue` as `WHATWHERE_SERVE_MAX_QUEUE`.
     """
@@ -145,6 +164,8 @@ def serve(
         tls=_tls_files(tls_certificate, tls_key, tls_client_ca),
         tokens=tokens,
         allow_insecure=allow_insecure,
+        web_listen=web,
+        web_hosts=tuple(web_host or ()),
         health_listen=health,
         metrics_listen=metrics,
         reflection=reflection,
@@ -161,7 +182,13 @@ def serve(
         batching=Batching(batch_size, batch_delay / 1000),
     )
     configure_logging(log_format)
-    server.serve(settings, lambda address: print(f"serving {collection} on {address}", flush=True))
+    server.serve(settings, lambda addresses: _announce(settings, addresses))
+
+
+def _announce(settings: ServerSettings, addresses: Mapping[str, str]) -> None:
+    print(f"serving {settings.collection} on {addresses['listen']}", flush=True)
+    if "web" in addresses:
+        print(f"page: {'http' if settings.tls is None else 'https'}://{addresses['web']}/", flush=True)
 
 
 def _tls_files(certificate: Path | None, key: Path | None, client_ca: Path | None) -> TlsFiles | None:

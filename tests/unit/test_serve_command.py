@@ -49,6 +49,8 @@ def test_without_options_it_is_the_settings_own_defaults(asked: list[ServerSetti
         (("--tokens", "t.json"), {"tokens": Path("t.json")}),
         (("--allow-insecure",), {"allow_insecure": True}),
         (("--no-reflection",), {"reflection": False}),
+        (("--web", "127.0.0.1:15"), {"web_listen": "127.0.0.1:15"}),
+        (("--web-host", "a.org", "--web-host", "b.org"), {"web_hosts": ("a.org", "b.org")}),
         (("--threads", "3"), {"threads": 3}),
         (("--max-concurrent", "5"), {"limits": Limits(image=Limits().image, max_concurrent=5)}),
         (("--max-concurrent-per-client", "6"), {"limits": Limits(max_concurrent_per_client=6)}),
@@ -79,13 +81,37 @@ def test_options_can_stand_in_the_environment(asked: list[ServerSettings]) -> No
         "WHATWHERE_SERVE_LISTEN": "127.0.0.1:9",
         "WHATWHERE_SERVE_MAX_QUEUE": "3",
         "WHATWHERE_SERVE_ALLOW_INSECURE": "1",
+        "WHATWHERE_SERVE_WEB": "127.0.0.1:10",
+        "WHATWHERE_SERVE_WEB_HOST": "a.org b.org",
     }
 
     code, output = invoke(**environment)
 
     assert code == 0, output
     limits = Limits(max_queued_uploads=3)
-    assert asked == [ServerSettings(Path("c.ww"), listen="127.0.0.1:9", allow_insecure=True, limits=limits)]
+    assert asked == [
+        ServerSettings(
+            Path("c.ww"),
+            listen="127.0.0.1:9",
+            web_listen="127.0.0.1:10",
+            web_hosts=("a.org", "b.org"),
+            allow_insecure=True,
+            limits=limits,
+        )
+    ]
+
+
+def test_the_page_is_announced_on_a_line_of_its_own(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Behind the line that programs read; as https where there is a certificate."""
+    addresses = {"listen": "127.0.0.1:1", "web": "127.0.0.1:2"}
+    monkeypatch.setattr(server, "serve", lambda _, on_ready: on_ready(addresses))
+    monkeypatch.setattr(serving, "configure_logging", lambda _: None)
+
+    _, plain = invoke("--collection", "c.ww", "--web", "127.0.0.1:0")
+    _, guarded = invoke("--collection", "c.ww", "--web", "127.0.0.1:0", "--tls-certificate", "c", "--tls-key", "k")
+
+    assert plain == "serving c.ww on 127.0.0.1:1\npage: http://127.0.0.1:2/\n"
+    assert guarded == "serving c.ww on 127.0.0.1:1\npage: https://127.0.0.1:2/\n"
 
 
 @pytest.mark.parametrize("half", [("--tls-key", "k"), ("--tls-certificate", "c"), ("--tls-client-ca", "a")])

@@ -1,0 +1,165 @@
+"""The application: routes, what a request's body may be, what is answered."""
+
+import asyncio
+import re
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from hashlib import sha256
+from importlib import resources
+from typing import Any, NoReturn
+
+import grpc
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.gzip import GZipMiddleware
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import Response
+from starlette.routing import Route
+
+from indexer.errors import ImageTooManyBytes
+from service.gateway import Gateway
+from service.interceptors import REQUEST_ID
+from service.settings import Limits
+from service.web.calls import Caller, Sender
+from service.web.files import INDEX, PageFile, matches, page_files
+from service.web.statuses import Refusal, failed
+from service.web.transcoding import METHODS, Method, from_json, from_parameters, to_json, to_picture
+
+_BESIDE_THE_IMAGE_BYTES = 64 * 1024  # of JSON
+_PASSED_ON = ("authorization", "traceparent", "tracestate")
+_PRINTABLE = re.compile(r"[\x20-\x7e]*")
+_PICTURES_FOR_S = 300
+_COMPRESSION = 4  # of 9: what is large are pictures in base64, which gain a quarter at any level
+_GONE = Response(status_code=499)  # nobody reads it
+_NOT_JSON = Refusal(
+    415, grpc.StatusCode.INVALID_ARGUMENT, "NOT_JSON", "send the request as JSON, with content-type: application/json"
+)
+_NO_ROUTE = Refusal(404, grpc.StatusCode.UNIMPLEMENTED, "NO_SUCH_PATH", "there is nothing under this path")
+_NO_VERB = Refusal(
+    405, grpc.StatusCode.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", "not with this method: the header allow has those"
+)
+
+
+def create_app(caller: Caller, gateway: Gateway, limits: Limits, threads: ThreadPoolExecutor) -> Starlette:
+    """Return the application without its guard; `threads` read and write JSON."""
+    api, page = _Api(caller, gateway, limits, threads), _Page(page_files(resources.files("service.web") / "page"))
+    app = Starlette(
+        routes=[
+            Route("/", page.index),
+            Route("/page/{name}", page.file),
+            *(Route(method.path, partial(api.answer, method), methods=[method.verb]) for method in METHODS),
+        ],
+        middleware=[Middleware(GZipMiddleware, compresslevel=_COMPRESSION)],
+        exception_handlers={HTTPException: _not_found, ClientDisconnect: _gone, Exception: _broken},
+    )
+    app.router.redirect_slashes = False
+    return app
+
+
+class _Page:
+    def __init__(self, files: Mapping[str, PageFile]) -> None:
+        self._files = files
+
+    async def index(self, request: Request) -> Response:
+        return self._answer(request, INDEX)
+
+    async def file(self, request: Request) -> Response:
+        return self._answer(request, request.path_params["name"])
+
+    def _answer(self, request: Request, name: str) -> Response:
+        found = self._files.get(name)
+        return _NO_ROUTE.answer(request.state.request_id) if found is None else found.answer(request)
+
+
+class _Api:
+    def __init__(self, caller: Caller, gateway: Gateway, limits: Limits, threads: ThreadPoolExecutor) -> None:
+        self._caller = caller
+        self._gateway = gateway
+        self._threads = threads
+        self._max_message_bytes = limits.image.max_bytes + limits.message_overhead_bytes
+        self._max_body_bytes = self._max_message_bytes * 4 // 3 + _BESIDE_THE_IMAGE_BYTES
+
+    async def answer(self, method: Method, request: Request) -> Response:
+        """Answer by the gRPC method."""
+        media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+        # Another site's page can send this type only after it has asked whether it may, which nobody answers.
+        if method.verb == "POST" and media_type != "application/json":
+            return _NOT_JSON.answer(request.state.request_id)
+        sender = Sender(partial(self._message, method, request), partial(_until_gone, request))
+        try:
+            response = await self._caller.call(method.full_name, self._metadata(request), sender)
+        except grpc.aio.AioRpcError as failure:
+            return failed(failure, request.state.request_id)
+        if method.name == "GetImageContent":
+            return await self._picture(request, response)
+        content = await self._in_thread(to_json, method, response)
+        return Response(content, media_type="application/json", headers={"cache-control": "no-store"})
+
+    async def _picture(self, request: Request, response: bytes) -> Response:
+        content, media_type = to_picture(response)
+        etag = f'"{(await self._in_thread(sha256, content)).hexdigest()[:32]}"'
+        headers = {"etag": etag, "cache-control": f"private, max-age={_PICTURES_FOR_S}", "vary": "authorization"}
+        if matches(request, etag):
+            return Response(status_code=304, headers=headers)
+        return Response(content, media_type=media_type, headers=headers)
+
+    def _metadata(self, request: Request) -> list[tuple[str, str | bytes]]:
+        metadata: list[tuple[str, str | bytes]] = [
+            self._gateway.named(request.state.client),
+            (REQUEST_ID, request.state.request_id),
+        ]
+        for name in _PASSED_ON:
+            value = request.headers.get(name)
+            if value is not None and _PRINTABLE.fullmatch(value):
+                metadata.append((name, value))
+        return metadata
+
+    async def _message(self, method: Method, request: Request) -> bytes:
+        """Receive the request, for as long as the server waits for it; raises InvalidRequest, ImageTooManyBytes."""
+        if method.verb == "GET":
+            return from_parameters(method, request.path_params.get("id"), request.query_params.multi_items())
+        message: bytes = await self._in_thread(from_json, method, await self._body(request))
+        if len(message) > self._max_message_bytes:
+            raise self._too_large()
+        return message
+
+    async def _body(self, request: Request) -> bytearray:
+        if int(request.headers.get("content-length", "0")) > self._max_body_bytes:
+            raise self._too_large()
+        body = bytearray()
+        async for chunk in request.stream():
+            body += chunk
+            if len(body) > self._max_body_bytes:
+                raise self._too_large()
+        return body
+
+    def _too_large(self) -> ImageTooManyBytes:
+        return ImageTooManyBytes(
+            f"the request is larger than {self._max_body_bytes:,} bytes, which is the most: send a smaller image",
+            field="image_content",
+        )
+
+    async def _in_thread(self, work: Any, *arguments: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+
+async def _until_gone(request: Request) -> NoReturn:
+    while (await request.receive())["type"] != "http.disconnect":
+        pass
+    raise ClientDisconnect
+
+
+async def _not_found(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # the router's: there is no other
+    refusal = _NO_VERB if error.status_code == 405 else _NO_ROUTE
+    return refusal.answer(request.state.request_id, error.headers)
+
+
+async def _gone(request: Request, error: Exception) -> Response:
+    return _GONE
+
+
+async def _broken(request: Request, error: Exception) -> Response:
+    return failed(error, request.state.request_id)

@@ -1,0 +1,146 @@
+"""The web address: its socket, its private way to the gRPC server, TLS, start and end."""
+
+import asyncio
+import shutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, contextmanager
+from functools import partial
+from pathlib import Path
+
+import uvicorn
+from uvicorn.server import ServerState
+
+from indexer.errors import InvalidRequest
+from service.admission import Door
+from service.gateway import Gateway
+from service.settings import ServerSettings
+from service.tls import ServerContext
+from service.web.app import create_app
+from service.web.calls import Caller
+from service.web.connections import Connection, Shared
+from service.web.guard import Guard, Hosts
+
+_HEAD_FACTOR = 2  # so many times the call metadata that is read: a browser sends more than it need
+_BACKLOG = 512
+_HANDSHAKE_S = 10.0
+_GOODBYE_S = 2.0  # of TLS
+_LAST_WORDS_S = 0.5  # the gRPC server ends what is not done by the grace: this says so to who waits
+_POLL_S = 0.02
+_UNSENT_BYTES = 128 * 1024
+_LONGEST_FOLDER = 100  # a socket's whole path has 107 bytes
+
+
+class Web:
+    """The web side of a server, from its address to its end. The gRPC server listens on `private_address`, too.
+
+    Raises InvalidRequest for an address that cannot be listened on, and CredentialsUnreadable.
+    """
+
+    def __init__(self, settings: ServerSettings, listen: str, gateway: Gateway) -> None:
+        self._limits, self._gateway = settings.limits, gateway
+        self._tls = None if settings.tls is None else ServerContext(settings.tls)
+        self._hosts = Hosts(listen, settings.web_hosts, lambda: () if self._tls is None else self._tls.names)
+        self._listening: asyncio.Server | None = None
+        self._caller: Caller | None = None
+        with ExitStack() as closing:
+            self._socket = closing.enter_context(_bound(listen))
+            self.private_address = f"unix:{closing.enter_context(_private_folder()) / 'calls'}"
+            self._threads = ThreadPoolExecutor(settings.cores, "json")
+            closing.callback(self._threads.shutdown, wait=False)
+            self._closing = closing.pop_all()
+
+    @property
+    def port(self) -> int:
+        """The port that it listens on."""
+        return int(self._socket.getsockname()[1])
+
+    async def start(self) -> None:
+        """Begin to answer. For the event loop of the gRPC server."""
+        self._caller = Caller(self.private_address, self._gateway)
+        app = create_app(self._caller, self._gateway, self._limits, self._threads)
+        head_bytes = _HEAD_FACTOR * self._limits.max_metadata_bytes
+        config = uvicorn.Config(
+            Guard(app, self._hosts, head_bytes),
+            interface="asgi3",
+            http=Connection,
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            log_level="error",  # what callers do wrong is not news
+            access_log=False,  # the line of the call is the request's line
+            proxy_headers=False,  # who asks is who connects
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=self._limits.web_idle_s,  # type: ignore[arg-type] # the event loop takes parts of seconds
+            h11_max_incomplete_event_size=head_bytes,
+        )
+        config.load()
+        self._state = ServerState()
+        door = Door(self._limits.max_web_connections, self._limits.max_web_connections_per_client)
+        self._listening = await asyncio.get_running_loop().create_server(
+            partial(Connection, config, self._state, Shared(door, self._limits.receive_s)),
+            sock=self._socket,
+            ssl=None if self._tls is None else self._tls.context,
+            backlog=_BACKLOG,
+            ssl_handshake_timeout=None if self._tls is None else _HANDSHAKE_S,
+            ssl_shutdown_timeout=None if self._tls is None else _GOODBYE_S,
+        )
+
+    def refuse(self) -> None:
+        """Take no more connections, and no more requests on those that there are."""
+        if self._listening is not None:
+            self._listening.close()
+            for connection in list(self._state.connections):
+                connection.shutdown()
+
+    async def stop(self, grace: float | None) -> None:
+        """Wait until the requests in flight have been answered, for at most `grace` seconds; then end all."""
+        if self._caller is None:
+            return
+        loop = asyncio.get_running_loop()
+        deadline = loop.time() + (grace or 0) + _LAST_WORDS_S
+        while (self._state.connections or self._state.tasks) and loop.time() < deadline:
+            await asyncio.sleep(_POLL_S)
+        for connection in list(self._state.connections):
+            connection.transport.abort()
+        while self._state.tasks:
+            await asyncio.sleep(_POLL_S)  # they notice that nobody is there
+        await self._caller.close()
+
+    def close(self) -> None:
+        """Give back what it holds."""
+        self._closing.close()
+
+
+@contextmanager
+def _private_folder() -> Iterator[Path]:
+    """Give a folder that no other user may enter, with room for a socket's name; it is gone at the end."""
+    try:
+        folder = Path(tempfile.mkdtemp(prefix="whatwhere-"))
+    except OSError as error:
+        raise InvalidRequest(f"the web side needs a temporary folder: {error.strerror}: set TMPDIR to one") from error
+    try:
+        if len(str(folder)) > _LONGEST_FOLDER:
+            raise InvalidRequest(f"{folder}: too long for a socket in it: set TMPDIR to a shorter one")
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def _bound(listen: str) -> socket.socket:
+    host, _, port = listen.rpartition(":")
+    try:
+        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
+        family, _, _, _, address = found[0]
+        both = family is socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
+        listening = socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+    except OSError as error:
+        raise InvalidRequest(f"cannot listen on {listen}: taken, or not this machine's", field="web_listen") from error
+    # Connections have these from here. Measured without the first: the body of an answer waits 40 ms for the head's
+    # receipt. The second keeps what nobody reads where it is seen not to be read.
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+    listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
+    return listening

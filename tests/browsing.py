@@ -1,0 +1,103 @@
+"""For tests of the web side: real servers, and those who browse them, politely and otherwise."""
+
+import base64
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from http.client import HTTPResponse
+from pathlib import Path
+from typing import Any
+
+import httpx
+
+from service.server import Server
+from service.settings import Batching, ServerSettings
+from tests.conftest import QUERY_PHOTOGRAPH
+
+LOOPBACK = "127.0.0.1:0"
+JSON = {"content-type": "application/json"}
+PATIENCE_S = 30.0
+UPLOAD = {"imageContent": base64.b64encode(QUERY_PHOTOGRAPH.read_bytes()).decode()}
+
+
+@contextmanager
+def running(wanted: ServerSettings) -> Iterator[Server]:
+    """Run a server in this process."""
+    server = Server(wanted)
+    try:
+        server.start()
+        server.open()
+        yield server
+    finally:
+        server.stop(grace=None)
+
+
+def plain(collection: Path, **changes: Any) -> ServerSettings:
+    """Return settings of a server without TLS or tokens."""
+    settings = ServerSettings(collection, listen=LOOPBACK, web_listen=LOOPBACK, metrics_listen=LOOPBACK, threads=1)
+    return replace(settings, **changes)
+
+
+def port_of(server: Server) -> int:
+    return int(server.addresses["web"].rpartition(":")[2])
+
+
+@contextmanager
+def browsing(server: Server, source: str = "127.0.0.1", **headers: str) -> Iterator[httpx.Client]:
+    """Give a client that calls from this address."""
+    transport = httpx.HTTPTransport(local_address=source)
+    address = f"http://127.0.0.1:{port_of(server)}"
+    with httpx.Client(base_url=address, transport=transport, timeout=PATIENCE_S, headers=headers) as client:
+        yield client
+
+
+@contextmanager
+def connected(server: Server) -> Iterator[socket.socket]:
+    """Give a bare connection."""
+    with socket.create_connection(("127.0.0.1", port_of(server)), PATIENCE_S) as connection:
+        yield connection
+
+
+def rest(connection: socket.socket) -> bytes:
+    """Return all that comes until the other end closes, which it must."""
+    found = b""
+    try:
+        while piece := connection.recv(65536):
+            found += piece
+    except ConnectionResetError:
+        pass
+    return found
+
+
+def answer(connection: socket.socket) -> tuple[int, bytes]:
+    """Return the status and the body of the answer to the one request that was sent."""
+    response = HTTPResponse(connection)
+    response.begin()
+    return response.status, response.read()
+
+
+def head(verb: str, path: str, **headers: str) -> bytes:
+    lines = [f"{verb} {path} HTTP/1.1", "Host: localhost", *(f"{k.replace('_', '-')}: {v}" for k, v in headers.items())]
+    return "\r\n".join([*lines, "", ""]).encode()
+
+
+def error(response: httpx.Response) -> tuple[int, str, str]:
+    """Return the HTTP status, the code's name and the reason of an error, whose parts must agree."""
+    said = response.json()["error"]
+    info = next(detail for detail in said["details"] if detail["@type"].endswith("/google.rpc.ErrorInfo"))
+    assert said["code"] == response.status_code
+    assert info["domain"] == "whatwhere"
+    assert info["metadata"]["request_id"] == response.headers["x-request-id"]
+    return response.status_code, said["status"], info["reason"]
+
+
+def field(response: httpx.Response) -> str | None:
+    """Return the field at fault."""
+    found = [detail for detail in response.json()["error"]["details"] if detail["@type"].endswith(".BadRequest")]
+    return found[0]["fieldViolations"][0]["field"] if found else None
+
+
+def crowded(collection: Path, **changes: Any) -> ServerSettings:
+    """Return settings of a server whose upload lane has two threads (one and a batch of one)."""
+    return plain(collection, batching=Batching(1), **changes)
