@@ -4,7 +4,7 @@ BIN := .venv/bin
 STAMP := .venv/.installed
 YAMLLINT := {extends: default, rules: {document-start: disable, line-length: {max: 120}, octal-values: {forbid-implicit-octal: false}}}
 
-.PHONY: help setup demo test check check-deploy bench audit format proto release-proto pictures clean
+.PHONY: help setup demo test browser check check-deploy bench audit format proto release-proto pictures clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -16,11 +16,15 @@ $(STAMP): pyproject.toml
 	$(BIN)/pip install --quiet --editable '.[cpu,dev]'
 	@touch $@
 
-demo: $(STAMP)  ## index photographs, serve them, search one with a box, draw the answer
-	$(BIN)/python -m service.demo
+demo: $(STAMP)  ## index photographs, serve them, search one with a box, draw the answer, open the page (WEB=0: not)
+	$(BIN)/python -m service.demo $(if $(filter 0,$(WEB)),--no-web)
 
 test: $(STAMP)  ## run all tests
 	$(BIN)/pytest
+
+browser:  ## install Chromium, which tests of the page drive (Debian, as root); without it they skip
+	command -v chromium || apt-get install -y --no-install-recommends chromium || \
+		{ apt-get update && apt-get install -y --no-install-recommends chromium; }
 
 check: $(STAMP) check-deploy  ## lint, formatting, types, migrations, deploy/
 	$(BIN)/ruff check .
