@@ -13,9 +13,10 @@ from pathlib import Path
 from statistics import fmean
 
 import numpy as np
+from torch import Tensor
 
 from indexer.backbones import choose_device, load_backbone
-from indexer.boxes import WHOLE_IMAGE
+from indexer.boxes import WHOLE_IMAGE, Box
 from indexer.describe import POOLED, Describer, Description
 from indexer.methods import find_method, global_descriptor
 from indexer.scan import scan
@@ -128,10 +129,14 @@ def stored_regions(task: Task, settings: EvaluationSettings) -> str:
     searched = described([Picture(path) for path in benchmark.images.values()])
     paths = [benchmark.query_images[query.image] for query in benchmark.queries]
     boxes = [region_of(query, path) or WHOLE_IMAGE for query, path in zip(benchmark.queries, paths, strict=True)]
-    (windows,) = (part for part in find_method("fused").parts if part.pooled)
-    by_rule = [windows.rows(*asked).rows for asked in zip(described([*map(Picture, paths)]), boxes, strict=True)]
-    by_crop = [windows.rows(cropped, None).rows for cropped in described([*map(Picture, paths, boxes)])]
-    vectors = np.stack([global_descriptor(windows.rows(entry, None).rows, whitener) for entry in searched])
+
+    def windows(description: Description, region: Box | None = None) -> Tensor:
+        """Return the second part's rows: R-MAC's."""
+        return find_method("fused").select(description, region)[1].rows
+
+    by_rule = [windows(*asked) for asked in zip(described([*map(Picture, paths)]), boxes, strict=True)]
+    by_crop = [windows(cropped) for cropped in described([*map(Picture, paths, boxes)])]
+    vectors = np.stack([global_descriptor(windows(entry), whitener) for entry in searched])
     lines = ["| R-MAC of a region | bytes an image | mAP |", "|---|---:|---:|"]
     height, width, channels = searched[0].factors.height, searched[0].factors.width, searched[0].factors.what.shape[1]
     costs = (

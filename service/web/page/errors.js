@@ -1,0 +1,74 @@
+// @ts-check
+/** What goes wrong, told beside what it is about. */
+
+import { token } from "./api.js";
+import { byId } from "./dom.js";
+
+const PLACES = ["query-error", "region-error", "factors-error", "descriptor-error", "localize-error", "filter-error"];
+let retry = () => {};
+
+/** Shows an error in its place; no words remove it. @param {string} id @param {string} [words] */
+export function complain(id, words = "") {
+  byId(id).textContent = words;
+  const control = document.querySelector(`[aria-describedby="${id}"]`);
+  if (words) control?.setAttribute("aria-invalid", "true");
+  else control?.removeAttribute("aria-invalid");
+}
+
+/** Takes back all that a new search may mend. */
+export function forgive() {
+  PLACES.forEach((id) => complain(id));
+  byId("results-error").hidden = true;
+}
+
+/** Where an error belongs; "" for what concerns the search as a whole. @param {any} error */
+export function placeOf({ reason = "", field = "" }) {
+  const [top] = field.split(/[.[]/);
+  if (reason === "INVALID_FILTER" || top === "filter") return "filter-error";
+  if (/REGION/.test(reason) || /region/.test(top)) return "region-error";
+  if (/concepts/.test(top)) return "factors-error";
+  if (reason === "DESCRIPTOR_NOT_INDEXED" || top === "descriptor") return "descriptor-error";
+  if (/IMAGE/.test(reason) || ["image", "image_content", "name"].includes(top)) return "query-error";
+  return "";
+}
+
+/** Tells an error where it belongs. @param {any} error @param {() => void} again what "Try again" does */
+export function report(error, again) {
+  retry = again;
+  if (needsToken(error)) return askForToken(error);
+  const place = placeOf(error);
+  if (place) return complain(place, error.message);
+  byId("results-error").firstElementChild.textContent = error.message;
+  byId("results-error").hidden = false;
+}
+
+/** Tells an error of something beside the search at its own place. @param {any} error @param {string} id */
+export function tell(error, id) {
+  if (needsToken(error)) askForToken(error);
+  else complain(id, error.message);
+}
+
+/** @param {any} error */
+const needsToken = ({ status }) => status === 401 || status === 403;
+
+/** @param {Error} error */
+function askForToken(error) {
+  const form = byId("token-form");
+  if (token.get()) byId("token-note").textContent = `This one was refused. ${error.message}`;
+  if (!form.hidden) return;
+  form.hidden = false;
+  byId("token").focus();
+}
+
+/** @param {() => void} onToken */
+export function wireErrors(onToken) {
+  byId("results-error")
+    .querySelector("button")
+    .addEventListener("click", () => retry());
+  byId("token-form").addEventListener("submit", (/** @type {Event} */ event) => {
+    event.preventDefault();
+    token.set(byId("token").value);
+    byId("token-form").hidden = true;
+    onToken();
+  });
+}
