@@ -101,11 +101,12 @@ def _show(page: str, query: Path) -> None:
     """Say where the page is, and wait for whoever looks at it."""
     with urllib.request.urlopen(page, timeout=30) as answered:  # noqa: S310 - our own server
         answered.read()
-    print(f"Or ask yourself: {page} is open on these photographs; drop {query.absolute()} on it.", flush=True)
-    if sys.stdin.isatty():
-        print("Ctrl-C ends it.", flush=True)
-        with suppress(KeyboardInterrupt):
-            signal.pause()
+    if not sys.stdin.isatty():
+        print(f"The page on these photographs answered at {page}; from a terminal it stays open.")
+        return
+    print(f"Or ask yourself: {page} is open on these photographs; drop {query.absolute()} on it. Ctrl-C ends it.")
+    with suppress(KeyboardInterrupt):
+        signal.pause()
 
 
 @contextmanager
