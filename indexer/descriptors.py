@@ -6,6 +6,8 @@ stands between, in `indexer.whitening`):  l2-normalise rows → whiten → sum �
 Equations 5.4 to 5.7 are those of the thesis the method follows; the baselines are those of their papers.
 """
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 from torch.nn import functional
@@ -113,6 +115,7 @@ def interact(where: Tensor, what: Tensor, height: int, width: int) -> Tensor:
     return (blurred @ blurred.mT) @ what
 
 
+@lru_cache  # grids are few
 def centre_prior(height: int, width: int) -> Tensor:
     """Weigh cells [H·W] by a Gaussian around the picture's centre, 1 there (Babenko and Lempitsky, 2015)."""
     sides = [((torch.arange(count) + 0.5) / count - 0.5).square() for count in (height, width)]

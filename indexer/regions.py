@@ -1,7 +1,7 @@
 """Regions of a picture, of any shape: how much of each cell of a grid lies inside."""
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 import torch
@@ -29,46 +29,44 @@ def coverage(region: Region | None, height: int, width: int) -> Tensor:
     if region is None:
         return torch.ones(height, width)
     area = region if isinstance(region, Area) else Area((region,))
-    covered = _covered_by_boxes(area.boxes, height, width) if area.boxes else torch.zeros(height, width)
-    if area.mask is None:
-        return covered
-    return torch.maximum(covered, _covered_by_mask(area.mask, height, width))
+    covered = np.zeros((height, width))
+    if area.boxes:
+        covered = _covered_by_boxes(area.boxes, height, width)
+    if area.mask is not None:
+        covered = np.maximum(covered, _covered_by_mask(area.mask, height, width))
+    return torch.from_numpy(covered.astype(np.float32))
 
 
-def _covered_by_boxes(boxes: tuple[Box, ...], height: int, width: int) -> Tensor:
+def _covered_by_boxes(boxes: tuple[Box, ...], height: int, width: int) -> NDArray[np.float64]:
     """Cut the plane at every side of every box: each piece lies in the boxes or outside, and is counted once."""
     x_sides = sorted({side for box in boxes for side in (box.x_min, box.x_max)})
     y_sides = sorted({side for box in boxes for side in (box.y_min, box.y_max)})
-    inside = torch.tensor(
-        [
-            [any(box.x_min <= x < box.x_max and box.y_min <= y < box.y_max for box in boxes) for x in x_sides[:-1]]
-            for y in y_sides[:-1]
-        ],
-        dtype=torch.float64,
-    )
-    return _spread(
-        inside, (torch.tensor(y_sides, dtype=torch.float64), torch.tensor(x_sides, dtype=torch.float64)), height, width
-    )
+    inside = [
+        [any(box.x_min <= x < box.x_max and box.y_min <= y < box.y_max for box in boxes) for x in x_sides[:-1]]
+        for y in y_sides[:-1]
+    ]
+    return _spread(np.array(inside), (np.array(y_sides), np.array(x_sides)), height, width)
 
 
-def _covered_by_mask(mask: NDArray[np.uint8], height: int, width: int) -> Tensor:
+def _covered_by_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
     # Not Pillow's box filter, which takes a pixel that two cells share for one of the two.
     rows, columns = mask.shape
-    sides = torch.linspace(0, 1, rows + 1, dtype=torch.float64), torch.linspace(0, 1, columns + 1, dtype=torch.float64)
-    return _spread(torch.from_numpy(mask).double() / 255, sides, height, width)
+    return _spread(mask / 255, (np.linspace(0, 1, rows + 1), np.linspace(0, 1, columns + 1)), height, width)
 
 
-def _spread(pieces: Tensor, sides: tuple[Tensor, Tensor], height: int, width: int) -> Tensor:
+def _spread(
+    pieces: NDArray[Any], sides: tuple[NDArray[np.float64], NDArray[np.float64]], height: int, width: int
+) -> NDArray[np.float64]:
     """Return what cells [height, width] have of pieces [M, N] that lie between M + 1 and N + 1 sides, by area."""
     rows, columns = (_covered(cells, each) for cells, each in zip((height, width), sides, strict=True))
-    return (rows.mT @ pieces @ columns).float().clamp(0, 1)
+    return np.asarray((rows.T @ pieces @ columns).clip(0, 1))
 
 
-def _covered(cells: int, sides: Tensor) -> Tensor:
+def _covered(cells: int, sides: NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the share of each of `cells` equal cells of [0, 1] that lies between each two sides: [len - 1, cells]."""
-    edges = torch.linspace(0, 1, cells + 1, dtype=torch.float64)
-    high, low = torch.minimum(edges[1:], sides[1:, None]), torch.maximum(edges[:-1], sides[:-1, None])
-    return (high - low).clamp_min(0) * cells
+    edges = np.arange(cells + 1) / cells
+    high, low = np.minimum(edges[1:], sides[1:, None]), np.maximum(edges[:-1], sides[:-1, None])
+    return np.asarray((high - low).clip(0) * cells)
 
 
 def cells_touching(grid: Tensor, region: Region) -> Tensor:
