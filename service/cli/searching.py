@@ -98,6 +98,8 @@ def search(
         raise typer.BadParameter("give either --server HOST:PORT or --collection DIR")
     if server is not None and weights is not None:
         raise typer.BadParameter("--weights goes with --collection: a server has its own")
+    if collection is not None and (token_file or tls or ca or tls_certificate or tls_key or allow_insecure):
+        raise typer.BadParameter("tokens, TLS and --allow-insecure go with --server: a collection is opened here")
     if collection is not None:
         result = ask(question, collection, weights)
     else:

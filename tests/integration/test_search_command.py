@@ -22,6 +22,7 @@ from tests.generations import Publisher
 
 WHATWHERE = (sys.executable, "-m", "service.cli")
 REGION = "90,100,690,455px"
+COMMANDS = ("index", "info", "images", "serve", "search", "whiten", "explain", "compare", "visualize", "evaluate")
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
@@ -156,9 +157,18 @@ def test_asking_nobody_or_both_is_wrong_usage(collection: Path) -> None:
     assert (neither.returncode, both.returncode) == (2, 2)
 
 
+def test_what_goes_with_a_server_is_wrong_usage_with_a_collection(collection: Path) -> None:
+    """It would be ignored without a word."""
+    for flags in (("--tls",), ("--allow-insecure",), ("--token-file", "a"), ("--ca", "a")):
+        done = run("search", QUERY_PHOTOGRAPH, "--collection", collection, *flags)
+
+        assert done.returncode == 2
+        assert "--server" in done.stderr
+
+
 def test_every_command_explains_itself() -> None:
     """--help of the command and each sub-command, and the version."""
-    for command in ((), ("index",), ("info",), ("images",), ("serve",), ("search",), ("whiten",)):
+    for command in ((), *((name,) for name in COMMANDS)):
         done = run(*command, "--help")
         assert done.returncode == 0
         assert "Usage" in done.stdout
