@@ -2,6 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
+APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends
 YAMLLINT := {extends: default, rules: {document-start: disable, line-length: {max: 120}, octal-values: {forbid-implicit-octal: false}}}
 
 .PHONY: help setup demo test browser check check-deploy bench audit format proto release-proto pictures clean
@@ -23,8 +24,7 @@ test: $(STAMP)  ## run all tests
 	$(BIN)/pytest
 
 browser:  ## install Chromium, which tests of the page drive (Debian, as root); without it they skip
-	command -v chromium || apt-get install -y --no-install-recommends chromium || \
-		{ apt-get update && apt-get install -y --no-install-recommends chromium; }
+	command -v chromium || $(APT_INSTALL) chromium || { apt-get update && $(APT_INSTALL) chromium; }
 
 check: $(STAMP) check-deploy  ## lint, formatting, types, migrations, deploy/
 	$(BIN)/ruff check .

@@ -37,7 +37,8 @@ def browser() -> Iterator[Browser]:
     if CHROMIUM is None:
         message = "Chromium is not installed: `make browser` does that"
         (pytest.fail if os.environ.get("WHATWHERE_TESTS") == "all" else pytest.skip)(message)
-    arguments = ["--no-sandbox"] if os.geteuid() == 0 else []  # which root cannot have
+    arguments = ["--disable-dev-shm-usage"]  # which is small in containers
+    arguments += ["--no-sandbox"] if os.geteuid() == 0 else []  # which root cannot have
     with (
         sync_playwright() as playwright,
         playwright.chromium.launch(executable_path=CHROMIUM, args=arguments) as started,
