@@ -1,6 +1,5 @@
 """One question from the command line: to a server, or to one started for it in this process."""
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -15,10 +14,9 @@ from indexer.errors import InvalidRegion, InvalidRequest
 from indexer.images import decode_image
 from service.client import Client
 from service.pictures import check_picture_path, draw_search, load_pixels, save_picture
-from service.results import SearchResult
+from service.results import SearchResult, stored_id
 from service.settings import ServerSettings
 
-_STORED_NAME = re.compile(r"images/\d+")
 _FREE_PORT = "127.0.0.1:0"
 
 
@@ -42,7 +40,7 @@ def ask(question: Question, whom: Client | Path, weights: Path | None = None) ->
         check_picture_path(question.picture)
     with _client(whom, weights) as client:
         query: str | bytes
-        if _STORED_NAME.fullmatch(question.image) and not Path(question.image).exists():
+        if stored_id(question.image) is not None and not Path(question.image).exists():
             stored = client.image(question.image)
             size, query, pixels = (stored.width, stored.height), stored.name, load_pixels(stored)
         else:

@@ -4,7 +4,7 @@ There is no index of single factors. A concept alone makes a query of the collec
 stored factors of what that finds are compared one by one.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,7 +13,6 @@ from torch import Tensor
 from torch.nn import functional
 
 from indexer.boxes import Box
-from indexer.catalog import INDEXED, ImageRecord
 from indexer.collection import CollectionReader
 from indexer.collection.reader import SearchableIndex
 from indexer.describe import Description
@@ -82,8 +81,8 @@ def similar_factors(
     method = find_method(index.descriptor, collection.recipe.preset)
     query = method.vector(method.select(description, concepts={factor}), index.whiteners)
     _, ids = index.vectors.search(query, max(count, candidates) + 1)
-    records = _still_there(collection, [int(found) for found in ids if found != own_id])
-    stored = {record.id: collection.description(record).factors for record in records}
+    others = collection.indexed_images(found for found in ids.tolist() if found != own_id)
+    stored = {image_id: collection.description(record).factors for image_id, record in others.items()}
     best = sorted(_compared(concept, stored, _whitener_of_what(collection)), key=lambda found: -found[2])[:count]
     return [SimilarFactor(*found, box_of_factor(stored[found[0]], found[1])) for found in best]
 
@@ -109,11 +108,6 @@ def _whitened(rows: Tensor, whitener: Whitener | None) -> Tensor:
     """Return rows [K, C] at length 1, whitened where there is a whitener."""
     rows = functional.normalize(rows, dim=1, eps=_EPS)
     return rows if whitener is None else functional.normalize(whitener.apply(rows), dim=1, eps=_EPS)
-
-
-def _still_there(collection: CollectionReader, ids: Sequence[int]) -> list[ImageRecord]:
-    records = collection.catalog.images_by_id(ids)
-    return [records[identifier] for identifier in ids if identifier in records and records[identifier].state == INDEXED]
 
 
 def _compared(

@@ -3,7 +3,6 @@
 import base64
 import hashlib
 import json
-import re
 from collections.abc import Mapping
 from typing import TypeVar
 
@@ -25,7 +24,16 @@ from indexer.errors import (
 from indexer.filters import Expression, parse
 from indexer.images import ImageLimits, decode_image
 from indexer.regions import Area, Region
-from service.results import CollectionInfo, ComparedImage, Explanation, Factor, Hit, SearchResult, StoredImage
+from service.results import (
+    CollectionInfo,
+    ComparedImage,
+    Explanation,
+    Factor,
+    Hit,
+    SearchResult,
+    StoredImage,
+    stored_id,
+)
 from service.rpc import image_search_pb2 as pb
 from service.searcher import Example, Query
 from service.settings import Limits
@@ -41,7 +49,6 @@ _LOCALIZATIONS: Mapping[int, bool] = {
     pb.LOCALIZATION_EXACT: True,
 }  # → whether exact
 _Value = TypeVar("_Value")
-_IMAGE_NAME = re.compile(r"images/([1-9][0-9]{0,17})", re.ASCII)
 
 
 # --- requests ---------------------------------------------------------------------------------------------------
@@ -164,10 +171,10 @@ def to_filter(text: str, limits: Limits) -> Expression | None:
 
 def parse_image_name(name: str, field: str) -> int:
     """Return the id in "images/{id}", or raise InvalidRequest."""
-    match = _IMAGE_NAME.fullmatch(name)
-    if match is None:
+    found = stored_id(name)
+    if found is None:
         raise InvalidRequest(f"{field} is {name[:80]!r}: give a stored image's name, such as images/12", field=field)
-    return int(match[1])
+    return found
 
 
 def page_size(value: int, default: int, maximum: int, field: str = "page_size") -> int:

@@ -1,6 +1,5 @@
 """See why from the command line: files described by a network here, or stored images from their stored factors."""
 
-import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,9 +27,9 @@ from service.explaining import (
 )
 from service.figures import Photograph
 from service.pictures import load_pixels
+from service.results import stored_id
 from service.searcher import to_stored_image
 
-_STORED_NAME = re.compile(r"images/(\d+)")
 _WITHOUT_FILE = 512  # pixels of the longer side
 _WHITE = 255
 
@@ -119,14 +118,14 @@ def _photograph(path: Path, decoded: DecodedImage) -> Photograph:
 
 def _stored(name: str, reader: CollectionReader) -> tuple[Photograph, QuantizedFactors]:
     """Read a stored image's factors, and its file where that is on this machine."""
-    named = _STORED_NAME.fullmatch(name)
-    if named is None:
+    image_id = stored_id(name)
+    if image_id is None:
         raise InvalidRequest(
             f"{name} is no stored image's name: give images/ID (`whatwhere images` lists them), or leave out "
             "--collection to describe a file",
             field="image",
         )
-    record = reader.indexed_image(int(named[1]))
+    record = reader.indexed_image(image_id)
     image = to_stored_image(record)
     pixels = load_pixels(image)
     if pixels is None:

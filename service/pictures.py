@@ -4,7 +4,6 @@ import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -61,10 +60,9 @@ def load_pixels(image: StoredImage) -> NDArray[np.uint8] | None:
 
 
 def _hit_tile(rank: int, hit: Hit) -> Tile:
-    name = Path(unquote(urlsplit(hit.image.uri).path)).name
     return Tile(
         load_pixels(hit.image),
-        f"{rank}  {name}",
+        f"{rank}  {hit.image.file_name}",
         f"score {hit.score:.3f}",
         () if hit.box is None else (hit.box,),
         _HIT_COLOUR,

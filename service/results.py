@@ -1,13 +1,24 @@
 """What a search gives, the same from the searcher in this process and from the client of a server."""
 
+import re
 from dataclasses import dataclass, field
 from datetime import datetime
+from pathlib import Path
 from typing import Any
+from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer.boxes import Box
+
+_NAME = re.compile(r"images/([1-9][0-9]{0,17})", re.ASCII)
+
+
+def stored_id(name: str) -> int | None:
+    """Return the id in a stored image's name, "images/{id}"; None of what is no such name."""
+    match = _NAME.fullmatch(name)
+    return None if match is None else int(match[1])
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,11 @@ class StoredImage:
     def uri(self) -> str:
         """Where the image was found first."""
         return self.uris[0] if self.uris else ""
+
+    @property
+    def file_name(self) -> str:
+        """The last part of `uri`, as people write it."""
+        return Path(unquote(urlsplit(self.uri).path)).name
 
 
 @dataclass(frozen=True)

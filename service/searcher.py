@@ -12,7 +12,7 @@ from torch import Tensor
 
 from indexer.backbones import choose_device, find_backbone, load_backbone
 from indexer.boxes import WHOLE_IMAGE, Box
-from indexer.catalog import INDEXED, ImageRecord
+from indexer.catalog import ImageRecord
 from indexer.collection import CollectionReader
 from indexer.describe import Describer, Description
 from indexer.errors import CollectionCorrupt, CollectionMismatch, InvalidRequest, SourceUnavailable
@@ -155,7 +155,7 @@ class Searcher:
                 good = scores >= query.min_score
                 scores, ids = scores[good], ids[good]
             page = slice(query.offset, query.offset + query.count)
-            records = self.still_there(ids[page])
+            records = self.collection.indexed_images(ids[page].tolist())
         localized = list(records.values())[: query.localize_count]
         boxes = self._boxes(query, described.description, chosen, localized, ticket)
         return SearchResult(
@@ -182,7 +182,7 @@ class Searcher:
         following = ids[np.searchsorted(ids, after_id, side="right") :]
         page = following[:count]
         last_id = int(page[-1]) if len(following) > count else 0
-        return [to_stored_image(record) for record in self.still_there(page).values()], last_id
+        return [to_stored_image(record) for record in self.collection.indexed_images(page.tolist()).values()], last_id
 
     def info(self) -> CollectionInfo:
         """Describe the generation."""
@@ -200,12 +200,6 @@ class Searcher:
     def matching(self, expression: Expression) -> NDArray[np.int64]:
         """Return the sorted ids, of this generation, of the images that a filter holds for."""
         return self.collection.live(self.collection.catalog.ids_where(expression))
-
-    def still_there(self, ids: NDArray[np.int64]) -> dict[int, ImageRecord]:
-        """Return the records of these ids, in their order, without those that were removed meanwhile."""
-        records = self.collection.catalog.images_by_id(ids.tolist())
-        found = (records[identifier] for identifier in ids.tolist() if identifier in records)
-        return {record.id: record for record in found if record.state == INDEXED}
 
     def describe(self, example: Example, ticket: Ticket, crop: Region = WHOLE_IMAGE) -> Described:
         """Read a stored image's description, or describe an encoded picture; of that pooled rows see only `crop`.

@@ -15,12 +15,11 @@ from indexer.filters import Expression
 from indexer.images import decode_within
 from service.concepts import similar_factors
 from service.explaining import FactorMap, compare_exact, compare_stored, factor_maps
-from service.heatmaps import PALETTE, heatmap_png
+from service.heatmaps import colour_of, heatmap_png
 from service.results import ComparedImage, Explanation, Factor, PictureFile, SimilarFactor, StoredImage
 from service.searcher import Described, Example, Searcher, read_source, to_stored_image
 from service.ticket import Ticket
 
-MAX_RANK = len(PALETTE)
 _JPEG_QUALITY = 85
 _random = np.random.default_rng()
 
@@ -98,12 +97,12 @@ def sample(searcher: Searcher, count: int, matching: Expression | None) -> list[
     """Return images drawn at random, each as likely as any other, fewer where there are no more."""
     ids = searcher.collection.ids if matching is None else searcher.matching(matching)
     drawn = _random.choice(ids, min(count, len(ids)), replace=False)
-    return [to_stored_image(record) for record in searcher.still_there(drawn).values()]
+    return [to_stored_image(record) for record in searcher.collection.indexed_images(drawn.tolist()).values()]
 
 
 def _similar(searcher: Searcher, described: Described, factor: int, count: int) -> tuple[SimilarFactor, ...]:
     found = similar_factors(searcher.collection, described.description, factor, count, own_id=described.own_id)
-    records = searcher.still_there(np.array([similar.image_id for similar in found], dtype=np.int64))
+    records = searcher.collection.indexed_images(similar.image_id for similar in found)
     return tuple(
         SimilarFactor(to_stored_image(records[similar.image_id]), similar.factor, similar.score, similar.box)
         for similar in found
@@ -112,7 +111,7 @@ def _similar(searcher: Searcher, described: Described, factor: int, count: int) 
 
 
 def _record(searcher: Searcher, image_id: int) -> ImageRecord | None:
-    return searcher.still_there(np.array([image_id])).get(image_id)
+    return searcher.collection.indexed_images([image_id]).get(image_id)
 
 
 def _compared(record: ImageRecord | None, found: Sequence[FactorMap], size_px: int) -> ComparedImage:
@@ -124,7 +123,7 @@ def _compared(record: ImageRecord | None, found: Sequence[FactorMap], size_px: i
 
 
 def _factor(found: FactorMap, size_px: int, aspect: float, similar: tuple[SimilarFactor, ...] = ()) -> Factor:
-    colour = PALETTE[found.index % len(PALETTE)]
+    colour = colour_of(found.index)
     png = heatmap_png(found.heat, colour, size_px, aspect) if size_px else b""
     return Factor(found.index, found.energy_share, found.box, found.heat, colour, png, similar)
 

@@ -1,11 +1,9 @@
 """What a concept looks like, from the command line: to the network, and in the photographs of a collection."""
 
 import hashlib
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from urllib.parse import unquote, urlsplit
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,15 +19,14 @@ from indexer.images import ImageLimits, decode_image
 from indexer.reading import read_file
 from indexer.visualize import STEPS, cosine_to, visualize_concept
 from service.concepts import SimilarFactor, box_of_factor, concept_of, similar_factors
+from service.figures import OPACITY
 from service.heatmaps import colour_of, laid_over, layer_of
 from service.pictures import COLUMNS, TILE_SIZE, Tile, draw_tiles, load_pixels
-from service.results import StoredImage
+from service.results import StoredImage, stored_id
 from service.searcher import Searcher, open_searcher, to_stored_image
 
 PATCHES = 8
-_STORED_NAME = re.compile(r"images/(\d+)")
 _MARGIN = 0.15  # around a patch, of its sides
-_OPACITY = 0.75
 
 Pixels = NDArray[np.uint8]
 
@@ -89,8 +86,8 @@ def visualize(
     DescriptorNotIndexed, and the errors of opening a collection and its network.
     """
     with open_collection(root) as collection:
-        named = None if Path(asked.image).exists() else _STORED_NAME.fullmatch(asked.image)
-        stored = None if named is None else _stored(collection, int(named[1]))
+        image_id = None if Path(asked.image).exists() else stored_id(asked.image)
+        stored = None if image_id is None else _stored(collection, image_id)
         if stored is not None:  # before the network is loaded
             _living_concept(stored, asked.factor)
         searcher = open_searcher(collection, device, weights=weights)
@@ -163,15 +160,15 @@ def _under_heatmap(shown: Visualisation, colour: str) -> Pixels | None:
     photograph = ImageOps.contain(Image.fromarray(shown.source.pixels), TILE_SIZE)
     factors = shown.source.description.factors
     heat = factors.restore().where[:, shown.factor].reshape(factors.height, factors.width)
-    layer = layer_of((heat / heat.max()).numpy(), colour, photograph.size, _OPACITY)
+    layer = layer_of((heat / heat.max()).numpy(), colour, photograph.size, OPACITY)
     return laid_over(np.asarray(photograph), layer)
 
 
 def _patch_tile(rank: int, patch: Patch) -> Tile:
-    similar, name = patch.similar, Path(unquote(urlsplit(patch.image.uri).path)).name
+    similar = patch.similar
     pixels = load_pixels(patch.image)
     detail = f"{patch.image.name}, factor {similar.factor}, score {similar.score:.3f}"
-    return Tile(None if pixels is None else _cropped(pixels, similar.box), f"{rank}  {name}", detail)
+    return Tile(None if pixels is None else _cropped(pixels, similar.box), f"{rank}  {patch.image.file_name}", detail)
 
 
 def _cropped(pixels: Pixels, box: Box | None) -> Pixels:

@@ -11,8 +11,9 @@ from typing import Any
 
 import httpx
 
+from indexer.images import ImageLimits
 from service.server import Server
-from service.settings import Batching, ServerSettings
+from service.settings import Batching, Limits, ServerSettings
 from tests.conftest import QUERY_PHOTOGRAPH
 
 LOOPBACK = "127.0.0.1:0"
@@ -101,3 +102,9 @@ def field(response: httpx.Response) -> str | None:
 def crowded(collection: Path, **changes: Any) -> ServerSettings:
     """Return settings of a server whose upload lane has two threads (one and a batch of one)."""
     return plain(collection, batching=Batching(1), **changes)
+
+
+def strict(collection: Path) -> ServerSettings:
+    """Return settings of a server with small limits, which goes by one name more."""
+    limits = Limits(image=ImageLimits(max_bytes=1024 * 1024), receive_s=1.0)
+    return plain(collection, limits=limits, web_hosts=("find.example",))

@@ -1,6 +1,6 @@
 """Open a published generation read-only, vectors memory-mapped."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -90,6 +90,13 @@ class CollectionReader:
                 field="image",
             )
         return record
+
+    def indexed_images(self, ids: Iterable[int]) -> dict[int, ImageRecord]:
+        """Return the records of these ids, in their order, without those that were removed meanwhile."""
+        wanted = list(ids)
+        records = self.catalog.images_by_id(wanted)
+        found = (records[image_id] for image_id in wanted if image_id in records)
+        return {record.id: record for record in found if record.state == INDEXED}
 
     def __contains__(self, image_id: int) -> bool:
         """Tell whether an image can be found in this generation."""

@@ -22,11 +22,9 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from indexer.errors import InvalidRequest
-from indexer.images import ImageLimits
 from service.rpc import image_search_pb2 as pb
 from service.rpc import image_search_pb2_grpc as rpc
 from service.server import Server
-from service.settings import Limits
 from service.web import files
 from tests.browsing import (
     JSON,
@@ -42,6 +40,7 @@ from tests.browsing import (
     plain,
     rest,
     running,
+    strict,
 )
 from tests.conftest import QUERY_PHOTOGRAPH
 from tests.integration.test_serving import busy, numbers
@@ -53,8 +52,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def server(collection: Path) -> Iterator[Server]:
     """Give a server with small limits."""
-    limits = Limits(image=ImageLimits(max_bytes=1024 * 1024), receive_s=1.0)
-    with running(plain(collection, limits=limits, web_hosts=("find.example",))) as started:
+    with running(strict(collection)) as started:
         yield started
 
 

@@ -19,7 +19,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from indexer.images import ImageLimits
 from service.gateway import CLIENT
 from service.rpc import image_search_pb2 as pb
 from service.rpc import image_search_pb2_grpc as rpc
@@ -41,6 +40,7 @@ from tests.browsing import (
     port_of,
     rest,
     running,
+    strict,
 )
 from tests.integration.test_serving import busy, numbers
 from tests.waiting import wait_until
@@ -51,8 +51,7 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 @pytest.fixture(scope="module")
 def server(collection: Path) -> Iterator[Server]:
     """Give a server with small limits."""
-    limits = Limits(image=ImageLimits(max_bytes=1024 * 1024), receive_s=1.0)
-    with running(plain(collection, limits=limits, web_hosts=("find.example",))) as started:
+    with running(strict(collection)) as started:
         yield started
 
 
