@@ -1,16 +1,21 @@
-"""A typed client of one server.
+"""A typed client of a server, or of several that serve one collection.
 
 with Client("127.0.0.1:50051") as client:
     result = client.search(Path("photo.jpg"), region=Box(0.2, 0.1, 0.8, 0.9), localize_count=5)
     for hit in result.hits:
         print(hit.score, hit.image.uri, hit.box)
+
+Client("10.0.0.5:50051,10.0.0.6:50051") and Client("dns:///search.example.org:50051") ask several servers in turn.
 """
 
-import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+import threading
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, Self, TypeVar
 
 import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
@@ -18,6 +23,8 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from indexer import errors
 from indexer.boxes import Box
 from service import answers
+from service.addresses import to_target
+from service.channels import open_channel
 from service.failures import to_error
 from service.results import CollectionInfo, ComparedImage, Explanation, PictureFile, SearchResult, StoredImage
 from service.rpc import admin_pb2, admin_pb2_grpc
@@ -25,72 +32,59 @@ from service.rpc import image_search_pb2 as pb
 from service.rpc import image_search_pb2_grpc as rpc
 
 DEFAULT_TIMEOUT_S = 60.0
-_SERVICE_CONFIG = json.dumps(
-    {
-        "loadBalancingConfig": [{"round_robin": {}}],
-        "methodConfig": [
-            {
-                "name": [{"service": f"whatwhere.v1.{name}"} for name in ("ImageSearchService", "AdminService")],
-                "retryPolicy": {
-                    "maxAttempts": 5,  # the most that gRPC makes
-                    "initialBackoff": "0.1s",
-                    "maxBackoff": "2s",
-                    "backoffMultiplier": 2,
-                    "retryableStatusCodes": ["UNAVAILABLE"],
-                },
-            }
-        ],
-    }
-)
-_OPTIONS = (
-    ("grpc.service_config", _SERVICE_CONFIG),
-    ("grpc.max_receive_message_length", -1),
-    ("grpc.max_send_message_length", -1),  # the server says what is too large
-    ("grpc.per_rpc_retry_buffer_size", 128 * 1024 * 1024),  # a request above gRPC's 256 KiB would not be tried again
-    ("grpc.keepalive_time_ms", 30_000),  # while calls are open: a server that went away without a word is noticed
-    ("grpc.keepalive_timeout_ms", 10_000),
-)
-# Addresses that never leave the machine, in gRPC's notations.
-_LOOPBACK_HOST = r"(localhost|127(\.\d{1,3}){3}|\[::1\])(:\d+)?"
-_LOOPBACK = re.compile(rf"unix(-abstract)?:.+|(dns:(///)?|ipv[46]:)?{_LOOPBACK_HOST}(,{_LOOPBACK_HOST})*")
 _TOKEN = re.compile(r"[\x21-\x7e]+")
+
+_Answer = TypeVar("_Answer")
 
 
 class Client:
-    """One connection, to be shared by threads. Every call raises the errors of `indexer.errors` that the server names.
+    """A connection, to be shared by threads. Every call raises the errors of `indexer.errors` that the server names.
 
     Calls time out after `timeout_s` and are tried again within it, up to 4 times, only while the server is unavailable
-    (one and a half seconds where nobody answers, eight where a server says that it is starting);
-    they go in turn to the addresses that a name stands for. Without `credentials` the connection is plain text; a
-    `token` goes over such a one only to this machine, unless `allow_insecure`: else InvalidRequest is raised.
+    (one and a half seconds where nobody answers, eight where a server says that it is starting). Without `credentials`
+    the connection is plain text; a `token` goes over such a one only to this machine, unless `allow_insecure`: else
+    InvalidRequest is raised.
+
+    Several addresses (a list, or parted by commas), or dns:///NAME:PORT with several, are servers of one collection:
+    calls go in turn to those that say they are serving, and what one has not answered when it dies, another does. The
+    names in a list are looked up once; dns:///NAME:PORT is looked up again whenever a connection is lost. By TLS each
+    server must have a certificate for the address or name; a list wants a `server_name` that all certificates are for.
     """
 
     def __init__(
         self,
-        address: str,
+        address: str | Sequence[str],
         *,
         timeout_s: float = DEFAULT_TIMEOUT_S,
         token: str | None = None,
         credentials: grpc.ChannelCredentials | None = None,
         allow_insecure: bool = False,
+        server_name: str | None = None,
     ) -> None:
-        loopback = _LOOPBACK.fullmatch(address) is not None
-        self._address = address
+        self._target = to_target(address)
+        self.address = self._target.text
         self._timeout_s = timeout_s
         self._metadata = None if token is None else (("authorization", f"Bearer {_checked_token(token)}"),)
-        if token is not None and credentials is None and not (loopback or allow_insecure):
+        if token is not None and credentials is None and not (self._target.loopback or allow_insecure):
             raise errors.InvalidRequest(
-                f"the token would go to {address} in plain text: connect by TLS, or allow it (allow_insecure)",
+                f"the token would go to {self.address} in plain text: connect by TLS, or allow it (allow_insecure)",
                 field="token",
             )
-        options = (*_OPTIONS, ("grpc.enable_http_proxy", 0)) if loopback else _OPTIONS
-        if credentials is None:
-            self._channel = grpc.insecure_channel(address, options)
-        else:
-            self._channel = grpc.secure_channel(address, credentials, options)
+        self._channel = open_channel(self._target, credentials, server_name)
         self._stub = rpc.ImageSearchServiceStub(self._channel)  # type: ignore[no-untyped-call] # generated
         self._admin = admin_pb2_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call] # generated
         self._health: Any = health_pb2_grpc.HealthStub(self._channel)
+        self._each: dict[str, Client] = {}
+        self._looking_up = threading.Lock()
+        host = None if credentials is None else self._target.host
+        self._connect_to = partial(
+            Client,
+            timeout_s=timeout_s,
+            token=token,
+            credentials=credentials,
+            allow_insecure=True,  # what the token may travel by was judged above
+            server_name=server_name or host,
+        )
 
     def __enter__(self) -> Self:
         """Return self."""
@@ -101,8 +95,22 @@ class Client:
         self.close()
 
     def close(self) -> None:
-        """Close the connection."""
+        """Close the connection, and those of `servers`."""
         self._channel.close()
+        for client in self._each.values():
+            client.close()
+
+    def servers(self) -> tuple["Client", ...]:
+        """Return a client of each server by itself, to be closed with this one; where there is but one, this one.
+
+        Those of a DNS name are looked up each time; ServerUnreachable where it stands for none.
+        """
+        if not self._target.several:
+            return (self,)
+        with self._looking_up:
+            found = self._target.look_up()
+            self._each |= {server: self._connect_to(server) for server in found if server not in self._each}
+            return tuple(self._each[server] for server in found)
 
     def search(  # noqa: PLR0913 - the request's fields, by name
         self,
@@ -203,28 +211,51 @@ class Client:
         return answers.collection(self._call(self._stub.GetCollection, pb.GetCollectionRequest()).collection)
 
     def refresh(self) -> CollectionInfo:
-        """Have the server look for a newer generation at once; returns the collection that is served then."""
-        request = admin_pb2.RefreshCollectionRequest()
-        return answers.collection(self._call(self._admin.RefreshCollection, request).collection)
+        """Have every server look for a newer generation at once; returns the collection that is served then.
+
+        Of several servers, that of the one that is furthest behind.
+        """
+        return min(self._of_all(Client._refresh), key=lambda collection: collection.generation)
 
     def health(self, service: str = "") -> bool:
         """Return whether a service, the server as a whole without a name, is serving; asks once, without retries.
 
-        UnknownName where the server has no service of this name.
+        Of several servers, whether all are serving. UnknownName where the server has no service of this name.
         """
+        return all(self._of_all(lambda server: server._is_serving(service)))
+
+    def _of_all(self, ask: Callable[["Client"], _Answer]) -> list[_Answer]:
+        servers = self.servers()
+        with ThreadPoolExecutor(len(servers)) as pool:
+            return list(pool.map(ask, servers))
+
+    def _refresh(self) -> CollectionInfo:
+        request = admin_pb2.RefreshCollectionRequest()
+        return answers.collection(self._call(self._admin.RefreshCollection, request).collection)
+
+    def _is_serving(self, service: str) -> bool:
         try:
             answer = self._call(self._health.Check, health_pb2.HealthCheckRequest(service=service))
         except errors.WhatwhereError as error:
             if isinstance(error.__cause__, grpc.Call) and error.__cause__.code() == grpc.StatusCode.NOT_FOUND:
-                raise errors.UnknownName(f"{self._address} has no service {service!r}") from error
+                raise errors.UnknownName(f"{self.address} has no service {service!r}") from error
             raise
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
     def _call(self, method: Any, request: Any) -> Any:
-        try:
-            return method(request, timeout=self._timeout_s, metadata=self._metadata)
-        except grpc.RpcError as failure:
-            raise to_error(failure, self._address, self._timeout_s) from failure
+        deadline = time.monotonic() + self._timeout_s
+        for may_be_asked_again in (True, False):
+            try:
+                return method(request, timeout=deadline - time.monotonic(), metadata=self._metadata)
+            except grpc.RpcError as failure:
+                if not (may_be_asked_again and _is_cut_off(failure)):
+                    raise to_error(failure, self.address, self._timeout_s) from failure
+        raise AssertionError("the second time it returns or raises")
+
+
+def _is_cut_off(failure: Any) -> bool:
+    """Tell whether the server died within its answer: gRPC does not try again what the head has come of."""
+    return failure.code() == grpc.StatusCode.UNAVAILABLE and bool(failure.initial_metadata())
 
 
 def _set_query(

@@ -45,8 +45,8 @@ class Limits:
     max_queued_uploads: int = 16  # that wait for a thread: twice as many would wait twice as long
     max_queued_searches: int = 64
     max_streams_per_connection: int = 100
-    max_watchers: int = 128  # of health and reflection, which may stay for ever
-    max_watchers_per_client: int = 32
+    max_watchers: int = 1024  # of health, one of each client of several servers, and of reflection: they may stay
+    max_watchers_per_client: int = 64
     max_web_connections: int = 512
     max_web_connections_per_client: int = 64
     web_idle_s: float = 30.0  # how long a connection may stay between two requests, or without reading an answer
@@ -68,7 +68,7 @@ class Batching:
 class ServerSettings:
     """How to serve one collection."""
 
-    collection: Path
+    collection: Path | str  # a directory, or the URI of an object store's folder
     listen: str = "127.0.0.1:50051"
     device: str = "auto"
     weights: Path | None = None  # the checkpoint that the collection was made with, where that is one's own

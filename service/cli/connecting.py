@@ -11,7 +11,16 @@ from service.client import Client
 
 TOKEN_VARIABLE = "WHATWHERE_TOKEN"  # noqa: S105 - the name of the variable
 
-Server = Annotated[str, typer.Option(metavar="HOST:PORT", help="The server's address.")]
+SERVER_VARIABLE = "WHATWHERE_SERVER"
+
+Server = Annotated[
+    str,
+    typer.Option(
+        metavar="HOST:PORT[,...]",
+        envvar=SERVER_VARIABLE,
+        help="The server's address, several parted by commas, or dns:///HOST:PORT for all that a name stands for.",
+    ),
+]
 TokenFile = Annotated[
     Path | None,
     typer.Option(
@@ -23,6 +32,10 @@ Tls = Annotated[bool, typer.Option("--tls", help="Connect by TLS; trust the auth
 Authority = Annotated[Path | None, typer.Option(metavar="FILE", help="Connect by TLS; trust these authorities (PEM).")]
 Certificate = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Show the server this certificate (PEM), with --tls-key.")
+]
+ServerName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="The name that the servers' certificates are for, in place of the address."),
 ]
 Key = Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key (PEM).")]
 Timeout = Annotated[
@@ -43,8 +56,9 @@ def connect(
     key: Path | None,
     timeout_s: float,
     allow_insecure: bool,
+    server_name: str | None = None,
 ) -> Client:
-    """Return a client of the server; raises CredentialsUnreadable for files that are none, InvalidRequest."""
+    """Return a client of the servers; raises CredentialsUnreadable for files that are none, InvalidRequest."""
     if (certificate is None) != (key is None):
         raise typer.BadParameter("--tls-certificate and --tls-key go together")
     credentials = None
@@ -53,7 +67,14 @@ def connect(
 
         credentials = channel_credentials(ca, certificate, key)
     token = os.environ.get(TOKEN_VARIABLE) or None if token_file is None else _read_token(token_file)
-    return Client(server, timeout_s=timeout_s, token=token, credentials=credentials, allow_insecure=allow_insecure)
+    return Client(
+        server,
+        timeout_s=timeout_s,
+        token=token,
+        credentials=credentials,
+        allow_insecure=allow_insecure,
+        server_name=server_name,
+    )
 
 
 def _read_token(path: Path) -> str:

@@ -1,11 +1,23 @@
 """Ask: `whatwhere search`."""
 
+import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
-from service.cli.connecting import AllowInsecure, Authority, Certificate, Key, Timeout, Tls, TokenFile, connect
+from service.cli.connecting import (
+    SERVER_VARIABLE,
+    AllowInsecure,
+    Authority,
+    Certificate,
+    Key,
+    ServerName,
+    Timeout,
+    Tls,
+    TokenFile,
+    connect,
+)
 from service.cli.terminal import (
     AsJson,
     CollectionWeights,
@@ -24,9 +36,15 @@ from service.results import SearchResult
 @app.command()
 def search(
     image: Annotated[str, typer.Argument(metavar="IMAGE|images/ID", help="A picture, or a stored image's name.")],
-    server: Annotated[str | None, typer.Option(metavar="HOST:PORT", help="Ask this server.")] = None,
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT[,...]",
+            help=f"Ask this server, or several in turn; else what the variable {SERVER_VARIABLE} says.",
+        ),
+    ] = None,
     collection: Annotated[
-        Path | None, typer.Option("--collection", "-c", help="Or search this collection without a server.")
+        str | None, typer.Option("--collection", "-c", help="Or search this collection without a server.")
     ] = None,
     weights: CollectionWeights = None,
     region: Annotated[
@@ -64,6 +82,7 @@ def search(
     token_file: TokenFile = None,
     tls: Tls = False,
     ca: Authority = None,
+    server_name: ServerName = None,
     tls_certificate: Certificate = None,
     tls_key: Key = None,
     timeout: Timeout = DEFAULT_TIMEOUT_S,
@@ -94,11 +113,14 @@ def search(
             "filter": filter,
         },
     )
+    if server is None and collection is None:  # not by Typer, which would let the variable stand beside --collection
+        server = os.environ.get(SERVER_VARIABLE) or None
     if (server is None) == (collection is None):
         raise typer.BadParameter("give either --server HOST:PORT or --collection DIR")
     if server is not None and weights is not None:
         raise typer.BadParameter("--weights goes with --collection: a server has its own")
-    if collection is not None and (token_file or tls or ca or tls_certificate or tls_key or allow_insecure):
+    of_servers = (token_file, tls, ca, server_name, tls_certificate, tls_key, allow_insecure)
+    if collection is not None and any(of_servers):
         raise typer.BadParameter("tokens, TLS and --allow-insecure go with --server: a collection is opened here")
     if collection is not None:
         result = ask(question, collection, weights)
@@ -112,6 +134,7 @@ def search(
             key=tls_key,
             timeout_s=timeout,
             allow_insecure=allow_insecure,
+            server_name=server_name,
         ) as client:
             result = ask(question, client)
     if as_json:

@@ -8,13 +8,17 @@ from pathlib import Path
 
 import pytest
 
+from tests.told import Told, serving, well
+
 TOKEN = "a-token-nobody-may-see"
+VARIABLES = ("WHATWHERE_TOKEN", "WHATWHERE_SERVER")
 
 
-def run(*arguments: str | Path, token: str | None = None) -> subprocess.CompletedProcess[str]:
-    environment = {name: value for name, value in os.environ.items() if name != "WHATWHERE_TOKEN"} | {"COLUMNS": "200"}
-    if token is not None:
-        environment["WHATWHERE_TOKEN"] = token
+def run(
+    *arguments: str | Path, token: str | None = None, server: str | None = None
+) -> subprocess.CompletedProcess[str]:
+    environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | {"COLUMNS": "200"}
+    environment |= {name: value for name, value in zip(VARIABLES, (token, server), strict=True) if value is not None}
     command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
 
@@ -121,3 +125,81 @@ def test_half_an_identity_is_wrong_usage(flag: str, tmp_path: Path) -> None:
 
     assert done.returncode == 2
     assert "go together" in done.stderr
+
+
+# --- several servers ----------------------------------------------------------------------------------------------
+
+NOBODY = "127.0.0.1:1"
+
+
+def test_each_servers_health_has_a_line() -> None:
+    """Exit code 0 only where all are serving; one that does not answer hides no other."""
+    one, two = Told(well), Told(well)
+    with serving(one) as first, serving(two) as second:
+        well_done = run("health", "--server", f"{first},{second}")
+        two.says(serving=False)
+        tired = run("health", "--server", f"{first},{second}")
+        gone = run("health", "--server", f"{NOBODY},{first}", "--timeout", "3")
+
+    assert (well_done.returncode, well_done.stdout) == (0, f"{first} SERVING\n{second} SERVING\n")
+    assert (tired.returncode, tired.stdout) == (1, f"{first} SERVING\n{second} NOT_SERVING\n")
+    assert (gone.returncode, gone.stdout) == (1, f"{NOBODY} SERVER_UNREACHABLE\n{first} SERVING\n")
+    assert f"no answer from {NOBODY}" in gone.stderr
+
+
+def test_a_refresh_reaches_all_servers_and_reports_each() -> None:
+    """As lines, and as JSON for programs; one that does not answer keeps none from it, and is an error."""
+    one, two = Told(well, generation=5), Told(well, generation=6)
+    with serving(one) as first, serving(two) as second:
+        said = run("refresh", "--server", f"{first},{second}")
+        answered = run("refresh", "--server", f"{first},{NOBODY},{second}", "--json")
+
+    assert (said.returncode, said.stdout) == (
+        0,
+        f"{first} generation 5, 0 images\n{second} generation 6, 0 images\n",
+    )
+    assert answered.returncode == 1
+    reached, unreached, also = json.loads(answered.stdout)
+    assert reached == {"server": first, "generation": 5, "image_count": 0}
+    assert also == {"server": second, "generation": 6, "image_count": 0}
+    assert (unreached["server"], unreached["error"]) == (NOBODY, "SERVER_UNREACHABLE")
+    assert "whatwhere serve" in unreached["message"]
+    assert (len(one.calls), len(two.calls)) == (2, 2)
+
+
+def test_the_environment_names_the_servers() -> None:
+    """The variable stands for --server, which goes before it."""
+    with serving(Told(well)) as first, serving(Told(well)) as second:
+        both = run("health", server=f"{first},{second}")
+        told = run("health", "--server", first, server=NOBODY)
+
+    assert both.stdout == f"{first} SERVING\n{second} SERVING\n"
+    assert told.stdout == "SERVING\n"
+
+
+def test_all_servers_of_a_dns_name_are_reported() -> None:
+    """By the addresses that it stands for."""
+    with serving(Told(well)) as address:
+        done = run("health", "--server", f"dns:///localhost:{address.rpartition(':')[2]}")
+
+    assert f"{address} SERVING" in done.stdout.splitlines()
+
+
+@pytest.mark.parametrize("command", ["health", "refresh"])
+def test_a_wrong_address_is_named(command: str) -> None:
+    """The one that is wrong, and how it is written well."""
+    done = run(command, "--server", "127.0.0.1:1,127.0.0.1")
+
+    assert done.returncode == 1
+    assert "'127.0.0.1' is not the address of a server: give HOST:PORT" in done.stderr
+
+
+@pytest.mark.parametrize("command", ["health", "refresh"])
+def test_several_servers_by_tls_want_their_name(command: str) -> None:
+    """And a name without TLS is refused: both flags arrive."""
+    unnamed = run(command, "--server", "127.0.0.1:1,127.0.0.1:2", "--tls")
+    in_plain_text = run(command, "--server", "127.0.0.1:1", "--server-name", "search.example.org")
+
+    assert (unnamed.returncode, in_plain_text.returncode) == (1, 1)
+    assert "--server-name" in unnamed.stderr
+    assert "search.example.org goes with TLS" in in_plain_text.stderr

@@ -2,9 +2,6 @@
 
 import logging
 import threading
-from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -12,50 +9,13 @@ import grpc
 import pytest
 from google.protobuf.any_pb2 import Any as PackedAny
 from google.rpc import error_details_pb2, status_pb2
-from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 from grpc_status import rpc_status
 
 from indexer import errors
 from service.client import Client
-from service.rpc import admin_pb2, admin_pb2_grpc
-from service.rpc import image_search_pb2 as pb
-from service.rpc import image_search_pb2_grpc as rpc
+from tests.told import Answer, Told, refusing, serving, well
 
-Answer = Callable[[grpc.ServicerContext], None]
 TOKEN = "a-token-nobody-may-see"
-
-
-class Told(rpc.ImageSearchServiceServicer, admin_pb2_grpc.AdminServiceServicer):
-    """Answers every call by the next of `answers`, the last one again and again, and remembers what it was shown."""
-
-    def __init__(self, *answers: Answer) -> None:
-        self.answers = list(answers)
-        self.calls: list[dict[str, Any]] = []
-
-    def GetCollection(self, request: Any, context: grpc.ServicerContext) -> pb.GetCollectionResponse:  # noqa: N802 - the contract's name
-        self._answer(context)
-        return pb.GetCollectionResponse(collection=pb.Collection(generation=3))
-
-    def SearchImages(self, request: Any, context: grpc.ServicerContext) -> pb.SearchImagesResponse:  # noqa: N802 - the contract's name
-        self._answer(context)
-        return pb.SearchImagesResponse(kept_factor_count=5)
-
-    def RefreshCollection(self, request: Any, context: grpc.ServicerContext) -> admin_pb2.RefreshCollectionResponse:  # noqa: N802 - the contract's name
-        self._answer(context)
-        return admin_pb2.RefreshCollectionResponse(collection=pb.Collection(generation=4))
-
-    def _answer(self, context: grpc.ServicerContext) -> None:
-        self.calls.append(dict(context.invocation_metadata()))
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        answer(context)
-
-
-def well(context: grpc.ServicerContext) -> None:
-    """Let the call succeed."""
-
-
-def refusing(code: grpc.StatusCode, text: str = "no") -> Answer:
-    return lambda context: context.abort(code, text)
 
 
 def naming(code: grpc.StatusCode, *details: Any) -> Answer:
@@ -76,21 +36,6 @@ def retry_after(seconds: float) -> error_details_pb2.RetryInfo:
     info = error_details_pb2.RetryInfo()
     info.retry_delay.FromTimedelta(timedelta(seconds=seconds))
     return info
-
-
-@contextmanager
-def serving(told: Told, *options: tuple[str, int]) -> Iterator[str]:
-    server = grpc.server(ThreadPoolExecutor(4), options=options)
-    rpc.add_ImageSearchServiceServicer_to_server(told, server)  # type: ignore[no-untyped-call]
-    admin_pb2_grpc.add_AdminServiceServicer_to_server(told, server)  # type: ignore[no-untyped-call]
-    checks = health.HealthServicer()
-    checks.set("", health_pb2.HealthCheckResponse.SERVING)
-    checks.set("tired", health_pb2.HealthCheckResponse.NOT_SERVING)
-    health_pb2_grpc.add_HealthServicer_to_server(checks, server)
-    port = server.add_insecure_port("127.0.0.1:0")
-    server.start()
-    yield f"127.0.0.1:{port}"
-    server.stop(None).wait()
 
 
 def failure(told: Told, *options: tuple[str, int], **arguments: Any) -> errors.WhatwhereError:
@@ -167,18 +112,23 @@ def _wait_for_the_end(context: grpc.ServicerContext) -> None:
     ended.wait(10)
 
 
-def test_calls_go_in_turn_to_the_addresses_of_a_name() -> None:
-    """Two servers behind one name share the calls."""
-    one, two = Told(well), Told(well)
+def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
+    """Its head had come, after which gRPC itself does not try again; once, and then the error."""
+    broken, hopeless = Told(_break_off, well), Told(_break_off)
 
-    with serving(one) as first, serving(two) as second, Client(f"ipv4:{first},{second}") as client:
-        for _ in range(200):
-            client.collection()
-            if one.calls and two.calls:
-                break
+    with serving(broken) as address, Client(address) as client:
+        answered = client.collection()
+    error = failure(hopeless)
 
-    assert one.calls
-    assert two.calls
+    assert answered.generation == 3
+    assert len(broken.calls) == 2
+    assert type(error) is errors.ServerUnreachable
+    assert len(hopeless.calls) == 2
+
+
+def _break_off(context: grpc.ServicerContext) -> None:
+    context.send_initial_metadata((("x-request-id", "1"),))
+    context.abort(grpc.StatusCode.UNAVAILABLE, "gone")
 
 
 # --- errors -----------------------------------------------------------------------------------------------------
@@ -297,7 +247,7 @@ def test_a_token_does_not_leave_the_machine_in_plain_text(address: str) -> None:
     with pytest.raises(errors.InvalidRequest, match="plain text") as caught:
         Client(address, token=TOKEN)
     Client(address, token=TOKEN, allow_insecure=True).close()
-    Client(address, token=TOKEN, credentials=grpc.ssl_channel_credentials()).close()
+    Client(address, token=TOKEN, credentials=grpc.ssl_channel_credentials(), server_name="example.org").close()
 
     assert TOKEN not in repr(caught.value)
 
