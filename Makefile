@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends
 YAMLLINT := {extends: default, rules: {document-start: disable, line-length: {max: 120}, octal-values: {forbid-implicit-octal: false}}}
 
-.PHONY: help setup demo test browser check check-deploy bench audit format proto release-proto pictures clean
+.PHONY: help setup demo test browser postgresql check check-deploy bench audit format proto release-proto pictures clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -26,16 +26,22 @@ test: $(STAMP)  ## run all tests
 browser:  ## install Chromium, which tests of the page drive (Debian, as root); without it they skip
 	command -v chromium || $(APT_INSTALL) chromium || { apt-get update && $(APT_INSTALL) chromium; }
 
+postgresql:  ## install PostgreSQL, which tests of the catalogue start (Debian, as root); without it they skip
+	ls /usr/lib/postgresql/*/bin/initdb || $(APT_INSTALL) postgresql || { apt-get update && $(APT_INSTALL) postgresql; }
+
 check: $(STAMP) check-deploy  ## lint, formatting, types, migrations, deploy/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
 	$(BIN)/python -m migrations.check
 
-check-deploy: $(STAMP)  ## parse what deploy/ holds, each by a validator of its own
+check-deploy: $(STAMP)  ## parse what deploy/ holds, each by a validator of its own (patches applied, where there is kubectl)
 	$(BIN)/yamllint --strict --config-data '$(YAMLLINT)' deploy
-	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml
-	$(BIN)/kubernetes-validate --strict --quiet $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/*.yaml))
+	$(BIN)/check-jsonschema --builtin-schema vendor.compose-spec deploy/compose.yaml deploy/compose.big.yaml
+	$(BIN)/kubernetes-validate --strict --quiet $(filter-out %/kustomization.yaml,$(wildcard deploy/kubernetes/*.yaml deploy/kubernetes/*/*.yaml))
+	if command -v kubectl; then for shape in deploy/kubernetes deploy/kubernetes/big; do \
+		objects="$$(kubectl kustomize $$shape)" && printf '%s\n' "$$objects" \
+		| $(BIN)/kubernetes-validate --strict --quiet /dev/stdin || exit 1; done; fi
 	$(BIN)/hadolint deploy/Containerfile deploy/Containerfile.cuda
 	$(BIN)/python -m json.tool deploy/grafana/dashboard.json /dev/null
 

@@ -12,8 +12,10 @@ import os
 import re
 import stat
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 from indexer.errors import InvalidRequest
 from indexer.files import path_of_uri, printable
@@ -29,6 +31,21 @@ Metadata: TypeAlias = Mapping[str, object]
 # --- tables -----------------------------------------------------------------------------------------------------
 
 
+@dataclass(frozen=True)
+class Table:
+    """A table to read, as often as `open` is called; `name` stands in the messages.
+
+    `keys` are the columns that may name the file, the first that is there does.
+    """
+
+    name: str
+    open: Callable[[], BinaryIO]
+    keys: tuple[str, ...] = (KEY,)
+
+
+Row: TypeAlias = tuple[int, object, Metadata]  # line, what names the file, values
+
+
 def read_table(path: Path) -> dict[str, Metadata]:
     """Return a table's rows by their key as written: a URI, an absolute path, or one relative to the table's folder.
 
@@ -36,14 +53,13 @@ def read_table(path: Path) -> dict[str, Metadata]:
     column's values decide, all together. Empty cells are absent. JSON lines (.jsonl, .ndjson) hold an object a line.
     Both name the file by `path`. InvalidRequest, with the line, for a table that is not whole or names a file twice.
     """
-    read = {".csv": _csv_rows, ".jsonl": _json_rows, ".ndjson": _json_rows}.get(path.suffix.lower())
-    if read is None:
+    if path.suffix.lower() not in (".csv", ".jsonl", ".ndjson"):
         raise InvalidRequest(
             f"{path} is neither CSV nor JSON lines by its name: call it .csv, .jsonl or .ndjson", field="metadata"
         )
     found: dict[str, Metadata] = {}
     lines: dict[str, int] = {}  # by URI, so that two spellings of a file are noticed
-    for line, key, values in read(path, _text_of(path)):
+    for line, key, values in rows(Table(str(path), lambda: path.open("rb")), path.suffix.lower()):
         where = f"{path}, line {line}"
         if not isinstance(key, str) or not key.strip() or not _is_text(key):
             raise InvalidRequest(f"{where}: names no file by {KEY!r}", field="metadata")
@@ -70,65 +86,101 @@ def uri_of_key(key: str, folder: Path) -> str:
 _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
-def _text_of(path: Path) -> str:
+def rows(table: Table, suffix: str) -> Iterator[Row]:
+    """Yield the rows of CSV (.csv) or JSON lines, never all in memory; InvalidRequest, with the line, as read_table."""
     try:
-        content = path.read_bytes()
+        yield from _csv_rows(table) if suffix == ".csv" else _json_rows(table)
     except OSError as error:
-        raise InvalidRequest(f"{path} cannot be read: {error.strerror}", field="metadata") from error
-    try:
-        return content.decode("utf-8-sig")
+        raise InvalidRequest(f"{table.name} cannot be read: {error.strerror}", field="metadata") from error
     except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise InvalidRequest(f"{path}, line {line}: not UTF-8: save the table as UTF-8", field="metadata") from error
+        line = _line_that_is_not_utf8(table)
+        raise InvalidRequest(
+            f"{table.name}, line {line}: not UTF-8: save the table as UTF-8", field="metadata"
+        ) from error
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, object, Metadata]]:
+def _line_that_is_not_utf8(table: Table) -> int:
+    with table.open() as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1  # written to meanwhile
+
+
+@contextmanager
+def _text_of(table: Table) -> Iterator[io.TextIOWrapper]:
+    """Open a table as text, ends of lines as they are: they may stand inside of quotes."""
+    with table.open() as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        yield text
+
+
+def _json_rows(table: Table) -> Iterator[Row]:
     """Yield line number, key and values of each line."""
-    for line, row in enumerate(text.split("\n"), start=1):  # not splitlines: U+2028 may stand inside a string
-        if row.strip():
-            values = _json_object(row, f"{path}, line {line}")
-            yield line, values.pop(KEY, None), values
+    with table.open() as file:
+        for line, row in enumerate(file, start=1):  # by \n alone: U+2028 may stand inside a string
+            text = row.decode("utf-8-sig" if line == 1 else "utf-8")
+            if text.strip():
+                values = _json_object(text, f"{table.name}, line {line}")
+                key = next((name for name in table.keys if name in values), KEY)
+                yield line, values.pop(key, None), values
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, str, Metadata]]:
-    """Yield line number, key and values of each row."""
-    numbered = _csv_cells(path, text)
-    _, header = next(numbered, (0, []))
-    names, kinds = _columns(path, header)
-    rows = list(numbered)
-    converts = [_CONVERTS[kind or _kind_of([cells[column] for _, cells in rows])] for column, kind in enumerate(kinds)]
-    for line, cells in rows:
+def _csv_rows(table: Table) -> Iterator[Row]:
+    """Yield line number, key and values of each row. The table is read twice: all cells of a column decide its kind."""
+    names, kinds = _kinds_of(table)
+    key = next(name for name in table.keys if name in names)
+    converts = [_CONVERTS[kind] for kind in kinds]
+    numbered = _csv_cells(table)
+    next(numbered)
+    for line, cells in numbered:
         values = {}
         for name, cell, convert in zip(names, cells, converts, strict=True):
-            if name != KEY and cell.strip():
+            if name != key and cell.strip():
                 try:
                     values[name] = convert(cell)
                 except ValueError as error:
-                    message = f"{path}, line {line}: {name} {cell!r} is {error}"
+                    message = f"{table.name}, line {line}: {name} {cell!r} is {error}"
                     raise InvalidRequest(message, field="metadata") from error
-        yield line, cells[names.index(KEY)], values
+        yield line, cells[names.index(key)], values
 
 
-def _csv_cells(path: Path, text: str) -> Iterator[tuple[int, list[str]]]:
+def _kinds_of(table: Table) -> tuple[list[str], list[str]]:
+    """Return the names of a CSV's columns and their kinds, said or as their cells are."""
+    numbered = _csv_cells(table)
+    _, header = next(numbered, (0, []))
+    names, said = _columns(table, header)
+    seen = [_Cells() for _ in names]
+    for _, cells in numbered:
+        for column, cell in zip(seen, cells, strict=True):
+            column.add(cell)
+    return names, [kind or column.kind for kind, column in zip(said, seen, strict=True)]
+
+
+def _csv_cells(table: Table) -> Iterator[tuple[int, list[str]]]:
     """Yield each row with the line that it begins on; InvalidRequest where one is longer or shorter than the first."""
-    reader = csv.reader(io.StringIO(text, newline=""), strict=True)
     width = 0
     line = 1
     try:
-        for cells in reader:
-            width = width or len(cells)
-            if cells and len(cells) != width:
-                raise InvalidRequest(
-                    f"{path}, line {line}: {len(cells)} cells where the header has {width}", field="metadata"
-                )
-            if cells:
-                yield line, cells
-            line = reader.line_num + 1
+        with _text_of(table) as text:
+            reader = csv.reader(text, strict=True)
+            for cells in reader:
+                width = width or len(cells)
+                if cells and len(cells) != width:
+                    raise InvalidRequest(
+                        f"{table.name}, line {line}: {len(cells)} cells where the header has {width}", field="metadata"
+                    )
+                if cells:
+                    yield line, cells
+                line = reader.line_num + 1
     except csv.Error as error:
-        raise InvalidRequest(f"{path}, line {line}: {error}: the table is torn or no CSV", field="metadata") from error
+        raise InvalidRequest(
+            f"{table.name}, line {line}: {error}: the table is torn or no CSV", field="metadata"
+        ) from error
 
 
-def _columns(path: Path, header: Sequence[str]) -> tuple[list[str], list[str | None]]:
+def _columns(table: Table, header: Sequence[str]) -> tuple[list[str], list[str | None]]:
     """Return the names of a CSV's columns, and the kinds of those that say theirs."""
     names: list[str] = []
     kinds: list[str | None] = []
@@ -136,17 +188,18 @@ def _columns(path: Path, header: Sequence[str]) -> tuple[list[str], list[str | N
         name, colon, kind = (part.strip() for part in written.rpartition(":"))
         if colon and kind not in _CONVERTS:
             raise InvalidRequest(
-                f"{path}, line 1: {written!r} ends in no type: write one of {', '.join(_CONVERTS)}",
+                f"{table.name}, line 1: {written!r} ends in no type: write one of {', '.join(_CONVERTS)}",
                 field="metadata",
             )
         name = name if colon else kind
         if not name or name in names:
             why = f"the name {name!r} of another" if name else "no name"
-            raise InvalidRequest(f"{path}, line 1: column {number} has {why}: give it its own", field="metadata")
+            raise InvalidRequest(f"{table.name}, line 1: column {number} has {why}: give it its own", field="metadata")
         names.append(name)
-        kinds.append("string" if name == KEY else kind if colon else None)
-    if KEY not in names:
-        raise InvalidRequest(f"{path}, line 1: no column is called {KEY!r}: it names the files", field="metadata")
+        kinds.append("string" if name in table.keys else kind if colon else None)
+    if not set(names).intersection(table.keys):
+        keys = " or ".join(map(repr, table.keys))
+        raise InvalidRequest(f"{table.name}, line 1: no column is called {keys}: it names the files", field="metadata")
     return names, kinds
 
 
@@ -196,15 +249,34 @@ _CONVERTS: dict[str, Callable[[str], object]] = {
 }
 
 
-def _kind_of(cells: Sequence[str]) -> str:
-    """Return the narrowest kind that all cells of a column have; times are strings."""
-    texts = [cell.strip() for cell in cells if cell.strip()]
-    numbers = [_NUMBER.fullmatch(text) for text in texts]
-    if texts and all(numbers):
-        if all(_INTEGER.fullmatch(text) for text in texts):
-            return "int" if all(abs(int(text)) <= _LARGEST for text in texts) else "string"
-        return "float" if all(math.isfinite(float(text)) for text in texts) else "string"
-    return "bool" if texts and all(text.lower() in ("true", "false") for text in texts) else "string"
+class _Cells:
+    """What all cells of a column are, which tells the narrowest kind that they have; times are strings."""
+
+    def __init__(self) -> None:
+        self._some = False
+        self._numbers = self._integers = self._of_64_bits = self._finite = self._booleans = True
+
+    def add(self, cell: str) -> None:
+        """Take another cell into account; empty ones say nothing."""
+        text = cell.strip()
+        if not text:
+            return
+        self._some = True
+        self._booleans = self._booleans and text.lower() in ("true", "false")
+        self._numbers = self._numbers and bool(_NUMBER.fullmatch(text))
+        if self._numbers:
+            self._integers = self._integers and bool(_INTEGER.fullmatch(text))
+            self._of_64_bits = self._of_64_bits and self._integers and abs(int(text)) <= _LARGEST
+            self._finite = self._finite and math.isfinite(float(text))
+
+    @property
+    def kind(self) -> str:
+        """The kind."""
+        if self._some and self._numbers:
+            if self._integers:
+                return "int" if self._of_64_bits else "string"
+            return "float" if self._finite else "string"
+        return "bool" if self._some and self._booleans else "string"
 
 
 def checked(values: Metadata, where: str) -> dict[str, object]:
@@ -275,4 +347,9 @@ def read_sidecar(path: Path) -> dict[str, object]:
         content = path.read_bytes()
     except OSError as error:
         raise InvalidRequest(f"{name}: cannot be read: {error.strerror}", field="metadata") from error
+    return sidecar_values(content, name)
+
+
+def sidecar_values(content: bytes, name: str) -> dict[str, object]:
+    """Return the values of a sidecar's bytes; InvalidRequest, which `name` begins, when it is torn."""
     return checked(_json_object(content, name), name)

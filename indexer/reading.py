@@ -1,29 +1,49 @@
-"""Read and decode files ahead of the network, in threads."""
+"""Read and decode pictures ahead of the network, in threads."""
 
 import hashlib
-import stat
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import islice
-from pathlib import Path
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
-from indexer.catalog import Catalog, Source
+from indexer.catalog import Source
 from indexer.errors import UnreadableImage, WhatwhereError
 from indexer.exif import exif
-from indexer.files import path_of_uri, printable
-from indexer.images import DecodedImage, ImageLimits, check_byte_count, decode_image
+from indexer.files import path_of_uri
+from indexer.images import DecodedImage, ImageLimits, decode_image
 from indexer.metadata import Metadata
+from indexer.sources import Remote, Stamp, is_remote, name_of, read, read_file
+
+__all__ = ["Known", "Loaded", "Loader", "in_groups", "map_ahead", "read_file", "source_of"]
+
+_NEVER_SEEN = -1  # the `modified_ns` of what nobody listed: it is asked for where it is read
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
+class Known(Protocol):
+    """What a catalogue is asked while pictures are read: see `Catalog`."""
+
+    def has_content(self, content_hash: str, *, retry_failed: bool = False) -> bool:
+        """Tell whether this content needs no describing."""
+
+    def content_of(self, uri: str) -> str | None:
+        """Return the hash of what was last read at a URI, None when nothing was."""
+
+    def unchanged(self, sources: Sequence[Source], *, retry_failed: bool = False) -> set[str]:
+        """Return the URIs of which nothing changed."""
+
+
 @dataclass(frozen=True)
 class Loaded:
-    """A source after reading: decoded, or known by content, or failed. `exif` is None where nobody asked for it."""
+    """A source after reading: decoded, or known by content, or failed. `exif` is None where nobody asked for it.
+
+    `unchanged`: it was found out only now, of what nobody listed, that nothing needs to be read. `gone`: nothing is
+    there.
+    """
 
     source: Source
     content_hash: str | None = None
@@ -31,59 +51,90 @@ class Loaded:
     decoded: DecodedImage | None = None
     error: WhatwhereError | None = None
     exif: Metadata | None = None
+    unchanged: bool = False
+    gone: bool = False
 
 
 @dataclass(frozen=True)
 class Loader:
     """Reads, hashes and decodes one source; content that the catalogue knows is not decoded."""
 
-    catalog: Catalog
+    catalog: Known
     limits: ImageLimits = field(default_factory=ImageLimits)
     retry_failed: bool = False
     exif: bool = False
     gps: bool = False
+    checksum: bool = False  # read also what is unchanged
+    remote: Remote = field(default_factory=Remote)
 
     def __call__(self, source: Source) -> Loaded:
         """Return what there is; errors are part of that."""
-        path = path_of_uri(source.uri)
         content_hash = None
         try:
-            content = read_file(path, self.limits)
+            if is_remote(source.uri):
+                source = self._asked_for(source)
+                if self._is_unchanged(source):
+                    return Loaded(source, unchanged=True)
+            content, source = self._read(source)
             content_hash = hashlib.sha256(content).hexdigest()
             found = exif(content, gps=self.gps) if self.exif or self.gps else None
             if self.catalog.has_content(content_hash, retry_failed=self.retry_failed):
-                return Loaded(source, content_hash, exif=found)
-            decoded = decode_image(content, printable(path), limits=self.limits)
+                return Loaded(_recorded(source), content_hash, exif=found)
+            decoded = decode_image(content, name_of(source.uri), limits=self.limits)
         except WhatwhereError as error:
             # without the frames, which would hold bytes and pixels for as long as the error waits for its turn
-            return Loaded(source, content_hash, source.byte_count, error=error.with_traceback(None))
+            return Loaded(_recorded(source), content_hash, source.byte_count, error=error.with_traceback(None))
         except OSError as error:
-            reason = UnreadableImage(f"{printable(path)}: cannot be read: {error.strerror}")
-            return Loaded(source, None, source.byte_count, error=reason)
-        return Loaded(source, content_hash, len(content), decoded, exif=found)
+            reason = UnreadableImage(f"{name_of(source.uri)}: cannot be read: {error.strerror}")
+            gone = isinstance(error, FileNotFoundError | NotADirectoryError)
+            return Loaded(_recorded(source), None, source.byte_count, error=reason, gone=gone)
+        return Loaded(_recorded(source), content_hash, len(content), decoded, exif=found)
+
+    def _asked_for(self, source: Source) -> Source:
+        """Ask for the stamp of what nobody listed, where it was read before: on the web the content tells it too."""
+        if self.checksum or source.modified_ns != _NEVER_SEEN or self.catalog.content_of(source.uri) is None:
+            return source
+        return _stamped(source.uri, self.remote.stamp(source.uri))
+
+    def _is_unchanged(self, source: Source) -> bool:
+        """Tell whether the catalogue knows the source as it is; what was listed was looked up before."""
+        return (
+            not self.checksum
+            and source.modified_ns != _NEVER_SEEN
+            and source.uri in self.catalog.unchanged([source], retry_failed=self.retry_failed)
+        )
+
+    def _read(self, source: Source) -> tuple[bytes, Source]:
+        stamp = None if source.modified_ns == _NEVER_SEEN else Stamp(source.byte_count, source.modified_ns)
+        found = read(source.uri, self.limits, self.remote, stamp)
+        if found.stamp is None:
+            return found.content, source
+        return found.content, _stamped(source.uri, found.stamp)
 
 
-def source_of(path: Path) -> Source:
-    """Return the source as the file system describes it now; a file that vanished counts as empty."""
+def source_of(uri: str, stamp: Stamp | None = None) -> Source:
+    """Return the source as its place describes it now; a file that vanished counts as empty.
+
+    Of what is elsewhere `stamp` is what a listing told; without one, the loader asks.
+    """
+    if is_remote(uri):
+        return _stamped(uri, stamp)
     try:
-        status = path.stat()
+        status = path_of_uri(uri).stat()
     except OSError:
-        return Source(path.as_uri(), 0, 0)
-    return Source(path.as_uri(), status.st_size, status.st_mtime_ns)
+        return Source(uri, 0, 0)
+    return Source(uri, status.st_size, status.st_mtime_ns)
 
 
-def read_file(path: Path, limits: ImageLimits) -> bytes:
-    """Return a file's bytes; what is not a regular file (a pipe would block for ever) or too large is not opened."""
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise UnreadableImage(f"{printable(path)}: not a regular file")
-    check_byte_count(printable(path), status.st_size, limits)
-    if status.st_size == 0:
-        return b""  # also what /proc calls empty, where reading may wait for ever
-    with path.open("rb") as file:
-        content = file.read(limits.max_bytes + 1)  # a file may grow while it is read
-    check_byte_count(printable(path), len(content), limits)
-    return content
+def _stamped(uri: str, stamp: Stamp | None) -> Source:
+    if stamp is None:
+        return Source(uri, 0, _NEVER_SEEN)
+    return Source(uri, stamp.byte_count, _NEVER_SEEN if stamp.mark is None else stamp.mark)
+
+
+def _recorded(source: Source) -> Source:
+    """Return the source as the catalogue keeps it: what has no stamp is never taken for unchanged."""
+    return replace(source, modified_ns=0) if source.modified_ns == _NEVER_SEEN else source
 
 
 def map_ahead(

@@ -3,14 +3,13 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import reduce
-from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from indexer import filters
 from indexer.catalog import FAILED, INDEXED, REMOVED, Catalog, ImageRecord
-from indexer.collection import CollectionWriter, Layout, Recipe, open_for_writing
+from indexer.collection import Address, CollectionWriter, Layout, Recipe, open_catalog, open_for_writing
 from indexer.errors import ImageNotFound
 from indexer.pipeline import publish_changes
 
@@ -47,16 +46,16 @@ class Changed:
     generation: int
 
 
-def choose(collection: Path, selection: Selection, *, removed: bool = False) -> Chosen:
+def choose(collection: Address, selection: Selection, *, removed: bool = False) -> Chosen:
     """Return the images to remove, or those `removed` ones to restore, and change nothing.
 
     Raises ImageNotFound for an id that is not in the catalogue, InvalidFilter, and the errors of opening a collection.
     """
-    layout = Layout(collection)
+    layout = Layout.at(collection)
     Recipe.load(layout)
     expression = None if selection.where is None else filters.parse(selection.where)
     states = (REMOVED,) if removed else (INDEXED, FAILED)
-    with Catalog.open(layout.catalog) as catalog:
+    with open_catalog(layout) as catalog:
         parts: list[NDArray[np.int64]] = []
         if selection.ids:
             parts.append(_known(catalog, selection.ids))
@@ -81,7 +80,7 @@ def _known(catalog: Catalog, ids: Sequence[int]) -> NDArray[np.int64]:
     return np.unique(np.array(ids, dtype=np.int64))
 
 
-def remove_images(collection: Path, ids: Sequence[int]) -> Changed:
+def remove_images(collection: Address, ids: Sequence[int]) -> Changed:
     """Take images out and publish the generation without them.
 
     Their content stays out, wherever it is found again, until it is restored. A process that is killed in between has
@@ -91,7 +90,7 @@ def remove_images(collection: Path, ids: Sequence[int]) -> Changed:
         return _published(writer, writer.catalog.remove(ids) if ids else 0)
 
 
-def restore_images(collection: Path, ids: Sequence[int]) -> Changed:
+def restore_images(collection: Address, ids: Sequence[int]) -> Changed:
     """Take a removal back and publish the generation with the images.
 
     Those whose descriptions were compacted away come back when a run finds their files again.

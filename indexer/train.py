@@ -5,7 +5,9 @@ import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,17 +16,19 @@ from indexer import whitening
 from indexer.backbones import DEFAULT_BACKBONE, DEFAULT_PRECISION, choose_device, load_backbone
 from indexer.describe import POOLED, Describer, Description
 from indexer.errors import InvalidRequest, WhatwhereError
-from indexer.files import printable
 from indexer.images import DecodedImage, ImageLimits, decode_image
 from indexer.methods import DEFAULT_DESCRIPTORS, DEFAULT_PRESET, Method, find_method, training_rows
 from indexer.pipeline import DEFAULT_RANK
-from indexer.reading import in_groups, map_ahead, read_file
-from indexer.scan import scan
+from indexer.reading import in_groups, map_ahead
+from indexer.scan import find
+from indexer.sources import Remote, name_of, read, shown
 
 BATCH = 8
 MAX_IMAGES = 5_000  # evenly chosen from more: 200,000 cells of 1280 floats, 1 GB, and twice that while they are fitted
 
 log = logging.getLogger(__name__)
+
+_File = TypeVar("_File")
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class TrainingSettings:
 
 
 def train_whiteners(
-    paths: Sequence[Path],
+    paths: Sequence[Path | str],
     output: Path,
     settings: TrainingSettings | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
@@ -55,12 +59,12 @@ def train_whiteners(
     """
     settings = settings or TrainingSettings()
     names = whiteners_of([find_method(name, settings.preset) for name in settings.descriptors])
-    files = evenly_chosen(scan(paths)[0])
+    uris = evenly_chosen(list(find(paths).pictures))
     backbone = load_backbone(
         settings.backbone, choose_device(settings.device), weights=settings.weights, precision=settings.precision
     )
     describer = Describer(backbone, settings.rank, [name for name in names if name in POOLED])
-    whiteners = fit_whiteners(_descriptions(files, describer, on_progress), describer, names, settings.dimensions)
+    whiteners = fit_whiteners(_descriptions(uris, describer, on_progress), describer, names, settings.dimensions)
     output.mkdir(parents=True, exist_ok=True)
     for name, whitener in whiteners.items():
         whitening.save(whitener, output / whitening.file_name(whitener.key.backbone, name))
@@ -72,7 +76,7 @@ def whiteners_of(methods: Iterable[Method]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(name for method in methods for name in method.whiteners))
 
 
-def evenly_chosen(files: Sequence[Path]) -> Sequence[Path]:
+def evenly_chosen(files: Sequence[_File]) -> Sequence[_File]:
     """Return at most MAX_IMAGES of the files, evenly spaced."""
     return files[:: -(-len(files) // MAX_IMAGES) or 1]
 
@@ -106,20 +110,20 @@ def fit_whiteners(
 
 
 def _descriptions(
-    files: Sequence[Path], describer: Describer, on_progress: Callable[[int, int], None]
+    uris: Sequence[str], describer: Describer, on_progress: Callable[[int, int], None]
 ) -> Iterator[Description]:
-    """Describe all readable files."""
+    """Describe all readable photographs."""
     done = 0
     with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
-        for batch in in_groups(map_ahead(pool, _decoded, files, ahead=2 * BATCH), BATCH):
+        for batch in in_groups(map_ahead(pool, partial(_decoded, Remote()), uris, ahead=2 * BATCH), BATCH):
             yield from describer.describe([decoded.pixels for decoded in batch if decoded is not None])
             done += len(batch)
-            on_progress(done, len(files))
+            on_progress(done, len(uris))
 
 
-def _decoded(path: Path) -> DecodedImage | None:
+def _decoded(remote: Remote, uri: str) -> DecodedImage | None:
     try:
-        return decode_image(read_file(path, ImageLimits()), printable(path))
+        return decode_image(read(uri, ImageLimits(), remote).content, name_of(uri))
     except (WhatwhereError, OSError) as error:
-        log.warning("left out %s: %s", path, error)
+        log.warning("left out %s: %s", shown(uri), error)
         return None

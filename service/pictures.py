@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from indexer.boxes import Box
 from indexer.errors import InvalidRequest, WhatwhereError
-from indexer.files import path_of_uri
-from indexer.images import decode_image
+from indexer.images import ImageLimits, decode_image
+from indexer.sources import BRIEF, Remote, read
 from service.results import Hit, SearchResult, StoredImage
 
 TILE_SIZE = (300, 225)
@@ -22,6 +22,7 @@ _SWATCH = 11
 _LEGEND_HEIGHT = 22
 _MARGIN = 16
 _BACKGROUND, _INK, _FAINT = "#ffffff", "#1b1b1b", "#6a6a6a"
+_REMOTE = Remote(BRIEF)
 _QUERY_COLOUR, _HIT_COLOUR = "#d55e00", "#0072b2"  # vermilion and blue of Okabe and Ito: told apart by everyone
 
 
@@ -50,10 +51,11 @@ def draw_search(query: NDArray[np.uint8] | None, regions: Sequence[Box], result:
 
 
 def load_pixels(image: StoredImage) -> NDArray[np.uint8] | None:
-    """Read a stored image from the first of its files that is on this machine; None when there is none."""
+    """Read a stored image from the first of its places that can be read from here; None when there is none."""
     for uri in image.uris:
         try:
-            return decode_image(path_of_uri(uri).read_bytes(), uri, shorter_side=None).pixels
+            content = read(uri, ImageLimits(), _REMOTE).content
+            return decode_image(content, uri, shorter_side=None).pixels
         except (OSError, WhatwhereError):
             continue  # moved, or on another machine: the tile says so
     return None

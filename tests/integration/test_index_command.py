@@ -103,7 +103,7 @@ def test_failures_are_logged_and_progress_is_for_terminals(
     _, done = indexed
 
     (line,) = done.stderr.splitlines()
-    assert line.startswith("WARNING indexer.pipeline failed source=file://")
+    assert line.startswith("WARNING indexer.describing failed source=file://")
     assert line.endswith("/06.png reason=UNREADABLE_IMAGE")
 
 
@@ -267,6 +267,7 @@ def test_names_are_printed_as_they_are(tmp_path: Path) -> None:
         (("--exif",), IndexSettings(exif=True)),
         (("--exif-gps",), IndexSettings(exif_gps=True)),
         (("--prune",), IndexSettings(prune=True)),
+        (("--max-requests-per-second", "2.5"), IndexSettings(max_requests_per_second=2.5)),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) and value else "",
 )
@@ -284,7 +285,7 @@ def test_every_flag_of_index_arrives(
 
     run_here("index", "a", "b", "--collection", "c.ww", *flags)
 
-    assert asked == [([Path("a"), Path("b")], Path("c.ww"), expected)]
+    assert asked == [(["a", "b"], "c.ww", expected)]
 
 
 @pytest.mark.parametrize(
@@ -318,7 +319,7 @@ def test_every_flag_of_whiten_arrives(
 
     run_here("whiten", "a", "b", "--output", "out", *flags)
 
-    assert asked == [([Path("a"), Path("b")], Path("out"), expected)]
+    assert asked == [(["a", "b"], Path("out"), expected)]
 
 
 # --- whiteners --------------------------------------------------------------------------------------------------

@@ -14,7 +14,7 @@ from indexer.reading import in_groups, map_ahead, source_of
 
 def test_a_file_that_vanished_is_an_empty_source(tmp_path: Path) -> None:
     """What is gone after the scan has no size and no time."""
-    assert source_of(tmp_path / "gone.jpg").byte_count == 0
+    assert source_of((tmp_path / "gone.jpg").as_uri()).byte_count == 0
 
 
 @pytest.fixture

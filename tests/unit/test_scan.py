@@ -134,8 +134,8 @@ def test_a_picture_in_a_folder_is_found_with_its_sidecar(tmp_path: Path) -> None
 
     found = find([tmp_path])
 
-    assert list(found.files) == [path, bare]
-    assert found.with_sidecar == {path}
+    assert list(found.pictures) == [path.as_uri(), bare.as_uri()]
+    assert found.with_sidecar == {path.as_uri()}
     assert found.ignored == 2
 
 
@@ -144,7 +144,7 @@ def test_a_picture_that_is_named_is_found_with_its_sidecar(tmp_path: Path) -> No
     path, bare = touch(tmp_path / "x.dat"), touch(tmp_path / "y.jpg")
     touch(tmp_path / "x.dat.json")
 
-    assert find([path, bare]).with_sidecar == {path}
+    assert find([path, bare]).with_sidecar == {path.as_uri()}
 
 
 # --- gone -------------------------------------------------------------------------------------------------------
@@ -187,7 +187,7 @@ def test_nothing_below_a_folder_that_cannot_be_listed_is_gone(tmp_path: Path, cl
 
     found = find([tmp_path])
 
-    assert list(found.files) == [tmp_path / "open" / "a.jpg"]
+    assert list(found.pictures) == [(tmp_path / "open" / "a.jpg").as_uri()]
     assert found.unlisted == [closed.as_uri() + "/"]
     uris = [(closed / "b.jpg").as_uri(), (closed / "never-there.jpg").as_uri(), (tmp_path / "c.jpg").as_uri()]
     assert gone(uris, found.unlisted) == [uris[2]]
