@@ -131,6 +131,18 @@ class CollectionNotWritable(WhatwhereError):
     reason = "COLLECTION_NOT_WRITABLE"
 
 
+class CatalogUnavailable(WhatwhereError):
+    """The database server that holds the catalogue is away, or the connection to it was lost."""
+
+    reason = "CATALOG_UNAVAILABLE"
+
+
+class CatalogRefused(WhatwhereError):
+    """The database server is there and lets us not in, or not do what we must: password, database, rights, SSL."""
+
+    reason = "CATALOG_REFUSED"
+
+
 # --- what it is measured with -----------------------------------------------------------------------------------
 
 
@@ -238,6 +250,18 @@ class ServerNotReady(TryAgainLater):
     """A server that is starting or stopping."""
 
     reason = "SERVER_NOT_READY"
+
+
+class ObjectStoreUnavailable(TryAgainLater):
+    """The object store that holds the collection is away, or refuses."""
+
+    reason = "OBJECT_STORE_UNAVAILABLE"
+
+
+class VectorStoreUnavailable(TryAgainLater):
+    """The server that holds the collection's vectors is away, refuses, or does not answer in time."""
+
+    reason = "VECTOR_STORE_UNAVAILABLE"
 
 
 class ServerOverloaded(TryAgainLater):

@@ -1,14 +1,18 @@
 """Small catalogues for tests: what is recorded in them, and what is done to them past the catalogue."""
 
 import sqlite3
-from collections.abc import Callable
-from contextlib import closing
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
+import psycopg
 from alembic.config import Config
+from psycopg.types.json import set_json_loads
+from sqlalchemy import Connection
 
 from indexer.catalog import Catalog, NewImage, Outcome, ShardRecord, Source
-from indexer.catalog.database import connect, migration_config
+from indexer.catalog.catalog import backend_of
+from indexer.catalog.database import Address, migration_config
 
 
 def source(name: str, *, byte_count: int = 10, modified_ns: int = 1) -> Source:
@@ -39,13 +43,30 @@ def states(catalog: Catalog) -> dict[str | None, str]:
     return {image.content_hash: image.state for image in catalog.images()}
 
 
-def raw(path: Path, query: str) -> list[tuple[object, ...]]:
-    """Run a statement past the catalogue."""
-    with closing(sqlite3.connect(path)) as connection, connection:
-        return connection.execute(query).fetchall()
+def raw(address: Address, query: str) -> list[tuple[object, ...]]:
+    """Run a statement past the catalogue; no reference is checked, and JSON comes as text."""
+    if isinstance(address, Path):
+        with closing(sqlite3.connect(address)) as connection, connection:
+            return connection.execute(query).fetchall()
+    options = "-c search_path=whatwhere -c session_replication_role=replica -c timezone=UTC"
+    with psycopg.connect(address.replace("+psycopg", ""), options=options) as server:
+        set_json_loads(lambda text: text if isinstance(text, str) else text.decode(), server)
+        cursor = server.execute(query)
+        return cursor.fetchall() if cursor.description else []
 
 
-def migrate(path: Path, direction: Callable[[Config, str], None], revision: str) -> None:
+def migrate(address: Address, direction: Callable[[Config, str], None], revision: str) -> None:
     """Run migrations as the catalogue does, in one transaction."""
-    with connect(path).begin() as connection:
+    with migrating(address) as connection:
         direction(migration_config(connection), revision)
+
+
+@contextmanager
+def migrating(address: Address) -> Iterator[Connection]:
+    """Give a connection in a transaction in which tables may be changed."""
+    backend = backend_of(address)
+    engine = backend.engine(read_only=False)
+    with backend.writing(engine) as connection, connection.begin():
+        backend.prepare(connection)
+        yield connection
+    engine.dispose()

@@ -16,6 +16,7 @@ from indexer.pipeline import IndexSettings, index_paths
 from service.client import Client
 from service.server import create_server
 from service.settings import ServerSettings
+from tests.postgres import PostgresServer
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 DATA = Path(os.environ.get("WHATWHERE_DATA", SHARED / "data"))
@@ -55,6 +56,34 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """Run the tests of the catalogue on both databases, but for those that ask for the path of the SQLite file."""
+    module = metafunc.module.__name__.rpartition(".")[2]
+    if module.startswith(("test_catalog", "test_filtering")) and "address" in metafunc.fixturenames:
+        kinds = ["sqlite"] if "path" in metafunc.fixturenames else ["sqlite", "postgresql"]
+        metafunc.parametrize("address", kinds, indirect=True)
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[PostgresServer]:
+    """Give a PostgreSQL server, or skip where there is none (but where all tests must run)."""
+    server = PostgresServer()
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def address(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
+    """Give the address of a catalogue that is not there yet, or has nothing in it but its tables."""
+    if getattr(request, "param", "sqlite") == "sqlite":
+        yield tmp_path / "catalog.db"
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    name = server.database()
+    yield server.url(name)
+    server.drop(name)
 
 
 @pytest.fixture(scope="session")

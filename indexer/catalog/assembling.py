@@ -9,10 +9,9 @@ from typing import Any
 from sqlalchemy import Row, bindparam, select
 
 from indexer.catalog.checksums import verify
-from indexer.catalog.database import REMEDY
+from indexer.catalog.database import Damage
 from indexer.catalog.records import REMOVED, ImageRecord
 from indexer.catalog.tables import Base, ImageRow, ShardRow, SourceRow
-from indexer.errors import CollectionCorrupt
 
 _IMAGES, _SHARDS, _SOURCES = (Base.metadata.tables[row.__tablename__] for row in (ImageRow, ShardRow, SourceRow))
 _IMAGE_NAMES, _SHARD_NAMES, _SOURCE_NAMES = (table.columns.keys() for table in (_IMAGES, _SHARDS, _SOURCES))
@@ -31,7 +30,7 @@ ROWS_OF_IDS = ROWS.where(_IMAGES.c.id.in_(bindparam("ids")))
 
 
 def records(rows: Iterable[Row[Any]]) -> Iterator[ImageRecord]:
-    """Yield a record for each image in these ROWS, in their order; CollectionCorrupt for rows that others changed."""
+    """Yield a record for each image in these ROWS, in their order; Damage for rows that others changed."""
     shard_files: dict[int | None, str | None] = {None: None}  # of shards that are verified: many images share one
     for _, group in groupby(rows, key=itemgetter(0)):
         of_image = list(group)
@@ -40,7 +39,7 @@ def records(rows: Iterable[Row[Any]]) -> Iterator[ImageRecord]:
         verify(_IMAGES, image)
         uris = tuple(_uri(row) for row in of_image if row[_SOURCE_AT] is not None)
         if not uris and image["state"] != REMOVED:
-            raise CollectionCorrupt(f"images/{image['id']} of catalog.db lost its sources: {REMEDY}")
+            raise Damage(f"images/{image['id']}", "lost its sources")
         shard_id = first[_SHARD_AT]
         if shard_id not in shard_files:
             shard_files[shard_id] = _shard_file(first)

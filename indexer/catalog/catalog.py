@@ -8,62 +8,79 @@ from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
 from indexer.catalog.checking import Checking
-from indexer.catalog.database import REMEDY, connect, migration_config, unreadable_values_named
+from indexer.catalog.copying import Copying
+from indexer.catalog.database import Address, Backend, migration_config
 from indexer.catalog.filtering import Filtering
 from indexer.catalog.metadata import Annotating
 from indexer.catalog.reading import Reading
 from indexer.catalog.recording import Recording
 from indexer.catalog.removing import Removing
 from indexer.catalog.shelving import Shelving
+from indexer.catalog.sqlite import Sqlite
 from indexer.errors import CollectionCorrupt, CollectionMismatch
 
 
-class Catalog(Reading, Filtering, Recording, Annotating, Removing, Shelving, Checking):
-    """A catalogue in one database. Safe to use from several threads.
+class Catalog(Reading, Filtering, Recording, Annotating, Removing, Shelving, Checking, Copying):
+    """A catalogue in one database, SQLite or PostgreSQL. Safe to use from several threads.
+
+    The address of one in PostgreSQL is a URL, postgresql+psycopg://USER@HOST:5432/DATABASE, with libpq's options as a
+    query. `?schema=NAME` says in which schema of the database its tables are, "whatwhere" by default; it is made where
+    it is absent, and several collections in one database have one each.
 
     Any call raises CollectionCorrupt where the database or a row that is read is damaged, CollectionNotWritable where
-    it cannot be written, CollectionLocked where another process holds it for long.
+    it cannot be written, CollectionLocked where another process holds it for long, CatalogUnavailable while a server
+    is away, CatalogRefused where it does not let us in or do what we must.
     """
 
     @classmethod
-    def create(cls, path: Path) -> "Catalog":
+    def create(cls, address: Address) -> "Catalog":
         """Open for writing, made or brought to the newest schema."""
+        scripts = ScriptDirectory.from_config(migration_config())
         with ExitStack() as on_error:
-            catalog = on_error.enter_context(cls(connect(path)))
-            catalog._refuse_newer_schema(ScriptDirectory.from_config(migration_config()))
-            with unreadable_values_named(), catalog._engine.begin() as connection:
-                command.upgrade(migration_config(connection), "head")
+            catalog = on_error.enter_context(cls(backend_of(address)))
+            if catalog._revision(scripts) != scripts.get_current_head():
+                catalog._migrate()
             on_error.pop_all()
         return catalog
 
     @classmethod
-    def open(cls, path: Path) -> "Catalog":
+    def open(cls, address: Address) -> "Catalog":
         """Open for reading; CollectionMismatch when the schema is not this version's."""
-        if not path.is_file():
-            raise CollectionCorrupt(f"{path} is missing: restore it from a backup, or index into a new directory")
+        backend = backend_of(address)
+        backend.require()
         scripts = ScriptDirectory.from_config(migration_config())
         with ExitStack() as on_error:
-            catalog = on_error.enter_context(cls(connect(path, read_only=True)))
-            found = catalog._refuse_newer_schema(scripts)
+            catalog = on_error.enter_context(cls(backend, read_only=True))
+            found = catalog._revision(scripts)
+            place = address if isinstance(address, Path) else backend.name
             if found is None:
                 raise CollectionCorrupt(
-                    f"{path} is not a readable catalogue, or its first run was stopped at once: run `whatwhere index` "
-                    f"again; if it held images, {REMEDY}"
+                    f"{place} is not a readable catalogue, or its first run was stopped at once: run `whatwhere index` "
+                    f"again; if it held images, {backend.remedy}"
                 )
             if found != scripts.get_current_head():
                 raise CollectionMismatch(
-                    f"{path} has the older schema {found}: run `whatwhere rebuild --collection {path.parent}` once to "
-                    "bring it up to date"
+                    f"{place} has the older schema {found}: run `{backend.migrate}` once to bring it up to date"
                 )
             on_error.pop_all()
         return catalog
 
-    def _refuse_newer_schema(self, scripts: ScriptDirectory) -> str | None:
-        with self._engine.connect() as connection:
+    def _revision(self, scripts: ScriptDirectory) -> str | None:
+        """Return the schema's revision, None where there is none; CollectionMismatch for a newer version's."""
+        with self._asking() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
+            if found is None:
+                self._backend.require_access(connection)
         if found is not None and found not in {revision.revision for revision in scripts.walk_revisions()}:
             raise CollectionMismatch(f"the catalogue has schema {found}, made by a newer whatwhere: upgrade whatwhere")
         return found
+
+    def _migrate(self) -> None:
+        backend = self._backend
+        with backend.damage_named(), backend.writing(self._engine) as connection, connection.begin():
+            backend.begun(connection)
+            backend.prepare(connection)
+            command.upgrade(migration_config(connection), "head")
 
     def __enter__(self) -> "Catalog":
         """Return self."""
@@ -72,3 +89,12 @@ class Catalog(Reading, Filtering, Recording, Annotating, Removing, Shelving, Che
     def __exit__(self, *_: object) -> None:
         """Close every connection."""
         self.close()
+
+
+def backend_of(address: Address) -> Backend:
+    """Return the kind of database that an address is of: a path SQLite's, a URL PostgreSQL's."""
+    if isinstance(address, Path):
+        return Sqlite(address)
+    from indexer.catalog.postgresql import PostgreSql  # noqa: PLC0415 - a collection in files pays nothing for it
+
+    return PostgreSql(address)

@@ -1,7 +1,8 @@
 """Whether the catalogue is whole: the file, the references, every row, and what is kept twice."""
 
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Generator
+from contextlib import closing
 from itertools import islice
 from typing import Any
 
@@ -29,14 +30,18 @@ class Checking(Database):
     def check(self) -> list[str]:
         """Return every fault as a sentence, none when the catalogue is whole; of one kind at most the first 50.
 
-        Compared are the file with itself (pages, indexes, references), each row with its checksum, the images with
-        their shards and sources, and the metadata with its sources and with the rows to filter by.
+        Compared are the database with itself (on SQLite pages and indexes, on both references), each row with its
+        checksum, the images with their shards and sources, and the metadata with its sources and with the rows to
+        filter by.
         """
         faults: list[str] = []
-        for look in (_file, _references, _rows, _images, _places, _metadata):
+        for look in (self._kept, self._references, _rows, _images, _places, _metadata):
             try:
                 with self._reading() as connection:
-                    found = list(islice(look(connection), MOST_OF_A_KIND + 1))
+                    self._backend.take_time(connection)
+                    # Closed, and with them the results: a server would keep those that were not read to the end.
+                    with closing(look(connection)) as said:
+                        found = list(islice(said, MOST_OF_A_KIND + 1))
             except CollectionCorrupt as error:
                 found = [str(error)]
             faults += found[:MOST_OF_A_KIND]
@@ -46,32 +51,28 @@ class Checking(Database):
 
     def reindex(self) -> None:
         """Make all indexes of the database anew from its tables."""
-        self._outside_transaction("REINDEX")
+        self._outside_transaction(self._backend.reindexing())
 
     def vacuum(self) -> None:
-        """Give the space of deleted rows back to the disk."""
-        self._outside_transaction("VACUUM")
-        self._outside_transaction("PRAGMA wal_checkpoint(TRUNCATE)")
+        """Give the space of deleted rows back: to the disk on SQLite, to new rows on PostgreSQL."""
+        self._outside_transaction(self._backend.vacuuming())
+
+    def _kept(self, connection: Connection) -> Generator[str]:
+        return self._backend.faults(connection, MOST_OF_A_KIND + 1)
+
+    def _references(self, connection: Connection) -> Generator[str]:
+        for table, row, target in self._backend.orphans(connection):
+            yield f"{table} {row} refers to a row of {target} that is not there"
 
 
-def _file(connection: Connection) -> Iterator[str]:
-    for (said,) in connection.exec_driver_sql(f"PRAGMA integrity_check({MOST_OF_A_KIND + 1})"):
-        if said != "ok":
-            yield f"catalog.db: {said}"
-
-
-def _references(connection: Connection) -> Iterator[str]:
-    for table, row, target, _ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
-        yield f"{table} {row} refers to a row of {target} that is not there"
-
-
-def _rows(connection: Connection) -> Iterator[str]:
+def _rows(connection: Connection) -> Generator[str]:
     for sealed in SEALED:
         table = Base.metadata.tables[sealed.__tablename__]
-        for row in connection.execute(select(*table.c).execution_options(yield_per=_AT_ONCE)):
-            values = row._asdict()
-            if not _is_sealed(table.name, values):
-                yield f"{table.name} {values['id']} holds other values than were written"
+        with connection.execute(select(*table.c).execution_options(yield_per=_AT_ONCE)) as rows:
+            for row in rows:
+                values = row._asdict()
+                if not _is_sealed(table.name, values):
+                    yield f"{table.name} {values['id']} holds other values than were written"
 
 
 def _is_sealed(table: str, values: dict[str, Any]) -> bool:
@@ -81,25 +82,26 @@ def _is_sealed(table: str, values: dict[str, Any]) -> bool:
         return False
 
 
-def _images(connection: Connection) -> Iterator[str]:
+def _images(connection: Connection) -> Generator[str]:
     query = (
         select(ImageRow.id, ImageRow.state, ImageRow.shard_row, ShardRow.image_count, ShardRow.file_name)
         .outerjoin(ImageRow.shard)
         .execution_options(yield_per=_AT_ONCE)
     )
     with_sources = set(connection.scalars(select(SourceRow.image_id).distinct()))
-    for id_, state, row, count, file_name in connection.execute(query):
-        if state not in _STATES:
-            yield f"images/{id_} has the state {state!r}, which there is not"
-        elif state == INDEXED and file_name is None:
-            yield f"images/{id_} is indexed but names no shard"
-        if file_name is not None and (row is None or not 0 <= row < count):
-            yield f"images/{id_} is in row {row} of shard {file_name}, which has {count}"
-        if state in (INDEXED, FAILED) and id_ not in with_sources:
-            yield f"images/{id_} is {state} but has no source"
+    with connection.execute(query) as rows:
+        for id_, state, row, count, file_name in rows:
+            if state not in _STATES:
+                yield f"images/{id_} has the state {state!r}, which there is not"
+            elif state == INDEXED and file_name is None:
+                yield f"images/{id_} is indexed but names no shard"
+            if file_name is not None and (row is None or not 0 <= row < count):
+                yield f"images/{id_} is in row {row} of shard {file_name}, which has {count}"
+            if state in (INDEXED, FAILED) and id_ not in with_sources:
+                yield f"images/{id_} is {state} but has no source"
 
 
-def _places(connection: Connection) -> Iterator[str]:
+def _places(connection: Connection) -> Generator[str]:
     query = (
         select(ShardRow.file_name, ImageRow.shard_row, func.count())
         .join(ImageRow.shard)
@@ -110,19 +112,20 @@ def _places(connection: Connection) -> Iterator[str]:
         yield f"row {row} of shard {file_name} is named by {count} images"
 
 
-def _metadata(connection: Connection) -> Iterator[str]:
+def _metadata(connection: Connection) -> Generator[str]:
     # One pass, not from id to id: in a damaged table that may never come to an end.
     images = select(ImageRow.id, ImageRow.user_metadata).execution_options(yield_per=_AT_ONCE)
-    for part in connection.execute(images).partitions():
-        said: dict[int, Any] = {id_: metadata for id_, metadata in part}  # noqa: C416 - a row is no pair to mypy
-        sources: dict[int, list[Any]] = defaultdict(list)
-        for source in connection.execute(select(*_PLACES).where(SourceRow.image_id.in_(said))):
-            sources[source.image_id].append(source)
-        held: dict[int, set[Property]] = defaultdict(set)
-        for id_, name, kind, text, number in connection.execute(_PROPERTIES.where(PropertyRow.image_id.in_(said))):
-            held[id_].add(Property(name, kind, text, number))
-        for id_, metadata in said.items():
-            if not same_json(metadata, united(sources[id_])):
-                yield f"images/{id_} has other metadata than its sources"
-            if held[id_] != set(properties_of(metadata)):
-                yield f"images/{id_} is filtered by other metadata than it has"
+    with connection.execute(images) as rows:
+        for part in rows.partitions():
+            said: dict[int, Any] = {id_: metadata for id_, metadata in part}  # noqa: C416 - a row is no pair to mypy
+            sources: dict[int, list[Any]] = defaultdict(list)
+            for source in connection.execute(select(*_PLACES).where(SourceRow.image_id.in_(said))):
+                sources[source.image_id].append(source)
+            held: dict[int, set[Property]] = defaultdict(set)
+            for id_, name, kind, text, number in connection.execute(_PROPERTIES.where(PropertyRow.image_id.in_(said))):
+                held[id_].add(Property(name, kind, text, number))
+            for id_, metadata in said.items():
+                if not same_json(metadata, united(sources[id_])):
+                    yield f"images/{id_} has other metadata than its sources"
+                if held[id_] != set(properties_of(metadata)):
+                    yield f"images/{id_} is filtered by other metadata than it has"

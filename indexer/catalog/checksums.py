@@ -11,8 +11,8 @@ from sqlalchemy import Column, Table, event
 from sqlalchemy.orm import DeclarativeBase, Mapper, object_mapper
 from sqlalchemy.sql.schema import CallableColumnDefault
 
+from indexer.catalog.database import Damage
 from indexer.catalog.tables import ImageRow, ShardRow, SourceRow
-from indexer.errors import CollectionCorrupt
 
 SEALED = (ImageRow, SourceRow, ShardRow)
 # The id is not known when a row is inserted; updated_at is set by the statement itself.
@@ -37,12 +37,9 @@ def checksum_of(table: str, values: Mapping[str, object]) -> int:
 
 
 def verify(table: Table, values: Mapping[str, object]) -> None:
-    """Raise CollectionCorrupt when a row holds other values than were written. `values` are of all its columns."""
+    """Raise Damage when a row holds other values than were written. `values` are of all its columns."""
     if values["checksum"] != checksum_of(table.name, values):
-        raise CollectionCorrupt(
-            f"{table.name[:-1]} {values['id']} of catalog.db holds other values than were written: "
-            "run `whatwhere verify --repair`, or restore catalog.db from a backup"
-        )
+        raise Damage(f"{table.name[:-1]} {values['id']}", "holds other values than were written")
 
 
 def _values(row: DeclarativeBase) -> dict[str, object]:

@@ -1,27 +1,20 @@
-"""The database below the catalogue: connections, transactions, and its errors by the names that ours have."""
+"""The database below the catalogue: connections and transactions, whichever kind of database it is."""
 
 import importlib.resources
-import os
-import sqlite3
-from collections.abc import Iterator
-from contextlib import contextmanager
-from functools import partial
+from abc import ABC, abstractmethod
+from collections.abc import Generator, Iterator
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
 from alembic.config import Config
-from sqlalchemy import create_engine, event
-from sqlalchemy.engine import Connection, Engine, ExceptionContext
-from sqlalchemy.exc import DisconnectionError
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import QueuePool
 
-from indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotWritable, WhatwhereError
-from indexer.files import FileVersion, version_of
+from indexer.errors import CollectionCorrupt
 
-BUSY_TIMEOUT_S = 30.0
-REMEDY = "run `whatwhere verify --repair`, or restore catalog.db from a backup"
-_BEGIN = "whatwhere_begin"  # the option of a connection that says how its transactions begin
+BUSY_TIMEOUT_S = 30.0  # how long a writer waits for another's transaction to end
+Address: TypeAlias = Path | str
 
 
 def migration_config(connection: Connection | None = None) -> Config:
@@ -32,129 +25,160 @@ def migration_config(connection: Connection | None = None) -> Config:
     return config
 
 
-def connect(path: Path, *, read_only: bool = False) -> Engine:
-    """Return an engine on a SQLite file whose connections are set for one writer beside many readers."""
+class Damage(Exception):
+    """A fault of a row, met on the way; to a caller it is CollectionCorrupt, with the place and the remedy."""
 
-    def connection() -> sqlite3.Connection:
-        unchanging = _unchanging(path) if read_only else None
-        mode = "mode=rwc" if not read_only else "mode=ro" if unchanging is None else "mode=ro&immutable=1"
-        made = sqlite3.connect(
-            f"{path.absolute().as_uri()}?{mode}",
-            uri=True,
-            factory=_Connection,
-            timeout=BUSY_TIMEOUT_S,
-            check_same_thread=False,  # the pool hands a connection to one thread at a time
-            isolation_level=None,  # transactions begin where SQLAlchemy says so, also before DDL: see below
-        )
-        made.unchanging = unchanging
+    def __init__(self, row: str, fault: str) -> None:
+        super().__init__(f"{row} {fault}")
+        self.row = row
+        self.fault = fault
+
+
+class Backend(ABC):
+    """A kind of database, and the one of it that a catalogue is in: all that is true of this kind only."""
+
+    name: str  # in messages
+    remedy: str  # what to do where it is damaged
+    migrate: str  # the command that brings an older schema up to date
+
+    @abstractmethod
+    def engine(self, *, read_only: bool) -> Engine:
+        """Return an engine whose errors have the names that ours have."""
+
+    @abstractmethod
+    def require(self) -> None:
+        """Raise CollectionCorrupt where it can be told without a connection that nothing is there to be read."""
+
+    def require_access(self, connection: Connection) -> None:  # noqa: B027 - not every kind has something to do
+        """Raise CatalogRefused where nothing is found because it may not be looked at."""
+
+    @abstractmethod
+    def prepare(self, connection: Connection) -> None:
+        """Make what the tables are made in, where it is not there."""
+
+    @abstractmethod
+    def asking(self, engine: Engine) -> AbstractContextManager[Connection]:
+        """Give a connection for one statement, which needs no transaction to see one state."""
+
+    @abstractmethod
+    def reading(self, engine: Engine) -> AbstractContextManager[Connection]:
+        """Give a connection that sees one state over several statements, and never waits for a writer."""
+
+    @abstractmethod
+    def writing(self, engine: Engine) -> AbstractContextManager[Connection]:
+        """Give a connection whose transaction may write."""
+
+    @abstractmethod
+    def outside_transaction(self, engine: Engine) -> AbstractContextManager[Connection]:
+        """Give a connection for statements that cannot stand in a transaction."""
+
+    def begun(self, connection: Connection) -> None:  # noqa: B027 - not every kind has something to do
+        """Take what keeps other writers away until the transaction that has just begun ends."""
+
+    def new_image_id(self, session: Session) -> int | None:
+        """Return the id that the next new image of this transaction gets, None where the database gives it."""
+        return None
+
+    def finish(self, session: Session) -> None:  # noqa: B027 - not every kind has something to do
+        """Do what is left before a transaction is committed."""
+
+    def loaded(self, connection: Connection, table: str) -> None:  # noqa: B027 - not every kind has something to do
+        """Have new rows of a table numbered from where rows with ids of their own, just written, end."""
+
+    def alone(self, engine: Engine) -> AbstractContextManager[None]:
+        """Keep other writers away; CollectionLocked where one is at work."""
+        return nullcontext()
+
+    def not_being_written(self, engine: Engine) -> AbstractContextManager[None]:
+        """Keep writers, but not readers, away; CollectionLocked where one is at work."""
+        return nullcontext()
+
+    @abstractmethod
+    def faults(self, connection: Connection, most: int) -> Generator[str]:
+        """Yield what the database itself finds wrong with how it is kept, about so many faults at most."""
+
+    @abstractmethod
+    def orphans(self, connection: Connection) -> Iterator[tuple[str, int, str]]:
+        """Yield (table, row id, target) of rows that refer to a row that is not there."""
+
+    def take_time(self, connection: Connection) -> None:  # noqa: B027 - not every kind has something to do
+        """Let the statements of a transaction take as long as they need."""
+
+    @abstractmethod
+    def reindexing(self) -> list[str]:
+        """Return the statements that make all indexes anew."""
+
+    @abstractmethod
+    def vacuuming(self) -> list[str]:
+        """Return the statements that free the space of deleted rows."""
+
+    @contextmanager
+    def damage_named(self) -> Iterator[None]:
+        """Raise CollectionCorrupt where a row is damaged, or a stored time or JSON text cannot be read as one."""
         try:
-            made.execute("PRAGMA foreign_keys=ON")
-            if not read_only:
-                # WAL: readers go on while the indexer writes. FULL: a committed chunk survives a power cut.
-                made.execute("PRAGMA journal_mode=WAL")
-                made.execute("PRAGMA synchronous=FULL")
-        except UnicodeDecodeError as error:  # the driver's, of a message that quotes a damaged schema
-            made.close()
-            raise CollectionCorrupt(f"catalog.db is not a readable catalogue ({error}): {REMEDY}") from error
-        except sqlite3.Error:
-            made.close()
-            raise
-        return made
-
-    engine = create_engine("sqlite://", creator=connection, poolclass=QueuePool)
-    event.listen(engine, "begin", _begin)
-    event.listen(engine, "checkout", partial(_renew, path))
-    event.listen(engine, "handle_error", _named)
-    return engine
-
-
-class _Connection(sqlite3.Connection):
-    """A connection; `unchanging` is the state of a file that was taken for one that nobody writes to."""
-
-    unchanging: FileVersion | None = None
-
-
-def _unchanging(path: Path) -> FileVersion | None:
-    """Return the state of a file that nobody can be writing to just now; None where somebody might.
-
-    Beside a writer, a reader takes part in files that lie next to the database; a read-only disk may not have them.
-    """
-    if not path.exists() or not os.statvfs(path).f_flag & os.ST_RDONLY or Path(f"{path}-wal").exists():
-        return None
-    return version_of(path.stat())
-
-
-def _renew(path: Path, connection: _Connection, *_: object) -> None:
-    """Have a connection opened anew when its file was written to after all: it is read-only only from here."""
-    if connection.unchanging is not None and connection.unchanging != _unchanging(path):
-        raise DisconnectionError
-
-
-def _begin(connection: Connection) -> None:
-    # Left alone, the driver commits before each CREATE TABLE, and a migration that is killed stays half done.
-    statement = connection.get_execution_options().get(_BEGIN, "BEGIN")
-    if statement:
-        connection.exec_driver_sql(statement)
-
-
-def _named(context: ExceptionContext) -> WhatwhereError | None:
-    """Return our error for one of the database's, None for those that speak of a statement and not of the file."""
-    error = context.original_exception
-    if not isinstance(error, sqlite3.Error | UnicodeDecodeError):
-        return None
-    code = getattr(error, "sqlite_errorname", "")
-    # SQLITE_ERROR: our statements are right, so where the database finds one wrong, its tables are not ours.
-    damaged = ("SQLITE_ERROR", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ")
-    undecodable = isinstance(error, UnicodeDecodeError) or str(error).startswith("Could not decode to UTF-8")
-    if undecodable or code.startswith(damaged):
-        return CollectionCorrupt(f"catalog.db is not a readable catalogue ({error}): {REMEDY}")
-    if code.startswith(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")):
-        return CollectionNotWritable(
-            f"catalog.db cannot be written ({error}): make room on the disk or give the right to write to it and its "
-            "directory, then run again; what was committed before is kept"
-        )
-    if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
-        return CollectionLocked(
-            f"another process holds catalog.db for more than {BUSY_TIMEOUT_S:.0f} s: wait for it to end, then run again"
-        )
-    return None
+            yield
+        except Damage as error:
+            raise CollectionCorrupt(f"{error.row} of {self.name} {error.fault}: {self.remedy}") from error
+        except (ValueError, TypeError) as error:
+            raise CollectionCorrupt(
+                f"{self.name} holds a value that cannot be read ({error}): {self.remedy}"
+            ) from error
 
 
 class Database:
-    """One database, from which sessions come. Safe to use from several threads."""
+    """One database, from which connections come. Safe to use from several threads."""
 
-    def __init__(self, engine: Engine) -> None:
-        self._engine = engine
+    def __init__(self, backend: Backend, *, read_only: bool = False) -> None:
+        self._backend = backend
+        self._engine = backend.engine(read_only=read_only)
 
     def close(self) -> None:
         """Close every connection."""
         self._engine.dispose()
 
     @contextmanager
+    def alone(self) -> Iterator[None]:
+        """Be the only writer, in this process and all others; CollectionLocked, with who it is, where another is.
+
+        PostgreSQL alone knows such a lock. It belongs to a connection, through which all writes go meanwhile: a writer
+        that lost its connection, and with it the lock, can write no more (CatalogUnavailable).
+        """
+        with self._backend.alone(self._engine):
+            yield
+
+    @contextmanager
+    def not_being_written(self) -> Iterator[None]:
+        """Keep writers away, as `alone`, but not others that do the same."""
+        with self._backend.not_being_written(self._engine):
+            yield
+
+    @contextmanager
+    def _asking(self) -> Iterator[Connection]:
+        """Give a connection for one statement; CollectionCorrupt for values that are none."""
+        with self._backend.damage_named(), self._backend.asking(self._engine) as connection:
+            yield connection
+
+    @contextmanager
     def _reading(self) -> Iterator[Connection]:
         """Give a connection that sees one state of the database; CollectionCorrupt for values that are none."""
-        with unreadable_values_named(), self._engine.connect() as connection:
+        with self._backend.damage_named(), self._backend.reading(self._engine) as connection:
             yield connection
 
     @contextmanager
     def _writing(self) -> Iterator[Session]:
         """Give a session whose changes are committed together at the end, or none of them."""
-        # A transaction that reads first and only then asks to write would fail beside another instead of waiting.
-        engine = self._engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"})
-        with unreadable_values_named(), Session(engine, autoflush=False) as session, session.begin():
+        with (
+            self._backend.damage_named(),
+            self._backend.writing(self._engine) as connection,
+            Session(connection, autoflush=False) as session,
+            session.begin(),
+        ):
+            self._backend.begun(session.connection())
             yield session
+            self._backend.finish(session)
 
-    def _outside_transaction(self, statement: str) -> list[tuple[Any, ...]]:
-        """Run a statement that cannot stand in a transaction and return its rows."""
-        with self._engine.connect().execution_options(**{_BEGIN: ""}) as connection:
-            result = connection.exec_driver_sql(statement)
-            return [tuple(row) for row in result] if result.returns_rows else []
-
-
-@contextmanager
-def unreadable_values_named() -> Iterator[None]:
-    """Raise CollectionCorrupt where a stored time or JSON text cannot be read as one."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise CollectionCorrupt(f"catalog.db holds a value that cannot be read ({error}): {REMEDY}") from error
+    def _outside_transaction(self, statements: list[str]) -> None:
+        """Run statements that cannot stand in a transaction."""
+        with self._backend.outside_transaction(self._engine) as connection:
+            for statement in statements:
+                connection.exec_driver_sql(statement)

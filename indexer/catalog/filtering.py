@@ -41,7 +41,7 @@ class Filtering(Database):
         query = select(ImageRow.id).where(condition_of(expression)).order_by(ImageRow.id)
         if state is not None:
             query = query.where(ImageRow.state == state)
-        with self._reading() as connection:
+        with self._asking() as connection:
             return np.fromiter(connection.scalars(query), dtype=np.int64)
 
     def ids_of_uris(self, glob: str, *, state: str | None = INDEXED) -> NDArray[np.int64]:
@@ -49,7 +49,7 @@ class Filtering(Database):
         query = select(ImageRow.id, SourceRow.uri).join(ImageRow.sources).order_by(ImageRow.id)
         if state is not None:
             query = query.where(ImageRow.state == state)
-        with self._reading() as connection:
+        with self._asking() as connection:
             found = dict.fromkeys(id_ for id_, uri in connection.execute(query) if fnmatchcase(uri, glob))
         return np.fromiter(found, dtype=np.int64)
 

@@ -66,6 +66,8 @@ def checked_origins(origins: Mapping[str, Mapping[str, object] | None]) -> dict[
 def _plain(values: Mapping[str, object]) -> dict[str, Any]:
     text = json.dumps(dict(values), allow_nan=False, ensure_ascii=False)
     text.encode()  # ValueError: half a character, which no database takes
+    if "\\u0000" in text.replace("\\\\", ""):
+        raise ValueError("a text holds a NUL, which PostgreSQL does not take")
     plain: dict[str, Any] = json.loads(text)
     return plain
 

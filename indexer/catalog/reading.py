@@ -46,7 +46,7 @@ class Reading(Database):
                 _done(retry_failed),
             )
         )
-        with self._reading() as connection:
+        with self._asking() as connection:
             recorded = {Source(*row) for row in connection.execute(query)}
         return {source.uri for source in sources if source in recorded}
 
@@ -57,25 +57,25 @@ class Reading(Database):
             .join(SourceRow.image)
             .where(SourceRow.uri.in_([source.uri for source in sources]), ImageRow.content_hash.is_(None))
         )
-        with self._reading() as connection:
+        with self._asking() as connection:
             return set(connection.scalars(query))
 
     def content_of(self, uri: str) -> str | None:
         """Return the hash of what was last read at a URI, None when nothing was."""
         query = select(ImageRow.content_hash).join(ImageRow.sources).where(SourceRow.uri == uri)
-        with self._reading() as connection:
+        with self._asking() as connection:
             return connection.scalar(query)
 
     def has_content(self, content_hash: str, *, retry_failed: bool = False) -> bool:
         """Tell whether this content is recorded and needs no describing: as `unchanged` decides."""
         query = select(ImageRow.id).where(ImageRow.content_hash == content_hash, _done(retry_failed))
-        with self._reading() as connection:
+        with self._asking() as connection:
             return connection.scalar(query) is not None
 
     def id_of_content(self, content_hash: str) -> int | None:
         """Return the id of the indexed image with this content, or None."""
         query = select(ImageRow.id).where(ImageRow.content_hash == content_hash, ImageRow.state == INDEXED)
-        with self._reading() as connection:
+        with self._asking() as connection:
             return connection.scalar(query)
 
     def image(self, image_id: int) -> ImageRecord | None:
@@ -87,14 +87,15 @@ class Reading(Database):
         ids = select(ImageRow.id).where(ImageRow.id > after_id).order_by(ImageRow.id).limit(limit)
         if state is not None:
             ids = ids.where(ImageRow.state == state)
-        with self._reading() as connection:
+        with self._asking() as connection:
             return list(records(connection.execute(ROWS.where(_IMAGES.c.id.in_(ids))).all()))
 
     def images_by_id(self, ids: Iterable[int]) -> dict[int, ImageRecord]:
         """Return these images by id, in any state; unknown ids are left out. CollectionCorrupt as for `image`."""
         found: dict[int, ImageRecord] = {}
-        with self._reading() as connection:
-            for some in in_groups(ids, AT_ONCE):
+        groups = list(in_groups(ids, AT_ONCE))
+        with self._asking() if len(groups) <= 1 else self._reading() as connection:
+            for some in groups:
                 rows = connection.execute(ROWS_OF_IDS, {"ids": some}).all()
                 found.update((record.id, record) for record in records(rows))
         return found
@@ -102,12 +103,12 @@ class Reading(Database):
     def indexed_ids(self) -> NDArray[np.int64]:
         """Return the ids of all indexed images, ascending."""
         query = select(ImageRow.id).where(ImageRow.state == INDEXED).order_by(ImageRow.id)
-        with self._reading() as connection:
+        with self._asking() as connection:
             return np.fromiter(connection.scalars(query), dtype=np.int64)
 
     def max_id(self) -> int:
         """Return the highest id of an image in any state, 0 when there is none."""
-        with self._reading() as connection:
+        with self._asking() as connection:
             return connection.scalar(select(func.max(ImageRow.id))) or 0
 
     def places(self, ids: Sequence[int]) -> list[tuple[int, str, int]]:
@@ -122,25 +123,25 @@ class Reading(Database):
     def live_places(self) -> list[tuple[int, int, str, int]]:
         """Return (id, shard id, shard file, row) of all indexed images, by shard and row; CollectionCorrupt as ever."""
         query = _places().where(ImageRow.state == INDEXED)
-        with self._reading() as connection:
+        with self._asking() as connection:
             rows = map(_verified, connection.execute(query))
             return [(row.id, row.shard_id, row.file_name, row.shard_row) for row in rows]
 
     def counts(self) -> dict[str, int]:
         """Return the number of images in each state."""
         query = select(ImageRow.state, func.count()).group_by(ImageRow.state)
-        with self._reading() as connection:
+        with self._asking() as connection:
             found = {state: count for state, count in connection.execute(query)}  # noqa: C416 - a row is no pair to mypy
         return {state: found.get(state, 0) for state in (INDEXED, FAILED, REMOVED)}
 
     def shards(self) -> list[ShardRecord]:
         """Return all shards, oldest first; CollectionCorrupt as for `image`."""
-        with self._reading() as connection:
+        with self._asking() as connection:
             return [_to_shard(row) for row in connection.execute(select(_SHARDS).order_by(_SHARDS.c.id))]
 
     def last_generation(self) -> int:
         """Return the number of the newest recorded generation, 0 when there is none."""
-        with self._reading() as connection:
+        with self._asking() as connection:
             return connection.scalar(select(func.max(GenerationRow.number))) or 0
 
 

@@ -1,6 +1,6 @@
 """What an indexing run records: its chunks, its beginning and end, the generation it published."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from sqlalchemy.orm import Session
@@ -10,6 +10,7 @@ from indexer.catalog.metadata import checked_origins, refresh, with_origins
 from indexer.catalog.records import FAILED, INDEXED, REMOVED, NewImage, Outcome, ShardRecord
 from indexer.catalog.rows import rows_of
 from indexer.catalog.tables import GenerationRow, ImageRow, RunRow, ShardRow, SourceRow, now
+from indexer.errors import InvalidRequest
 
 
 class Recording(Database):
@@ -42,7 +43,7 @@ class Recording(Database):
         """
         with self._writing() as session:
             shard_row = None if shard is None else add_shard(session, shard)
-            chunk = _Chunk(session, outcomes, shard_row)
+            chunk = _Chunk(session, outcomes, shard_row, self._backend.new_image_id)
             for outcome in outcomes:
                 chunk.record(outcome)
             chunk.finish()
@@ -51,9 +52,16 @@ class Recording(Database):
 class _Chunk:
     """The rows that the outcomes of one transaction are about, all loaded before, so that a chunk is few queries."""
 
-    def __init__(self, session: Session, outcomes: Sequence[Outcome], shard: ShardRow | None) -> None:
+    def __init__(
+        self,
+        session: Session,
+        outcomes: Sequence[Outcome],
+        shard: ShardRow | None,
+        new_id: Callable[[Session], int | None],
+    ) -> None:
         self._session = session
         self._shard = shard
+        self._new_id = new_id
         uris = {outcome.source.uri for outcome in outcomes}
         hashes = {found for outcome in outcomes if (found := _content_hash(outcome)) is not None}
         self._sources = {row.uri: row for row in rows_of(session, SourceRow, SourceRow.uri, uris)}
@@ -66,6 +74,8 @@ class _Chunk:
 
     def record(self, outcome: Outcome) -> None:
         """Point the outcome's source to its image."""
+        if "\0" in outcome.source.uri:
+            raise InvalidRequest(f"{outcome.source.uri!r} holds a NUL, which PostgreSQL does not take: write it %00")
         origins = checked_origins(outcome.metadata)
         source = self._sources.get(outcome.source.uri)
         previous = source.image if source is not None else None
@@ -99,7 +109,7 @@ class _Chunk:
         elif previous is not None and previous.content_hash is None:
             image = previous  # still unreadable
         if image is None:
-            image = ImageRow(user_metadata={})
+            image = ImageRow(id=self._new_id(self._session), user_metadata={})
             self._session.add(image)
             if content_hash is not None:
                 self._images[content_hash] = image
@@ -144,5 +154,7 @@ def _fill(image: ImageRow, new: NewImage, shard: ShardRow | None) -> None:
         "failure_message",
     ):
         setattr(image, name, getattr(new, name))
+    if new.failure_message is not None:
+        image.failure_message = new.failure_message.replace("\0", "\\0")  # which PostgreSQL does not take
     image.shard = shard if new.shard_row is not None else None
     image.state = state_of(image)

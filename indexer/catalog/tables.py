@@ -4,7 +4,19 @@ import json
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import JSON, BigInteger, DateTime, Double, ForeignKey, Index, MetaData, String, TypeDecorator, text
+from sqlalchemy import (
+    JSON,
+    BigInteger,
+    DateTime,
+    Double,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    String,
+    TypeDecorator,
+    text,
+)
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
@@ -56,7 +68,14 @@ def now() -> datetime:
 
 
 # Compared by code point wherever the catalogue stands: SQLite does so by itself, PostgreSQL in the collation C.
-CODE_POINTS = String().with_variant(String(collation="C"), "postgresql")
+def code_points(length: int | None = None) -> String:
+    """Return the type of text that is compared."""
+    return String(length).with_variant(String(length, collation="C"), "postgresql")
+
+
+CODE_POINTS = code_points()
+# Of 64 bits; SQLite's INTEGER has them, and nothing else may be a key that it counts up.
+ID = BigInteger().with_variant(Integer(), "sqlite")
 
 
 class Base(DeclarativeBase):
@@ -71,7 +90,7 @@ class ShardRow(Base):
 
     __tablename__ = "shards"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(ID, primary_key=True)
     file_name: Mapped[str] = mapped_column(String(255), unique=True)
     image_count: Mapped[int]
     byte_count: Mapped[int] = mapped_column(BigInteger)
@@ -90,16 +109,16 @@ class ImageRow(Base):
     __tablename__ = "images"
     __table_args__ = {"sqlite_autoincrement": True}  # noqa: RUF012 - as SQLAlchemy declares it
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    content_hash: Mapped[str | None] = mapped_column(String(64), unique=True)
+    id: Mapped[int] = mapped_column(ID, primary_key=True)
+    content_hash: Mapped[str | None] = mapped_column(code_points(64), unique=True)
     state: Mapped[str] = mapped_column(String(16), index=True)
     width: Mapped[int]
     height: Mapped[int]
     byte_count: Mapped[int] = mapped_column(BigInteger)
-    mime_type: Mapped[str] = mapped_column(String(64))
+    mime_type: Mapped[str] = mapped_column(code_points(64))
     failure_reason: Mapped[str | None] = mapped_column(String(64))
     failure_message: Mapped[str | None]
-    shard_id: Mapped[int | None] = mapped_column(ForeignKey("shards.id"))
+    shard_id: Mapped[int | None] = mapped_column(ID, ForeignKey("shards.id"))
     shard_row: Mapped[int | None]
     user_metadata: Mapped[dict[str, Any]] = mapped_column(default=dict)
     created_at: Mapped[datetime] = mapped_column(default=now)
@@ -116,9 +135,9 @@ class SourceRow(Base):
 
     __tablename__ = "sources"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    uri: Mapped[str] = mapped_column(unique=True)
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    id: Mapped[int] = mapped_column(ID, primary_key=True)
+    uri: Mapped[str] = mapped_column(CODE_POINTS, unique=True)
+    image_id: Mapped[int] = mapped_column(ID, ForeignKey("images.id"), index=True)
     byte_count: Mapped[int] = mapped_column(BigInteger)
     modified_ns: Mapped[int] = mapped_column(BigInteger)
     origins: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict, server_default=text("'{}'"))
@@ -137,8 +156,8 @@ class PropertyRow(Base):
     __tablename__ = "properties"
     __table_args__ = (Index(None, "name", "text_value"), Index(None, "name", "number_value"))
 
-    id: Mapped[int] = mapped_column(primary_key=True)
-    image_id: Mapped[int] = mapped_column(ForeignKey("images.id"), index=True)
+    id: Mapped[int] = mapped_column(ID, primary_key=True)
+    image_id: Mapped[int] = mapped_column(ID, ForeignKey("images.id"), index=True)
     name: Mapped[str]
     kind: Mapped[str] = mapped_column(String(8))
     text_value: Mapped[str | None] = mapped_column(CODE_POINTS)
@@ -150,7 +169,7 @@ class RunRow(Base):
 
     __tablename__ = "runs"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(ID, primary_key=True)
     started_at: Mapped[datetime] = mapped_column(default=now)
     finished_at: Mapped[datetime | None]
     summary: Mapped[dict[str, Any]] = mapped_column(default=dict)

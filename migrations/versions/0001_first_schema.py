@@ -6,6 +6,8 @@ Revision: 0001, the first
 import sqlalchemy as sa
 from alembic import op
 
+from indexer.catalog.tables import CODE_POINTS, ID, code_points
+
 revision = "0001"
 down_revision = None
 branch_labels = None
@@ -24,7 +26,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "runs",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", ID, nullable=False),
         sa.Column("started_at", time, nullable=False),
         sa.Column("finished_at", time, nullable=True),
         sa.Column("summary", sa.JSON(), nullable=False),
@@ -32,7 +34,7 @@ def upgrade() -> None:
     )
     op.create_table(
         "shards",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", ID, nullable=False),
         sa.Column("file_name", sa.String(length=255), nullable=False),
         sa.Column("image_count", sa.Integer(), nullable=False),
         sa.Column("byte_count", sa.BigInteger(), nullable=False),
@@ -43,16 +45,16 @@ def upgrade() -> None:
     )
     op.create_table(
         "images",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("content_hash", sa.String(length=64), nullable=True),
+        sa.Column("id", ID, nullable=False),
+        sa.Column("content_hash", code_points(64), nullable=True),
         sa.Column("state", sa.String(length=16), nullable=False),
         sa.Column("width", sa.Integer(), nullable=False),
         sa.Column("height", sa.Integer(), nullable=False),
         sa.Column("byte_count", sa.BigInteger(), nullable=False),
-        sa.Column("mime_type", sa.String(length=64), nullable=False),
+        sa.Column("mime_type", code_points(64), nullable=False),
         sa.Column("failure_reason", sa.String(length=64), nullable=True),
         sa.Column("failure_message", sa.String(), nullable=True),
-        sa.Column("shard_id", sa.Integer(), nullable=True),
+        sa.Column("shard_id", ID, nullable=True),
         sa.Column("shard_row", sa.Integer(), nullable=True),
         sa.Column("user_metadata", sa.JSON(), nullable=False),
         sa.Column("created_at", time, nullable=False),
@@ -65,9 +67,9 @@ def upgrade() -> None:
     op.create_index(op.f("ix_images_state"), "images", ["state"])
     op.create_table(
         "sources",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("uri", sa.String(), nullable=False),
-        sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("id", ID, nullable=False),
+        sa.Column("uri", CODE_POINTS, nullable=False),
+        sa.Column("image_id", ID, nullable=False),
         sa.Column("byte_count", sa.BigInteger(), nullable=False),
         sa.Column("modified_ns", sa.BigInteger(), nullable=False),
         sa.ForeignKeyConstraint(["image_id"], ["images.id"], name=op.f("fk_sources_image_id_images")),

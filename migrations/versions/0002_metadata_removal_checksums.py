@@ -10,9 +10,9 @@ import sqlalchemy as sa
 from alembic import op
 
 from indexer.catalog.checksums import checksum_of
+from indexer.catalog.database import Damage
 from indexer.catalog.metadata import properties_of
-from indexer.catalog.tables import CODE_POINTS, UtcDateTime
-from indexer.errors import CollectionCorrupt
+from indexer.catalog.tables import CODE_POINTS, ID, UtcDateTime
 
 revision = "0002"
 down_revision = "0001"
@@ -21,7 +21,7 @@ depends_on = None
 
 _SHARDS = sa.table(
     "shards",
-    sa.column("id", sa.Integer),
+    sa.column("id", ID),
     sa.column("file_name", sa.String),
     sa.column("image_count", sa.Integer),
     sa.column("byte_count", sa.BigInteger),
@@ -31,7 +31,7 @@ _SHARDS = sa.table(
 )
 _IMAGES = sa.table(
     "images",
-    sa.column("id", sa.Integer),
+    sa.column("id", ID),
     sa.column("content_hash", sa.String),
     sa.column("state", sa.String),
     sa.column("width", sa.Integer),
@@ -40,7 +40,7 @@ _IMAGES = sa.table(
     sa.column("mime_type", sa.String),
     sa.column("failure_reason", sa.String),
     sa.column("failure_message", sa.String),
-    sa.column("shard_id", sa.Integer),
+    sa.column("shard_id", ID),
     sa.column("shard_row", sa.Integer),
     sa.column("user_metadata", sa.JSON),
     sa.column("created_at", UtcDateTime),
@@ -49,9 +49,9 @@ _IMAGES = sa.table(
 )
 _SOURCES = sa.table(
     "sources",
-    sa.column("id", sa.Integer),
+    sa.column("id", ID),
     sa.column("uri", sa.String),
-    sa.column("image_id", sa.Integer),
+    sa.column("image_id", ID),
     sa.column("byte_count", sa.BigInteger),
     sa.column("modified_ns", sa.BigInteger),
     sa.column("metadata", sa.JSON),
@@ -59,7 +59,7 @@ _SOURCES = sa.table(
 )
 _PROPERTIES = sa.table(
     "properties",
-    sa.column("image_id", sa.Integer),
+    sa.column("image_id", ID),
     sa.column("name", sa.String),
     sa.column("kind", sa.String),
     sa.column("text_value", sa.String),
@@ -77,8 +77,8 @@ def upgrade() -> None:
     op.add_column("sources", sa.Column("checksum", sa.BigInteger(), nullable=True))
     op.create_table(
         "properties",
-        sa.Column("id", sa.Integer(), nullable=False),
-        sa.Column("image_id", sa.Integer(), nullable=False),
+        sa.Column("id", ID, nullable=False),
+        sa.Column("image_id", ID, nullable=False),
         sa.Column("name", sa.String(), nullable=False),
         sa.Column("kind", sa.String(length=8), nullable=False),
         sa.Column("text_value", CODE_POINTS, nullable=True),
@@ -102,7 +102,7 @@ def _parts(table: Any) -> Iterator[list[dict[str, Any]]]:
     while rows := [row._asdict() for row in op.get_bind().execute(query.where(table.c.id > after))]:
         yield rows
         if rows[-1]["id"] <= after:
-            raise CollectionCorrupt(f"catalog.db: the rows of {table.name} are out of order: restore it from a backup")
+            raise Damage(f"the table {table.name}", "has its rows out of order")
         after = rows[-1]["id"]
 
 

@@ -12,7 +12,8 @@ import pytest
 from sqlalchemy.exc import IntegrityError
 
 from indexer.catalog import INDEXED, Catalog, Outcome, ShardRecord
-from indexer.catalog.database import BUSY_TIMEOUT_S, connect
+from indexer.catalog.database import BUSY_TIMEOUT_S, Address
+from indexer.catalog.sqlite import connect
 from indexer.errors import CollectionNotWritable
 from indexer.filters import parse
 from tests.cataloguing import described, keep, raw, source
@@ -22,11 +23,18 @@ SPAWN = multiprocessing.get_context("spawn")  # as processes meet in life: nothi
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Give the path of a catalogue of one chunk."""
-    with Catalog.create(tmp_path / "catalog.db") as catalog:
+def filled(address: Address) -> Address:
+    """Give the address of a catalogue of one chunk."""
+    with Catalog.create(address) as catalog:
         record(catalog, 0)
-    return tmp_path / "catalog.db"
+    return address
+
+
+@pytest.fixture
+def path(filled: Address) -> Path:
+    """Give the path of the same: who asks for it speaks of the SQLite file."""
+    assert isinstance(filled, Path)
+    return filled
 
 
 @pytest.fixture
@@ -46,20 +54,20 @@ def record(catalog: Catalog, number: int) -> None:
     catalog.record_chunk(outcomes, ShardRecord(f"{number:08d}.safetensors", CHUNK, 100, "0" * 64))
 
 
-def record_chunks(path: Path, numbers: range, readers: Sequence[Path] = ()) -> int:
+def record_chunks(address: Address, numbers: range, readers: Sequence[Path] = ()) -> int:
     """Record chunks in a process of its own, once these readers have begun."""
     while not all(ready.exists() for ready in readers):
         time.sleep(0.01)
-    with Catalog.create(path) as catalog:
+    with Catalog.create(address) as catalog:
         for number in numbers:
             record(catalog, number)
     return len(numbers)
 
 
-def read_until(path: Path, count: int, ready: Path) -> tuple[int, list[str]]:
+def read_until(address: Address, count: int, ready: Path) -> tuple[int, list[str]]:
     """Read until there are so many images; return how often, and what was half there. `ready` tells of the first."""
     reads, halves, deadline_s = 0, [], time.monotonic() + 120
-    with Catalog.open(path) as catalog:
+    with Catalog.open(address) as catalog:
         seen = 0
         while seen < count and time.monotonic() < deadline_s:
             images = catalog.images(state=INDEXED)
@@ -75,13 +83,13 @@ def read_until(path: Path, count: int, ready: Path) -> tuple[int, list[str]]:
 
 
 def test_readers_in_other_processes_see_whole_chunks_while_a_writer_commits(
-    path: Path, processes: ProcessPoolExecutor
+    filled: Address, tmp_path: Path, processes: ProcessPoolExecutor
 ) -> None:
     """None waits, none fails, and none ever sees a part of a transaction."""
     chunks = 30
-    ready = [path.with_name(f"reader-{number}") for number in range(2)]
-    readers = [processes.submit(read_until, path, (chunks + 1) * CHUNK, each) for each in ready]
-    writer = processes.submit(record_chunks, path, range(1, chunks + 1), ready)
+    ready = [tmp_path / f"reader-{number}" for number in range(2)]
+    readers = [processes.submit(read_until, filled, (chunks + 1) * CHUNK, each) for each in ready]
+    writer = processes.submit(record_chunks, filled, range(1, chunks + 1), ready)
 
     assert writer.result() == chunks
     for reader in readers:
@@ -90,19 +98,19 @@ def test_readers_in_other_processes_see_whole_chunks_while_a_writer_commits(
         assert reads > 1
 
 
-def test_writers_take_turns(path: Path, processes: ProcessPoolExecutor) -> None:
+def test_writers_take_turns(filled: Address, processes: ProcessPoolExecutor) -> None:
     """Transactions that read before they write wait for each other instead of failing, and all are there."""
-    written = [processes.submit(record_chunks, path, range(start, start + 10)) for start in (100, 200, 300)]
+    written = [processes.submit(record_chunks, filled, range(start, start + 10)) for start in (100, 200, 300)]
 
     assert [each.result() for each in written] == [10, 10, 10]
-    with Catalog.open(path) as catalog:
+    with Catalog.open(filled) as catalog:
         assert catalog.counts()[INDEXED] == 31 * CHUNK
         assert catalog.check() == []
 
 
-def test_threads_that_change_the_same_images_lose_nothing(path: Path) -> None:
+def test_threads_that_change_the_same_images_lose_nothing(filled: Address) -> None:
     """Removals and metadata of many threads at once are all there afterwards."""
-    with Catalog.create(path) as catalog, ThreadPoolExecutor(4) as pool:
+    with Catalog.create(filled) as catalog, ThreadPoolExecutor(4) as pool:
         jobs = [pool.submit(catalog.remove, [row + 1]) for row in range(CHUNK)]
         jobs += [pool.submit(catalog.set_metadata, "file", {f"file:///0-{row}": {"row": row}}) for row in range(CHUNK)]
         assert [job.result() for job in jobs] == [1] * len(jobs)
@@ -112,9 +120,9 @@ def test_threads_that_change_the_same_images_lose_nothing(path: Path) -> None:
         assert catalog.check() == []
 
 
-def test_a_reader_keeps_what_it_began_with(path: Path) -> None:
+def test_a_reader_keeps_what_it_began_with(filled: Address) -> None:
     """Within a question the catalogue stands still: what is committed meanwhile is seen by the next one."""
-    with Catalog.create(path) as catalog, Catalog.open(path) as reading, reading._reading() as connection:
+    with Catalog.create(filled) as catalog, Catalog.open(filled) as reading, reading._reading() as connection:
         before = connection.exec_driver_sql("SELECT count(*) FROM images").scalar()
         record(catalog, 1)
         during = connection.exec_driver_sql("SELECT count(*) FROM images").scalar()

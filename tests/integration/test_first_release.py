@@ -11,7 +11,8 @@ from alembic import command
 
 from indexer.boxes import Box
 from indexer.catalog import Catalog
-from indexer.catalog.database import connect, migration_config
+from indexer.catalog.database import migration_config
+from indexer.catalog.sqlite import connect
 from indexer.collection import Layout, Manifest, Recipe, open_collection
 from indexer.errors import CollectionMismatch
 from indexer.pipeline import IndexSettings, index_paths

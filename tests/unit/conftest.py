@@ -57,13 +57,14 @@ def mortal() -> Iterator[None]:
 
 
 @pytest.fixture
-def path(tmp_path: Path) -> Path:
-    """Give the path of a catalogue that is not there yet."""
-    return tmp_path / "catalog.db"
+def path(address: Path | str) -> Path:
+    """Give the path of a catalogue that is not there yet: who asks for it speaks of the SQLite file."""
+    assert isinstance(address, Path)
+    return address
 
 
 @pytest.fixture
-def catalog(path: Path) -> Iterator[Catalog]:
+def catalog(address: Path | str) -> Iterator[Catalog]:
     """Give a new catalogue, open for writing."""
-    with Catalog.create(path) as opened:
+    with Catalog.create(address) as opened:
         yield opened

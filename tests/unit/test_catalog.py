@@ -1,4 +1,4 @@
-"""The catalogue, on real SQLite files."""
+"""The catalogue, on real SQLite files and a real PostgreSQL server."""
 
 import signal
 import sqlite3
@@ -20,11 +20,12 @@ from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
 
 from indexer.catalog import FAILED, INDEXED, REMOVED, Catalog, NewImage, Outcome, ShardRecord, Source
-from indexer.catalog.database import connect
+from indexer.catalog.database import Address
 from indexer.catalog.tables import Base, UtcDateTime
 from indexer.errors import CollectionCorrupt, CollectionMismatch
 from migrations import check
-from tests.cataloguing import described, failed, keep, migrate, raw, source, states
+from tests.cataloguing import described, failed, keep, migrate, migrating, raw, source, states
+from tests.postgres import PostgresServer
 
 # Makes a catalogue and is killed when so many tables exist.
 KILLED_WHILE_MAKING = """
@@ -43,7 +44,7 @@ def die(connection, cursor, statement, *_):
     if made == int(sys.argv[2]):
         os.kill(os.getpid(), signal.SIGKILL)
 
-Catalog.create(Path(sys.argv[1]))
+Catalog.create(sys.argv[1] if "://" in sys.argv[1] else Path(sys.argv[1]))
 """
 
 # Records an image and is killed in the transaction of the next one.
@@ -57,7 +58,7 @@ from indexer.catalog import Catalog, NewImage, Outcome, Source
 def failed(name):
     return Outcome(Source(f"file:///{name}", 10, 1), NewImage(name, 10, failure_reason="TORN"))
 
-catalog = Catalog.create(Path(sys.argv[1]))
+catalog = Catalog.create(sys.argv[1] if "://" in sys.argv[1] else Path(sys.argv[1]))
 catalog.record_chunk([failed("committed")], None)
 event.listen(Session, "before_commit", lambda session: (session.flush(), os.kill(os.getpid(), signal.SIGKILL)))
 catalog.record_chunk([failed("begun"), failed("begun, too")], None)
@@ -403,13 +404,13 @@ def test_a_limit_counts_images_and_not_their_places(catalog: Catalog) -> None:
 
 
 def test_images_by_id_are_one_question(mixed: Catalog) -> None:
-    """Images, places and shards come together, so all are of one state on any database."""
+    """Images, places and shards come together, so all are of one state, on PostgreSQL without a transaction."""
     asked = []
     event.listen(mixed._engine, "before_cursor_execute", lambda *call: asked.append(call[2]))
 
     mixed.images_by_id([1, 2, 3, 4])
 
-    assert [statement.partition(" ")[0] for statement in asked] == ["BEGIN", "SELECT"]
+    assert [statement.partition(" ")[0] for statement in asked if statement != "BEGIN"] == ["SELECT"]
 
 
 def test_a_hundred_thousand_ids_can_be_asked_for(mixed: Catalog) -> None:
@@ -420,32 +421,32 @@ def test_a_hundred_thousand_ids_can_be_asked_for(mixed: Catalog) -> None:
     assert [image_id for image_id, _, _ in mixed.places(ids)] == [1, 3, 4]
 
 
-def test_an_id_is_never_used_again(path: Path, catalog: Catalog) -> None:
+def test_an_id_is_never_used_again(address: Address, catalog: Catalog) -> None:
     """An image whose row was deleted leaves its id unused."""
     keep(catalog, Outcome(source("a"), image=described("a")), Outcome(source("b"), image=described("b", 1)))
-    raw(path, "DELETE FROM sources WHERE image_id = 2")
-    raw(path, "DELETE FROM images WHERE id = 2")
+    raw(address, "DELETE FROM sources WHERE image_id = 2")
+    raw(address, "DELETE FROM images WHERE id = 2")
 
     keep(catalog, Outcome(source("c"), image=described("c")))
 
     assert [image.id for image in catalog.images()] == [1, 3]
 
 
-def test_what_was_recorded_is_there_after_opening_again(path: Path) -> None:
+def test_what_was_recorded_is_there_after_opening_again(address: Address) -> None:
     """Opening for writing a second time keeps everything."""
-    with Catalog.create(path) as first:
+    with Catalog.create(address) as first:
         keep(first, Outcome(source("a"), image=described("a")))
         before = first.images()
 
-    with Catalog.create(path) as second, Catalog.open(path) as reading:
+    with Catalog.create(address) as second, Catalog.open(address) as reading:
         assert second.images() == reading.images() == before
 
 
-def test_a_source_always_has_its_image(path: Path, catalog: Catalog) -> None:
+def test_a_source_always_has_its_image(catalog: Catalog) -> None:
     """The database itself refuses a source of an image that is not there."""
     orphan = "INSERT INTO sources (uri, image_id, byte_count, modified_ns) VALUES ('file:///a', 99, 1, 1)"
 
-    with pytest.raises(IntegrityError), connect(path).begin() as connection:
+    with pytest.raises(IntegrityError), catalog._engine.begin() as connection:
         connection.exec_driver_sql(orphan)
 
     assert catalog.unchanged([Source("file:///a", 1, 1)]) == set()
@@ -454,23 +455,23 @@ def test_a_source_always_has_its_image(path: Path, catalog: Catalog) -> None:
 # --- runs and generations ---------------------------------------------------------------------------------------
 
 
-def test_a_run_is_open_until_it_is_finished(path: Path, catalog: Catalog) -> None:
+def test_a_run_is_open_until_it_is_finished(address: Address, catalog: Catalog) -> None:
     """A finished run has its end and what it did; one that was killed has not."""
     killed, finished = catalog.start_run(), catalog.start_run()
 
     catalog.finish_run(finished, {"images": 3})
 
-    rows = raw(path, "SELECT id, finished_at IS NULL, summary FROM runs ORDER BY id")
+    rows = raw(address, "SELECT id, finished_at IS NULL, summary FROM runs ORDER BY id")
     assert rows == [(killed, 1, "{}"), (finished, 0, '{"images": 3}')]
 
 
-def test_a_generation_can_be_recorded_twice(path: Path, catalog: Catalog) -> None:
+def test_a_generation_can_be_recorded_twice(address: Address, catalog: Catalog) -> None:
     """A generation published again, by the run after a killed one, replaces its record."""
     catalog.record_generation(1, 5)
 
     catalog.record_generation(1, 6)
 
-    assert raw(path, "SELECT number, image_count FROM generations") == [(1, 6)]
+    assert raw(address, "SELECT number, image_count FROM generations") == [(1, 6)]
 
 
 # --- times ------------------------------------------------------------------------------------------------------
@@ -567,11 +568,13 @@ def test_threads_share_a_catalogue(catalog: Catalog) -> None:
 
 
 @pytest.mark.parametrize("opening", [Catalog.open, Catalog.create])
-def test_what_a_killed_writer_committed_is_there_and_no_more(path: Path, opening: Callable[[Path], Catalog]) -> None:
+def test_what_a_killed_writer_committed_is_there_and_no_more(
+    address: Address, opening: Callable[[Address], Catalog]
+) -> None:
     """A kill within a transaction takes that transaction alone, for readers and for the next writer."""
-    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_RECORDING, str(path)], check=False)
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_RECORDING, str(address)], check=False)
 
-    with opening(path) as catalog:
+    with opening(address) as catalog:
         assert killed.returncode == -signal.SIGKILL
         assert states(catalog) == {"committed": FAILED}
 
@@ -611,30 +614,30 @@ def test_a_missing_catalogue_is_corrupt(path: Path) -> None:
 
 
 @pytest.mark.parametrize("opening", [Catalog.create, Catalog.open])
-def test_a_newer_schema_is_refused(path: Path, catalog: Catalog, opening: Callable[[Path], Catalog]) -> None:
+def test_a_newer_schema_is_refused(address: Address, catalog: Catalog, opening: Callable[[Address], Catalog]) -> None:
     """A catalogue of a newer version is neither read nor written."""
     catalog.close()
-    raw(path, "UPDATE alembic_version SET version_num = '9999'")
+    raw(address, "UPDATE alembic_version SET version_num = '9999'")
 
     with pytest.raises(CollectionMismatch, match=r"schema 9999, made by a newer whatwhere: upgrade"):
-        opening(path)
+        opening(address)
 
 
-def test_an_older_schema_is_not_read(path: Path, catalog: Catalog) -> None:
+def test_an_older_schema_is_not_read(address: Address, catalog: Catalog) -> None:
     """A reader says how to bring the catalogue up to date, and changes nothing."""
     catalog.close()
-    migrate(path, command.downgrade, "0001")
+    migrate(address, command.downgrade, "0001")
 
     with pytest.raises(CollectionMismatch, match=r"older schema 0001: run `whatwhere rebuild"):
-        Catalog.open(path)
+        Catalog.open(address)
 
 
-def test_an_older_schema_is_brought_up_to_date_for_writing(path: Path, catalog: Catalog) -> None:
+def test_an_older_schema_is_brought_up_to_date_for_writing(address: Address, catalog: Catalog) -> None:
     """A writer migrates."""
     catalog.close()
-    migrate(path, command.downgrade, "base")
+    migrate(address, command.downgrade, "base")
 
-    with Catalog.create(path) as opened:
+    with Catalog.create(address) as opened:
         keep(opened, Outcome(source("a"), image=described("a")))
 
         assert states(opened) == {"a": INDEXED}
@@ -676,13 +679,31 @@ def test_a_table_without_a_migration_is_noticed() -> None:
         Base.metadata.remove(table)
 
 
+@pytest.fixture
+def new_address(address: Address, request: pytest.FixtureRequest) -> Iterator[Address]:
+    """Give an address where no table is yet."""
+    if isinstance(address, Path):
+        yield address
+        return
+    server: PostgresServer = request.getfixturevalue("postgres")
+    name = server.database("template1")
+    yield server.url(name)
+    server.drop(name)
+
+
 @pytest.mark.parametrize("tables", [1, 2, 4])
-def test_a_kill_while_the_catalogue_is_made_does_no_harm(path: Path, tables: int) -> None:
+def test_a_kill_while_the_catalogue_is_made_does_no_harm(new_address: Address, tables: int) -> None:
     """A process killed in the middle of the first migration leaves nothing that stops the next one."""
-    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_MAKING, str(path), str(tables)], check=False)
+    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_MAKING, str(new_address), str(tables)], check=False)
     assert killed.returncode == -signal.SIGKILL
 
-    with Catalog.create(path) as opened:
+    with Catalog.create(new_address) as opened:
         keep(opened, Outcome(source("a"), image=described("a")))
 
         assert states(opened) == {"a": INDEXED}
+
+
+def test_the_migrations_make_the_tables_of_the_code_on_any_database(new_address: Address) -> None:
+    """Nor does PostgreSQL find a difference."""
+    with migrating(new_address) as connection:
+        check.compare(connection)

@@ -1,6 +1,7 @@
 """A catalogue that other hands changed, a torn file, a full disk: found by name, never a wrong answer."""
 
 import random
+import re
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -11,9 +12,13 @@ import pytest
 from sqlalchemy import event
 
 from indexer.catalog import Catalog, Outcome, database
+from indexer.catalog.database import Address
 from indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotWritable, WhatwhereError
 from indexer.filters import parse
 from tests.cataloguing import described, failed, keep, raw, source
+
+# What an error says of either database: which it is, and what to do.
+NAMED = r"catalog\.db .*`whatwhere verify --repair`|the catalogue at 127\.0\.0\.1:\d+, .*schema whatwhere .*pg_restore"
 
 
 @pytest.fixture
@@ -54,8 +59,6 @@ def test_a_whole_catalogue_has_no_faults(filled: Catalog) -> None:
         ("UPDATE images SET removed_at = created_at WHERE id = 1", "images 1 holds other values"),
         ("UPDATE images SET checksum = 0 WHERE id = 1", "images 1 holds other values"),
         ("UPDATE images SET checksum = NULL WHERE id = 1", "images 1 holds other values"),
-        ("UPDATE images SET width = 'wide' WHERE id = 1", "images 1 holds other values"),
-        ("UPDATE images SET mime_type = x'00ff' WHERE id = 1", "images 1 holds other values"),
         ("UPDATE sources SET uri = 'file:///x' WHERE id = 1", "sources 1 holds other values"),
         ("UPDATE sources SET byte_count = 11 WHERE id = 1", "sources 1 holds other values"),
         ("UPDATE sources SET modified_ns = 2 WHERE id = 1", "sources 1 holds other values"),
@@ -69,13 +72,23 @@ def test_a_whole_catalogue_has_no_faults(filled: Catalog) -> None:
         ("UPDATE shards SET checksum = 5 WHERE id = 1", "shards 1 holds other values"),
     ],
 )
-def test_a_changed_row_is_refused_and_found(path: Path, filled: Catalog, change: str, fault: str) -> None:
+def test_a_changed_row_is_refused_and_found(address: Address, filled: Catalog, change: str, fault: str) -> None:
     """Reading it is a named error with the remedy, and the check tells which row it is."""
-    raw(path, change)
+    raw(address, change)
 
-    with pytest.raises(CollectionCorrupt, match=r"catalog\.db .*`whatwhere verify --repair`"):
+    with pytest.raises(CollectionCorrupt, match=NAMED):
         filled.images()
     assert any(fault in found for found in filled.check())
+
+
+@pytest.mark.parametrize("value", ["width = 'wide'", "mime_type = x'00ff'"])
+def test_a_value_of_another_type_is_refused_and_found(path: Path, filled: Catalog, value: str) -> None:
+    """SQLite takes them."""
+    raw(path, f"UPDATE images SET {value} WHERE id = 1")
+
+    with pytest.raises(CollectionCorrupt, match=NAMED):
+        filled.images()
+    assert any("images 1 holds other values" in found for found in filled.check())
 
 
 @pytest.mark.parametrize(
@@ -97,9 +110,9 @@ def test_a_value_that_is_none_is_a_named_error(path: Path, filled: Catalog, chan
     assert filled.check() != []
 
 
-def test_a_changed_place_is_not_handed_out(path: Path, filled: Catalog) -> None:
+def test_a_changed_place_is_not_handed_out(address: Address, filled: Catalog) -> None:
     """A wrong row of a shard would be another image's description."""
-    raw(path, "UPDATE images SET shard_row = 1 - shard_row WHERE id < 3")
+    raw(address, "UPDATE images SET shard_row = 1 - shard_row WHERE id < 3")
 
     with pytest.raises(CollectionCorrupt, match=r"image [12] of"):
         filled.live_places()
@@ -127,27 +140,27 @@ def test_a_changed_place_is_not_handed_out(path: Path, filled: Catalog) -> None:
         ("UPDATE sources SET metadata = '{}' WHERE id = 1", "images/1 has other metadata than its sources"),
     ],
 )
-def test_every_contradiction_is_found(path: Path, filled: Catalog, change: str, fault: str) -> None:
+def test_every_contradiction_is_found(address: Address, filled: Catalog, change: str, fault: str) -> None:
     """Tables are compared with each other."""
-    raw(path, change)
+    raw(address, change)
 
     faults = filled.check()
 
     assert any(found.startswith(fault) for found in faults), faults
 
 
-def test_an_image_that_lost_its_places_is_not_handed_out(path: Path, filled: Catalog) -> None:
+def test_an_image_that_lost_its_places_is_not_handed_out(address: Address, filled: Catalog) -> None:
     """An indexed image always has one."""
-    raw(path, "DELETE FROM sources WHERE id = 1")
+    raw(address, "DELETE FROM sources WHERE id = 1")
 
-    with pytest.raises(CollectionCorrupt, match=r"images/1 of catalog\.db lost its sources"):
+    with pytest.raises(CollectionCorrupt, match=r"images/1 of .* lost its sources"):
         filled.image(1)
 
 
-def test_of_one_kind_fifty_faults_are_listed(path: Path, catalog: Catalog) -> None:
+def test_of_one_kind_fifty_faults_are_listed(address: Address, catalog: Catalog) -> None:
     """A catalogue that is damaged throughout does not fill the screen."""
     keep(catalog, *(Outcome(source(f"{row}"), image=described(f"{row}", row)) for row in range(60)))
-    raw(path, "UPDATE images SET width = 1")
+    raw(address, "UPDATE images SET width = 1")
 
     faults = catalog.check()
 
@@ -247,17 +260,20 @@ def read(path: Path) -> list[object]:
 @pytest.mark.parametrize(
     ("change", "fault"),
     [
-        ("DROP TABLE properties", "no such table: properties"),
-        ("ALTER TABLE properties RENAME COLUMN text_value TO test_value", "no such column: properties.text_value"),
+        ("DROP TABLE properties", "no such table: properties|relation .properties. does not exist"),
+        (
+            "ALTER TABLE properties RENAME COLUMN text_value TO test_value",
+            "no such column: properties|column properties.text_value does not",
+        ),
     ],
 )
-def test_another_schema_is_damage(path: Path, filled: Catalog, change: str, fault: str) -> None:
+def test_another_schema_is_damage(address: Address, filled: Catalog, change: str, fault: str) -> None:
     """Statements that meet other tables than ours are not the statements' fault."""
-    raw(path, change)
+    raw(address, change)
 
     with pytest.raises(CollectionCorrupt, match=fault):
         filled.ids_where(parse("label = boat"))
-    assert any(fault in found for found in filled.check())
+    assert any(re.search(fault, found) for found in filled.check())
 
 
 def test_a_reference_to_what_cannot_be_referred_to_is_damage(path: Path, filled: Catalog) -> None:
@@ -299,17 +315,21 @@ def test_rows_out_of_order_bring_the_check_to_an_end(path: Path, filled: Catalog
 # --- the disk and others ----------------------------------------------------------------------------------------
 
 
-def test_a_catalogue_that_may_not_be_written_is_a_named_error(path: Path, filled: Catalog) -> None:
+def test_a_catalogue_that_may_not_be_written_is_a_named_error(address: Address, filled: Catalog) -> None:
     """The message says what to do, and nothing changed."""
     before = filled.images()
 
-    with Catalog.open(path) as opened:
-        with pytest.raises(CollectionNotWritable, match=r"catalog\.db cannot be written .*make room on the disk"):
+    with Catalog.open(address) as opened:
+        with pytest.raises(
+            CollectionNotWritable,
+            match=r"cannot be written .*(make room on|give the server room)",
+        ):
             opened.remove([1])
 
         assert opened.images() == before
 
 
+@pytest.mark.usefixtures("path")
 @pytest.mark.parametrize(
     "write",
     [

@@ -1,11 +1,11 @@
 """Metadata by source and origin, and the union that an image has."""
 
 from collections.abc import Mapping
-from pathlib import Path
 
 import pytest
 
 from indexer.catalog import Catalog, Outcome
+from indexer.catalog.database import Address
 from indexer.errors import InvalidRequest
 from indexer.filters import parse
 from tests.cataloguing import described, keep, raw, source
@@ -29,7 +29,17 @@ def metadata(catalog: Catalog, image_id: int = 1) -> Mapping[str, object]:
 
 def test_metadata_comes_back_as_it_was_given(twice: Catalog) -> None:
     """Every type that JSON has."""
-    said = {"text": "é😀", "whole": 2**62, "part": 0.1, "yes": True, "list": [1, "a", [None]], "inner": {"x": {"y": 1}}}
+    said = {
+        "text": "é😀",
+        "backslash": "\\u0000 \\\\u0000",
+        "whole": 2**62,
+        "huge": 2**70,
+        "part": 0.1,
+        "float": 1.0,
+        "yes": True,
+        "list": [1, "a", [None]],
+        "inner": {"x": {"y": 1}, "b": 2, "a": 1},
+    }
 
     changed = twice.set_metadata("file", {A: said})
 
@@ -66,15 +76,15 @@ def test_an_origin_can_be_taken_away(twice: Catalog, nothing: dict[str, object] 
     assert twice.ids_where(parse('who = "file a"')).tolist() == []
 
 
-def test_equal_metadata_writes_nothing(path: Path, twice: Catalog) -> None:
+def test_equal_metadata_writes_nothing(address: Address, twice: Catalog) -> None:
     """Unknown places are passed over; only what differs counts and is written."""
     twice.set_metadata("file", {A: {"x": 1, "y": [True]}})
-    before = raw(path, "SELECT updated_at FROM images WHERE id = 1")
+    before = raw(address, "SELECT updated_at FROM images WHERE id = 1")
 
     changed = twice.set_metadata("file", {A: {"y": [True], "x": 1}, B: None, "file:///never": {"x": 1}})
 
     assert changed == 0
-    assert raw(path, "SELECT updated_at FROM images WHERE id = 1") == before
+    assert raw(address, "SELECT updated_at FROM images WHERE id = 1") == before
 
 
 @pytest.mark.parametrize(("before", "after"), [(1, True), (1, 1.0), (0, False), ("1", 1)])
@@ -95,10 +105,12 @@ def test_another_type_is_another_value(twice: Catalog, before: object, after: ob
         {"x": [float("inf")]},
         {"x": 10**400},
         {"x": "\ud800"},
+        {"x": "a\0b"},
+        {"a\0b": 1},
         {"x": {1, 2}},
         {"x": b"bytes"},
     ],
-    ids=["nan", "infinite", "too large", "half a character", "a set", "bytes"],
+    ids=["nan", "infinite", "too large", "half a character", "NUL", "a name with NUL", "a set", "bytes"],
 )
 def test_what_cannot_be_kept_is_refused(twice: Catalog, said: dict[str, object]) -> None:
     """Nothing is written, of the others neither."""

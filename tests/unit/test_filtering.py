@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 
 from indexer.catalog import Catalog, NewImage, Outcome
+from indexer.catalog.database import Address
 from indexer.catalog.filtering import condition_of
 from indexer.errors import InvalidFilter
 from indexer.filters import parse
@@ -258,7 +259,7 @@ def test_times_are_compared_as_moments(catalog: Catalog, text: str, expected: li
 
 
 @pytest.fixture
-def images(path: Path, catalog: Catalog) -> Catalog:
+def images(address: Address, catalog: Catalog) -> Catalog:
     """Give three images of which the fields differ, a failed one, and one more URI of the first."""
     keep(
         catalog,
@@ -269,7 +270,7 @@ def images(path: Path, catalog: Catalog) -> Catalog:
         Outcome(source("copy/cat.jpg"), known_hash="aa"),
     )
     for id_, created_at in enumerate(("05-01 12:00:00.000000", "05-01 12:00:00.500000", "06-01 00:00:00.000000"), 1):
-        raw(path, f"UPDATE images SET created_at = '2024-{created_at}' WHERE id = {id_}")
+        raw(address, f"UPDATE images SET created_at = '2024-{created_at}' WHERE id = {id_}")
     catalog.set_metadata("file", {"file:///folder/dog.png": {"width_px": 1, "uri": "x"}})
     return catalog
 
