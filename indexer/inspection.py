@@ -1,23 +1,21 @@
 """What a collection holds, for people and programs that look at it from outside."""
 
-from collections.abc import Iterable
 from dataclasses import asdict
-from pathlib import Path
 from typing import Any
 
-from indexer.catalog import Catalog
-from indexer.collection import Layout, Manifest, Recipe
+from indexer.collection import Address, Layout, Manifest, Recipe, Stores, open_catalog
 
 
-def inspect_collection(root: Path) -> dict[str, Any]:
+def inspect_collection(address: Address) -> dict[str, Any]:
     """Return counts, recipe, live generation and bytes on disk; the errors of opening a collection."""
-    layout = Layout(root)
+    layout = Layout.at(address)
     made_by = Recipe.load(layout)
     manifest = Manifest.live(layout)
-    with Catalog.open(layout.catalog) as catalog:
+    with open_catalog(layout) as catalog:
         images = catalog.counts()
     return {
-        "collection": str(root),
+        "collection": str(layout),
+        "stores": asdict(Stores.of(layout)),
         "images": images,
         "generation": manifest.number if manifest else None,
         "searchable_images": manifest.image_count if manifest else 0,
@@ -26,20 +24,18 @@ def inspect_collection(root: Path) -> dict[str, Any]:
         "indexes": {name: _described(entry) for name, entry in (manifest.indexes if manifest else {}).items()},
         "libraries": manifest.libraries if manifest else {},
         "bytes": {
-            "catalog": _bytes(layout.root.glob("catalog.db*")),
-            "shards": _bytes(layout.shards.iterdir()),
-            "segments": _bytes(layout.segments.glob("*")),
-            "generations": _bytes(layout.generations.rglob("*")),
-            "whiteners": _bytes(layout.whiteners.iterdir()),
+            "catalog": sum(path.stat().st_size for path in layout.root.glob("catalog.db*")),
+            "shards": layout.byte_count(layout.shards),
+            "segments": layout.byte_count(layout.segments),
+            "generations": layout.byte_count(layout.generations),
+            "whiteners": layout.byte_count(layout.whiteners),
         },
     }
 
 
 def _described(entry: Any) -> str:
-    segments = ", ".join(f"{segment.vector_count:,} {segment.factory}" for segment in entry.segments)
+    parts = [f"{segment.vector_count:,} {segment.factory}" for segment in entry.segments]
+    if entry.remote is not None:
+        parts.append(f"{entry.remote.vector_count:,} {entry.remote.index} in Milvus")
     whiteners = " and ".join(whitener[:12] for whitener in entry.whiteners)
-    return f"{segments or 'empty'}, {entry.dimensions} dimensions, whitened by {whiteners}"
-
-
-def _bytes(paths: Iterable[Path]) -> int:
-    return sum(path.stat().st_size for path in paths if path.is_file())
+    return f"{', '.join(parts) or 'empty'}, {entry.dimensions} dimensions, whitened by {whiteners}"

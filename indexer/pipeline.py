@@ -1,34 +1,47 @@
-"""Index files into a collection: scan → decode and describe → append → publish. Run again, it continues."""
+"""Index pictures into a collection: scan → decode and describe → append → publish. Run again, it continues."""
 
 import logging
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import asdict, dataclass, field, replace
-from itertools import count
+from functools import partial
 from pathlib import Path
 
 from indexer.backbones import DEFAULT_BACKBONE, DEFAULT_PRECISION, Backbone, choose_device, find_backbone, load_backbone
-from indexer.catalog import NewImage, Outcome, Source
+from indexer.catalog import Source
 from indexer.collection import (
+    Address,
     CollectionWriter,
     Layout,
     Manifest,
     Recipe,
+    Stores,
     current_recipe,
     find_whiteners,
     open_for_writing,
     publish,
 )
-from indexer.describe import Describer, Description
-from indexer.errors import InvalidRequest
+from indexer.describe import Describer
+from indexer.describing import Describing, Pace
+from indexer.errors import InvalidRequest, WhatwhereError
 from indexer.files import path_of_uri
-from indexer.images import SHORTER_SIDE, DecodedImage, ImageLimits
-from indexer.metadata import Metadata, read_sidecar, read_table, sidecar_of, uri_of_key
+from indexer.images import SHORTER_SIDE, ImageLimits
+from indexer.metadata import (
+    MAX_SIDECAR_BYTES,
+    SIDECAR_SUFFIX,
+    Metadata,
+    read_sidecar,
+    read_table,
+    sidecar_of,
+    sidecar_values,
+    uri_of_key,
+)
 from indexer.methods import DEFAULT_DESCRIPTORS, DEFAULT_PRESET, DESCRIPTORS, find_method, pooled_by
-from indexer.reading import Loaded, Loader, in_groups, map_ahead, source_of
+from indexer.reading import Loader, in_groups, source_of
 from indexer.scan import Found, find, gone
+from indexer.sources import RateLimit, Remote, Stamp, is_remote, name_of, shown
 from indexer.vectors import AUTO
 from indexer.whitening import Whitener
 
@@ -60,6 +73,15 @@ class IndexSettings:
     exif: bool = False  # take along when and by which camera pictures were taken, of those that are read
     exif_gps: bool = False  # ... and where
     prune: bool = False  # forget what is gone from the given paths
+    max_requests_per_second: float | None = None  # of what is elsewhere, over all threads
+    stores: Stores = field(default_factory=Stores)  # of a new collection, outside of its own files
+
+    def remote(self) -> Remote:
+        """Return what reads URIs of elsewhere; InvalidRequest for a rate that is none."""
+        rate = self.max_requests_per_second
+        if rate is not None and not 0 < rate < float("inf"):
+            raise InvalidRequest(f"{rate} requests a second are out of range: give more than 0", field="rate")
+        return Remote(rate=RateLimit(rate))
 
 
 @dataclass(frozen=True)
@@ -95,52 +117,46 @@ class RunSummary:
     torn_sidecars: int = 0  # what earlier ones said is kept
 
 
-@dataclass
-class Chunk:
-    """Outcomes and descriptions that will be kept together."""
-
-    outcomes: list[Outcome] = field(default_factory=list)
-    descriptions: list[Description] = field(default_factory=list)
-    hashes: set[str] = field(default_factory=set)
-
-
 def index_paths(
-    paths: Sequence[Path],
-    collection: Path,
+    paths: Sequence[Path | str],
+    collection: Address,
     settings: IndexSettings | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> RunSummary:
-    """Index the files and folders (recursive) at `paths` into `collection` and publish a generation.
+    """Index the files, folders (recursive), lists and URIs at `paths` into `collection` and publish a generation.
 
-    Bad images are recorded with their reason. InvalidRequest when a path does not exist, before anything is done;
-    the errors of opening a collection, a backbone and whiteners; finished chunks survive anything.
+    Bad images are recorded with their reason. InvalidRequest when a path does not exist, or cannot be listed (see
+    `indexer.scan.find`), before anything is done; the errors of opening a collection, a backbone and whiteners;
+    finished chunks survive anything.
     """
     settings = settings or IndexSettings()
     table = {} if settings.metadata is None else _by_uri(settings.metadata)
-    found = find(paths, skip=collection)
-    with _opened(collection, settings, on_progress) as run:
-        run.over(list(found.files))
+    remote = settings.remote()
+    found = find(paths, collection, remote)
+    with _opened(collection, settings, remote, on_progress) as run:
+        run.over(found.pictures)
         run.annotate(found, table)
         run.follow(found)
         return run.publish(found.ignored)
 
 
 def describe_again(
-    collection: Path,
+    collection: Address,
     uris: Sequence[str],
     settings: IndexSettings | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> RunSummary:
-    """Index exactly the files at these URIs again and publish: what a lost shard held, for one.
+    """Index exactly the pictures at these URIs again and publish: what a lost shard held, for one.
 
-    A file that is not there any more counts as failed and stays in the catalogue as it is.
+    A picture that is not there any more counts as failed and stays in the catalogue as it is.
     """
-    with _opened(collection, settings or IndexSettings(), on_progress) as run:
-        run.over([path_of_uri(uri) for uri in uris])
+    settings = settings or IndexSettings()
+    with _opened(collection, settings, settings.remote(), on_progress) as run:
+        run.over(dict.fromkeys(uris))
         return run.publish()
 
 
-def publish_collection(collection: Path) -> Manifest:
+def publish_collection(collection: Address) -> Manifest:
     """Publish what the catalogue holds now as the next generation, unless the live one is just that, and return it.
 
     CollectionNotFound where there is none, CollectionLocked while another process writes.
@@ -158,17 +174,20 @@ def publish_changes(writer: CollectionWriter) -> Manifest:
 
 
 @contextmanager
-def _opened(collection: Path, settings: IndexSettings, on_progress: Callable[[Progress], None]) -> Iterator["_Run"]:
+def _opened(
+    collection: Address, settings: IndexSettings, remote: Remote, on_progress: Callable[[Progress], None]
+) -> Iterator["_Run"]:
     """Lock and open a collection, made when it is not there, to index by the settings."""
-    known = current_recipe(Layout(collection))
+    layout = Layout.at(collection)
+    known = current_recipe(layout)
     backbone = _backbone(collection, known, settings)
     recipe = _recipe(known, backbone, settings)
     if known is not None:
         known.require_same(recipe, collection)  # before whiteners of another network are missed
     describer = Describer(backbone, recipe.rank, recipe.pooled)
-    whiteners = find_whiteners(Layout(collection), recipe, settings.whiteners)
-    with open_for_writing(collection, recipe) as writer:
-        yield _Run(writer, describer, whiteners, settings, on_progress)
+    whiteners = find_whiteners(layout, recipe, settings.whiteners)
+    with open_for_writing(collection, recipe, settings.stores) as writer:
+        yield _Run(writer, describer, whiteners, settings, remote, on_progress)
 
 
 def _by_uri(path: Path) -> dict[str, Metadata]:
@@ -176,7 +195,7 @@ def _by_uri(path: Path) -> dict[str, Metadata]:
     return {uri_of_key(key, path.parent): values for key, values in read_table(path).items()}
 
 
-def _backbone(collection: Path, known: Recipe | None, settings: IndexSettings) -> Backbone:
+def _backbone(collection: Address, known: Recipe | None, settings: IndexSettings) -> Backbone:
     """Load the network asked for, else the collection's own or the default, with the weights asked for."""
     spec = find_backbone(settings.backbone or (known.backbone if known else DEFAULT_BACKBONE))
     if known and known.backbone == spec.name and settings.weights is None:
@@ -211,7 +230,7 @@ def _recipe(known: Recipe | None, backbone: Backbone, settings: IndexSettings) -
 
 
 class _Run:
-    """One pass over the files: decoding threads ahead, one describing thread, chunks kept as they fill.
+    """One pass over the pictures, kept chunk by chunk (see `Describing`).
 
     Whatever is done after the pass ends the same when it is done again, so that a killed run can be continued.
     """
@@ -222,6 +241,7 @@ class _Run:
         describer: Describer,
         whiteners: Mapping[str, Sequence[Whitener]],
         settings: IndexSettings,
+        remote: Remote,
         on_progress: Callable[[Progress], None],
     ) -> None:
         self._writer = writer
@@ -229,47 +249,78 @@ class _Run:
         self._describer = describer
         self._whiteners = whiteners
         self._settings = settings
+        self._remote = remote
         self._on_progress = on_progress
         self._progress = Progress(total=0)
         self._summary = RunSummary(self._progress, 0, 0, 0, published=False)
-        self._chunk = Chunk()
+        self._gone: list[str] = []  # what this run read and found not to be there
         self._id = writer.catalog.start_run()
 
-    def over(self, files: Sequence[Path]) -> None:
-        """Index every file."""
-        self._count(total=len(files))
+    def over(self, pictures: Mapping[str, Stamp | None]) -> None:
+        """Index every picture."""
+        self._count({"total": len(pictures)})
         wanted = self._settings
-        load = Loader(self._catalog, wanted.limits, wanted.retry_failed, wanted.exif, wanted.exif_gps)
-        with ThreadPoolExecutor(wanted.workers or os.cpu_count(), "decode") as pool:
-            # Two batches ahead keep the network fed and memory bounded.
-            loaded = map_ahead(pool, load, self._changed(files), ahead=2 * wanted.batch_size)
-            for batch in in_groups(loaded, wanted.batch_size):
-                self._take(batch)
-        self._keep()
+        load = Loader(
+            self._catalog,
+            wanted.limits,
+            wanted.retry_failed,
+            wanted.exif,
+            wanted.exif_gps,
+            wanted.checksum,
+            self._remote,
+        )
+        pace = Pace(wanted.batch_size, wanted.workers, SHARD_SOURCES)
+        describing = Describing(load, self._describer, pace, self._report)
+        with closing(describing.chunks(self._changed(pictures))) as chunks:
+            for chunk in chunks:
+                self._writer.append(chunk.outcomes, chunk.descriptions)
+                self._gone += chunk.gone
         self._on_progress(self._progress)
 
     def annotate(self, found: Found, table: Mapping[str, Metadata]) -> None:
-        """Set what sidecars say of the files found, and a table of any file; equal values write nothing."""
-        changed = torn = 0
-        for group in in_groups(found.files, SHARD_SOURCES):
-            said = {path.as_uri(): _sidecar(path) if path in found.with_sidecar else {} for path in group}
-            torn += sum(values is None for values in said.values())
-            changed += self._catalog.set_metadata(
-                "sidecar", {uri: values for uri, values in said.items() if values is not None}
-            )
-        for rows in in_groups(table.items(), SHARD_SOURCES):
+        """Set what sidecars say of the pictures found, and tables and lists of any; equal values write nothing."""
+        changed, torn = self._annotate_by_sidecars(found)
+        left = dict(table)
+        for manifest in found.manifests:
+            for entries in in_groups(manifest.entries(), SHARD_SOURCES):
+                # Where both say something of a picture, the table has the last word.
+                said = {uri: {**(values or {}), **table.get(uri, {})} for uri, values in entries}
+                changed += self._catalog.set_metadata("file", said)
+                for uri in said:
+                    left.pop(uri, None)
+        for rows in in_groups(left.items(), SHARD_SOURCES):
             changed += self._catalog.set_metadata("file", dict(rows))
-        unmatched = table.keys() - {path.as_uri() for path in found.files} if table else ()
+        unmatched = table.keys() - found.pictures.keys()
         if unmatched:
-            log.warning("metadata rows=%d name none of the files, one is %s", len(unmatched), min(unmatched))
+            log.warning("metadata rows=%d name none of the files, one is %s", len(unmatched), shown(min(unmatched)))
         self._summary = replace(
             self._summary, metadata_changed=changed, unmatched_rows=len(unmatched), torn_sidecars=torn
         )
 
+    def _annotate_by_sidecars(self, found: Found) -> tuple[int, int]:
+        """Set what sidecars say, nothing where none lies; return how many sources changed and sidecars are torn."""
+        changed = torn = 0
+        with ThreadPoolExecutor(self._settings.workers or os.cpu_count(), "sidecars") as pool:
+            for group in in_groups(found.pictures, SHARD_SOURCES):
+                said: dict[str, Metadata] = {uri: {} for uri in group if found.sidecar_is_known(uri)}
+                beside = [uri for uri in group if uri in found.with_sidecar]
+                for uri, values in zip(beside, pool.map(partial(_sidecar, self._remote), beside), strict=True):
+                    if isinstance(values, WhatwhereError):
+                        log.warning("sidecar torn source=%s error=%s", shown(uri), values)
+                        torn += 1
+                        del said[uri]
+                    else:
+                        said[uri] = values
+                changed += self._catalog.set_metadata("sidecar", said)
+        return changed, torn
+
     def follow(self, found: Found) -> None:
         """Find out which sources are gone from where this run looked, and forget them where that is asked for."""
-        recorded = self._catalog.vanished(found.places, (path.as_uri() for path in found.files))
-        vanished = tuple(gone(recorded, found.unlisted))
+        recorded = self._catalog.vanished(found.places, found.pictures)
+        folders = tuple(place for place in found.places if place.endswith("/"))
+        # Of what was named one by one, whatever held a picture once.
+        named = [uri for uri in self._gone if not uri.startswith(folders) and self._catalog.content_of(uri)]
+        vanished = tuple(sorted({*gone(recorded, found.unlisted, self._remote), *named}))
         if self._settings.prune and vanished:
             self._catalog.forget_sources(vanished)
         self._summary = replace(
@@ -295,82 +346,38 @@ class _Run:
         self._catalog.finish_run(self._id, asdict(summary) | {"vanished": len(summary.vanished)})
         return summary
 
-    def _changed(self, files: Iterable[Path]) -> Iterator[Source]:
+    def _changed(self, pictures: Mapping[str, Stamp | None]) -> Iterator[Source]:
         """Yield what must be looked at; what could not be read before comes last, so that it shifts no batch."""
         again: list[Source] = []
-        for group in in_groups(files, SHARD_SOURCES):
-            sources = [source_of(path) for path in group]
+        for group in in_groups(pictures.items(), SHARD_SOURCES):
+            sources = [source_of(uri, stamp) for uri, stamp in group]
             unchanged = set()
             if not self._settings.checksum:
                 unchanged = self._catalog.unchanged(sources, retry_failed=self._settings.retry_failed)
-            self._count(unchanged=len(unchanged))
+            self._count({"unchanged": len(unchanged)})
             unreadable = self._catalog.unreadable(sources)
             again += (source for source in sources if source.uri in unreadable)
             yield from (source for source in sources if source.uri not in unchanged | unreadable)
         yield from again
 
-    def _take(self, batch: Sequence[Loaded]) -> None:
-        fresh: dict[str, DecodedImage] = {}
-        for item in batch:
-            if item.decoded is not None and item.content_hash is not None and not self._is_known(item.content_hash):
-                fresh.setdefault(item.content_hash, item.decoded)
-        described = self._describer.describe([decoded.pixels for decoded in fresh.values()]) if fresh else []
-        rows = dict(zip(fresh, count(len(self._chunk.descriptions)), strict=False))
-        self._chunk.descriptions += described
-        for item in batch:
-            self._chunk.outcomes.append(self._outcome(item, rows))
+    def _report(self, counts: Mapping[str, int]) -> None:
+        self._count(counts)
         self._on_progress(self._progress)
-        if len(self._chunk.outcomes) >= SHARD_SOURCES:
-            self._keep()
 
-    def _is_known(self, content_hash: str) -> bool:
-        """Tell whether the content is in this chunk or was kept since it was decoded."""
-        return content_hash in self._chunk.hashes or self._catalog.has_content(
-            content_hash, retry_failed=self._settings.retry_failed
-        )
-
-    def _outcome(self, item: Loaded, rows: dict[str, int]) -> Outcome:
-        if item.error is not None:
-            self._count(failed=1)
-            log.warning("failed source=%s reason=%s", item.source.uri, item.error.reason)
-            image = NewImage(
-                item.content_hash,
-                item.byte_count,
-                failure_reason=item.error.reason,
-                failure_message=str(item.error),
-            )
-            return Outcome(item.source, image=image)
-        assert item.content_hash is not None
-        row = rows.pop(item.content_hash, None)
-        if row is None or item.decoded is None:
-            known_here = self._catalog.content_of(item.source.uri) == item.content_hash
-            self._count(**{"unchanged" if known_here else "duplicates": 1})
-            return Outcome(item.source, known_hash=item.content_hash, metadata=_of_exif(item))
-        self._count(described=1)
-        self._chunk.hashes.add(item.content_hash)
-        decoded = item.decoded
-        image = NewImage(item.content_hash, item.byte_count, decoded.width, decoded.height, decoded.mime_type, row)
-        return Outcome(item.source, image=image, metadata=_of_exif(item))
-
-    def _keep(self) -> None:
-        if self._chunk.outcomes:
-            self._writer.append(self._chunk.outcomes, self._chunk.descriptions)
-            self._chunk = Chunk()
-
-    def _count(self, **more: int) -> None:
+    def _count(self, more: Mapping[str, int]) -> None:
         counts = {name: getattr(self._progress, name) + count for name, count in more.items()}
         self._progress = replace(self._progress, **counts)
 
 
-def _of_exif(item: Loaded) -> dict[str, Metadata]:
-    """Return what is kept with the image, in one transaction: a later run does not read the picture again."""
-    return {} if item.exif is None else {"exif": item.exif}
-
-
-def _sidecar(path: Path) -> Metadata | None:
-    """Return what the sidecar of a picture says; None when it cannot be read."""
+def _sidecar(remote: Remote, uri: str) -> Metadata | WhatwhereError:
+    """Return what the sidecar of a picture says, or why it cannot be read."""
     try:
-        return read_sidecar(sidecar_of(path))
-    except InvalidRequest as error:
-        log.warning("sidecar torn source=%s error=%s", path.as_uri(), error)
-        return None
+        if not is_remote(uri):
+            return read_sidecar(sidecar_of(path_of_uri(uri)))
+        limits = ImageLimits(max_bytes=MAX_SIDECAR_BYTES)
+        name = name_of(uri) + SIDECAR_SUFFIX
+        return sidecar_values(remote.read(uri + SIDECAR_SUFFIX, limits).content, name)
+    except WhatwhereError as error:
+        return error
+    except OSError as error:
+        return InvalidRequest(f"{name_of(uri)}{SIDECAR_SUFFIX}: cannot be read: {error.strerror}", field="metadata")

@@ -9,8 +9,10 @@ from pathlib import Path
 
 from indexer.catalog import Catalog
 from indexer.collection import (
+    Address,
     Layout,
     Manifest,
+    Stores,
     find_sound_whiteners,
     find_whiteners,
     open_for_repair,
@@ -43,7 +45,7 @@ class Reclaimed:
     generation: int
 
 
-def rebuild(root: Path, settings: RebuildSettings | None = None) -> Manifest:
+def rebuild(root: Address, settings: RebuildSettings | None = None) -> Manifest:
     """Publish a generation whose every vector was derived again from the shards: no picture, no network.
 
     Brings a collection of an older version up to date. Raises InvalidRequest where descriptors need what shards do not
@@ -62,9 +64,9 @@ def rebuild(root: Path, settings: RebuildSettings | None = None) -> Manifest:
         return published
 
 
-def compact(root: Path) -> Reclaimed:
+def compact(root: Address) -> Reclaimed:
     """Reclaim the space of what was removed: shards without gaps, one segment a descriptor, a smaller catalogue."""
-    layout = Layout(root)
+    layout = Layout.at(root)
     with open_for_writing(root) as writer:
         before = _bytes(layout)
         compact_shards(writer)
@@ -75,12 +77,12 @@ def compact(root: Path) -> Reclaimed:
 
 
 def _bytes(layout: Layout) -> int:
-    files = [*layout.shards.iterdir(), *layout.segments.iterdir(), *layout.root.glob("catalog.db*")]
-    return sum(path.stat().st_size for path in files)
+    catalog = sum(path.stat().st_size for path in layout.root.glob("catalog.db*"))
+    return layout.byte_count(layout.shards) + layout.byte_count(layout.segments) + catalog
 
 
 def repair(
-    root: Path,
+    root: Address,
     faults: Sequence[Fault],
     whiteners: Path | None = None,
     settings: IndexSettings | None = None,
@@ -94,7 +96,7 @@ def repair(
     parts = {fault.part for fault in faults}
     if not parts:
         return []
-    if Part.CATALOG in parts and not _catalogue_mended(Layout(root)):
+    if Part.CATALOG in parts and not _catalogue_mended(Layout.at(root)):
         return verify_collection(root)
     damaged = [Path(fault.file).name for fault in faults if fault.part is Part.SHARD]
     with open_for_repair(root) as writer:
@@ -110,7 +112,7 @@ def repair(
 def _catalogue_mended(layout: Layout) -> bool:
     """Make the catalogue's indexes anew and tell whether that was all that it lacked."""
     try:
-        with Catalog.create(layout.catalog) as catalog:
+        with Catalog.create(Stores.of(layout).catalog or layout.catalog) as catalog, catalog.alone():
             catalog.reindex()
             return not catalog.check()
     except CollectionCorrupt:

@@ -1,21 +1,25 @@
 """Is a collection as it was written? Every checksum, count and reference, and for each fault what mends it."""
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 
 from indexer.catalog import Catalog
-from indexer.collection import Layout, Manifest, Recipe, not_being_written
-from indexer.collection.manifest import ids_sha256, read_removed
-from indexer.collection.segments import check_segment, open_segment, stored_descriptions
+from indexer.collection import Address, Layout, Manifest, Recipe, not_being_written, open_catalog
+from indexer.collection.manifest import ids_sha256, read_facts, read_ids, read_removed
+from indexer.collection.reader import generation_of
+from indexer.collection.segments import check_segment, stored_descriptions
+from indexer.collection.vector_stores import store_to_read
 from indexer.collection.whiteners import stored_whitener, stored_whiteners
 from indexer.errors import CollectionCorrupt, CollectionNotFound
 from indexer.files import sha256_of
 from indexer.methods import find_method
-from indexer.vectors import VectorIndex, is_lossless
+from indexer.vectors import Index, is_lossless
 
 # Of a vector and the one derived again: what a compressed index may differ by, and what rounding may.
 COMPRESSED_COSINE = 0.9
@@ -54,23 +58,20 @@ class Fault:
         return MENDED_BY[self.part]
 
 
-def verify_collection(root: Path, deep: bool = False) -> list[Fault]:
+def verify_collection(root: Address, deep: bool = False) -> list[Fault]:
     """Compare everything that is read of a collection with what was written; `deep` derives the vectors again too.
 
     What a killed run left behind is no fault: the next run puts it right. Raises CollectionNotFound where there is no
     collection, CollectionMismatch for another version's, CollectionLocked while it is being written to.
     """
-    layout = Layout(root)
-    if not any(path.exists() for path in (layout.recipe, layout.catalog, layout.current)):
-        Recipe.load(layout)  # says that there is none
-    with not_being_written(layout):
+    with _as_written(Layout.at(root)) as layout, not_being_written(layout):
         faults = [*_of_recipe(layout)]
         if _is_only_begun(layout):
             return faults
         catalogued = [*_of_catalog(layout)]
         faults += catalogued
         if not catalogued:
-            with Catalog.open(layout.catalog) as catalog:
+            with open_catalog(layout) as catalog:
                 faults += _of_shards(layout, catalog)
                 faults += _of_generation(layout, catalog)
                 if deep and not faults:
@@ -78,13 +79,24 @@ def verify_collection(root: Path, deep: bool = False) -> list[Fault]:
         return faults
 
 
+@contextmanager
+def _as_written(layout: Layout) -> Iterator[Layout]:
+    """Give the layout of a collection that is there, and none of whose files comes from the cache."""
+    with TemporaryDirectory(prefix="whatwhere-") as folder:
+        if layout.objects is not None:
+            layout = replace(layout, root=Path(folder))
+        if not any(layout.fetch(path).exists() for path in (layout.recipe, layout.catalog, layout.current)):
+            Recipe.load(layout)  # says that there is none
+        yield layout
+
+
 def _is_only_begun(layout: Layout) -> bool:
     """Tell whether nothing was kept yet: the run that began the collection was killed before it had a catalogue."""
-    kept = [path for folder in (layout.shards, layout.generations) if folder.is_dir() for path in folder.iterdir()]
+    kept = [*layout.names(layout.shards), *layout.names(layout.generations)]
     if kept or layout.current.exists():
         return False
     try:
-        Catalog.open(layout.catalog).close()
+        open_catalog(layout).close()
     except CollectionCorrupt:
         return True
     return False
@@ -101,7 +113,7 @@ def _of_recipe(layout: Layout) -> Iterator[Fault]:
 def _of_catalog(layout: Layout) -> Iterator[Fault]:
     name = layout.catalog.name
     try:
-        with Catalog.open(layout.catalog) as catalog:
+        with open_catalog(layout) as catalog:
             yield from (Fault(Part.CATALOG, name, problem) for problem in catalog.check())
     except CollectionCorrupt as error:
         yield Fault(Part.CATALOG, name, str(error))
@@ -109,7 +121,7 @@ def _of_catalog(layout: Layout) -> Iterator[Fault]:
 
 def _of_shards(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
     for shard in catalog.shards():
-        path = layout.shards / shard.file_name
+        path = layout.fetch(layout.shards / shard.file_name)
         name = str(path.relative_to(layout.root))
         if not path.is_file():
             yield Fault(Part.SHARD, name, "missing")
@@ -147,8 +159,12 @@ def _of_recipes(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
 
 def _of_files(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
     """Yield what is wrong with the files of a generation, each named once."""
-    folder = layout.generation(manifest.number)
-    yield from _fault_of(str(folder.relative_to(layout.root)), read_removed, folder, manifest.removed_sha256)
+    folder = layout.fetch_folder(layout.generation(manifest.number))
+    name = str(folder.relative_to(layout.root))
+    yield from _fault_of(name, read_removed, folder, manifest.removed_sha256)
+    if manifest.is_remote:
+        yield from _fault_of(name, read_ids, folder, manifest.ids_sha256)
+        yield from _fault_of(name, read_facts, folder, manifest.facts_sha256)
     entries = manifest.indexes.values()
     for segment in dict.fromkeys(segment for entry in entries for segment in entry.segments):
         yield from _fault_of(f"{layout.segments.name}/{segment.file_name}", check_segment, layout, segment)
@@ -164,17 +180,19 @@ def _fault_of(file: str, check: Callable[..., object], *arguments: object) -> It
 
 
 def _of_ids(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
-    for name, index in _indexes(layout, manifest).items():
-        if ids_sha256(index.ids) != manifest.ids_sha256:
+    for name in manifest.indexes:
+        try:
+            same = ids_sha256(_index(layout, manifest, name).ids) == manifest.ids_sha256
+        except CollectionCorrupt as error:  # of a store elsewhere: files were compared
+            yield Fault(Part.GENERATION, name, str(error))
+            continue
+        if not same:
             yield Fault(Part.GENERATION, name, f"holds other images than generation {manifest.number} says")
 
 
-def _indexes(layout: Layout, manifest: Manifest) -> dict[str, VectorIndex]:
-    removed = read_removed(layout.generation(manifest.number), manifest.removed_sha256)
-    return {
-        name: VectorIndex(tuple(open_segment(layout, segment) for segment in entry.segments), removed)
-        for name, entry in manifest.indexes.items()
-    }
+def _index(layout: Layout, manifest: Manifest, name: str) -> Index:
+    generation = generation_of(layout.fetch_folder(layout.generation(manifest.number)), manifest)
+    return store_to_read(layout, manifest).open(manifest.indexes[name].held, generation)
 
 
 def _of_vectors(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
@@ -182,8 +200,8 @@ def _of_vectors(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
     manifest = Manifest.live(layout)
     if manifest is None:
         return
-    for name, index in _indexes(layout, manifest).items():
-        entry = manifest.indexes[name]
+    for name, entry in manifest.indexes.items():
+        index = _index(layout, manifest, name)
         method, whiteners = find_method(name, manifest.recipe.preset), stored_whiteners(layout, entry)
         lossless = all(is_lossless(segment.factory) for segment in entry.segments)
         least = LOSSLESS_COSINE if lossless else COMPRESSED_COSINE

@@ -31,7 +31,7 @@ class Question:
     options: Mapping[str, Any] = field(default_factory=dict)
 
 
-def ask(question: Question, whom: Client | Path, weights: Path | None = None) -> SearchResult:
+def ask(question: Question, whom: Client | Path | str, weights: Path | None = None) -> SearchResult:
     """Ask a server, or the collection in a folder, and draw the picture where one is wanted.
 
     `weights` is the checkpoint that the collection was made with, where that is one's own.
@@ -74,7 +74,7 @@ def parse_region(text: str, width: int, height: int) -> Box:
 
 
 @contextmanager
-def _client(whom: Client | Path, weights: Path | None) -> Iterator[Client]:
+def _client(whom: Client | Path | str, weights: Path | None) -> Iterator[Client]:
     if isinstance(whom, Client):
         yield whom
         return

@@ -132,7 +132,7 @@ class Health:
         except Exception as error:  # whatever it is, uploads would meet it too
             return _Fault(f"{type(error).__name__}: {error}", restart_helps=True)
         try:
-            live.searcher.try_catalog()
+            live.searcher.try_stores()
         except Exception as error:  # the same
             return _Fault(f"{type(error).__name__}: {error}")
         return None

@@ -8,7 +8,7 @@ import numpy as np
 from PIL import Image
 
 from indexer.backbones import DEFAULT_BACKBONE, Backbone, choose_device, load_backbone
-from indexer.collection import CollectionReader, open_collection
+from indexer.collection import Address, CollectionReader, open_collection
 from indexer.describe import Describer
 from indexer.errors import InvalidRequest
 from indexer.factorize import QuantizedFactors
@@ -76,7 +76,7 @@ def explain_file(
     return Explained(_photograph(path, decoded), by_rank, principal_maps(grid) if pca else None)
 
 
-def explain_stored(name: str, collection: Path) -> Explained:
+def explain_stored(name: str, collection: Address) -> Explained:
     """Explain a stored image, images/ID, by its stored factors; ImageNotFound, and the errors of opening."""
     with open_collection(collection) as reader:
         photograph, factors = _stored(name, reader)
@@ -91,7 +91,7 @@ def compare_files(paths: Sequence[Path], rank: int = COMPARED_RANK, network: Net
     return Compared(photographs, tuple(compare_exact(grids, rank)))
 
 
-def compare_stored_images(names: Sequence[str], collection: Path, rank: int = COMPARED_RANK) -> Compared:
+def compare_stored_images(names: Sequence[str], collection: Address, rank: int = COMPARED_RANK) -> Compared:
     """Factorise stored images, images/ID each, jointly from their stored factors; errors as of `explain_stored`."""
     with open_collection(collection) as reader:
         photographs, factors = zip(*(_stored(name, reader) for name in names), strict=True)

@@ -94,7 +94,7 @@ class LiveSearcher:
     def _swap(self) -> None:
         """Open the newest generation, warm it, and let it take the place of the one being served."""
         old = self.searcher.collection
-        searcher = self.searcher.on(open_collection(old.layout.root, old))
+        searcher = self.searcher.on(open_collection(old.layout.address, old))
         searcher.warm()
         self.searcher = searcher
         log.info("serving generation=%d images=%d", searcher.generation, searcher.collection.manifest.image_count)

@@ -18,6 +18,7 @@ from rich.progress import (
 from rich.text import Text
 
 if TYPE_CHECKING:
+    from indexer.copying import CopyProgress
     from indexer.pipeline import Progress as IndexingProgress
 
 
@@ -48,6 +49,20 @@ def of_training(console: Console) -> Iterator[Callable[[int, int], None]]:
     with _bar(console) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, total=total, completed=done)
+
+
+@contextmanager
+def of_copying(console: Console) -> Iterator[Callable[["CopyProgress"], None]]:
+    """Show the progress of each stage of a copy in a line of its own."""
+    with _bar(console) as bar:
+        tasks: dict[str, TaskID] = {}
+
+        def report(state: "CopyProgress") -> None:
+            if state.stage not in tasks:
+                tasks[state.stage] = bar.add_task(state.stage, total=state.total)
+            bar.update(tasks[state.stage], total=state.total, completed=state.done)
+
+        yield report
 
 
 @contextmanager

@@ -15,12 +15,15 @@ from indexer.boxes import WHOLE_IMAGE, Box
 from indexer.catalog import ImageRecord
 from indexer.collection import CollectionReader
 from indexer.describe import Describer, Description
-from indexer.errors import CollectionCorrupt, CollectionMismatch, InvalidRequest, SourceUnavailable
-from indexer.files import path_of_uri
+from indexer.errors import CollectionCorrupt, CollectionMismatch, InvalidRequest, SourceUnavailable, WhatwhereError
+from indexer.facts import condition_of, facts_of
 from indexer.filters import Expression
 from indexer.images import ImageLimits, decode_image
 from indexer.methods import expanded, find_method, pooled_by
 from indexer.regions import Region
+from indexer.sources import BRIEF, Remote, read
+from indexer.vectors import Index, Only
+from indexer.vectors.conditions import holds
 from service.localize import EXACT_SHORTER_SIDE, localize_exact, localize_stored
 from service.network import Network
 from service.results import CollectionInfo, Hit, SearchResult, StoredImage
@@ -110,7 +113,7 @@ class Searcher:
         recipe = collection.recipe
         if not recipe.describes_as(self.collection.recipe):
             raise CollectionMismatch(
-                f"generation {collection.manifest.number} of {collection.layout.root} was described by another network "
+                f"generation {collection.manifest.number} of {collection.layout} was described by another network "
                 "or in another way than the one being served: restart the server to serve it"
             )
         describer = Describer(self.describer.backbone, recipe.rank, pooled_by(recipe.methods))
@@ -125,12 +128,16 @@ class Searcher:
         """Describe a small grey picture; raises what that raises."""
         self.network.describe(self.describer, np.full((64, 64, 3), 127, dtype=np.uint8))
 
-    def try_catalog(self) -> None:
-        """Read from the catalogue; raises what that raises."""
+    def try_stores(self) -> None:
+        """Ask the catalogue and the store of the vectors for little; raises what that raises."""
         self.collection.catalog.images_by_id(self.collection.ids[:1].tolist())
+        self.collection.index().vectors.ping()
 
     def search(self, query: Query, ticket: Ticket | None = None) -> SearchResult:
         """Return one page of hits, best first; those that were removed meanwhile are left out.
+
+        Where the store of the vectors answers the filter, that sees metadata as of the generation: what fits by now is
+        found from the next one on, what does no longer is left out.
 
         Raises the errors of reading an image, ImageNotFound, DescriptorNotIndexed, RegionNotSupported, and
         SourceUnavailable (exact localisation without a readable file); DeadlineExceeded or RequestCancelled where the
@@ -146,7 +153,7 @@ class Searcher:
         cropped = query.content is not None and not method.uses_factors
         selections = method.select(described.description, None if cropped else query.region, chosen)
         with ticket.stage("search"):
-            only = None if query.filter is None else self.matching(query.filter)
+            only = None if query.filter is None else self._only(index.vectors, query.filter)
             vector = method.vector(selections, index.whiteners)
             if query.expansion_count:
                 vector = self._expanded(vector, query, described.own_id, only)
@@ -155,7 +162,7 @@ class Searcher:
                 good = scores >= query.min_score
                 scores, ids = scores[good], ids[good]
             page = slice(query.offset, query.offset + query.count)
-            records = self.collection.indexed_images(ids[page].tolist())
+            records = self._holding(self.collection.indexed_images(ids[page].tolist()), only)
         localized = list(records.values())[: query.localize_count]
         boxes = self._boxes(query, described.description, chosen, localized, ticket)
         return SearchResult(
@@ -201,6 +208,17 @@ class Searcher:
         """Return the sorted ids, of this generation, of the images that a filter holds for."""
         return self.collection.live(self.collection.catalog.ids_where(expression))
 
+    def _only(self, vectors: Index, expression: Expression) -> Only:
+        """Return a filter as the store of the vectors can answer it, or the ids that the catalogue answers it by."""
+        condition = condition_of(expression) if vectors.filterable else None
+        return self.matching(expression) if condition is None else condition
+
+    def _holding(self, records: dict[int, ImageRecord], only: Only | None) -> dict[int, ImageRecord]:
+        """Return those of the images for which a condition still holds."""
+        if only is None or isinstance(only, np.ndarray):
+            return records
+        return {image_id: record for image_id, record in records.items() if holds(only, facts_of(record))}
+
     def describe(self, example: Example, ticket: Ticket, crop: Region = WHOLE_IMAGE) -> Described:
         """Read a stored image's description, or describe an encoded picture; of that pooled rows see only `crop`.
 
@@ -236,7 +254,7 @@ class Searcher:
         return self.network.run(lambda: self.describer.backbone.activations(pictures), ticket)
 
     def _expanded(
-        self, vector: NDArray[np.float32], query: Query, own_id: int | None, only: NDArray[np.int64] | None
+        self, vector: NDArray[np.float32], query: Query, own_id: int | None, only: Only | None
     ) -> NDArray[np.float32]:
         """Add the descriptors of the first results, the query's own stored image left out, and renormalise."""
         vectors = self.collection.index(query.descriptor).vectors
@@ -277,7 +295,7 @@ def open_searcher(
     CollectionMismatch when these weights, or without a file the published ones, are not the collection's.
     """
     recipe = collection.recipe
-    root = collection.layout.root
+    root = collection.layout
     if weights is None:  # before the published ones are fetched for a collection that was made with others
         spec = find_backbone(recipe.backbone)
         recipe.require_network(spec.layer, spec.weights.sha256_prefix, root)
@@ -304,15 +322,18 @@ def to_stored_image(record: ImageRecord) -> StoredImage:
     )
 
 
+_REMOTE = Remote(BRIEF)  # a client waits
+
+
 def read_source(record: ImageRecord) -> bytes:
-    """Return the bytes that were indexed; SourceUnavailable where no file holds them any more.
+    """Return the bytes that were indexed; SourceUnavailable where no place holds them any more.
 
     Another content in the same place is not what the collection's owner chose to show.
     """
-    for uri in record.uris:
+    for uri in record.uris:  # the catalogue's: whatever a client sends, nothing else is ever read
         try:
-            content = path_of_uri(uri).read_bytes()
-        except OSError:
+            content = read(uri, ImageLimits(), _REMOTE).content
+        except (OSError, WhatwhereError):
             continue  # the same content may stand elsewhere
         if hashlib.sha256(content).hexdigest() == record.content_hash:
             return content

@@ -11,7 +11,7 @@ from PIL import Image, ImageOps
 from torch import Tensor
 
 from indexer.boxes import Box
-from indexer.collection import CollectionReader, open_collection
+from indexer.collection import Address, CollectionReader, open_collection
 from indexer.describe import Description
 from indexer.errors import InvalidRequest
 from indexer.files import printable
@@ -74,7 +74,7 @@ class Visualisation:
 
 def visualize(
     asked: Asked,
-    root: Path,
+    address: Address,
     *,
     weights: Path | None = None,
     device: str = "auto",
@@ -85,7 +85,7 @@ def visualize(
     Raises InvalidRequest for a file that cannot be read and a factor that the image has not, ImageNotFound,
     DescriptorNotIndexed, and the errors of opening a collection and its network.
     """
-    with open_collection(root) as collection:
+    with open_collection(address) as collection:
         image_id = None if Path(asked.image).exists() else stored_id(asked.image)
         stored = None if image_id is None else _stored(collection, image_id)
         if stored is not None:  # before the network is loaded

@@ -51,7 +51,9 @@ def _worn(shards: Sequence[ShardRecord], places: Sequence[_Place]) -> set[int]:
 
 def _read(writer: CollectionWriter, places: Sequence[_Place]) -> Iterator[Description]:
     for file_name, group in groupby(places, attrgetter("file_name")):
-        yield from read_descriptions(writer.layout.shards / file_name, [place.row for place in group])
+        yield from read_descriptions(
+            writer.layout.fetch(writer.layout.shards / file_name), [place.row for place in group]
+        )
 
 
 def _remove_unrecorded(writer: CollectionWriter) -> None:
@@ -60,6 +62,6 @@ def _remove_unrecorded(writer: CollectionWriter) -> None:
     A catalogue from a backup knows nothing of shards that were written after it.
     """
     recorded = {shard.file_name for shard in writer.catalog.shards()}
-    for path in writer.layout.shards.iterdir():
-        if path.name not in recorded and path.name < max(recorded, default=""):
-            path.unlink()
+    for name in writer.layout.names(writer.layout.shards):
+        if name not in recorded and name < max(recorded, default=""):
+            writer.layout.discard(writer.layout.shards / name)

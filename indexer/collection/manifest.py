@@ -14,34 +14,37 @@ from indexer.collection.recipe import Recipe
 from indexer.collection.sealed import read_sealed, write_sealed
 from indexer.errors import CollectionCorrupt
 from indexer.files import sha256_of, write_durably
+from indexer.vectors import Held, RemoteEntry, SegmentEntry
 
 FILE_NAME = "manifest.json"
 REMOVED_NAME = "removed.npy"
-
-
-@dataclass(frozen=True)
-class SegmentEntry:
-    """One file of vectors in the folder of segments."""
-
-    file_name: str
-    factory: str
-    vector_count: int
-    byte_count: int
-    sha256: str
+IDS_NAME, FACTS_NAME = "ids.npy", "facts.npy"  # where a store elsewhere has the vectors
 
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """One descriptor's vectors; `whiteners` are the fingerprints of those its vectors' parts went through."""
+    """One descriptor's vectors; `whiteners` are the fingerprints of those its vectors' parts went through.
+
+    The vectors are in files, or where `remote` says.
+    """
 
     dimensions: int
     whiteners: tuple[str, ...]
-    segments: tuple[SegmentEntry, ...]
+    segments: tuple[SegmentEntry, ...] = ()
+    remote: RemoteEntry | None = None
+
+    @property
+    def held(self) -> Held:
+        """What a store has of it."""
+        return Held(self.segments, self.remote)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """One generation. `ids_sha256` is that of the ids that can be found, sorted; `max_image_id` their largest."""
+    """One generation. `ids_sha256` is that of the ids that can be found, sorted; `max_image_id` their largest.
+
+    `facts_sha256` is that of what filters ask of them, where a store elsewhere has it; else empty.
+    """
 
     number: int
     recipe: Recipe
@@ -52,10 +55,17 @@ class Manifest:
     removed_sha256: str
     libraries: dict[str, str]
     created_at: datetime
+    facts_sha256: str = ""
 
     def save(self, folder: Path) -> str:
         """Write the manifest into a generation's folder and return its seal."""
-        return write_sealed(folder / FILE_NAME, asdict(self) | {"created_at": self.created_at.isoformat()})
+        values = asdict(self) | {"created_at": self.created_at.isoformat()}
+        if not self.facts_sha256:
+            del values["facts_sha256"]
+        for entry in values["indexes"].values():
+            if entry["remote"] is None:
+                del entry["remote"]
+        return write_sealed(folder / FILE_NAME, values)
 
     @classmethod
     def load(cls, folder: Path, seal: str | None = None) -> Self:
@@ -74,7 +84,9 @@ class Manifest:
     def live(cls, layout: Layout) -> Self | None:
         """Read the manifest of the live generation; None before the first. Raises as `load`."""
         current = layout.read_current()
-        return None if current is None else cls.load(layout.generation(current.number), current.seal)
+        if current is None:
+            return None
+        return cls.load(layout.fetch_folder(layout.generation(current.number)), current.seal)
 
     @classmethod
     def _from_json(cls, values: dict[str, Any]) -> Self:
@@ -90,6 +102,7 @@ class Manifest:
             removed_sha256=values["removed_sha256"],
             libraries=values["libraries"],
             created_at=datetime.fromisoformat(values["created_at"]).astimezone(UTC),
+            facts_sha256=values.get("facts_sha256", ""),
         )
 
     @classmethod
@@ -104,6 +117,11 @@ class Manifest:
         return cls(values["number"], recipe, count, 0, "", indexes, "", values["libraries"], created_at)
 
     @property
+    def is_remote(self) -> bool:
+        """Whether a store elsewhere has the vectors."""
+        return any(entry.remote is not None for entry in self.indexes.values())
+
+    @property
     def has_vectors(self) -> bool:
         """Whether this version can search it: format 1 kept its vectors in another way."""
         return bool(self.removed_sha256)
@@ -111,24 +129,18 @@ class Manifest:
 
 def _index_entry(values: dict[str, Any]) -> IndexEntry:
     segments = tuple(SegmentEntry(**segment) for segment in values["segments"])
-    return IndexEntry(values["dimensions"], tuple(values["whiteners"]), segments)
+    remote = RemoteEntry(**values["remote"]) if "remote" in values else None
+    return IndexEntry(values["dimensions"], tuple(values["whiteners"]), segments, remote)
 
 
 def ids_sha256(ids: NDArray[np.int64]) -> str:
-    """Return the SHA-256 of ids, sorted."""
+    """Return the SHA-256 of ids, sorted, or of as many other values."""
     return hashlib.sha256(np.ascontiguousarray(ids, dtype="<i8").tobytes()).hexdigest()
 
 
 def write_removed(folder: Path, ids: NDArray[np.int64]) -> str:
     """Write the ids that segments hold and that are gone, and return the file's SHA-256."""
-    path = folder / REMOVED_NAME
-
-    def write(temporary: Path) -> None:
-        with temporary.open("wb") as file:
-            np.save(file, ids)
-
-    write_durably(path, write)
-    return sha256_of(path)
+    return write_array(folder / REMOVED_NAME, ids)
 
 
 def read_removed(folder: Path, sha256: str) -> NDArray[np.int64]:
@@ -139,4 +151,39 @@ def read_removed(folder: Path, sha256: str) -> NDArray[np.int64]:
             return np.asarray(np.load(path), dtype=np.int64)
     except OSError:
         pass  # said below: absent and changed have the same remedy
-    raise CollectionCorrupt(f"{path} is missing or changed: run `whatwhere verify --repair`")
+    raise _changed(path)
+
+
+def read_ids(folder: Path, sha256: str) -> NDArray[np.int64]:
+    """Map the sorted ids that can be found; CollectionCorrupt when they are absent or others than were written."""
+    return _mapped(folder / IDS_NAME, sha256)
+
+
+def read_facts(folder: Path, sha256: str) -> NDArray[np.int64]:
+    """Map the digests, by id, of what filters ask of images; CollectionCorrupt as `read_ids`."""
+    return _mapped(folder / FACTS_NAME, sha256)
+
+
+def _mapped(path: Path, sha256: str) -> NDArray[np.int64]:
+    try:
+        values: NDArray[np.int64] = np.load(path, mmap_mode="r")
+        if ids_sha256(values) == sha256:
+            return values
+    except (OSError, ValueError):
+        pass
+    raise _changed(path)
+
+
+def _changed(path: Path) -> CollectionCorrupt:
+    return CollectionCorrupt(f"{path} is missing or changed: run `whatwhere verify --repair`")
+
+
+def write_array(path: Path, values: NDArray[np.int64]) -> str:
+    """Write an array, never half, and return the file's SHA-256."""
+
+    def write(temporary: Path) -> None:
+        with temporary.open("wb") as file:
+            np.save(file, values)
+
+    write_durably(path, write)
+    return sha256_of(path)

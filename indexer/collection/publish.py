@@ -6,7 +6,6 @@ the same.
 
 import importlib.metadata
 import logging
-import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
@@ -19,13 +18,22 @@ import numpy as np
 from indexer import whitening
 from indexer.catalog import Catalog
 from indexer.collection.layout import Current, Layout
-from indexer.collection.manifest import IndexEntry, Manifest, SegmentEntry, ids_sha256, write_removed
+from indexer.collection.manifest import (
+    FACTS_NAME,
+    IDS_NAME,
+    IndexEntry,
+    Manifest,
+    ids_sha256,
+    write_array,
+    write_removed,
+)
 from indexer.collection.recipe import Recipe
-from indexer.collection.segments import SegmentWriter, open_segment, plan_segments
+from indexer.collection.segments import SegmentStore, derived_vectors, open_segment
+from indexer.collection.vector_stores import FactsKept, facts_by_id, store_to_write
 from indexer.errors import CollectionCorrupt
 from indexer.files import sync
 from indexer.methods import find_method
-from indexer.vectors import Ids
+from indexer.vectors import Change, Held, Ids, Origin, VectorStore
 from indexer.whitening import Whitener
 
 GENERATIONS_KEPT = 2  # the live one, and the one that a server may still be opening
@@ -52,49 +60,64 @@ def publish(
     """
     previous = None if anew else Manifest.live(layout)
     live = catalog.indexed_ids()
-    held = {name: _taken_over(previous, recipe, name, parts) for name, parts in whiteners.items()}
-    asked = {name: _fingerprints(parts) for name, parts in whiteners.items()}
-    if previous is not None and _is_current(previous, recipe, asked, live, merged=merged):
+    store = store_to_write(layout, recipe, anew=anew, merged=merged)
+    facts = None if isinstance(store, SegmentStore) else FactsKept.of(catalog, live)
+    held = {name: _taken_over(store, previous, recipe, name, parts) for name, parts in whiteners.items()}
+    current = all(held.values()) and previous is not None and _is_current(previous, recipe, whiteners, live, facts)
+    if previous is not None and current and not (merged and _segments(previous) > 1):
         catalog.record_generation(previous.number, previous.image_count)  # unless a kill came between, it was
-        _remove_unused(layout)  # so too
+        _remove_unused(layout, store)  # so too
         return None
     number = _next_number(layout, catalog, anew=anew)
+    change = _change(layout, previous, live, facts, number)
     indexes = {}
     for name, parts in whiteners.items():
         describe = partial(find_method(name, recipe.preset).describe, whiteners=parts)
-        dimensions = sum(whitener.dimensions for whitener in parts)
-        prefix = f"{number:06d}.{name}"
-        writer = SegmentWriter(layout, catalog, describe, dimensions, prefix, recipe.index_factory, strict=anew)
-        with_ids = [(entry, open_segment(layout, entry).ids) for entry in held[name]]
-        segments = writer.write_all(plan_segments(with_ids, live, merged=merged))
-        indexes[name] = IndexEntry(dimensions, _fingerprints(parts), segments)
+        origin = Origin(
+            name,
+            sum(whitener.dimensions for whitener in parts),
+            partial(derived_vectors, layout, catalog, describe),
+            partial(facts_by_id, catalog),
+        )
+        written = store.write(origin, change, held[name])
+        indexes[name] = IndexEntry(origin.dimensions, _fingerprints(parts), written.segments, written.remote)
     _keep_whiteners(layout, whiteners)
-    manifest = _write_generation(layout, recipe, indexes, live, number)
+    manifest = _write_generation(layout, recipe, indexes, live, number, facts)
     catalog.record_generation(manifest.number, manifest.image_count)
-    _remove_unused(layout)
+    _remove_unused(layout, store)
     log.info("published generation=%d images=%d", manifest.number, manifest.image_count)
     return manifest
 
 
 def _taken_over(
-    previous: Manifest | None, recipe: Recipe, name: str, whiteners: Sequence[Whitener]
-) -> tuple[SegmentEntry, ...]:
-    """Return the last generation's segments where they were derived in the same way."""
+    store: VectorStore, previous: Manifest | None, recipe: Recipe, name: str, whiteners: Sequence[Whitener]
+) -> Held | None:
+    """Return what the store holds of the last generation where that was derived in the same way."""
     if previous is None or name not in previous.indexes:
-        return ()
+        return None
     entry = previous.indexes[name]
     theirs = (previous.recipe.preset, previous.recipe.index_factory, entry.whiteners)
-    return entry.segments if theirs == (recipe.preset, recipe.index_factory, _fingerprints(whiteners)) else ()
+    same = theirs == (recipe.preset, recipe.index_factory, _fingerprints(whiteners))
+    return entry.held if same and store.knows(entry.held) else None
 
 
-def _is_current(
-    previous: Manifest, recipe: Recipe, whiteners: Mapping[str, tuple[str, ...]], live: Ids, *, merged: bool
-) -> bool:
-    """Tell whether the live generation already holds these images, derived in this way."""
+def _is_current(previous: Manifest, recipe: Recipe, whiteners: Whiteners, live: Ids, facts: FactsKept | None) -> bool:
+    """Tell whether the live generation already holds these images, with these facts, derived in this way."""
     used = {name: entry.whiteners for name, entry in previous.indexes.items()}
-    segments = max((len(entry.segments) for entry in previous.indexes.values()), default=0)
-    same = previous.recipe == recipe and previous.ids_sha256 == ids_sha256(live) and used == whiteners
-    return same and not (merged and segments > 1)
+    same = previous.recipe == recipe and previous.ids_sha256 == ids_sha256(live)
+    asked = {name: _fingerprints(parts) for name, parts in whiteners.items()}
+    return same and used == asked and previous.facts_sha256 == (facts.sha256 if facts else "")
+
+
+def _segments(previous: Manifest) -> int:
+    return max((len(entry.segments) for entry in previous.indexes.values()), default=0)
+
+
+def _change(layout: Layout, previous: Manifest | None, live: Ids, facts: FactsKept | None, number: int) -> Change:
+    if facts is None:
+        return Change(number, live)
+    known, altered = facts.altered(layout, previous, live)
+    return Change(number, live, previous.number if previous else 0, known, altered, facts.fit)
 
 
 def _fingerprints(whiteners: Sequence[Whitener]) -> tuple[str, ...]:
@@ -115,19 +138,28 @@ def _next_number(layout: Layout, catalog: Catalog, *, anew: bool) -> int:
 
 def _keep_whiteners(layout: Layout, whiteners: Whiteners) -> None:
     for whitener in chain.from_iterable(whiteners.values()):
-        path = layout.whitener(whitener.fingerprint)
+        path = layout.fetch(layout.whitener(whitener.fingerprint))
         if not whitening.holds(path, whitener.fingerprint):
             whitening.save(whitener, path)
+            layout.keep(path)
 
 
 def _write_generation(
-    layout: Layout, recipe: Recipe, indexes: Mapping[str, IndexEntry], live: Ids, number: int
+    layout: Layout,
+    recipe: Recipe,
+    indexes: Mapping[str, IndexEntry],
+    live: Ids,
+    number: int,
+    facts: FactsKept | None,
 ) -> Manifest:
     """Write everything beside, rename the folder, then let CURRENT name it."""
     folder = layout.generation(number).with_suffix(".tmp")
     for leftover in (folder, layout.generation(number)):  # of a run that was killed before CURRENT named it
-        shutil.rmtree(leftover, ignore_errors=True)
+        layout.discard(leftover)
     folder.mkdir()
+    if facts is not None:
+        write_array(folder / IDS_NAME, live)
+        write_array(folder / FACTS_NAME, facts.digests)
     manifest = Manifest(
         number=number,
         recipe=recipe,
@@ -138,10 +170,12 @@ def _write_generation(
         removed_sha256=write_removed(folder, _removed(layout, indexes, live)),
         libraries=_library_versions(),
         created_at=datetime.now(UTC),
+        facts_sha256="" if facts is None else facts.sha256,
     )
     seal = manifest.save(folder)
     folder.rename(layout.generation(number))
     sync(layout.generations)
+    layout.keep(layout.generation(number))
     layout.write_current(Current(number, seal))
     return manifest
 
@@ -161,26 +195,27 @@ def _library_versions() -> dict[str, str]:
     return installed
 
 
-def _remove_unused(layout: Layout) -> None:
-    """Remove all generations but the last ones, and the segments and whiteners that only those had."""
-    kept = layout.generation_numbers()[-GENERATIONS_KEPT:]
-    for folder in layout.generations.iterdir():
-        name = folder.name.partition(".")[0]
-        if name.isdigit() and int(name) not in kept:
-            shutil.rmtree(folder, ignore_errors=True)
-    used: set[str] = set()
-    for number in kept:
-        used |= _files_of(layout, number)
-    for path in chain(layout.segments.iterdir(), layout.whiteners.iterdir()):
-        if path.name not in used:
-            path.unlink(missing_ok=True)
+def _remove_unused(layout: Layout, store: VectorStore) -> None:
+    """Remove all generations but the last ones, and the vectors and whiteners that only those had."""
+    numbers = layout.generation_numbers()[-GENERATIONS_KEPT:]
+    for name in layout.names(layout.generations):
+        number = name.partition(".")[0]
+        if number.isdigit() and int(number) not in numbers:
+            layout.discard(layout.generations / name)
+    kept = {number: _entries(layout, number) for number in numbers}
+    held = {number: [entry.held for entry in entries] for number, entries in kept.items()}
+    for one in (store, SegmentStore(layout)):  # the vectors may have been in files before
+        one.forget(held)
+    entries = chain.from_iterable(kept.values())
+    used = {layout.whitener(print_).name for entry in entries for print_ in entry.whiteners}
+    for name in layout.names(layout.whiteners):
+        if name not in used:
+            layout.discard(layout.whiteners / name)
 
 
-def _files_of(layout: Layout, number: int) -> set[str]:
-    """Return the names of a generation's segments and whiteners; none where its manifest cannot be read any more."""
+def _entries(layout: Layout, number: int) -> Sequence[IndexEntry]:
+    """Return what a generation holds; nothing where its manifest cannot be read any more."""
     try:
-        entries = Manifest.load(layout.generation(number)).indexes.values()
+        return [*Manifest.load(layout.fetch_folder(layout.generation(number))).indexes.values()]
     except CollectionCorrupt:
-        return set()
-    segments = {segment.file_name for entry in entries for segment in entry.segments}
-    return segments | {layout.whitener(print_).name for entry in entries for print_ in entry.whiteners}
+        return []

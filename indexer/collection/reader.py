@@ -8,11 +8,12 @@ from typing import Self
 import numpy as np
 
 from indexer.catalog import INDEXED, Catalog, ImageRecord
-from indexer.collection.layout import Current, Layout
-from indexer.collection.manifest import IndexEntry, Manifest, ids_sha256, read_removed
+from indexer.collection.layout import Address, Current, Layout
+from indexer.collection.manifest import Manifest, ids_sha256, read_ids, read_removed
 from indexer.collection.recipe import Recipe
-from indexer.collection.segments import open_verified
 from indexer.collection.shards import read_descriptions
+from indexer.collection.stores import open_catalog
+from indexer.collection.vector_stores import store_to_read
 from indexer.collection.whiteners import stored_whiteners
 from indexer.describe import Description
 from indexer.errors import (
@@ -23,7 +24,7 @@ from indexer.errors import (
     ImageNotFound,
 )
 from indexer.methods import BEST_FIRST
-from indexer.vectors import Ids, Segment, VectorIndex
+from indexer.vectors import Generation, Ids, Index, Segment, VectorIndex
 from indexer.whitening import Whitener
 
 _REPAIR = "run `whatwhere verify --repair`"
@@ -34,7 +35,7 @@ class SearchableIndex:
     """One descriptor's vectors, and the whiteners that the parts of a query must pass through."""
 
     descriptor: str
-    vectors: VectorIndex
+    vectors: Index
     whiteners: tuple[Whitener, ...]
 
 
@@ -117,57 +118,75 @@ class CollectionReader:
     def _read(self, image: ImageRecord) -> Description:
         if image.shard_file is None or image.shard_row is None:
             raise CollectionCorrupt(f"images/{image.id} is indexed but names no shard: run `whatwhere verify --repair`")
-        return next(read_descriptions(self.layout.shards / image.shard_file, [image.shard_row]))
+        path = self.layout.fetch(self.layout.shards / image.shard_file)
+        try:
+            return next(read_descriptions(path, [image.shard_row]))
+        except CollectionCorrupt:
+            if self.layout.objects is None:
+                raise
+            return next(read_descriptions(self.layout.fetch(path, anew=True), [image.shard_row]))
 
 
-def open_collection(root: Path, previous: CollectionReader | None = None) -> CollectionReader:
-    """Open the live generation of the collection at `root`, every byte of its vectors compared with its checksum.
+def open_collection(address: Address, previous: CollectionReader | None = None) -> CollectionReader:
+    """Open the live generation of the collection at `address`, every byte of its vectors compared with its checksum.
 
     `previous`, a reader of an earlier generation, lends its catalogue and the segments that both have. Raises
     CollectionNotFound, CollectionCorrupt, or CollectionMismatch (made by another version: newer or too old).
     """
-    layout = Layout(root)
+    layout = Layout.at(address)
     recipe = Recipe.load(layout)
+    may_be_stale = True
     while True:
         current = layout.read_current()
         if current is None:
             raise CollectionNotFound(
-                f"{root} has no published generation yet: run `whatwhere index` again, it continues where it stopped"
+                f"{layout} has no published generation yet: run `whatwhere index` again, it continues where it stopped"
             )
         try:
             return _open(layout, recipe, current, previous)
         except CollectionCorrupt:
             if layout.read_current() == current:
-                raise
-            # Newer generations were published meanwhile, and this one's files removed.
+                # A run that was killed here may have left another generation of this number in the cache.
+                if not may_be_stale or not layout.drop_copies():
+                    raise
+                may_be_stale = False
+            # Else newer generations were published meanwhile, and this one's files removed.
 
 
 def _open(layout: Layout, recipe: Recipe, current: Current, previous: CollectionReader | None) -> CollectionReader:
-    folder = layout.generation(current.number)
+    folder = layout.fetch_folder(layout.generation(current.number))
     manifest = Manifest.load(folder, current.seal)
     if not manifest.recipe.describes_as(recipe):
         raise CollectionMismatch(f"generation {current.number} was made by another recipe than {layout.recipe}")
     if not manifest.has_vectors:
         raise CollectionMismatch(
-            f"{layout.root} was made by an older whatwhere: run `whatwhere rebuild --collection {layout.root}` once to "
+            f"{layout} was made by an older whatwhere: run `whatwhere rebuild --collection {layout}` once to "
             "bring it up to date; nothing is described again"
         )
-    lent: Mapping[str, Segment] = previous.segments if previous else {}
-    entries = {segment.sha256: segment for entry in manifest.indexes.values() for segment in entry.segments}
-    opened = {
-        sha256: lent[sha256] if sha256 in lent else open_verified(layout, entry) for sha256, entry in entries.items()
+    store = store_to_read(layout, manifest, previous.segments if previous else {})
+    generation = generation_of(folder, manifest)
+    indexes = {
+        name: SearchableIndex(name, store.open(entry.held, generation), stored_whiteners(layout, entry))
+        for name, entry in manifest.indexes.items()
     }
-    removed = read_removed(folder, manifest.removed_sha256)
-    indexes = {name: _index(layout, name, entry, opened, removed) for name, entry in manifest.indexes.items()}
     ids = next(iter(indexes.values())).vectors.ids
     if any(ids_sha256(index.vectors.ids) != manifest.ids_sha256 for index in indexes.values()):
         raise CollectionCorrupt(f"generation {current.number} holds other images than its manifest says: {_REPAIR}")
-    catalog = previous.catalog if previous else Catalog.open(layout.catalog)
-    return CollectionReader(layout, manifest.recipe, manifest, catalog, indexes, ids, opened)
+    catalog = previous.catalog if previous else open_catalog(layout)
+    return CollectionReader(layout, manifest.recipe, manifest, catalog, indexes, ids, _segments(manifest, indexes))
 
 
-def _index(
-    layout: Layout, name: str, entry: IndexEntry, opened: Mapping[str, Segment], removed: Ids
-) -> SearchableIndex:
-    vectors = VectorIndex(tuple(opened[segment.sha256] for segment in entry.segments), removed)
-    return SearchableIndex(name, vectors, stored_whiteners(layout, entry))
+def generation_of(folder: Path, manifest: Manifest) -> Generation:
+    """Return what a store must know of a generation, from its folder; CollectionCorrupt where that is damaged."""
+    removed = read_removed(folder, manifest.removed_sha256)
+    return Generation(manifest.number, removed, read_ids(folder, manifest.ids_sha256) if manifest.is_remote else None)
+
+
+def _segments(manifest: Manifest, indexes: Mapping[str, SearchableIndex]) -> dict[str, Segment]:
+    """Return the files that are open, by their SHA-256."""
+    opened: dict[str, Segment] = {}
+    for name, index in indexes.items():
+        if isinstance(index.vectors, VectorIndex):
+            hashes = (entry.sha256 for entry in manifest.indexes[name].segments)
+            opened.update(zip(hashes, index.vectors.segments, strict=True))
+    return opened

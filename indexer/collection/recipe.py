@@ -36,6 +36,7 @@ class Recipe:
     def save(self, layout: Layout) -> None:
         """Write the recipe of a new collection."""
         write_sealed(layout.recipe, asdict(self))
+        layout.keep(layout.recipe)
 
     @classmethod
     def load(cls, layout: Layout) -> Self:
@@ -44,10 +45,10 @@ class Recipe:
         Raises CollectionNotFound, CollectionCorrupt, CollectionMismatch (made by a newer version).
         """
         try:
-            values, _ = read_sealed(layout.recipe)
+            values, _ = read_sealed(layout.fetch(layout.recipe, anew=True))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CollectionNotFound(
-                f"{layout.root} holds no collection: make one with `whatwhere index PATH... --collection {layout.root}`"
+                f"{layout} holds no collection: make one with `whatwhere index PATH... --collection {layout}`"
             ) from error
         try:
             return cls.from_json(values)

@@ -5,10 +5,11 @@ import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from itertools import groupby
 from operator import itemgetter
+from pathlib import Path
 from tempfile import TemporaryFile
 
 import numpy as np
@@ -17,12 +18,26 @@ from numpy.typing import NDArray
 
 from indexer.catalog import Catalog
 from indexer.collection.layout import Layout
-from indexer.collection.manifest import SegmentEntry
 from indexer.collection.shards import read_descriptions
 from indexer.describe import Description
 from indexer.errors import CollectionCorrupt, InvalidRequest
 from indexer.files import sha256_of
-from indexer.vectors import AUTO, EXACT, Ids, Segment, Vectors, factory_for, is_lossless, map_vectors
+from indexer.vectors import (
+    AUTO,
+    EXACT,
+    Change,
+    Generation,
+    Held,
+    Ids,
+    Origin,
+    Segment,
+    SegmentEntry,
+    VectorIndex,
+    Vectors,
+    factory_for,
+    is_lossless,
+    map_vectors,
+)
 
 # A segment is written anew without what has gone from it when that is more than a quarter, and together with the one
 # after it when that is more than half as large: so a vector is written about log2 N times in all, and a search looks
@@ -68,14 +83,12 @@ def plan_segments(held: Sequence[tuple[SegmentEntry, Ids]], live: Ids, *, merged
 class SegmentWriter:
     """Writes segments of one descriptor of one generation, `prefix` names both.
 
-    `describe` derives a vector [D] from what a shard keeps. Where `factory` cannot be trained on what there is,
-    `strict` raises InvalidRequest; else the segment is exact until it has grown.
+    Where `factory` cannot be trained on what there is, `strict` raises InvalidRequest; else the segment is exact until
+    it has grown.
     """
 
     layout: Layout
-    catalog: Catalog
-    describe: Callable[[Description], Vectors]
-    dimensions: int
+    origin: Origin
     prefix: str
     factory: str
     strict: bool = False
@@ -92,7 +105,7 @@ class SegmentWriter:
 
     def _factory(self, planned: Planned, place: int) -> str:
         if self.factory == AUTO:
-            return factory_for(len(planned.ids), self.dimensions)
+            return factory_for(len(planned.ids), self.origin.dimensions)
         return EXACT if place else self.factory
 
     def _write(self, planned: Planned, file_name: str, factory: str) -> SegmentEntry:
@@ -107,19 +120,21 @@ class SegmentWriter:
                 factory = EXACT
                 segment = Segment.build(planned.ids, vectors, factory)
             segment.save(path)
+        self.layout.keep(path)
         return SegmentEntry(file_name, factory, len(segment), path.stat().st_size, sha256_of(path))
 
     @contextmanager
     def _vectors(self, planned: Planned) -> Iterator[Vectors]:
         """Give all vectors [N, D], mapped from a file without a name: a kill leaves nothing of it."""
+        dimensions = self.origin.dimensions
         with TemporaryFile(prefix=f"{self.prefix}.", dir=self.layout.segments) as file:
-            byte_count = len(planned.ids) * self.dimensions * np.dtype(np.float32).itemsize
+            byte_count = len(planned.ids) * dimensions * np.dtype(np.float32).itemsize
             # A full disk is found before an hour's work, and never by a mapping, which would end the process.
             os.posix_fallocate(file.fileno(), 0, byte_count)
             for block in self._blocks(planned):
                 file.write(block.data)
             file.flush()
-            yield map_vectors(file, self.dimensions)
+            yield map_vectors(file, dimensions)
 
     def _blocks(self, planned: Planned) -> Iterator[Vectors]:
         """Yield the vectors of some ids after the other: taken over from files that have them unchanged, or derived."""
@@ -129,18 +144,16 @@ class SegmentWriter:
             for entry in planned.sources
             if is_lossless(entry.factory)
         }
-        # The arrays are small: measured, a thread for each core takes two thirds of the time of all cores on each.
-        with ThreadPoolExecutor(os.cpu_count(), "derive", partial(torch.set_num_threads, 1)) as pool:
-            for start in range(0, len(planned.ids), _READ_AT_ONCE):
-                ids = planned.ids[start : start + _READ_AT_ONCE]
-                vectors, derived = self._taken_over(ids, held)
-                for image_id, vector in self._derived(ids[derived].tolist(), pool):
-                    vectors[np.searchsorted(ids, image_id)] = vector
-                yield vectors
+        for start in range(0, len(planned.ids), _READ_AT_ONCE):
+            ids = planned.ids[start : start + _READ_AT_ONCE]
+            vectors, derived = self._taken_over(ids, held)
+            if derived.any():
+                vectors[derived] = np.concatenate([*self.origin.vectors(ids[derived])])
+            yield vectors
 
     def _taken_over(self, ids: Ids, held: Mapping[SegmentEntry, Ids]) -> tuple[Vectors, NDArray[np.bool_]]:
         """Return room for the vectors of these ids, filled from the files that hold some, and which are to derive."""
-        vectors = np.empty((len(ids), self.dimensions), dtype=np.float32)
+        vectors = np.empty((len(ids), self.origin.dimensions), dtype=np.float32)
         derived = np.ones(len(ids), dtype=bool)
         for entry, theirs in held.items():
             here = theirs[np.searchsorted(theirs, ids[0]) : np.searchsorted(theirs, ids[-1], "right")]
@@ -150,22 +163,70 @@ class SegmentWriter:
                 vectors[places], derived[places] = open_segment(self.layout, entry).vectors(here), False
         return vectors, derived
 
-    def _derived(self, ids: Sequence[int], pool: ThreadPoolExecutor) -> Iterator[tuple[int, Vectors]]:
-        if ids:
-            found, descriptions = zip(*stored_descriptions(self.layout, self.catalog, ids), strict=True)
-            yield from zip(found, pool.map(self.describe, descriptions), strict=True)
+
+@dataclass(frozen=True)
+class SegmentStore:
+    """Vectors in files of the collection.
+
+    `factory` and `strict` are those of `SegmentWriter`; `merged` writes one segment for each descriptor; `lent` are
+    segments that are open already, by their SHA-256.
+    """
+
+    layout: Layout
+    factory: str = AUTO
+    strict: bool = False
+    merged: bool = False
+    lent: Mapping[str, Segment] = field(default_factory=dict)
+
+    def knows(self, held: Held) -> bool:
+        """Tell whether vectors are held in files."""
+        return held.remote is None
+
+    def write(self, origin: Origin, change: Change, previous: Held | None) -> Held:
+        """Write the segments that the next generation has more than `previous`."""
+        held = [(entry, open_segment(self.layout, entry).ids) for entry in (previous.segments if previous else ())]
+        prefix = f"{change.number:06d}.{origin.descriptor}"
+        writer = SegmentWriter(self.layout, origin, prefix, self.factory, self.strict)
+        return Held(writer.write_all(plan_segments(held, change.ids, merged=self.merged)))
+
+    def open(self, held: Held, generation: Generation) -> VectorIndex:
+        """Map the segments, every byte of those that are not lent compared."""
+        return VectorIndex(
+            tuple(self.lent.get(entry.sha256) or open_verified(self.layout, entry) for entry in held.segments),
+            generation.removed,
+        )
+
+    def forget(self, kept: Mapping[int, Sequence[Held]]) -> None:
+        """Remove the segments that none of these generations has."""
+        used = {entry.file_name for parts in kept.values() for held in parts for entry in held.segments}
+        for name in self.layout.names(self.layout.segments):
+            if name not in used:
+                self.layout.discard(self.layout.segments / name)
+
+
+def derived_vectors(
+    layout: Layout, catalog: Catalog, describe: Callable[[Description], Vectors], ids: Ids
+) -> Iterator[Vectors]:
+    """Yield the vectors [N, D] of these ids (sorted), derived from shards, in blocks and in their order."""
+    # The arrays are small: measured, a thread for each core takes two thirds of the time of all cores on each.
+    with ThreadPoolExecutor(os.cpu_count(), "derive", partial(torch.set_num_threads, 1)) as pool:
+        for start in range(0, len(ids), _READ_AT_ONCE):
+            some = ids[start : start + _READ_AT_ONCE].tolist()
+            found, descriptions = zip(*stored_descriptions(layout, catalog, some), strict=True)
+            yield np.stack([*pool.map(describe, descriptions)])[np.argsort(found)]
 
 
 def stored_descriptions(layout: Layout, catalog: Catalog, ids: Sequence[int]) -> Iterator[tuple[int, Description]]:
     """Yield (id, description) of these images, each shard opened once; CollectionCorrupt for a damaged one."""
     for file_name, places in groupby(catalog.places(ids), key=itemgetter(1)):
         identifiers, _, rows = zip(*places, strict=True)
-        yield from zip(identifiers, read_descriptions(layout.shards / file_name, rows), strict=True)
+        path = layout.fetch(layout.shards / file_name)
+        yield from zip(identifiers, read_descriptions(path, rows), strict=True)
 
 
 def open_segment(layout: Layout, entry: SegmentEntry) -> Segment:
     """Map a segment; only its length is compared."""
-    return Segment.map(layout.segments / entry.file_name, entry.byte_count)
+    return Segment.map(layout.fetch(layout.segments / entry.file_name), entry.byte_count)
 
 
 def open_verified(layout: Layout, entry: SegmentEntry) -> Segment:
@@ -176,6 +237,11 @@ def open_verified(layout: Layout, entry: SegmentEntry) -> Segment:
 
 def check_segment(layout: Layout, entry: SegmentEntry) -> None:
     """Raise CollectionCorrupt for a file of vectors that is absent or holds other bytes than were written."""
-    path = layout.segments / entry.file_name
-    if not path.is_file() or sha256_of(path) != entry.sha256:
+    path = layout.fetch(layout.segments / entry.file_name)
+    # A copy that was damaged here is worth another look at the original.
+    if not _is_sound(path, entry) and not _is_sound(layout.fetch(path, anew=True), entry):
         raise CollectionCorrupt(f"{path.name} is missing or damaged: run `whatwhere verify --repair`")
+
+
+def _is_sound(path: Path, entry: SegmentEntry) -> bool:
+    return path.is_file() and sha256_of(path) == entry.sha256

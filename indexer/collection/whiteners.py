@@ -44,7 +44,7 @@ def _by_descriptor(
 
 
 def _sound(layout: Layout) -> Iterator[Whitener]:
-    for path in sorted(layout.whiteners.iterdir()):
+    for path in (layout.fetch(layout.whiteners / name) for name in layout.names(layout.whiteners)):
         if whitening.holds(path, path.stem):
             yield whitening.load(path)
 
@@ -58,7 +58,7 @@ def stored_whitener(layout: Layout, expected: str) -> Whitener:
     """Return the whitener of this fingerprint; CollectionCorrupt when it is not here, or not as it was written."""
     remedy = "run `whatwhere verify --repair`"
     try:
-        whitener = whitening.load(layout.whitener(expected))
+        whitener = whitening.load(layout.fetch(layout.whitener(expected)))
     except WhitenerUnavailable as error:
         raise CollectionCorrupt(f"whitener {expected[:12]}… is missing or damaged: {remedy}") from error
     if whitener.fingerprint != expected:

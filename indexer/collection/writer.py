@@ -4,17 +4,18 @@ import errno
 import fcntl
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
 
 from indexer.catalog import Catalog, Outcome, ShardRecord
-from indexer.collection.layout import Layout
+from indexer.collection.layout import Address, Layout
 from indexer.collection.manifest import Manifest
 from indexer.collection.recipe import Recipe
 from indexer.collection.sealed import is_sealed
 from indexer.collection.shards import write_shard
+from indexer.collection.stores import Stores, open_catalog
 from indexer.describe import Description
 from indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotFound, CollectionNotWritable
 from indexer.files import sha256_of, sync
@@ -42,6 +43,7 @@ class CollectionWriter:
         number = _last_number(self.catalog) + 1 + ahead
         path = self.layout.shards / f"{number:08d}.safetensors"
         write_shard(path, descriptions)
+        self.layout.keep(path)
         return ShardRecord(path.name, len(descriptions), path.stat().st_size, sha256_of(path))
 
 
@@ -50,58 +52,79 @@ def _last_number(catalog: Catalog) -> int:
 
 
 @contextmanager
-def open_for_writing(root: Path, recipe: Recipe | None = None) -> Iterator[CollectionWriter]:
-    """Lock and open the collection at `root`, made by `recipe` when it is new; without one it must be there.
+def open_for_writing(
+    address: Address, recipe: Recipe | None = None, stores: Stores | None = None
+) -> Iterator[CollectionWriter]:
+    """Lock and open the collection at `address`, made by `recipe` when it is new; without one it must be there.
 
     A collection of an older version is brought to this one's catalogue. Raises CollectionMismatch when it was made by
-    another recipe, CollectionLocked when another process writes to it, CollectionNotFound where there is none,
-    CollectionCorrupt where what must be read is damaged.
+    another recipe or with other `stores`, CollectionLocked when another process writes to it, CollectionNotFound where
+    there is none, CollectionCorrupt where what must be read is damaged.
     """
-    layout = Layout(root)
+    layout = Layout.at(address)
     if recipe is None:
         Recipe.load(layout)
+    used_stores = (stores or Stores()).settled(layout, is_new=current_recipe(layout) is None)
     _make_folders(layout)
-    with _write_errors_named(layout), _locked(layout):
-        used = _settled(layout, recipe)
-        sync(root)
-        with Catalog.create(layout.catalog) as catalog:
-            _refuse_older_catalogue(layout, catalog)
-            yield CollectionWriter(layout, used, catalog)
+    with _write_errors_named(layout), ExitStack() as held:
+        catalog = _hold(layout, used_stores, held)
+        used = _settled(layout, recipe, used_stores)
+        sync(layout.root)
+        catalog = catalog or held.enter_context(Catalog.create(layout.catalog))
+        _refuse_older_catalogue(layout, catalog)
+        yield CollectionWriter(layout, used, catalog)
 
 
-def _settled(layout: Layout, wanted: Recipe | None) -> Recipe:
+def _hold(layout: Layout, stores: Stores, held: ExitStack) -> Catalog | None:
+    """Take the writer's lock, until `held` ends: the catalogue's own where it has one, else the directory's.
+
+    The catalogue is returned where it had to be opened for that. A SQLite file is made only after what says that the
+    collection is there: a run killed in between has made nothing that a later one could take for a lost catalogue.
+    """
+    if stores.catalog is None:
+        held.enter_context(_locked(layout))
+        return None
+    catalog = held.enter_context(Catalog.create(stores.catalog))
+    held.enter_context(catalog.alone())
+    return catalog
+
+
+def _settled(layout: Layout, wanted: Recipe | None, stores: Stores) -> Recipe:
     """Return the collection's recipe, that is `wanted` for a new one."""
     own = current_recipe(layout)
     if own is None:
         assert wanted is not None  # a collection that must be there was found
+        stores.save(layout)  # first: whoever finds the recipe takes the stores for settled
         wanted.save(layout)
         return wanted
-    own.require_same(wanted or own, layout.root)
-    _refuse_lost_catalogue(layout)
+    own.require_same(wanted or own, layout)
+    if stores.catalog is None:
+        _refuse_lost_catalogue(layout)
     if not is_sealed(layout.recipe):
         Recipe.load(layout).save(layout)  # an older version wrote it
     return own
 
 
 @contextmanager
-def open_for_repair(root: Path) -> Iterator[CollectionWriter]:
+def open_for_repair(address: Address) -> Iterator[CollectionWriter]:
     """Lock and open a collection whose live generation, or recipe, may be damaged; its catalogue must be sound.
 
     The recipe is that of the newest manifest that can be read, and is written again where it cannot be.
     """
-    layout = Layout(root)
+    layout = Layout.at(address)
     _make_folders(layout)
-    with _write_errors_named(layout), _locked(layout):
+    with _write_errors_named(layout), ExitStack() as held:
+        catalog = _hold(layout, Stores.of(layout), held)
         recipe = _sound_recipe(layout)
-        with Catalog.create(layout.catalog) as catalog:
-            yield CollectionWriter(layout, recipe, catalog)
+        catalog = catalog or held.enter_context(Catalog.create(layout.catalog))
+        yield CollectionWriter(layout, recipe, catalog)
 
 
 def _sound_recipe(layout: Layout) -> Recipe:
     manifests = []
     for number in layout.generation_numbers():
         with suppress(CollectionCorrupt):
-            manifests.append(Manifest.load(layout.generation(number)))
+            manifests.append(Manifest.load(layout.fetch_folder(layout.generation(number))))
     if not manifests:
         return Recipe.load(layout)
     newest = manifests[-1].recipe
@@ -149,8 +172,8 @@ def _refuse_older_catalogue(layout: Layout, catalog: Catalog) -> None:
     live = Manifest.live(layout)
     if live is not None and live.max_image_id > catalog.max_id():
         raise CollectionCorrupt(
-            f"{layout.catalog} is older than generation {live.number}, it ends at images/{catalog.max_id()} and not at "
-            f"images/{live.max_image_id}: restore the newer catalogue, or index into a new directory"
+            f"the catalogue of {layout} is older than generation {live.number}, it ends at images/{catalog.max_id()} "
+            f"and not at images/{live.max_image_id}: restore the newer catalogue, or index into a new directory"
         )
 
 
@@ -165,7 +188,7 @@ def _write_errors_named(layout: Layout) -> Iterator[None]:
         name = "" if error.filename is None else Path(os.fsdecode(error.filename)).name
         place = f"{name.removeprefix('.').removesuffix('.tmp')}: " if name else ""
         raise CollectionNotWritable(
-            f"{layout.root} cannot be written ({place}{error.strerror}): make room on the disk or give the "
+            f"{layout} cannot be written ({place}{error.strerror}): make room on the disk or give the "
             "right to write to it, then run again; what was finished before is kept"
         ) from error
 
@@ -187,6 +210,10 @@ def _locked(layout: Layout) -> Iterator[None]:
 @contextmanager
 def not_being_written(layout: Layout) -> Iterator[None]:
     """Keep writers away while a collection is compared with itself; CollectionLocked where one is at work."""
+    if Stores.of(layout).catalog is not None:
+        with open_catalog(layout) as catalog, catalog.not_being_written():
+            yield
+        return
     try:
         file = layout.lock.open()
     except FileNotFoundError:  # copied without its lock: nobody writes to it
@@ -204,6 +231,6 @@ def _lock(layout: Layout, file: TextIO, kind: int) -> None:
         file.seek(0)
         holder = file.read().strip()
         raise CollectionLocked(
-            f"{layout.root} is being {f'written to by process {holder}' if holder else 'verified'}: "
+            f"{layout} is being {f'written to by process {holder}' if holder else 'verified'}: "
             "wait for that to end, then run again"
         ) from error

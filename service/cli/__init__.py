@@ -12,6 +12,7 @@ import typer
 
 from indexer.errors import WhatwhereError
 from service.cli import (  # noqa: F401 - each registers its commands
+    copying,
     evaluation,
     explaining,
     indexing,

@@ -18,7 +18,7 @@ Picture = Annotated[
     Path | None, typer.Option(metavar="FILE", help="Draw it to this file, in the format that its name ends in.")
 ]
 StoredIn = Annotated[
-    Path | None,
+    str | None,
     typer.Option(
         "--collection", "-c", help="Take stored images by name, images/ID, from their factors in this collection."
     ),

@@ -10,12 +10,14 @@ import typer
 from service import progress
 from service.cli.terminal import (
     AsJson,
+    Catalog,
     Collection,
     Device,
     OnDevice,
     Paths,
     Precision,
     Preset,
+    Vectors,
     Weights,
     app,
     messages,
@@ -67,7 +69,13 @@ def index(
     ] = None,
     device: OnDevice = Device.AUTO,
     batch_size: Annotated[int, typer.Option(min=1, help="Images described together.")] = 8,
-    workers: Annotated[int | None, typer.Option(min=1, help="Decoding threads; one a core.")] = None,
+    workers: Annotated[
+        int | None,
+        typer.Option(min=1, help="Threads that read and decode; one a core. For what is far away take more, say 32."),
+    ] = None,
+    max_requests_per_second: Annotated[
+        float | None, typer.Option(metavar="RATE", help="Of object stores and the web, over all threads; no limit.")
+    ] = None,
     checksum: Annotated[
         bool, typer.Option("--checksum", help="Read every file, also those whose size and time are unchanged.")
     ] = False,
@@ -80,17 +88,26 @@ def index(
         bool, typer.Option("--exif", help="Take along time and camera; with --checksum also of what is indexed.")
     ] = False,
     exif_gps: Annotated[bool, typer.Option("--exif-gps", help="Take along these and the position.")] = False,
-    prune: Annotated[bool, typer.Option("--prune", help="Forget files that are gone from the given folders.")] = False,
+    prune: Annotated[
+        bool, typer.Option("--prune", help="Forget what is gone from the given folders, and named URIs that are (404).")
+    ] = False,
+    catalog: Catalog = None,
+    vectors: Vectors = None,
     as_json: AsJson = False,
 ) -> None:
     """Index photographs into a collection; run it again to add what is new or changed.
 
     An image that cannot be read is recorded with its reason (`whatwhere images --state failed`) and stops nothing.
     The run can be stopped (Ctrl-C) or killed at any time: run again, it continues. What photo.jpg.json says, one JSON
-    object, is kept as metadata of photo.jpg beside it.
+    object, is kept as metadata of photo.jpg beside it. Credentials for object stores are found where their own tools
+    find them (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ~/.aws; ~/.netrc for the web).
 
-    Example: `whatwhere index ~/Pictures --collection ~/pictures.ww`
+    A collection that outgrows one machine has its catalogue and vectors on servers (--catalog, --vectors) and itself in
+    an object store: `--collection s3://BUCKET/NAME`. Passwords: PGPASSWORD or ~/.pgpass, MILVUS_TOKEN.
+
+    Example: `whatwhere index ~/Pictures s3://bucket/photographs/ more.csv --collection ~/pictures.ww`
     """
+    from indexer.collection import Stores
     from indexer.pipeline import IndexSettings, index_paths
 
     settings = IndexSettings(
@@ -110,6 +127,8 @@ def index(
         exif=exif,
         exif_gps=exif_gps,
         prune=prune,
+        max_requests_per_second=max_requests_per_second,
+        stores=Stores(catalog, vectors),
     )
     with stoppable("what was finished is kept: run again to continue"), progress.of_indexing(messages) as report:
         summary = index_paths(paths, collection, settings, report)
@@ -120,7 +139,7 @@ def index(
     _print_summary(summary, collection)
 
 
-def _print_summary(summary: "RunSummary", collection: Path) -> None:
+def _print_summary(summary: "RunSummary", collection: str) -> None:
     """Print what people read: what there is nothing to say of is left out."""
     done = summary.progress
     out.print(

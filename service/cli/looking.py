@@ -47,12 +47,11 @@ def images(
     as_json: AsJson = False,
 ) -> None:
     """List the images of a collection, the failed ones with their reasons."""
-    from indexer.catalog import Catalog
-    from indexer.collection import Layout, Recipe
+    from indexer.collection import Layout, Recipe, open_catalog
 
-    layout = Layout(collection)
+    layout = Layout.at(collection)
     Recipe.load(layout)
-    with Catalog.open(layout.catalog) as catalog:
+    with open_catalog(layout) as catalog:
         records = _listed(catalog, filter, state.value if state else None, limit)
     if as_json:
         print_json(

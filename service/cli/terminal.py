@@ -60,10 +60,38 @@ class Preset(StrEnum):
 
 
 Collection = Annotated[
-    Path, typer.Option("--collection", "-c", help="The collection's directory.", envvar="WHATWHERE_COLLECTION")
+    str,
+    typer.Option(
+        "--collection",
+        "-c",
+        metavar="DIR|URI",
+        help="The collection's directory, or its folder in an object store (s3://BUCKET/NAME).",
+        envvar="WHATWHERE_COLLECTION",
+    ),
+]
+Catalog = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL",
+        help="Of a new collection: its catalogue in PostgreSQL, postgresql+psycopg://USER@HOST/DATABASE?schema=NAME.",
+    ),
+]
+Vectors = Annotated[
+    str | None,
+    typer.Option(
+        metavar="URL", help="Of a new collection: its vectors in Milvus, milvus+http://HOST:19530?index=HNSW."
+    ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for programs.")]
-Paths = Annotated[list[Path], typer.Argument(help="Image files, and folders (searched through all their folders).")]
+Paths = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="PATH",
+        help="Image files; folders (searched through all their folders); lists of pictures, told by their names: .txt "
+        "and .lst (a path or URI a line), .csv, .jsonl and .parquet (a column `uri` or `path`, the others are "
+        "metadata); and URIs of all of these: s3://BUCKET/FOLDER/, gs://..., https://HOST/photo.jpg.",
+    ),
+]
 Weights = Annotated[
     Path | None, typer.Option(help="A checkpoint of your own (.safetensors or torch) in place of the published one.")
 ]

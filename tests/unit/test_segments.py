@@ -4,6 +4,7 @@ import os
 import resource
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,12 +12,13 @@ import pytest
 from numpy.typing import NDArray
 
 import indexer.collection.segments
-import indexer.vectors
+import indexer.vectors.factories
 from indexer.collection import Layout, Manifest, open_collection, open_for_writing
-from indexer.collection.manifest import SegmentEntry
-from indexer.collection.segments import Planned, SegmentWriter, plan_segments
+from indexer.collection.segments import Planned, SegmentWriter, derived_vectors, plan_segments
 from indexer.describe import Description
 from indexer.errors import CollectionCorrupt
+from indexer.vectors import Origin, SegmentEntry
+from indexer.vectors.conditions import Facts
 from tests.made_up import DIMENSIONS, RECIPE, append, fill, stored, take_away, vector_of
 
 
@@ -27,6 +29,11 @@ def held(*sizes: int) -> list[tuple[SegmentEntry, NDArray[np.int64]]]:
         (SegmentEntry(f"{place}", "Flat", size, 0, ""), np.arange(ends[place], ends[place + 1]) + 1)
         for place, size in enumerate(sizes)
     ]
+
+
+def no_facts(_: NDArray[np.int64]) -> list[Facts]:
+    """Stand for the facts that files keep none of."""
+    return []
 
 
 def up_to(count: int, *gone: int) -> NDArray[np.int64]:
@@ -124,7 +131,7 @@ def test_vectors_come_through_all_of_it_unchanged(
 
 def test_each_file_has_the_factory_of_its_size(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Compressed above the size that is compared one by one, the manifest says so; every image finds itself."""
-    monkeypatch.setattr(indexer.vectors, "EXACT_AT_MOST", 70)
+    monkeypatch.setattr(indexer.vectors.factories, "EXACT_AT_MOST", 70)
     root = tmp_path / "c.ww"
     fill(root, range(1, 81))
     manifest = fill(root, range(81, 91))
@@ -157,7 +164,8 @@ def test_vectors_on_their_way_lie_in_a_file_without_a_name(tmp_path: Path) -> No
 
     with open_for_writing(layout.root, RECIPE) as writer:
         append(writer, 1)
-        SegmentWriter(layout, writer.catalog, describe, DIMENSIONS, "1", "Flat").write_all([Planned(np.array([1]))])
+        origin = Origin("what", DIMENSIONS, partial(derived_vectors, layout, writer.catalog, describe), no_facts)
+        SegmentWriter(layout, origin, "1", "Flat").write_all([Planned(np.array([1]))])
 
     assert seen == [([], True)]
     assert [path.name for path in layout.segments.iterdir()] == ["1.0.faiss"]
@@ -178,7 +186,8 @@ def test_a_full_disk_is_found_before_any_vector_is_derived(tmp_path: Path) -> No
 
     with open_for_writing(tmp_path / "c.ww", RECIPE) as writer:
         append(writer, 1)
-        segments = SegmentWriter(writer.layout, writer.catalog, describe, 1024, "1", "Flat")
+        origin = Origin("what", 1024, partial(derived_vectors, writer.layout, writer.catalog, describe), no_facts)
+        segments = SegmentWriter(writer.layout, origin, "1", "Flat")
         with file_sizes_up_to(1_000_000), pytest.raises(OSError, match="File too large"):
             segments.write_all([Planned(np.arange(1, 10_001))])
 

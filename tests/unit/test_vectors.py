@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-import indexer.vectors
+import indexer.vectors.factories
+import indexer.vectors.index
 from indexer.errors import CollectionCorrupt, InvalidRequest
 from indexer.vectors import Segment, VectorIndex, factory_for, is_lossless, map_vectors
 
@@ -94,7 +95,7 @@ def test_a_filter_gives_what_exact_search_of_the_rest_gives(
     sizes: tuple[int, ...], compared_at_most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both ways of searching what passes: full pages, nothing that is gone, ids that are nowhere passed over."""
-    monkeypatch.setattr(indexer.vectors, "COMPARED_AT_MOST", compared_at_most)
+    monkeypatch.setattr(indexer.vectors.index, "COMPARED_AT_MOST", compared_at_most)
     index = in_parts(*sizes, removed=GONE)
     only = np.union1d(IDS[:90], np.array([1, 2, 10**9]))
     for query in QUERIES:
@@ -136,7 +137,7 @@ def test_an_approximate_index_leaves_out_what_is_gone_and_what_a_filter_stops(
     factory: str, compared_at_most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each family of factories has parameters of its own for that."""
-    monkeypatch.setattr(indexer.vectors, "COMPARED_AT_MOST", compared_at_most)
+    monkeypatch.setattr(indexer.vectors.index, "COMPARED_AT_MOST", compared_at_most)
     index = in_parts(150, 50, removed=GONE, factory=factory)
 
     everything = index.search(QUERIES[0], COUNT)[1]
@@ -319,7 +320,7 @@ def test_what_is_compressed_finds_what_exact_search_finds(
     one_pass_at_most: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Ten in a thousand of twenty thousand may differ; scores are those of the vectors themselves."""
-    monkeypatch.setattr(indexer.vectors, "ONE_PASS_AT_MOST", one_pass_at_most)
+    monkeypatch.setattr(indexer.vectors.factories, "ONE_PASS_AT_MOST", one_pass_at_most)
     random = np.random.default_rng(4)
     # as real ones: most of what there is of a vector it shares with some others
     centres = random.normal(size=(400, 64))

@@ -1,0 +1,41 @@
+"""What a machine keeps of collections in object stores: copies of files, those that were not used for long go first."""
+
+import hashlib
+import os
+from contextlib import suppress
+from pathlib import Path
+
+CACHE = "WHATWHERE_CACHE"  # the folder; by default whatwhere/ in the user's cache
+CACHE_BYTES = "WHATWHERE_CACHE_BYTES"
+_DEFAULT_BYTES = 20 * 10**9
+
+
+def cache_of(address: str) -> Path:
+    """Return the folder for the copies of one collection's files."""
+    base = os.environ.get(CACHE) or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whatwhere"
+    return Path(base) / hashlib.sha256(address.encode()).hexdigest()[:16]
+
+
+def note_use(path: Path) -> None:
+    """Let a file count as used now."""
+    os.utime(path)
+
+
+def make_room(root: Path) -> None:
+    """Remove the files that were not used for the longest time until the rest is within WHATWHERE_CACHE_BYTES.
+
+    What is mapped into memory stays readable there. The newest file stays, however large.
+    """
+    allowed = int(os.environ.get(CACHE_BYTES, _DEFAULT_BYTES))
+    files = []
+    for folder, _, names in os.walk(root):
+        for path in (Path(folder, name) for name in names):
+            with suppress(FileNotFoundError):  # another process made room too
+                status = path.stat(follow_symlinks=False)
+                files.append((status.st_mtime_ns, status.st_size, path))
+    files.sort(reverse=True)
+    held = 0
+    for place, (_, byte_count, path) in enumerate(files):
+        held += byte_count
+        if place and held > allowed:
+            path.unlink(missing_ok=True)

@@ -1,0 +1,38 @@
+"""Ids and vectors as arrays, in memory or mapped from a file."""
+
+import mmap
+from typing import Any, BinaryIO, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+Ids: TypeAlias = NDArray[np.int64]
+Vectors: TypeAlias = NDArray[np.float32]
+AT_ONCE = 4096  # vectors
+
+
+def map_vectors(file: BinaryIO, dimensions: int) -> Vectors:
+    """Map a file of float32 values as vectors [N, D], for reading."""
+    return np.memmap(file, np.float32, "r").reshape(-1, dimensions)
+
+
+def release(vectors: Vectors) -> None:
+    """Let pages of a file that these vectors are mapped from count as resident no more; nothing for any others."""
+    base: Any = vectors
+    while isinstance(base, np.ndarray):
+        base = base.base
+    if isinstance(base, mmap.mmap) and not vectors.flags.writeable:  # a private copy would lose what was written
+        base.madvise(mmap.MADV_DONTNEED)
+
+
+def evenly_spaced(vectors: Vectors, count: int) -> Vectors:
+    """Return so many of these vectors, or all."""
+    count = min(count, len(vectors))
+    places = np.arange(count) * len(vectors) // max(1, count)
+    chosen = np.empty((count, vectors.shape[1]), dtype=np.float32)
+    # Of a mapped file, whole stretches become resident, not only what is chosen.
+    step = max(1, AT_ONCE * count // max(1, len(vectors)))
+    for start in range(0, count, step):
+        chosen[start : start + step] = vectors[places[start : start + step]]
+        release(vectors)
+    return chosen

@@ -1,0 +1,96 @@
+"""Which kind of faiss index vectors go into, how it is trained, and how searched."""
+
+import math
+from typing import Any
+
+from indexer.errors import InvalidRequest, VectorLibraryMissing
+from indexer.vectors.arrays import Vectors, evenly_spaced
+
+try:
+    import faiss
+except ImportError as error:  # pragma: no cover - needs an environment without faiss
+    raise VectorLibraryMissing(
+        "neither faiss-cpu nor faiss-gpu is installed: pip install 'whatwhere[cpu]' (or [gpu])"
+    ) from error
+
+AUTO = "auto"  # in the place of a factory: the one for the size, see `factory_for`
+EXACT = "Flat"
+EXACT_AT_MOST = 20_000  # vectors; compared one by one, in 5 ms at 1024 dimensions
+ONE_PASS_AT_MOST = 500_000  # vectors; all of them compared in 4 bits for four dimensions, in 6 ms
+_LISTS_ALWAYS_PROBED = 64
+_PROBED_SHARE = 8  # of an inverted file's lists one in eight is searched, where it has many
+_HNSW_BREADTH = 64
+_RERANKED_FACTOR, _RERANKED_AT_LEAST = 10, 100  # what is found in 4 bits is compared again as it is
+# vectors: as many as k-means takes for 64 lists, however many it is given; 64 MB at 1024 dimensions
+_TRAINED_ON, _TRAINED_ON_PER_LIST = 16_384, 64
+_FAMILIES = (faiss.IndexFlat, faiss.IndexScalarQuantizer, faiss.IndexIVF, faiss.IndexHNSW)
+
+
+def factory_for(count: int, dimensions: int) -> str:
+    """Return the faiss factory string for so many vectors: exact up to EXACT_AT_MOST, then compressed and re-ranked.
+
+    Codes of 4 bits for four dimensions or a few more (`PQ...x4fs`; André et al., 2017) choose candidates, the vectors
+    themselves rank them: recall@10 0.99 and more, a twentieth of the time of comparing all (README has the table).
+    Above ONE_PASS_AT_MOST they lie in about 2 √N inverted lists, of which some are searched.
+    """
+    together = next((each for each in range(4, 9) if dimensions % each == 0), None)
+    if count <= EXACT_AT_MOST or together is None:
+        return EXACT
+    lists = _LISTS_ALWAYS_PROBED if count <= ONE_PASS_AT_MOST else 2 ** round(math.log2(2 * math.sqrt(count)))
+    return f"IVF{lists},PQ{dimensions // together}x4fs,RFlat"
+
+
+def is_lossless(factory: str) -> bool:
+    """Tell whether a factory string keeps vectors as they are, so that they can be taken over from it."""
+    return factory.endswith("Flat") or (factory.startswith("HNSW") and "," not in factory)
+
+
+def trained_index(factory: str, vectors: Vectors) -> Any:
+    """Return an empty faiss index, trained where it needs that, on vectors evenly spaced among these."""
+    try:
+        index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
+    except RuntimeError as error:
+        raise InvalidRequest(
+            f"index factory {factory!r} is none that faiss knows: give auto, or for instance Flat, SQ8, HNSW32 or "
+            "IVF256,Flat",
+            field="index_factory",
+        ) from error
+    coarse = faiss.downcast_index(index.base_index) if isinstance(index, faiss.IndexRefine) else index
+    if not isinstance(coarse, _FAMILIES):
+        raise InvalidRequest(
+            f"index factory {factory!r} cannot be searched with a filter: give auto, or one of Flat, SQ..., HNSW..., "
+            "IVF..., IVF...,PQ...x4fs,RFlat",
+            field="index_factory",
+        )
+    for trained in (getattr(coarse, "cp", None), getattr(getattr(coarse, "pq", None), "cp", None)):
+        if trained is not None:
+            trained.min_points_per_centroid = 1  # or faiss writes warnings of its own on standard error
+    if not index.is_trained:
+        wanted = max(_TRAINED_ON, _TRAINED_ON_PER_LIST * getattr(coarse, "nlist", 0))
+        try:
+            index.train(evenly_spaced(vectors, wanted))
+        except RuntimeError as error:
+            raise InvalidRequest(
+                f"index factory {factory!r} cannot be trained on {len(vectors):,} vectors ({_first_line(error)}): "
+                "take one with fewer lists, or Flat",
+                field="index_factory",
+            ) from error
+    return index
+
+
+def _first_line(error: Exception) -> str:
+    return str(error).splitlines()[0].rpartition("Error: ")[2]
+
+
+def search_parameters(index: Any, count: int, only: "faiss.IDSelector | None") -> "faiss.SearchParameters":
+    """Return how one family of indexes is searched for so many, and only for some."""
+    if isinstance(index, faiss.IndexRefine):
+        coarse = search_parameters(faiss.downcast_index(index.base_index), count, only)
+        factor = max(_RERANKED_FACTOR, _RERANKED_AT_LEAST / count)
+        return faiss.IndexRefineSearchParameters(k_factor=factor, base_index_params=coarse)
+    if isinstance(index, faiss.IndexIVF):
+        probed = max(_LISTS_ALWAYS_PROBED, index.nlist // _PROBED_SHARE)
+        return faiss.SearchParametersIVF(sel=only, nprobe=min(probed, index.nlist))
+    if isinstance(index, faiss.IndexHNSW):
+        return faiss.SearchParametersHNSW(sel=only, efSearch=_HNSW_BREADTH)
+    return faiss.SearchParameters(sel=only)

@@ -1,0 +1,74 @@
+"""A Milvus Lite server of its own process, which can be killed, stopped and started again on the same data."""
+
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Self
+
+_STARTS_WITHIN_S = 60.0
+
+
+def free_port() -> int:
+    """Return a port that nobody listens on."""
+    with socket.socket() as listening:
+        listening.bind(("127.0.0.1", 0))
+        return int(listening.getsockname()[1])
+
+
+class MilvusLite:
+    """A server of the data in a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._port = free_port()
+        self._process: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.kill()
+
+    def address(self, settings: str = "index=FLAT&consistency=Strong") -> str:
+        """Return the address with settings."""
+        return f"milvus+http://127.0.0.1:{self._port}?{settings}"
+
+    def start(self) -> None:
+        """Start the server and wait until it listens."""
+        command = [Path(sys.executable).parent / "milvus-lite", "server", "--host", "127.0.0.1"]
+        self._process = subprocess.Popen(
+            [*command, "--data-dir", self._folder, "--port", str(self._port)],
+            stdout=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+        )
+        deadline = time.monotonic() + _STARTS_WITHIN_S
+        while time.monotonic() < deadline:
+            assert self._process.poll() is None, "the server ended at once"
+            with socket.socket() as connecting:
+                if connecting.connect_ex(("127.0.0.1", self._port)) == 0:
+                    return
+            time.sleep(0.05)
+        raise TimeoutError("the server does not listen")
+
+    def kill(self) -> None:
+        """End the server at once, as a lost machine would."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait()
+            self._process = None
+
+    def freeze(self) -> None:
+        """Let the server take connections and answer nothing."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let the server go on."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGCONT)
