@@ -127,6 +127,8 @@ def ray_commands() -> dict[str, dict[str, str]]:
     services = compose("compose.big")["services"]
     composed = {kind: shlex.split(services[f"ray-{kind}"]["command"][0]) for kind in ("head", "worker")}
     pods = {kind: big_pods()[f"ray-{kind}"]["containers"][0]["args"] for kind in ("head", "worker")}
+    composed["index"] = shlex.split(services["index"]["entrypoint"][2].partition(">")[0])
+    pods["index"] = shlex.split(big_pods()["index"]["containers"][0]["command"][2].partition(">")[0])
     return {
         **{f"compose {kind}": options(words) for kind, words in composed.items()},
         **{f"pod {kind}": options(words) for kind, words in pods.items()},
@@ -427,9 +429,9 @@ def test_both_places_index_into_the_same_stores() -> None:
 def test_the_stores_that_indexing_names_are_services_of_the_cluster() -> None:
     """Host and port of each address are those of a Service whose pods listen there."""
     given = options(index_commands()[0])
-    places = [urlsplit(given[name]) for name in ("--catalog", "--vectors", "--engine")]
+    places = [urlsplit(given[name]) for name in ("--catalog", "--vectors")]
 
-    for place, port in zip(places, (5432, 19530, 10001), strict=True):
+    for place, port in zip(places, (5432, 19530), strict=True):
         service = big("Service", str(place.hostname))["spec"]
         template = next(
             each
@@ -446,10 +448,10 @@ def test_the_stores_that_are_named_are_composed_services() -> None:
     """Each host in an address is the name of a service, on the stores' network."""
     composed = compose("compose.big")
     given = options(index_commands()[1])
-    addresses = [given["--catalog"], given["--vectors"], given["--engine"]]
+    addresses = [given["--catalog"], given["--vectors"]]
     hosts = {urlsplit(address).hostname for address in [*addresses, composed["x-environment"]["AWS_ENDPOINT_URL"]]}
 
-    assert hosts == {"postgresql", "milvus", "ray-head", "minio"}
+    assert hosts == {"postgresql", "milvus", "minio"}
     assert [host for host in hosts if composed["services"][host]["networks"] != ["stores"]] == []
 
 
@@ -457,19 +459,19 @@ def test_every_option_of_ray_is_one_of_its_start() -> None:
     """Only options that `ray start` has are given to it."""
     known = {flag for parameter in ray_start.params for flag in parameter.opts}
 
-    assert len(ray_commands()) == 4
+    assert len(ray_commands()) == 6
     assert [name for name, given in ray_commands().items() if not given.keys() <= known] == []
 
 
 @pytest.mark.parametrize("place", ["compose", "pod"])
 def test_ray_is_called_where_it_listens(place: str) -> None:
-    """Workers join the head's port, indexing connects to its port for clients."""
-    head, worker = (ray_commands()[f"{place} {kind}"] for kind in ("head", "worker"))
+    """Workers and indexing join the head's port, indexing lends no processor and speaks to what it has joined."""
+    head, worker, index = (ray_commands()[f"{place} {kind}"] for kind in ("head", "worker", "index"))
     engine = options(index_commands()[place == "compose"])["--engine"]
 
-    assert worker["--address"] == f"ray-head:{head['--port']}"
-    assert engine == f"ray://ray-head:{head['--ray-client-server-port']}"
-    assert head["--num-cpus"] == "0"
+    assert worker["--address"] == index["--address"] == f"ray-head:{head['--port']}"
+    assert engine == "ray://auto"
+    assert head["--num-cpus"] == index["--num-cpus"] == "0"
 
 
 def test_workers_of_ray_count_the_processors_that_are_granted() -> None:
@@ -661,7 +663,7 @@ def test_whoever_is_let_out_to_a_store_is_let_in_there() -> None:
                     connections += 1
                     assert allows(other, labels, port["port"]), (labels, peer, port)
 
-    assert connections == 7
+    assert connections == 8
     assert everybody["spec"]["policyTypes"] == ["Ingress", "Egress"]
     assert everybody["spec"].keys() == {"podSelector", "policyTypes"}
 
