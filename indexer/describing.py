@@ -2,17 +2,16 @@
 
 import logging
 import os
-from collections import Counter
-from collections.abc import Callable, Generator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import count
 
 from indexer.catalog import NewImage, Outcome, Source
 from indexer.describe import Describer, Description
 from indexer.images import DecodedImage
 from indexer.metadata import Metadata
-from indexer.reading import Known, Loaded, Loader, in_groups, map_ahead
+from indexer.reading import Loaded, Loader, in_groups, map_ahead
 from indexer.sources import shown
 
 log = logging.getLogger(__name__)
@@ -20,12 +19,50 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Chunk:
-    """Outcomes and descriptions that will be kept together; `gone` are the URIs at which nothing is."""
+    """Outcomes of consecutive sources, and the descriptions whose rows they name: kept together, in one shard.
 
+    Pictures are described in the batches that they are taken in, without what is known already: by `is_known`, or by
+    this chunk. What a description is to the last bit depends on the others of its batch. `gone` are the URIs at which
+    nothing is.
+    """
+
+    describer: Describer
+    is_known: Callable[[str], bool]
     outcomes: list[Outcome] = field(default_factory=list)
     descriptions: list[Description] = field(default_factory=list)
     hashes: set[str] = field(default_factory=set)
     gone: list[str] = field(default_factory=list)
+
+    def take(self, batch: Sequence[Loaded]) -> list[Outcome]:
+        """Describe what is new in a batch; return what became of each of its sources."""
+        fresh: dict[str, DecodedImage] = {}
+        for item in batch:
+            if item.decoded is not None and item.content_hash is not None and not self._knows(item.content_hash):
+                fresh.setdefault(item.content_hash, item.decoded)
+        described = self.describer.describe([decoded.pixels for decoded in fresh.values()]) if fresh else []
+        rows = dict(zip(fresh, count(len(self.descriptions)), strict=False))
+        outcomes = [_outcome(item, rows) for item in batch]
+        self.gone += (item.source.uri for item in batch if item.gone)
+        self._add(outcomes, described)
+        return outcomes
+
+    def adopt(self, outcomes: Sequence[Outcome], described: Sequence[Description]) -> None:
+        """Add a batch that was taken elsewhere, with the descriptions of its new images in their order."""
+        rows = count(len(self.descriptions))
+        self._add([_moved(outcome, rows) for outcome in outcomes], described)
+
+    def _add(self, outcomes: Sequence[Outcome], described: Sequence[Description]) -> None:
+        self.outcomes += outcomes
+        self.descriptions += described
+        self.hashes |= {hash_ for outcome in outcomes if (hash_ := described_hash(outcome)) is not None}
+
+    def _knows(self, content_hash: str) -> bool:
+        return content_hash in self.hashes or self.is_known(content_hash)
+
+
+def described_hash(outcome: Outcome) -> str | None:
+    """Return the content hash of an outcome with a description of its own, else None."""
+    return None if outcome.image is None or outcome.image.shard_row is None else outcome.image.content_hash
 
 
 @dataclass(frozen=True)
@@ -37,94 +74,73 @@ class Pace:
     chunk_sources: int
 
 
+@dataclass(frozen=True)
 class Describing:
     """Describes sources, chunk by chunk; who asks for the next chunk has kept the one before in the catalogue.
 
-    `on_counts` is told after each batch how many sources were described, failed, duplicates and unchanged.
+    `is_known` tells of content whether it needs no describing by now. `on_batch` is told after each batch what became
+    of its sources, `on_unchanged` of each source of which nothing had to be read.
     """
 
-    def __init__(
-        self,
-        load: Loader,
-        describer: Describer,
-        pace: Pace,
-        on_counts: Callable[[Mapping[str, int]], None] = lambda _: None,
-    ) -> None:
-        self._load = load
-        self._known: Known = load.catalog
-        self._describer = describer
-        self._pace = pace
-        self._on_counts = on_counts
-        self._chunk = Chunk()
+    load: Loader
+    describer: Describer
+    pace: Pace
+    is_known: Callable[[str], bool]
+    on_batch: Callable[[Sequence[Outcome]], None] = lambda _: None
+    on_unchanged: Callable[[], None] = lambda: None
 
     def chunks(self, sources: Iterable[Source]) -> Generator[Chunk]:
         """Yield what became of the sources, in order, in chunks of `chunk_sources` or a batch more."""
-        pace = self._pace
+        pace = self.pace
+        chunk = self.empty()
         with ThreadPoolExecutor(pace.workers or os.cpu_count(), "decode") as pool:
             # Two batches ahead keep the network fed and memory bounded; threads that were asked for are all used.
             ahead = max(2 * pace.batch_size, pace.workers or 0)
-            changed = self._changed(map_ahead(pool, self._load, sources, ahead))
+            changed = self._changed(map_ahead(pool, self.load, sources, ahead))
             for batch in in_groups(changed, pace.batch_size):
-                self._take(batch)
-                if len(self._chunk.outcomes) >= pace.chunk_sources:
-                    yield self._finished()
-        if self._chunk.outcomes:
-            yield self._finished()
+                self.on_batch(chunk.take(batch))
+                if len(chunk.outcomes) >= pace.chunk_sources:
+                    yield chunk
+                    chunk = self.empty()
+        if chunk.outcomes:
+            yield chunk
 
-    def _finished(self) -> Chunk:
-        chunk, self._chunk = self._chunk, Chunk()
-        return chunk
+    def empty(self) -> Chunk:
+        """Return a chunk to fill."""
+        return Chunk(self.describer, self.is_known)
 
     def _changed(self, loaded: Iterable[Loaded]) -> Iterator[Loaded]:
         for item in loaded:
             if item.unchanged:
-                self._on_counts({"unchanged": 1})
+                self.on_unchanged()
             else:
                 yield item
 
-    def _take(self, batch: Sequence[Loaded]) -> None:
-        fresh: dict[str, DecodedImage] = {}
-        for item in batch:
-            if item.decoded is not None and item.content_hash is not None and not self._is_known(item.content_hash):
-                fresh.setdefault(item.content_hash, item.decoded)
-        described = self._describer.describe([decoded.pixels for decoded in fresh.values()]) if fresh else []
-        rows = dict(zip(fresh, count(len(self._chunk.descriptions)), strict=False))
-        self._chunk.descriptions += described
-        counts: Counter[str] = Counter()
-        for item in batch:
-            self._chunk.outcomes.append(self._outcome(item, rows, counts))
-        self._on_counts(counts)
 
-    def _is_known(self, content_hash: str) -> bool:
-        """Tell whether the content is in this chunk or was kept since it was decoded."""
-        return content_hash in self._chunk.hashes or self._known.has_content(
-            content_hash, retry_failed=self._load.retry_failed
+def _moved(outcome: Outcome, rows: "count[int]") -> Outcome:
+    """Return the outcome with the next row of another shard, where it has one."""
+    if outcome.image is None or outcome.image.shard_row is None:
+        return outcome
+    return replace(outcome, image=replace(outcome.image, shard_row=next(rows)))
+
+
+def _outcome(item: Loaded, rows: dict[str, int]) -> Outcome:
+    if item.error is not None:
+        log.warning("failed source=%s reason=%s", shown(item.source.uri), item.error.reason)
+        image = NewImage(
+            item.content_hash,
+            item.byte_count,
+            failure_reason=item.error.reason,
+            failure_message=str(item.error),
         )
-
-    def _outcome(self, item: Loaded, rows: dict[str, int], counts: Counter[str]) -> Outcome:
-        if item.error is not None:
-            counts["failed"] += 1
-            log.warning("failed source=%s reason=%s", shown(item.source.uri), item.error.reason)
-            if item.gone:
-                self._chunk.gone.append(item.source.uri)
-            image = NewImage(
-                item.content_hash,
-                item.byte_count,
-                failure_reason=item.error.reason,
-                failure_message=str(item.error),
-            )
-            return Outcome(item.source, image=image)
-        assert item.content_hash is not None
-        row = rows.pop(item.content_hash, None)
-        if row is None or item.decoded is None:
-            known_here = self._known.content_of(item.source.uri) == item.content_hash
-            counts["unchanged" if known_here else "duplicates"] += 1
-            return Outcome(item.source, known_hash=item.content_hash, metadata=_of_exif(item))
-        counts["described"] += 1
-        self._chunk.hashes.add(item.content_hash)
-        decoded = item.decoded
-        image = NewImage(item.content_hash, item.byte_count, decoded.width, decoded.height, decoded.mime_type, row)
-        return Outcome(item.source, image=image, metadata=_of_exif(item))
+        return Outcome(item.source, image=image)
+    assert item.content_hash is not None
+    row = rows.pop(item.content_hash, None)
+    if row is None or item.decoded is None:
+        return Outcome(item.source, known_hash=item.content_hash, metadata=_of_exif(item))
+    decoded = item.decoded
+    image = NewImage(item.content_hash, item.byte_count, decoded.width, decoded.height, decoded.mime_type, row)
+    return Outcome(item.source, image=image, metadata=_of_exif(item))
 
 
 def _of_exif(item: Loaded) -> dict[str, Metadata]:

@@ -185,6 +185,18 @@ class VectorLibraryMissing(WhatwhereError):
     reason = "VECTOR_LIBRARY_MISSING"
 
 
+class ClusterUnavailable(WhatwhereError):
+    """Ray is not installed, or there is none at the address."""
+
+    reason = "CLUSTER_UNAVAILABLE"
+
+
+class WorkersLost(WhatwhereError):
+    """The same work lost its worker again and again."""
+
+    reason = "WORKERS_LOST"
+
+
 class ServerUnreachable(WhatwhereError):
     """No server answered at the address."""
 

@@ -85,6 +85,12 @@ class ObjectFolder:
         except FileNotFoundError as error:
             raise CollectionNotWritable(f"{self.address} cannot be written ({error}): make the bucket first") from error
 
+    def move(self, name: str, target: str) -> None:
+        """Let an object be another one, copied inside the store; CollectionNotWritable as `upload`."""
+        with self._errors_named(CollectionNotWritable):
+            self._filesystem.cp_file(self._path(name), self._path(target))
+        self.remove(name)
+
     def remove(self, name: str) -> None:
         """Remove an object; nothing where there is none."""
         with suppress(FileNotFoundError), self._errors_named(CollectionNotWritable):

@@ -2,6 +2,7 @@
 
 import logging
 import os
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
@@ -9,8 +10,17 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
-from indexer.backbones import DEFAULT_BACKBONE, DEFAULT_PRECISION, Backbone, choose_device, find_backbone, load_backbone
-from indexer.catalog import Source
+from indexer.backbones import (
+    DEFAULT_BACKBONE,
+    DEFAULT_PRECISION,
+    ENGINE_VARIABLE,
+    Backbone,
+    choose_device,
+    find_backbone,
+    load_backbone,
+)
+from indexer.catalog import Outcome, Source
+from indexer.cluster import Arrived, ClusterSettings, Work
 from indexer.collection import (
     Address,
     CollectionWriter,
@@ -22,10 +32,11 @@ from indexer.collection import (
     find_whiteners,
     open_for_writing,
     publish,
+    read_descriptions,
 )
-from indexer.describe import Describer
-from indexer.describing import Describing, Pace
-from indexer.errors import InvalidRequest, WhatwhereError
+from indexer.describe import Describer, Description
+from indexer.describing import Describing, Pace, described_hash
+from indexer.errors import InvalidRequest, SourceUnavailable, WhatwhereError
 from indexer.files import path_of_uri
 from indexer.images import SHORTER_SIDE, ImageLimits
 from indexer.metadata import (
@@ -40,7 +51,7 @@ from indexer.metadata import (
 )
 from indexer.methods import DEFAULT_DESCRIPTORS, DEFAULT_PRESET, DESCRIPTORS, find_method, pooled_by
 from indexer.reading import Loader, in_groups, source_of
-from indexer.scan import Found, find, gone
+from indexer.scan import Found, absolute, find, gone
 from indexer.sources import RateLimit, Remote, Stamp, is_remote, name_of, shown
 from indexer.vectors import AUTO
 from indexer.whitening import Whitener
@@ -75,6 +86,7 @@ class IndexSettings:
     prune: bool = False  # forget what is gone from the given paths
     max_requests_per_second: float | None = None  # of what is elsewhere, over all threads
     stores: Stores = field(default_factory=Stores)  # of a new collection, outside of its own files
+    cluster: ClusterSettings | None = None  # where pictures are described; None: here
 
     def remote(self) -> Remote:
         """Return what reads URIs of elsewhere; InvalidRequest for a rate that is none."""
@@ -246,7 +258,6 @@ class _Run:
     ) -> None:
         self._writer = writer
         self._catalog = writer.catalog
-        self._describer = describer
         self._whiteners = whiteners
         self._settings = settings
         self._remote = remote
@@ -254,27 +265,133 @@ class _Run:
         self._progress = Progress(total=0)
         self._summary = RunSummary(self._progress, 0, 0, 0, published=False)
         self._gone: list[str] = []  # what this run read and found not to be there
+        self._describing = Describing(
+            Loader(
+                self._catalog,
+                settings.limits,
+                settings.retry_failed,
+                settings.exif,
+                settings.exif_gps,
+                settings.checksum,
+                remote,
+            ),
+            describer,
+            Pace(settings.batch_size, settings.workers, SHARD_SOURCES),
+            self._is_known,
+            self._note,
+            partial(self._count, {"unchanged": 1}),
+        )
         self._id = writer.catalog.start_run()
 
     def over(self, pictures: Mapping[str, Stamp | None]) -> None:
         """Index every picture."""
         self._count({"total": len(pictures)})
-        wanted = self._settings
-        load = Loader(
-            self._catalog,
-            wanted.limits,
-            wanted.retry_failed,
-            wanted.exif,
-            wanted.exif_gps,
-            wanted.checksum,
-            self._remote,
-        )
-        pace = Pace(wanted.batch_size, wanted.workers, SHARD_SOURCES)
-        describing = Describing(load, self._describer, pace, self._report)
-        with closing(describing.chunks(self._changed(pictures))) as chunks:
+        if self._settings.cluster is None:
+            self._describe_here(pictures)
+        else:
+            self._describe_elsewhere(pictures, self._settings.cluster)
+        self._on_progress(self._progress)
+
+    def _describe_here(self, pictures: Mapping[str, Stamp | None]) -> None:
+        with closing(self._describing.chunks(self._changed(pictures))) as chunks:
             for chunk in chunks:
                 self._writer.append(chunk.outcomes, chunk.descriptions)
                 self._gone += chunk.gone
+
+    def _describe_elsewhere(self, pictures: Mapping[str, Stamp | None], cluster: ClusterSettings) -> None:
+        """Have the same chunks of the same batches described by workers, and record them in order."""
+        from indexer.cluster.running import connected, described  # noqa: PLC0415 - Ray is an extra
+
+        batch_size = self._settings.batch_size
+        chunks = [*in_groups(self._changed(pictures), -(-SHARD_SOURCES // batch_size) * batch_size)]
+        with connected(cluster), self._writer.layout.receiving():
+            for arrived in described(chunks, self._work(), cluster):
+                self._receive(arrived)
+                self._gone += arrived.gone
+
+    def _receive(self, arrived: Arrived) -> None:
+        """Record a chunk from a worker, as it would have become here after all chunks before it."""
+        self._refuse_what_only_is_here(arrived)
+        self._count({"unchanged": arrived.unchanged})
+        late = {index for index, outcome in enumerate(arrived.outcomes) if self._is_known_by_now(outcome)}
+        if not late:
+            self._note(arrived.outcomes)
+            self._writer.append_arrived(arrived.outcomes, arrived.shard)
+            return
+        # A worker described what a chunk before it, in another's hands, held too. Its batch is described again without.
+        size = self._settings.batch_size
+        load = replace(self._describing.load, checksum=True)
+        chunk = self._describing.empty()
+        for start in range(0, len(arrived.outcomes), size):
+            outcomes = arrived.outcomes[start : start + size]
+            if late.isdisjoint(range(start, start + size)):
+                chunk.adopt(outcomes, self._descriptions(arrived, outcomes))
+            else:
+                chunk.take([load(outcome.source) for outcome in outcomes])
+        self._note(chunk.outcomes)
+        self._writer.append(chunk.outcomes, chunk.descriptions)
+
+    def _descriptions(self, arrived: Arrived, outcomes: Sequence[Outcome]) -> list[Description]:
+        """Return the descriptions of some outcomes of a chunk, in their order."""
+        images = [outcome.image for outcome in outcomes if outcome.image is not None]
+        rows = [image.shard_row for image in images if image.shard_row is not None]
+        if arrived.shard is None or not rows:
+            return []
+        layout = self._writer.layout
+        return [*read_descriptions(layout.fetch(layout.arriving / arrived.shard.file_name), rows)]
+
+    def _is_known_by_now(self, outcome: Outcome) -> bool:
+        content_hash = None if outcome.image is None else outcome.image.content_hash
+        return content_hash is not None and self._is_known(content_hash)
+
+    def _is_known(self, content_hash: str) -> bool:
+        """Tell whether the content is recorded by now."""
+        return self._catalog.has_content(content_hash, retry_failed=self._settings.retry_failed)
+
+    def _refuse_what_only_is_here(self, arrived: Arrived) -> None:
+        """Raise SourceUnavailable where a worker could not read a file that this process can."""
+        for outcome in arrived.outcomes:
+            uri = outcome.source.uri
+            unreadable = outcome.image is not None and outcome.image.content_hash is None and not is_remote(uri)
+            if unreadable and self._describing.load(outcome.source).content_hash is not None:
+                raise SourceUnavailable(
+                    f"{uri} can be read here but not on {arrived.host}: the photographs must lie where all machines "
+                    "find them by the same name"
+                )
+
+    def _work(self) -> Work:
+        wanted, describer = self._settings, self._describing.describer
+        address = self._writer.layout.address
+        return Work(
+            collection=absolute(address) if isinstance(address, Path) else address,
+            backbone=describer.backbone.spec.name,
+            weights=None if wanted.weights is None else absolute(wanted.weights),
+            precision=describer.backbone.precision,
+            rank=describer.rank,
+            pooled=describer.pooled,
+            fingerprint=describer.fingerprint,
+            device=wanted.device,
+            engine=os.environ.get(ENGINE_VARIABLE),
+            batch_size=wanted.batch_size,
+            decoding_threads=wanted.workers,
+            limits=wanted.limits,
+            retry_failed=wanted.retry_failed,
+            exif=wanted.exif,
+            exif_gps=wanted.exif_gps,
+            checksum=wanted.checksum,
+            rate=wanted.max_requests_per_second,
+        )
+
+    def _note(self, outcomes: Sequence[Outcome]) -> None:
+        """Count outcomes that are not recorded yet."""
+        counts: Counter[str] = Counter()
+        for outcome in outcomes:
+            if outcome.known_hash is not None:
+                known_here = self._catalog.content_of(outcome.source.uri) == outcome.known_hash
+                counts["unchanged" if known_here else "duplicates"] += 1
+            else:
+                counts["failed" if described_hash(outcome) is None else "described"] += 1
+        self._count(counts)
         self._on_progress(self._progress)
 
     def annotate(self, found: Found, table: Mapping[str, Metadata]) -> None:
@@ -359,10 +476,6 @@ class _Run:
             again += (source for source in sources if source.uri in unreadable)
             yield from (source for source in sources if source.uri not in unchanged | unreadable)
         yield from again
-
-    def _report(self, counts: Mapping[str, int]) -> None:
-        self._count(counts)
-        self._on_progress(self._progress)
 
     def _count(self, more: Mapping[str, int]) -> None:
         counts = {name: getattr(self._progress, name) + count for name, count in more.items()}

@@ -55,6 +55,8 @@ STATUS_CODES: Mapping[type[errors.WhatwhereError], grpc.StatusCode] = {
     errors.CredentialsUnreadable: grpc.StatusCode.FAILED_PRECONDITION,
     errors.DeviceUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
     errors.VectorLibraryMissing: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.ClusterUnavailable: grpc.StatusCode.FAILED_PRECONDITION,
+    errors.WorkersLost: grpc.StatusCode.ABORTED,
     errors.ServerUnreachable: grpc.StatusCode.UNAVAILABLE,
 }
 # What the caller sent or asked for. All other messages may name places on the server's disk.

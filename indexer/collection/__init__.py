@@ -15,6 +15,7 @@ from indexer.collection.writer import (
     not_being_written,
     open_for_repair,
     open_for_writing,
+    write_shard_file,
 )
 
 __all__ = [
@@ -37,4 +38,5 @@ __all__ = [
     "publish",
     "read_descriptions",
     "write_shard",
+    "write_shard_file",
 ]

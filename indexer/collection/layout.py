@@ -2,13 +2,15 @@
 
 import re
 import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeAlias
 
 from indexer.collection.cache import cache_of, make_room, note_use
 from indexer.errors import CollectionCorrupt
-from indexer.files import path_of_uri, write_text
+from indexer.files import path_of_uri, sync, write_text
 from indexer.objects import ObjectFolder
 
 Address: TypeAlias = Path | str  # of a collection: a directory, or the URI of an object store's folder
@@ -77,6 +79,21 @@ class Layout:
         return self.root / "shards"
 
     @property
+    def arriving(self) -> Path:
+        """The folder of shards that workers wrote and nobody has recorded yet; only there while workers are."""
+        return self.root / "arriving"
+
+    @contextmanager
+    def receiving(self) -> Iterator[None]:
+        """Have the folder of arriving shards, empty at first, and take it away in the end with what was not kept."""
+        self.discard(self.arriving)  # a killed run's
+        self.arriving.mkdir()
+        try:
+            yield
+        finally:
+            self.discard(self.arriving)
+
+    @property
     def segments(self) -> Path:
         """The folder of vector files; generations share them."""
         return self.root / "segments"
@@ -141,6 +158,16 @@ class Layout:
         if self.objects is not None:
             for file in sorted(path.iterdir()) if path.is_dir() else [path]:
                 self.objects.upload(file, self._name(file))
+
+    def move(self, path: Path, target: Path) -> None:
+        """Let a file of this collection be another one, which there may have been."""
+        if self.objects is None:
+            path.replace(target)
+            sync(target.parent)
+        else:
+            self.objects.move(self._name(path), self._name(target))
+            path.unlink(missing_ok=True)
+            target.unlink(missing_ok=True)
 
     def discard(self, path: Path) -> None:
         """Remove a file, or a folder of files; nothing where there is none."""

@@ -5,7 +5,7 @@ import fcntl
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
@@ -39,12 +39,27 @@ class CollectionWriter:
 
     def write_shard(self, descriptions: Sequence[Description], *, ahead: int = 0) -> ShardRecord:
         """Write a shard that the catalogue does not name yet, `ahead` others were written before it."""
+        return write_shard_file(self.layout, self._next_shard(ahead), descriptions)
+
+    def append_arrived(self, outcomes: Sequence[Outcome], shard: ShardRecord | None) -> None:
+        """Keep a chunk whose shard a worker wrote to `Layout.arriving`: it takes its place before it is recorded."""
+        if shard is not None:
+            path = self._next_shard()
+            self.layout.move(self.layout.arriving / shard.file_name, path)
+            shard = replace(shard, file_name=path.name)
+        self.catalog.record_chunk(outcomes, shard)
+
+    def _next_shard(self, ahead: int = 0) -> Path:
         # The name follows the last one recorded, so that a shard of a killed run, which none records, is overwritten.
         number = _last_number(self.catalog) + 1 + ahead
-        path = self.layout.shards / f"{number:08d}.safetensors"
-        write_shard(path, descriptions)
-        self.layout.keep(path)
-        return ShardRecord(path.name, len(descriptions), path.stat().st_size, sha256_of(path))
+        return self.layout.shards / f"{number:08d}.safetensors"
+
+
+def write_shard_file(layout: Layout, path: Path, descriptions: Sequence[Description]) -> ShardRecord:
+    """Write a shard to `path`, never half, and return what is to be recorded of it."""
+    write_shard(path, descriptions)
+    layout.keep(path)
+    return ShardRecord(path.name, len(descriptions), path.stat().st_size, sha256_of(path))
 
 
 def _last_number(catalog: Catalog) -> int:

@@ -91,6 +91,18 @@ def index(
     prune: Annotated[
         bool, typer.Option("--prune", help="Forget what is gone from the given folders, and named URIs that are (404).")
     ] = False,
+    engine: Annotated[
+        str,
+        typer.Option(
+            metavar="local|ray|ray://ADDRESS",
+            help="What describes: this process, a Ray started on this machine, or a cluster (ray://auto, ray://HOST:6379).",
+        ),
+    ] = "local",
+    ray_workers: Annotated[int | None, typer.Option(min=1, help="Ray's workers; as many as there is room for.")] = None,
+    ray_cpus: Annotated[int, typer.Option(min=1, help="Cores, and so threads, of each worker.")] = 1,
+    ray_gpus: Annotated[
+        float | None, typer.Option(min=0, help="GPUs, or a share of one, of each worker; 1 with --device cuda.")
+    ] = None,
     catalog: Catalog = None,
     vectors: Vectors = None,
     as_json: AsJson = False,
@@ -107,6 +119,7 @@ def index(
 
     Example: `whatwhere index ~/Pictures s3://bucket/photographs/ more.csv --collection ~/pictures.ww`
     """
+    from indexer.cluster import choose_cluster
     from indexer.collection import Stores
     from indexer.pipeline import IndexSettings, index_paths
 
@@ -129,6 +142,7 @@ def index(
         prune=prune,
         max_requests_per_second=max_requests_per_second,
         stores=Stores(catalog, vectors),
+        cluster=choose_cluster(engine, ray_workers, ray_cpus, ray_gpus),
     )
     with stoppable("what was finished is kept: run again to continue"), progress.of_indexing(messages) as report:
         summary = index_paths(paths, collection, settings, report)

@@ -1,0 +1,252 @@
+"""Indexing with Ray: workers on two nodes of a real cluster, killed for real; the result is that of one process."""
+
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import indexer.pipeline
+from indexer.catalog import Source
+from indexer.cluster import Arrived, ClusterSettings, choose_cluster
+from indexer.errors import InvalidRequest, WorkersLost
+from indexer.pipeline import IndexSettings, RunSummary, index_paths
+from tests import waiting
+from tests.conftest import rows, written
+
+pytest.importorskip("ray", reason="Ray is not installed: pip install 'whatwhere[ray]'")
+
+from ray.cluster_utils import Cluster
+
+from indexer.cluster import running
+from indexer.cluster.worker import ChunkWorker
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+SHARD_SOURCES = 4  # so small that few pictures fill several
+TOKEN = f"whatwhere-test-{os.getpid()}"
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("small_shards")]
+
+
+class Held(ChunkWorker):
+    """A worker that leaves its process's number in the folder HELD and waits there, with its second chunk or later."""
+
+    def _described(self, number: int, sources: Sequence[Source]) -> Arrived:
+        folder = Path(self._work.collection).with_suffix(".held")
+        if number >= 2 and folder.is_dir():
+            (folder / f"{os.getpid()}").touch()
+            while folder.is_dir():
+                time.sleep(0.05)
+        return super()._described(number, sources)
+
+
+class Dying(ChunkWorker):
+    """A worker that dies of one picture."""
+
+    def _described(self, number: int, sources: Sequence[Source]) -> Arrived:
+        if any("deadly" in source.uri for source in sources):
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super()._described(number, sources)
+
+
+# The command, as its own process, with small shards and workers that can be held.
+COMMAND = f"""
+import indexer.pipeline
+indexer.pipeline.SHARD_SOURCES = {SHARD_SOURCES}
+from indexer.cluster import running
+from tests.integration.test_ray import Held
+running.ChunkWorker = Held
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start their background jobs without it
+from service.cli import main
+main()
+"""
+
+
+@pytest.fixture
+def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(waiting, "LONGEST_S", 300.0)  # a worker starts in a quarter of a minute beside others
+    monkeypatch.setattr(indexer.pipeline, "SHARD_SOURCES", SHARD_SOURCES)
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Give a folder of 15 pictures: one is none, and two chunks apart or less there are two of the same content."""
+    folder = tmp_path_factory.mktemp("pictures")
+    generator = np.random.default_rng(0)
+    for number in range(13):
+        tiles = generator.integers(0, 256, (4, 4 + number % 3, 3), dtype=np.uint8)
+        Image.fromarray(tiles.repeat(32, axis=0).repeat(32, axis=1)).save(folder / f"{number:02d}.png")
+    shutil.copy(folder / "02.png", folder / "05 again.png")
+    (folder / "07 torn.png").write_bytes(b"no picture")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def here(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+    """Give the collection that this process makes of them alone."""
+    root = tmp_path_factory.mktemp("here") / "c.ww"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(indexer.pipeline, "SHARD_SOURCES", SHARD_SOURCES)
+        index_paths([pictures], root, IndexSettings(batch_size=2))
+    return root
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[Cluster]:
+    """Give a cluster of two nodes with room for one worker each."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTHONPATH", str(ROOT))
+        patch.setenv("WHATWHERE_TEST", TOKEN)
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        started.add_node(num_cpus=1)
+        yield started
+        started.shutdown()
+
+
+def index(cluster: Cluster, pictures: Path, root: Path, workers: int = 2) -> RunSummary:
+    """Index on the cluster, from this process."""
+    there = ClusterSettings(cluster.address, workers=workers)
+    return index_paths([pictures], root, IndexSettings(batch_size=2, cluster=there))
+
+
+def command(engine: str, pictures: Path, root: Path) -> "subprocess.Popen[str]":
+    """Start the command that indexes with two workers."""
+    options = ["--engine", engine, "--ray-workers", "2", "--batch-size", "2"]
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "index", str(pictures), "-c", str(root), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "WHATWHERE_TEST": f"{root}"},
+    )
+
+
+def held(root: Path) -> list[int]:
+    """Return the numbers of the worker processes that wait."""
+    return [int(path.name) for path in root.with_suffix(".held").iterdir()]
+
+
+def processes_with(token: str) -> list[str]:
+    """Return the command lines of the processes whose environment names the token, this one left out."""
+    found = []
+    for folder in Path("/proc").iterdir():
+        try:
+            if (
+                folder.name.isdigit()
+                and folder.name != str(os.getpid())
+                and token.encode() in (folder / "environ").read_bytes()
+            ):
+                found.append((folder / "cmdline").read_text())
+        except OSError:  # gone meanwhile, or somebody else's
+            continue
+    return found
+
+
+def assert_same(root: Path, here: Path) -> None:
+    assert rows(root) == rows(here)
+    assert written(root) == written(here)
+    assert not (root / "arriving").exists()
+
+
+def test_workers_make_the_same_collection_to_the_last_bit(
+    cluster: Cluster, pictures: Path, here: Path, tmp_path: Path
+) -> None:
+    """Ids, shards and vectors are those of one process, and the command says the same, without a word of Ray's."""
+    with command(f"ray://{cluster.address}", pictures, tmp_path / "c.ww") as process:
+        out, err = process.communicate(timeout=300)
+
+    assert process.returncode == 0, err
+    assert out.startswith("described 13, failed 1, duplicates 1, unchanged 0, not images 0\n")
+    assert err == ""
+    assert_same(tmp_path / "c.ww", here)
+
+
+def test_a_worker_that_is_killed_is_made_up_for(
+    cluster: Cluster, pictures: Path, here: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """SIGKILL in the middle of a chunk costs nothing but time."""
+    monkeypatch.setattr(running, "ChunkWorker", Held)
+    (tmp_path / "c.held").mkdir()
+    with command(f"ray://{cluster.address}", pictures, tmp_path / "c.ww") as process:
+        waiting.wait_until(lambda: bool(held(tmp_path / "c.ww")))
+        os.kill(held(tmp_path / "c.ww")[0], signal.SIGKILL)
+        shutil.rmtree(tmp_path / "c.held")
+        _, err = process.communicate(timeout=300)
+
+    assert process.returncode == 0, err
+    assert "worker lost chunk=" in err
+    assert_same(tmp_path / "c.ww", here)
+
+
+def test_a_node_that_goes_is_done_without(cluster: Cluster, pictures: Path, here: Path, tmp_path: Path) -> None:
+    """What was described on a node that is gone is described on the one that is left."""
+    cluster.add_node(num_cpus=1)
+    (tmp_path / "c.held").mkdir()
+    with command(f"ray://{cluster.address}", pictures, tmp_path / "c.ww") as process:
+        waiting.wait_until(lambda: len(held(tmp_path / "c.ww")) == 2)
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
+        shutil.rmtree(tmp_path / "c.held")
+        _, err = process.communicate(timeout=300)
+
+    assert process.returncode == 0, err
+    assert_same(tmp_path / "c.ww", here)
+
+
+def test_a_run_whose_process_is_killed_continues(cluster: Cluster, pictures: Path, here: Path, tmp_path: Path) -> None:
+    """After SIGKILL the same command again leaves what one run leaves."""
+    (tmp_path / "c.held").mkdir()
+    with command(f"ray://{cluster.address}", pictures, tmp_path / "c.ww") as process:
+        waiting.wait_until(lambda: bool(held(tmp_path / "c.ww")))
+        process.kill()
+    shutil.rmtree(tmp_path / "c.held")
+
+    index(cluster, pictures, tmp_path / "c.ww")
+
+    assert_same(tmp_path / "c.ww", here)
+
+
+def test_a_picture_that_kills_its_worker_ends_the_run_by_name(
+    cluster: Cluster, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """After three lost workers the run ends and names where; the chunks before are kept."""
+    monkeypatch.setattr(running, "ChunkWorker", Dying)
+    folder = shutil.copytree(pictures, tmp_path / "pictures")
+    (folder / "06.png").rename(folder / "06 deadly.png")
+
+    with pytest.raises(WorkersLost, match=r"lost 3 times between .*04\.png and .*06%20deadly\.png"):
+        index(cluster, folder, tmp_path / "c.ww")
+
+    assert len(rows(tmp_path / "c.ww")) == SHARD_SOURCES
+
+
+def test_ctrl_c_leaves_nothing_running(pictures: Path, here: Path, tmp_path: Path) -> None:
+    """A Ray that the command started ends with it; a run here continues where it was."""
+    root = tmp_path / "c.ww"
+    (tmp_path / "c.held").mkdir()
+    with command("ray", pictures, root) as process:
+        waiting.wait_until(lambda: bool(held(root)))
+        process.send_signal(signal.SIGINT)
+        _, err = process.communicate(timeout=120)
+
+    assert process.returncode == 130
+    assert err.splitlines()[-1] == "stopped; what was finished is kept: run again to continue"
+    waiting.wait_until(lambda: not processes_with(str(root)))
+    index_paths([pictures], root, IndexSettings(batch_size=2))
+    assert_same(root, here)
+
+
+@pytest.mark.parametrize("engine", ["rya", "ray://", "ray:127.0.0.1:6379", "ray://127.0.0.1:10001"])
+def test_an_engine_that_there_is_not_is_refused(engine: str) -> None:
+    """The message says what there is, and the way for those outside of a cluster."""
+    with pytest.raises(InvalidRequest, match=r"unknown: give local, ray .*ray job submit"):
+        choose_cluster(engine)
