@@ -20,7 +20,7 @@ from indexer.backbones import (
     load_backbone,
 )
 from indexer.catalog import Outcome, Source
-from indexer.cluster import Arrived, ClusterSettings, Work
+from indexer.cluster import Arrived, ClusterSettings, Work, import_running
 from indexer.collection import (
     Address,
     CollectionWriter,
@@ -300,12 +300,11 @@ class _Run:
 
     def _describe_elsewhere(self, pictures: Mapping[str, Stamp | None], cluster: ClusterSettings) -> None:
         """Have the same chunks of the same batches described by workers, and record them in order."""
-        from indexer.cluster.running import connected, described  # noqa: PLC0415 - Ray is an extra
-
+        running = import_running(cluster)
         batch_size = self._settings.batch_size
         chunks = [*in_groups(self._changed(pictures), -(-SHARD_SOURCES // batch_size) * batch_size)]
-        with connected(cluster), self._writer.layout.receiving():
-            for arrived in described(chunks, self._work(), cluster):
+        with running.connected(cluster), self._writer.layout.receiving():
+            for arrived in running.described(chunks, self._work(), cluster):
                 self._receive(arrived)
                 self._gone += arrived.gone
 
@@ -330,6 +329,8 @@ class _Run:
                 chunk.take([load(outcome.source) for outcome in outcomes])
         self._note(chunk.outcomes)
         self._writer.append(chunk.outcomes, chunk.descriptions)
+        if arrived.shard is not None:
+            self._writer.layout.discard(self._writer.layout.arriving / arrived.shard.file_name)
 
     def _descriptions(self, arrived: Arrived, outcomes: Sequence[Outcome]) -> list[Description]:
         """Return the descriptions of some outcomes of a chunk, in their order."""

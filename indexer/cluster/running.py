@@ -3,7 +3,6 @@
 import logging
 import os
 import pickle
-import secrets
 import shutil
 import signal
 import tempfile
@@ -13,26 +12,18 @@ from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
 from indexer.catalog import Source
 from indexer.cluster.settings import ClusterSettings
 from indexer.cluster.work import Arrived, Work
+from indexer.cluster.worker import ChunkWorker, Ledger
 from indexer.collection import Address
 from indexer.errors import ClusterUnavailable, WorkersLost
-
-# Read when it is imported. Statistics would be sent to its makers; the metrics need a process of their own.
-os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-os.environ.setdefault("RAY_enable_metrics_collection", "0")
-os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-try:
-    import ray
-    import ray.data
-    from ray.data import ActorPoolStrategy, DataContext
-    from ray.exceptions import ActorDiedError, RayError, RayTaskError
-    from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
-except ImportError as error:
-    raise ClusterUnavailable(f"Ray is not installed ({error}): pip install 'whatwhere[ray]'") from error
-
-from indexer.cluster.worker import ChunkWorker, Ledger
 
 logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of each data set on the terminal
 AHEAD = 2  # chunks that may wait to be recorded, beside one in each worker's hands
@@ -66,8 +57,6 @@ def connected(cluster: ClusterSettings) -> Iterator[None]:
 
 def _join(cluster: ClusterSettings, folder: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
-    if cluster.address is None:  # whoever reaches a Ray runs code in it, and it listens on all addresses
-        os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     own: dict[str, Any] = {
         "num_cpus": max(len(os.sched_getaffinity(0)), cluster.cpus * (cluster.workers or 1)),
         "include_dashboard": False,
