@@ -16,10 +16,14 @@ from PIL import Image
 import indexer.pipeline
 from indexer.catalog import Source
 from indexer.cluster import Arrived, ClusterSettings, choose_cluster
+from indexer.collection import Layout
 from indexer.errors import InvalidRequest, WorkersLost
+from indexer.objects import ObjectFolder
 from indexer.pipeline import IndexSettings, RunSummary, index_paths
 from tests import waiting
 from tests.conftest import rows, written
+from tests.object_store import s3_server
+from tests.postgres import PostgresServer
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'whatwhere[ray]'")
 
@@ -117,9 +121,9 @@ def index(cluster: Cluster, pictures: Path, root: Path, workers: int = 2) -> Run
     return index_paths([pictures], root, IndexSettings(batch_size=2, cluster=there))
 
 
-def command(engine: str, pictures: Path, root: Path) -> "subprocess.Popen[str]":
+def command(engine: str, pictures: Path, root: Path | str, *more: str) -> "subprocess.Popen[str]":
     """Start the command that indexes with two workers."""
-    options = ["--engine", engine, "--ray-workers", "2", "--batch-size", "2"]
+    options = ["--engine", engine, "--ray-workers", "2", "--batch-size", "2", *more]
     return subprocess.Popen(
         [sys.executable, "-c", COMMAND, "index", str(pictures), "-c", str(root), *options],
         stdout=subprocess.PIPE,
@@ -243,6 +247,25 @@ def test_ctrl_c_leaves_nothing_running(pictures: Path, here: Path, tmp_path: Pat
     waiting.wait_until(lambda: not processes_with(str(root)))
     index_paths([pictures], root, IndexSettings(batch_size=2))
     assert_same(root, here)
+
+
+def test_workers_write_into_an_object_store(
+    pictures: Path, here: Path, tmp_path: Path, postgres: PostgresServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The shards there are those of one process in a directory, and none is left in between."""
+    monkeypatch.setenv("WHATWHERE_CACHE", str(tmp_path / "cache"))
+    with s3_server("bucket"):
+        stores = ["--catalog", postgres.url(postgres.database())]
+        with command("ray", pictures, "s3://bucket/c", *stores) as process:
+            out, err = process.communicate(timeout=300)
+        assert process.returncode == 0, err
+        layout = Layout(tmp_path / "elsewhere", ObjectFolder("s3://bucket/c"))
+        shards = {name: layout.fetch(layout.shards / name).read_bytes() for name in layout.names(layout.shards)}
+        arriving = layout.names(layout.arriving)
+
+    assert out.startswith("described 13, failed 1, duplicates 1, unchanged 0, not images 0\n")
+    assert shards == {path.name: path.read_bytes() for path in (here / "shards").iterdir()}
+    assert arriving == []
 
 
 @pytest.mark.parametrize("engine", ["rya", "ray://", "ray:127.0.0.1:6379", "ray://127.0.0.1:10001"])
