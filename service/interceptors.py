@@ -276,7 +276,9 @@ def _forget_frames(error: BaseException | None) -> None:
 
     A searcher would outlive its generation until the next full collection of garbage, which an idle server never runs.
     """
-    while error is not None:
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # some libraries raise an error from itself
+        seen.add(id(error))
         error.__traceback__ = None
         error = error.__cause__ or error.__context__
 

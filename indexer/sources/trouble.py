@@ -75,7 +75,9 @@ def _words_of(error: BaseException, status: int | None, uri: str) -> str:
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
     cause: BaseException | None = error
-    while cause is not None:
+    seen: set[int] = set()
+    while cause is not None and id(cause) not in seen:  # some libraries raise an error from itself
+        seen.add(id(cause))
         yield cause
         cause = cause.__cause__
 

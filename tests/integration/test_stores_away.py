@@ -1,0 +1,92 @@
+"""A server whose stores are elsewhere: it says which one is away, and goes on by itself when that is back."""
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from indexer.collection import Stores
+from indexer.copying import copy_collection
+from indexer.errors import WhatwhereError
+from indexer.pipeline import index_paths
+from service.client import Client
+from service.server import create_server
+from service.settings import ServerSettings
+from tests.conftest import QUERY_PHOTOGRAPH
+from tests.milvus import MilvusLite
+from tests.object_store import s3_server
+from tests.postgres import PostgresServer
+from tests.waiting import wait_until
+
+
+@pytest.fixture(scope="module")
+def milvus(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MilvusLite]:
+    with MilvusLite(tmp_path_factory.mktemp("milvus")) as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def far(
+    collection: Path, postgres: PostgresServer, milvus: MilvusLite, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[str]:
+    """Copy the photographs' collection to an object store, PostgreSQL and Milvus, and give its address."""
+    with s3_server("bucket"), pytest.MonkeyPatch.context() as patch:
+        patch.setenv("WHATWHERE_CACHE", str(tmp_path_factory.mktemp("cache")))
+        stores = Stores(postgres.url(postgres.database()), milvus.address())
+        copy_collection(collection, "s3://bucket/photographs", stores)
+        yield "s3://bucket/photographs"
+
+
+@pytest.fixture(scope="module")
+def client(far: str) -> Iterator[Client]:
+    """Give an impatient client of a server of it that looks for a new generation five times a second."""
+    serving, port = create_server(ServerSettings(far, listen="127.0.0.1:0", refresh_s=0.2))
+    serving.start()
+    with Client(f"127.0.0.1:{port}", timeout_s=5) as connected:
+        yield connected
+    serving.stop(None)
+
+
+def found(client: Client) -> list[str]:
+    return [hit.image.name for hit in client.search("images/1", page_size=20).hits]
+
+
+def test_vectors_that_are_away_are_missed_and_found_again(client: Client, milvus: MilvusLite) -> None:
+    """Requests fail as unavailable and health says so; both end with the store's return."""
+    expected = found(client)
+    milvus.kill()
+
+    with pytest.raises(WhatwhereError) as missed:
+        found(client)
+    wait_until(lambda: not client.health())
+    milvus.start()
+    wait_until(client.health)
+
+    assert missed.value.reason in ("VECTOR_STORE_UNAVAILABLE", "DEADLINE_EXCEEDED")
+    assert found(client) == expected
+
+
+def test_a_catalogue_that_is_away_is_missed_and_found_again(client: Client, postgres: PostgresServer) -> None:
+    """The same, of the database."""
+    expected = found(client)
+    postgres.stop()
+
+    with pytest.raises(WhatwhereError) as missed:
+        found(client)
+    wait_until(lambda: not client.health())
+    postgres.start()
+    wait_until(client.health)
+
+    assert missed.value.reason in ("CATALOG_UNAVAILABLE", "DEADLINE_EXCEEDED")
+    assert found(client) == expected
+
+
+def test_a_new_generation_is_served_from_everywhere(client: Client, far: str) -> None:
+    """What is indexed on one machine is found on another that only shares the stores."""
+    before = client.collection()
+
+    index_paths([QUERY_PHOTOGRAPH], far)
+    wait_until(lambda: client.collection().generation > before.generation)
+
+    assert client.collection().image_count == before.image_count + 1
+    assert len(found(client)) == before.image_count + 1
