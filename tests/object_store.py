@@ -7,6 +7,7 @@ from unittest import mock
 
 import boto3
 from moto.server import ThreadedMotoServer
+from s3fs import S3FileSystem
 
 _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret", "AWS_DEFAULT_REGION": "us-east-1"}
 
@@ -19,6 +20,7 @@ def s3_server(*buckets: str) -> Iterator[str]:
     host, port = server.get_host_and_port()
     endpoint = f"http://{host}:{port}"
     with mock.patch.dict(os.environ, _CREDENTIALS | {"AWS_ENDPOINT_URL": endpoint}):
+        S3FileSystem.clear_instance_cache()  # those there are know the server of another module
         client = boto3.client("s3")
         for bucket in buckets:
             client.create_bucket(Bucket=bucket)
