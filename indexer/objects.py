@@ -10,6 +10,7 @@ from types import MappingProxyType
 from typing import Any
 
 from indexer.errors import CollectionNotWritable, InvalidRequest, ObjectStoreUnavailable, WhatwhereError
+from indexer.filesystems import opening
 
 # Who waits for an answer waits seconds, not the minutes of the libraries' defaults.
 _OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
@@ -19,7 +20,6 @@ _OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
         },
     }
 )
-_EXTRAS: Mapping[str, str] = MappingProxyType({"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs"})
 _READ_ONLY = ("http", "https")
 
 
@@ -44,17 +44,9 @@ class ObjectFolder:
                 "object store's s3://BUCKET/NAME or gs://BUCKET/NAME",
                 field="collection",
             )
-        try:
+        with opening(protocol, self.address, "collection"):
             # Listings are asked for when something may have changed.
             return fsspec.filesystem(protocol, use_listings_cache=False, **_OPTIONS.get(protocol, {}))
-        except ImportError as error:
-            extra = _EXTRAS.get(protocol)
-            remedy = f"pip install 'whatwhere[{extra}]'" if extra else str(error)
-            raise InvalidRequest(f"{self.address} needs a library that is not here: {remedy}") from error
-        except ValueError as error:
-            raise InvalidRequest(
-                f"{self.address}: {protocol}:// is no kind of place that fsspec knows", field="collection"
-            ) from error
 
     @property
     def _root(self) -> str:

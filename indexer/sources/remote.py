@@ -6,15 +6,14 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from io import BytesIO
-from types import MappingProxyType
 from typing import IO, Any, NamedTuple, TypeVar
 
-from indexer.errors import InvalidRequest, UnreadableImage, WhatwhereError
+from indexer.errors import UnreadableImage, WhatwhereError
+from indexer.filesystems import opening
 from indexer.images import ImageLimits, check_byte_count
 from indexer.sources.places import is_web, name_of, scheme_of
 from indexer.sources.trouble import asked_wait_s, may_pass, named
 
-_EXTRAS = MappingProxyType({"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"})
 _CONNECTIONS = 100
 _PIECE_BYTES = 256 * 1024
 
@@ -305,19 +304,13 @@ def _filesystem(scheme: str, patience: Patience) -> Any:
             "max_pool_connections": _CONNECTIONS,
             "retries": {"total_max_attempts": 1},
         }
-    try:
+    with opening(scheme, f"{scheme}://", "paths"):
         if scheme in ("http", "https"):
             from aiohttp import ClientTimeout  # noqa: PLC0415 - as fsspec
 
             timeout = ClientTimeout(patience.total_s, sock_connect=patience.connect_s, sock_read=patience.silence_s)
             options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
         filesystem = fsspec.filesystem(scheme, **options)
-    except ImportError as error:
-        extra = _EXTRAS.get(scheme)
-        remedy = f"pip install 'whatwhere[{extra}]'" if extra else str(error)
-        raise InvalidRequest(f"{scheme}:// needs a library that is not here: {remedy}", field="paths") from error
-    except ValueError as error:
-        raise InvalidRequest(f"{scheme}:// is no kind of place that fsspec knows: {error}", field="paths") from error
     if scheme == "s3":
         filesystem.retries = 1
     return filesystem

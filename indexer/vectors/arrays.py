@@ -1,6 +1,7 @@
 """Ids and vectors as arrays, in memory or mapped from a file."""
 
 import mmap
+from collections.abc import Sequence
 from typing import Any, BinaryIO, TypeAlias
 
 import numpy as np
@@ -36,3 +37,11 @@ def evenly_spaced(vectors: Vectors, count: int) -> Vectors:
         chosen[start : start + step] = vectors[places[start : start + step]]
         release(vectors)
     return chosen
+
+
+def best_of(found: Sequence[tuple[Vectors, Ids]], count: int) -> tuple[Vectors, Ids]:
+    """Return the scores and ids of the `count` best of several searches, best first; equal scores stand by id."""
+    scores = np.concatenate([np.empty(0, dtype=np.float32), *(scores for scores, _ in found)])
+    ids = np.concatenate([np.empty(0, dtype=np.int64), *(ids for _, ids in found)])
+    order = np.lexsort((ids, -scores))[:count]
+    return scores[order], ids[order]

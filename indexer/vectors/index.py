@@ -1,6 +1,5 @@
 """Segments that are searched as one."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -8,7 +7,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.vectors.arrays import Ids, Vectors
+from indexer.vectors.arrays import Ids, Vectors, best_of
 from indexer.vectors.segment import Segment
 from indexer.vectors.store import Only
 
@@ -77,25 +76,18 @@ class VectorIndex:
                 segment.search(query, count, selector)
                 for segment, selector in zip(self.segments, self._selectors, strict=True)
             ]
-            return _best(searched, count)
+            return best_of(searched, count)
         assert isinstance(only, np.ndarray)  # no condition, see `filterable`
         only = np.intersect1d(only, self.ids, assume_unique=True)
         if len(only) <= COMPARED_AT_MOST:
-            return _best([_compared(segment, query, only) for segment in self.segments], count)
-        return _best([segment.search(query, count, _selector(segment, only)) for segment in self.segments], count)
+            return best_of([_compared(segment, query, only) for segment in self.segments], count)
+        return best_of([segment.search(query, count, _selector(segment, only)) for segment in self.segments], count)
 
 
 def _compared(segment: Segment, query: Vectors, only: Ids) -> tuple[Vectors, Ids]:
     """Compare with each of `only` that is in the segment."""
     here = np.intersect1d(only, segment.ids, assume_unique=True)
     return segment.vectors(here) @ query, here
-
-
-def _best(found: Sequence[tuple[Vectors, Ids]], count: int) -> tuple[Vectors, Ids]:
-    scores = np.concatenate([np.empty(0, dtype=np.float32), *(scores for scores, _ in found)])
-    ids = np.concatenate([np.empty(0, dtype=np.int64), *(ids for _, ids in found)])
-    order = np.lexsort((ids, -scores))[:count]
-    return scores[order], ids[order]
 
 
 def _selector(segment: Segment, ids: Ids) -> "faiss.IDSelector":

@@ -14,7 +14,7 @@ import numpy as np
 
 from indexer.errors import CollectionCorrupt, InvalidRequest, VectorLibraryMissing, VectorStoreUnavailable
 from indexer.vectors.address import INDEXES, MilvusAddress
-from indexer.vectors.arrays import Ids, Vectors
+from indexer.vectors.arrays import Ids, Vectors, best_of
 from indexer.vectors.conditions import MOST_TOKENS, Facts, milvus_expression
 from indexer.vectors.store import Change, Generation, Held, Only, Origin, RemoteEntry
 
@@ -132,8 +132,9 @@ class MilvusStore:
     def knows(self, held: Held) -> bool:
         """Tell whether these are rows of one's own, indexed as the address says: another copy's are not."""
         remote = held.remote
-        own = remote is not None and remote.collection.startswith(f"{self.prefix}_")
-        return own and remote is not None and remote.index == self.server.address.index
+        if remote is None or not remote.collection.startswith(f"{self.prefix}_"):
+            return False
+        return remote.index == self.server.address.index
 
     def write(self, origin: Origin, change: Change, previous: Held | None) -> Held:
         """Write a descriptor's part of the next generation: the difference to `previous`, all where that is None."""
@@ -293,10 +294,7 @@ class MilvusIndex:
                 field="page_token",
             )
         found = [self._found(query, count, expression) for expression in self._expressions(only) if count]
-        scores = np.concatenate([np.empty(0, dtype=np.float32), *(scores for scores, _ in found)])
-        ids = np.concatenate([np.empty(0, dtype=np.int64), *(ids for _, ids in found)])
-        order = np.lexsort((ids, -scores))[:count]
-        return scores[order], ids[order]
+        return best_of(found, count)
 
     def _expressions(self, only: Only | None) -> Iterable[str]:
         """Yield what rows must meet in one search each, together as many as there are."""

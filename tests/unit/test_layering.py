@@ -38,7 +38,8 @@ ROOMS: dict[str, set[str]] = {
     "indexer/facts": {"indexer/catalog", "indexer/filters", "indexer/vectors"},
     "indexer/filters": {"indexer/errors"},
     "indexer/catalog": {"indexer/errors", "indexer/files", "indexer/filters"},
-    "indexer/objects": {"indexer/errors"},
+    "indexer/filesystems": {"indexer/errors"},
+    "indexer/objects": {"indexer/errors", "indexer/filesystems"},
     "indexer/collection": {
         "indexer/errors",
         "indexer/facts",
@@ -53,7 +54,13 @@ ROOMS: dict[str, set[str]] = {
     },
     "indexer/exif": set(),
     "indexer/metadata": {"indexer/errors", "indexer/files", "indexer/filters"},
-    "indexer/sources": {"indexer/errors", "indexer/files", "indexer/images", "indexer/metadata"},
+    "indexer/sources": {
+        "indexer/errors",
+        "indexer/files",
+        "indexer/filesystems",
+        "indexer/images",
+        "indexer/metadata",
+    },
     "indexer/scan": {"indexer/errors", "indexer/files", "indexer/images", "indexer/metadata", "indexer/sources"},
     "indexer/reading": {
         "indexer/errors",
