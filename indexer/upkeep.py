@@ -12,7 +12,7 @@ from indexer.collection import (
     Address,
     Layout,
     Manifest,
-    Stores,
+    catalog_of,
     find_sound_whiteners,
     find_whiteners,
     open_for_repair,
@@ -112,7 +112,7 @@ def repair(
 def _catalogue_mended(layout: Layout) -> bool:
     """Make the catalogue's indexes anew and tell whether that was all that it lacked."""
     try:
-        with Catalog.create(Stores.of(layout).catalog or layout.catalog) as catalog, catalog.alone():
+        with Catalog.create(catalog_of(layout)) as catalog, catalog.alone():
             catalog.reindex()
             return not catalog.check()
     except CollectionCorrupt:

@@ -10,10 +10,10 @@ from tempfile import TemporaryDirectory
 import numpy as np
 
 from indexer.catalog import Catalog
-from indexer.collection import Address, Layout, Manifest, Recipe, not_being_written, open_catalog
+from indexer.collection import Address, Layout, Manifest, Recipe, catalog_of, not_being_written, open_catalog
 from indexer.collection.manifest import ids_sha256, read_facts, read_ids, read_removed
 from indexer.collection.reader import generation_of
-from indexer.collection.segments import check_segment, stored_descriptions
+from indexer.collection.segments import check_segment, open_segment, stored_descriptions
 from indexer.collection.vector_stores import store_to_read
 from indexer.collection.whiteners import stored_whitener, stored_whiteners
 from indexer.errors import CollectionCorrupt, CollectionNotFound
@@ -111,12 +111,18 @@ def _of_recipe(layout: Layout) -> Iterator[Fault]:
 
 
 def _of_catalog(layout: Layout) -> Iterator[Fault]:
-    name = layout.catalog.name
+    name = _catalog_name(layout)
     try:
         with open_catalog(layout) as catalog:
             yield from (Fault(Part.CATALOG, name, problem) for problem in catalog.check())
     except CollectionCorrupt as error:
         yield Fault(Part.CATALOG, name, str(error))
+
+
+def _catalog_name(layout: Layout) -> str:
+    """Return the file of the catalogue, or where else it is."""
+    catalog = catalog_of(layout)
+    return catalog.name if isinstance(catalog, Path) else catalog
 
 
 def _of_shards(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
@@ -143,7 +149,7 @@ def _of_generation(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
         return
     if manifest.max_image_id > catalog.max_id():
         problem = f"ends at images/{catalog.max_id()}, generation {manifest.number} at images/{manifest.max_image_id}"
-        yield Fault(Part.CATALOG, layout.catalog.name, problem)
+        yield Fault(Part.CATALOG, _catalog_name(layout), problem)
     yield from _of_recipes(layout, manifest)
     faults = [*_of_files(layout, manifest)]
     yield from faults or _of_ids(layout, manifest)
@@ -192,7 +198,9 @@ def _of_ids(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
 
 def _index(layout: Layout, manifest: Manifest, name: str) -> Index:
     generation = generation_of(layout.fetch_folder(layout.generation(manifest.number)), manifest)
-    return store_to_read(layout, manifest).open(manifest.indexes[name].held, generation)
+    held = manifest.indexes[name].held
+    compared = {segment.sha256: open_segment(layout, segment) for segment in held.segments}  # by `_of_files`
+    return store_to_read(layout, manifest, compared).open(held, generation)
 
 
 def _of_vectors(layout: Layout, catalog: Catalog) -> Iterator[Fault]:

@@ -7,7 +7,7 @@ from indexer.collection.reader import CollectionReader, open_collection
 from indexer.collection.recipe import Recipe
 from indexer.collection.sealed import FORMAT_VERSION
 from indexer.collection.shards import read_descriptions, write_shard
-from indexer.collection.stores import Stores, open_catalog
+from indexer.collection.stores import Stores, catalog_of, open_catalog
 from indexer.collection.whiteners import find_sound_whiteners, find_whiteners
 from indexer.collection.writer import (
     CollectionWriter,
@@ -27,6 +27,7 @@ __all__ = [
     "Manifest",
     "Recipe",
     "Stores",
+    "catalog_of",
     "current_recipe",
     "find_sound_whiteners",
     "find_whiteners",

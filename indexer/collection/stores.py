@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
@@ -75,7 +76,12 @@ class Stores:
 
 def open_catalog(layout: Layout) -> Catalog:
     """Open a collection's catalogue for reading, wherever it is; raises as `Catalog.open`."""
-    return Catalog.open(Stores.of(layout).catalog or layout.catalog)
+    return Catalog.open(catalog_of(layout))
+
+
+def catalog_of(layout: Layout) -> Path | str:
+    """Return the address of a collection's catalogue: a file of its own, or a database's URL."""
+    return Stores.of(layout).catalog or layout.catalog
 
 
 def _check(name: str, address: str | None, schemes: tuple[str, ...], example: str) -> None:
