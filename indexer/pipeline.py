@@ -10,6 +10,7 @@ from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
 
+from indexer.arrivals import Arrivals
 from indexer.backbones import (
     DEFAULT_BACKBONE,
     DEFAULT_PRECISION,
@@ -20,7 +21,7 @@ from indexer.backbones import (
     load_backbone,
 )
 from indexer.catalog import Outcome, Source
-from indexer.cluster import Arrived, ClusterSettings, Work, import_running
+from indexer.cluster import ClusterSettings, Work, import_running
 from indexer.collection import (
     Address,
     CollectionWriter,
@@ -32,11 +33,10 @@ from indexer.collection import (
     find_whiteners,
     open_for_writing,
     publish,
-    read_descriptions,
 )
-from indexer.describe import Describer, Description
+from indexer.describe import Describer
 from indexer.describing import Describing, Pace, described_hash
-from indexer.errors import InvalidRequest, SourceUnavailable, WhatwhereError
+from indexer.errors import InvalidRequest, WhatwhereError
 from indexer.files import path_of_uri
 from indexer.images import SHORTER_SIDE, ImageLimits
 from indexer.metadata import (
@@ -303,62 +303,15 @@ class _Run:
         running = import_running(cluster)
         batch_size = self._settings.batch_size
         chunks = [*in_groups(self._changed(pictures), -(-SHARD_SOURCES // batch_size) * batch_size)]
+        arrivals = Arrivals(self._writer, self._describing)
         with running.connected(cluster), self._writer.layout.receiving():
             for arrived in running.described(chunks, self._work(), cluster):
-                self._receive(arrived)
+                arrivals.record(arrived)
                 self._gone += arrived.gone
-
-    def _receive(self, arrived: Arrived) -> None:
-        """Record a chunk from a worker, as it would have become here after all chunks before it."""
-        self._refuse_what_only_is_here(arrived)
-        self._count({"unchanged": arrived.unchanged})
-        late = {index for index, outcome in enumerate(arrived.outcomes) if self._is_known_by_now(outcome)}
-        if not late:
-            self._note(arrived.outcomes)
-            self._writer.append_arrived(arrived.outcomes, arrived.shard)
-            return
-        # A worker described what a chunk before it, in another's hands, held too. Its batch is described again without.
-        size = self._settings.batch_size
-        load = replace(self._describing.load, checksum=True)
-        chunk = self._describing.empty()
-        for start in range(0, len(arrived.outcomes), size):
-            outcomes = arrived.outcomes[start : start + size]
-            if late.isdisjoint(range(start, start + size)):
-                chunk.adopt(outcomes, self._descriptions(arrived, outcomes))
-            else:
-                chunk.take([load(outcome.source) for outcome in outcomes])
-        self._note(chunk.outcomes)
-        self._writer.append(chunk.outcomes, chunk.descriptions)
-        if arrived.shard is not None:
-            self._writer.layout.discard(self._writer.layout.arriving / arrived.shard.file_name)
-
-    def _descriptions(self, arrived: Arrived, outcomes: Sequence[Outcome]) -> list[Description]:
-        """Return the descriptions of some outcomes of a chunk, in their order."""
-        images = [outcome.image for outcome in outcomes if outcome.image is not None]
-        rows = [image.shard_row for image in images if image.shard_row is not None]
-        if arrived.shard is None or not rows:
-            return []
-        layout = self._writer.layout
-        return [*read_descriptions(layout.fetch(layout.arriving / arrived.shard.file_name), rows)]
-
-    def _is_known_by_now(self, outcome: Outcome) -> bool:
-        content_hash = None if outcome.image is None else outcome.image.content_hash
-        return content_hash is not None and self._is_known(content_hash)
 
     def _is_known(self, content_hash: str) -> bool:
         """Tell whether the content is recorded by now."""
         return self._catalog.has_content(content_hash, retry_failed=self._settings.retry_failed)
-
-    def _refuse_what_only_is_here(self, arrived: Arrived) -> None:
-        """Raise SourceUnavailable where a worker could not read a file that this process can."""
-        for outcome in arrived.outcomes:
-            uri = outcome.source.uri
-            unreadable = outcome.image is not None and outcome.image.content_hash is None and not is_remote(uri)
-            if unreadable and self._describing.load(outcome.source).content_hash is not None:
-                raise SourceUnavailable(
-                    f"{uri} can be read here but not on {arrived.host}: the photographs must lie where all machines "
-                    "find them by the same name"
-                )
 
     def _work(self) -> Work:
         wanted, describer = self._settings, self._describing.describer

@@ -90,7 +90,17 @@ ROOMS: dict[str, set[str]] = {
         "indexer/reading",
         "indexer/sources",
     },
+    "indexer/arrivals": {
+        "indexer/errors",
+        "indexer/catalog",
+        "indexer/cluster",
+        "indexer/collection",
+        "indexer/describe",
+        "indexer/describing",
+        "indexer/sources",
+    },
     "indexer/pipeline": {
+        "indexer/arrivals",
         "indexer/cluster",
         "indexer/describing",
         "indexer/errors",
@@ -329,7 +339,7 @@ ROOMS: dict[str, set[str]] = {
         "service/searcher",
     },
     "service/pictures": {"indexer/errors", "indexer/boxes", "indexer/images", "indexer/sources", "service/results"},
-    "service/progress": {"indexer/copying", "indexer/pipeline"},
+    "service/progress": {"indexer/pipeline"},
     "service/evaluation": {
         "indexer/errors",
         "indexer/boxes",
