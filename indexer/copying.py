@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeAlias
 
 from indexer.catalog import Catalog
 from indexer.catalog.copying import TABLES
@@ -34,14 +35,7 @@ from indexer.verify import verify_collection
 _AT_ONCE = 8  # files: an object store answers each after some hundredths of a second
 _ROWS_AT_ONCE = 2000
 
-
-@dataclass(frozen=True)
-class CopyProgress:
-    """Where a stage of a copy stands: files, or rows, done of as many."""
-
-    stage: str
-    total: int
-    done: int
+OnProgress: TypeAlias = Callable[[str, int, int], None]  # of a stage: files or rows done, of as many
 
 
 @dataclass(frozen=True)
@@ -57,7 +51,7 @@ def copy_collection(
     source: Address,
     target: Address,
     stores: Stores | None = None,
-    on_progress: Callable[[CopyProgress], None] = lambda _: None,
+    on_progress: OnProgress = lambda *_: None,
 ) -> Copied:
     """Copy the collection at `source` to `target`, which is new or a copy that was stopped, and verify it.
 
@@ -95,9 +89,7 @@ class _File:
 class _Copy:
     """One copy, from what is held against writers to what is held for writing."""
 
-    def __init__(
-        self, here: Layout, catalog: Catalog, writer: CollectionWriter, on_progress: Callable[[CopyProgress], None]
-    ) -> None:
+    def __init__(self, here: Layout, catalog: Catalog, writer: CollectionWriter, on_progress: OnProgress) -> None:
         self._here = here
         self._catalog = catalog
         self._writer = writer
@@ -147,14 +139,14 @@ class _Copy:
         with ThreadPoolExecutor(_AT_ONCE, "copy") as pool:
             copied = map_ahead(pool, self._copy_file, missing, ahead=2 * _AT_ONCE)
             for done, _ in enumerate(copied, len(files) - len(missing) + 1):
-                self._on_progress(CopyProgress("files", len(files), done))
+                self._on_progress("files", done, len(files))
 
     def _copy_rows(self) -> None:
         for table in TABLES:
             total = self._catalog.last_key(table)
             while rows := self._catalog.export_rows(table, self._writer.catalog.last_key(table), _ROWS_AT_ONCE):
                 self._writer.catalog.import_rows(table, rows)
-                self._on_progress(CopyProgress(table, total, self._writer.catalog.last_key(table)))
+                self._on_progress(table, self._writer.catalog.last_key(table), total)
 
     def _copy_file(self, file: _File) -> None:
         path = self._here.fetch(file.path)

@@ -11,8 +11,8 @@ from PIL import Image, ImageDraw, ImageFont
 
 from indexer.boxes import Box
 from indexer.errors import InvalidRequest, WhatwhereError
-from indexer.images import ImageLimits, decode_image
-from indexer.sources import BRIEF, Remote, read
+from indexer.images import decode_image
+from indexer.sources import read_briefly
 from service.results import Hit, SearchResult, StoredImage
 
 TILE_SIZE = (300, 225)
@@ -22,7 +22,6 @@ _SWATCH = 11
 _LEGEND_HEIGHT = 22
 _MARGIN = 16
 _BACKGROUND, _INK, _FAINT = "#ffffff", "#1b1b1b", "#6a6a6a"
-_REMOTE = Remote(BRIEF)
 _QUERY_COLOUR, _HIT_COLOUR = "#d55e00", "#0072b2"  # vermilion and blue of Okabe and Ito: told apart by everyone
 
 
@@ -54,8 +53,7 @@ def load_pixels(image: StoredImage) -> NDArray[np.uint8] | None:
     """Read a stored image from the first of its places that can be read from here; None when there is none."""
     for uri in image.uris:
         try:
-            content = read(uri, ImageLimits(), _REMOTE).content
-            return decode_image(content, uri, shorter_side=None).pixels
+            return decode_image(read_briefly(uri), uri, shorter_side=None).pixels
         except (OSError, WhatwhereError):
             continue  # moved, or on another machine: the tile says so
     return None

@@ -18,16 +18,19 @@ from rich.progress import (
 from rich.text import Text
 
 if TYPE_CHECKING:
-    from indexer.copying import CopyProgress
     from indexer.pipeline import Progress as IndexingProgress
 
 
 class _Rate(ProgressColumn):
-    """Images a second over the last half minute."""
+    """Images, or of another unit, a second over the last half minute."""
+
+    def __init__(self, unit: str) -> None:
+        super().__init__()
+        self._unit = unit
 
     def render(self, task: Task) -> Text:
         """Return the rate, blank before it is known."""
-        return Text("" if task.speed is None else f"{task.speed:.1f} images/s")
+        return Text("" if task.speed is None else f"{task.speed:.1f} {self._unit}/s")
 
 
 @contextmanager
@@ -52,23 +55,9 @@ def of_training(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 
 @contextmanager
-def of_copying(console: Console) -> Iterator[Callable[["CopyProgress"], None]]:
-    """Show the progress of each stage of a copy in a line of its own."""
-    with _bar(console) as bar:
-        tasks: dict[str, TaskID] = {}
-
-        def report(state: "CopyProgress") -> None:
-            if state.stage not in tasks:
-                tasks[state.stage] = bar.add_task(state.stage, total=state.total)
-            bar.update(tasks[state.stage], total=state.total, completed=state.done)
-
-        yield report
-
-
-@contextmanager
-def of_evaluation(console: Console) -> Iterator[Callable[[str, int, int], None]]:
-    """Show each stage of an evaluation in a line of its own."""
-    with _bar(console) as bar:
+def of_stages(console: Console, unit: str = "images") -> Iterator[Callable[[str, int, int], None]]:
+    """Show each stage, how much of it is done and of how much, in a line of its own."""
+    with _bar(console, unit) as bar:
         tasks: dict[str, TaskID] = {}
 
         def report(stage: str, done: int, total: int) -> None:
@@ -79,6 +68,6 @@ def of_evaluation(console: Console) -> Iterator[Callable[[str, int, int], None]]
         yield report
 
 
-def _bar(console: Console) -> Progress:
-    columns = (BarColumn(), MofNCompleteColumn(), _Rate(), TimeRemainingColumn(), TextColumn("{task.description}"))
+def _bar(console: Console, unit: str = "images") -> Progress:
+    columns = (BarColumn(), MofNCompleteColumn(), _Rate(unit), TimeRemainingColumn(), TextColumn("{task.description}"))
     return Progress(*columns, console=console, disable=not console.is_terminal)

@@ -21,7 +21,7 @@ from indexer.filters import Expression
 from indexer.images import ImageLimits, decode_image
 from indexer.methods import expanded, find_method, pooled_by
 from indexer.regions import Region
-from indexer.sources import BRIEF, Remote, read
+from indexer.sources import read_briefly
 from indexer.vectors import Index, Only
 from indexer.vectors.conditions import holds
 from service.localize import EXACT_SHORTER_SIDE, localize_exact, localize_stored
@@ -295,14 +295,14 @@ def open_searcher(
     CollectionMismatch when these weights, or without a file the published ones, are not the collection's.
     """
     recipe = collection.recipe
-    root = collection.layout
+    layout = collection.layout
     if weights is None:  # before the published ones are fetched for a collection that was made with others
         spec = find_backbone(recipe.backbone)
-        recipe.require_network(spec.layer, spec.weights.sha256_prefix, root)
+        recipe.require_network(spec.layer, spec.weights.sha256_prefix, layout)
     backbone = load_backbone(
         recipe.backbone, choose_device(device), weights=weights, precision=recipe.precision, threads=threads
     )
-    recipe.require_network(backbone.spec.layer, backbone.weights_sha256, root)
+    recipe.require_network(backbone.spec.layer, backbone.weights_sha256, layout)
     describer = Describer(backbone, recipe.rank, pooled_by(recipe.methods))
     return Searcher(collection, describer, limits or ImageLimits(), network or Network())
 
@@ -322,9 +322,6 @@ def to_stored_image(record: ImageRecord) -> StoredImage:
     )
 
 
-_REMOTE = Remote(BRIEF)  # a client waits
-
-
 def read_source(record: ImageRecord) -> bytes:
     """Return the bytes that were indexed; SourceUnavailable where no place holds them any more.
 
@@ -332,7 +329,7 @@ def read_source(record: ImageRecord) -> bytes:
     """
     for uri in record.uris:  # the catalogue's: whatever a client sends, nothing else is ever read
         try:
-            content = read(uri, ImageLimits(), _REMOTE).content
+            content = read_briefly(uri)
         except (OSError, WhatwhereError):
             continue  # the same content may stand elsewhere
         if hashlib.sha256(content).hexdigest() == record.content_hash:

@@ -21,6 +21,7 @@ __all__ = [
     "is_web",
     "name_of",
     "read",
+    "read_briefly",
     "read_file",
     "shown",
     "suffix_of",
@@ -35,3 +36,11 @@ def read(uri: str, limits: ImageLimits, remote: Remote, stamp: Stamp | None = No
     if is_remote(uri):
         return remote.read(uri, limits, stamp)
     return Content(read_file(path_of_uri(uri), limits))
+
+
+_BRIEFLY = Remote(BRIEF)
+
+
+def read_briefly(uri: str) -> bytes:
+    """Return the bytes of a picture, as `read` does, for somebody who waits: few tries, short times."""
+    return read(uri, ImageLimits(), _BRIEFLY).content

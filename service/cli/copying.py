@@ -31,7 +31,7 @@ def copy(
     from indexer.collection import Stores
     from indexer.copying import copy_collection
 
-    with stoppable("what was copied is kept: run again to continue"), progress.of_copying(messages) as report:
+    with stoppable("what was copied is kept: run again to continue"), progress.of_stages(messages, "items") as report:
         done = copy_collection(source, target, Stores(catalog, vectors), report)
     if as_json:
         print_json(dataclasses.asdict(done))

@@ -94,7 +94,7 @@ def evaluate(
         device=device.value,
     )
     benchmark = load_benchmark(name, images, ground_truth)
-    with stoppable("features are kept: run again to continue"), progress.of_evaluation(messages) as report:
+    with stoppable("features are kept: run again to continue"), progress.of_stages(messages) as report:
         found = run(benchmark, settings, report)
     text = to_markdown(found)
     print(text, end="")

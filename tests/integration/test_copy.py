@@ -10,7 +10,7 @@ import pytest
 
 from indexer.catalog.copying import TABLES
 from indexer.collection import Layout, Stores, open_catalog, open_collection, open_for_writing
-from indexer.copying import Copied, CopyProgress, copy_collection
+from indexer.copying import Copied, copy_collection
 from indexer.errors import CollectionCorrupt, CollectionMismatch, CollectionNotFound, InvalidRequest
 from indexer.pipeline import IndexSettings, index_paths
 from indexer.removal import remove_images
@@ -142,13 +142,13 @@ def test_a_copy_that_was_stopped_goes_on_and_copies_nothing_twice(
 ) -> None:
     stages: list[str] = []
 
-    def stop(state: CopyProgress) -> None:
-        if state.stage == stage:
+    def stop(reached: str, *_: int) -> None:
+        if reached == stage:
             raise _Stop
 
     with pytest.raises(_Stop):
         copy_collection(source, far, stores, stop)
-    done = copy_collection(source, far, stores, lambda state: stages.append(f"{state.stage} {state.done}"))
+    done = copy_collection(source, far, stores, lambda reached, done, _: stages.append(f"{reached} {done}"))
 
     assert done.images == 7
     assert len(stages) == len(set(stages))
@@ -161,7 +161,7 @@ def test_a_finished_copy_is_not_made_again(source: Path, tmp_path: Path) -> None
     stages: list[str] = []
     first = copy_collection(source, tmp_path / "copy.ww")
 
-    again = copy_collection(source, tmp_path / "copy.ww", None, lambda state: stages.append(state.stage))
+    again = copy_collection(source, tmp_path / "copy.ww", None, lambda reached, *_: stages.append(reached))
 
     assert again == first == Copied(images=7, shards=1, generation=2)
     assert stages == []

@@ -1,6 +1,6 @@
 """A server whose stores are elsewhere: it says which one is away, and goes on by itself when that is back."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -51,34 +51,30 @@ def found(client: Client) -> list[str]:
     return [hit.image.name for hit in client.search("images/1", page_size=20).hits]
 
 
-def test_vectors_that_are_away_are_missed_and_found_again(client: Client, milvus: MilvusLite) -> None:
-    """Requests fail as unavailable and health says so; both end with the store's return."""
-    expected = found(client)
-    milvus.kill()
+def missed(client: Client, stop: Callable[[], None], start: Callable[[], None]) -> str:
+    """Return the reason that requests fail by while a store is stopped.
 
-    with pytest.raises(WhatwhereError) as missed:
+    Health says so as well; both end with the store's return, and then the same is found.
+    """
+    expected = found(client)
+    stop()
+    with pytest.raises(WhatwhereError) as failure:
         found(client)
     wait_until(lambda: not client.health())
-    milvus.start()
+    start()
     wait_until(client.health)
-
-    assert missed.value.reason in ("VECTOR_STORE_UNAVAILABLE", "DEADLINE_EXCEEDED")
     assert found(client) == expected
+    return failure.value.reason
+
+
+def test_vectors_that_are_away_are_missed_and_found_again(client: Client, milvus: MilvusLite) -> None:
+    """Requests fail as unavailable as long as Milvus is away."""
+    assert missed(client, milvus.kill, milvus.start) in ("VECTOR_STORE_UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
 def test_a_catalogue_that_is_away_is_missed_and_found_again(client: Client, postgres: PostgresServer) -> None:
     """The same, of the database."""
-    expected = found(client)
-    postgres.stop()
-
-    with pytest.raises(WhatwhereError) as missed:
-        found(client)
-    wait_until(lambda: not client.health())
-    postgres.start()
-    wait_until(client.health)
-
-    assert missed.value.reason in ("CATALOG_UNAVAILABLE", "DEADLINE_EXCEEDED")
-    assert found(client) == expected
+    assert missed(client, postgres.stop, postgres.start) in ("CATALOG_UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
 def test_a_new_generation_is_served_from_everywhere(client: Client, far: str) -> None:
