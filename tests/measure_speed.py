@@ -39,6 +39,7 @@ from indexer.factorize import Factors, factorize
 from indexer.images import decode_image
 from indexer.methods import find_method, pooled_by
 from indexer.pipeline import DEFAULT_RANK, IndexSettings, Progress, index_paths
+from indexer.reading import in_groups
 from indexer.vectors import EXACT, factory_for
 from service.localize import localize_stored
 from service.searcher import Query, open_searcher
@@ -155,13 +156,12 @@ def engine(name: str) -> Iterator[None]:
 
 
 def in_turns(calls: Calls, items: Sequence[Any]) -> dict[str, float]:
-    """Return the median milliseconds of each call over the items; all are warm, and take turns."""
+    """Return the median milliseconds of each call over the items; they take turns of BATCH items, all warm."""
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for call in calls.values():
-        call(items[0])
-    for item in items:
+    for group in in_groups(items, BATCH):
         for name, call in calls.items():
-            times[name].append(milliseconds(call, item))
+            call(group[0])  # threads of the one before wait busily for a while, and take a core
+            times[name] += [milliseconds(call, item) for item in group]
     return {name: statistics.median(values) for name, values in times.items()}
 
 

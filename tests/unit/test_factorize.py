@@ -9,8 +9,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor
 from torch.nn.functional import normalize
+from torch.nn.utils.rnn import pad_sequence
 
-from indexer.factorize import Dense, Factors, LowRank, factorize, factorize_batch, quantize
+from indexer import hals
+from indexer.factorize import Dense, Factors, LowRank, _sweep, factorize, factorize_batch, quantize
 
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 30), st.integers(1, 6), st.integers(0, 1000))
 # A matrix may have entries of any usual size; what is compared is compared relative to it.
@@ -173,16 +175,47 @@ def test_the_input_is_left_as_it_was() -> None:
     assert torch.equal(matrix, before)
 
 
-def test_factors_do_not_depend_on_what_else_is_in_the_batch() -> None:
-    """Together with others, some of them longer (so that it is padded), a matrix has the factors it has alone."""
+def test_factors_do_not_depend_on_what_else_is_there() -> None:
+    """Together with others a matrix has the very factors that it has alone."""
     matrices = [random_activations(positions, 64, positions) for positions in (30, 120, 336, 500, 7)]
 
     together = factorize(matrices, 6)
 
     for matrix, shared in zip(matrices, together, strict=True):
         alone = factorize([matrix], 6)[0]
-        torch.testing.assert_close(shared.where, alone.where, rtol=1e-4, atol=1e-4)
-        torch.testing.assert_close(shared.what, alone.what, rtol=1e-4, atol=1e-4)
+        assert torch.equal(shared.where, alone.where)
+        assert torch.equal(shared.what, alone.what)
+
+
+def test_a_padded_batch_has_the_factors_of_each() -> None:
+    """Rows of zeros below a matrix, which those of a batch have, change its factors by rounding alone."""
+    matrices = [random_activations(positions, 64, positions) for positions in (30, 120, 336, 500, 7)]
+
+    where, what = factorize_batch(Dense(pad_sequence(matrices, batch_first=True)), 6)
+
+    for matrix, maps, concepts, alone in zip(matrices, where, what, factorize(matrices, 6), strict=True):
+        assert not maps[len(matrix) :].any()
+        torch.testing.assert_close(maps[: len(matrix)], alone.where, rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(concepts, alone.what, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("rank", [1, 4, 9])
+def test_compiled_sweeps_are_those_of_a_gpu(rank: int) -> None:
+    """What is compiled for a CPU improves factors as the tensor operations do that run elsewhere, dead ones as well."""
+    matrices = LowRank(
+        *(torch.stack(sides) for sides in zip(*(random_product(50, 12, 70, s) for s in (1, 2)), strict=True))
+    )
+    generator = torch.Generator().manual_seed(0)
+    maps, what = (torch.rand(2, rank, length, generator=generator) for length in (50, 70))
+    maps[0, -1] = what[1, 0] = 0
+    expected_maps, expected_what = maps.clone(), what.clone()
+
+    hals.sweep(maps.numpy(), what.numpy(), matrices.where.mT.contiguous().numpy(), matrices.what.numpy(), 3)
+    for _ in range(3):
+        _sweep(matrices, expected_maps, expected_what)
+
+    torch.testing.assert_close(maps, expected_maps, rtol=1e-3, atol=1e-4)
+    torch.testing.assert_close(what, expected_what, rtol=1e-3, atol=1e-4)
 
 
 # --- what is found ----------------------------------------------------------------------------------------------

@@ -16,7 +16,8 @@ ROOMS: dict[str, set[str]] = {
     "indexer/files": set(),
     "indexer/images": {"indexer/errors"},
     "indexer/backbones": {"indexer/errors", "indexer/files"},
-    "indexer/factorize": set(),
+    "indexer/hals": set(),
+    "indexer/factorize": {"indexer/hals"},
     "indexer/descriptors": set(),
     "indexer/whitening": {"indexer/errors", "indexer/files"},
     "indexer/describe": {
