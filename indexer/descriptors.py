@@ -27,7 +27,7 @@ _EPS = 1e-6
 
 def crow_channel_weights(activations: Tensor) -> Tensor:
     """Weigh channels [H, W, C] → [C] by rarity, log(Σ Q / Q_c) of the share of positive cells; dead ones 0 (5.4)."""
-    share = (activations > 0).to(activations.dtype).mean(dim=(0, 1))
+    share = activations.sign().mean(dim=(0, 1))  # none is below 0
     return torch.where(share > 0, torch.log(share.sum() / share.clamp_min(_EPS)), 0.0)
 
 

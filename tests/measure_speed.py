@@ -27,6 +27,7 @@ import torch
 import torchnmf.nmf
 from numpy.typing import NDArray
 from sklearn.decomposition import NMF
+from torch.utils.flop_counter import FlopCounterMode
 
 from indexer.backbones import Backbone, choose_device, load_backbone
 from indexer.backbones.engines import ENGINE_VARIABLE
@@ -49,6 +50,8 @@ from tests.measure_index import DESCRIPTOR, REGION, RESULTS, made_of, mapped, of
 
 BACKBONE = "efficientnet-lite0"
 BATCH = 8
+CORES = len(os.sched_getaffinity(0))
+SQUARE = 2048  # the side of the matrices of a large product
 Calls = dict[str, Callable[[Any], object]]
 Row = tuple[str, float, str]  # what, how much, of what kind: ms, x (a ratio), %
 
@@ -165,6 +168,19 @@ def in_turns(calls: Calls, items: Sequence[Any]) -> dict[str, float]:
     return {name: statistics.median(values) for name, values in times.items()}
 
 
+def on_all_cores(call: Callable[[Any], object]) -> Callable[[Any], object]:
+    """Let torch take all cores for the call: the best engine leaves it one, factorising takes one."""
+
+    def called(item: Any) -> object:
+        torch.set_num_threads(CORES)
+        try:
+            return call(item)
+        finally:
+            torch.set_num_threads(1)
+
+    return called
+
+
 def milliseconds(call: Callable[[Any], object], item: Any) -> float:
     """Return how long a call takes, what it started on a GPU included."""
     started = time.perf_counter()
@@ -189,10 +205,12 @@ def forward(contents: Sequence[bytes], best: Backbone, eager: Backbone, device: 
         return output
 
     pictures = [decode_image(content, "").pixels for content in contents[::3]]
+    square = torch.rand(SQUARE, SQUARE, device=device)
     calls: Calls = {
-        "plain": as_it_comes,
-        "torch": lambda pixels: eager.activations([pixels]),
+        "plain": on_all_cores(as_it_comes),
+        "torch": on_all_cores(lambda pixels: eager.activations([pixels])),
         "best": lambda pixels: best.activations([pixels]),
+        "square": on_all_cores(lambda _: square @ square),
     }
     with engine("auto"):
         half = load_backbone(BACKBONE, device, precision="bfloat16")
@@ -203,12 +221,17 @@ def forward(contents: Sequence[bytes], best: Backbone, eager: Backbone, device: 
         float((best.activations([pixels])[0].cpu() - as_it_comes(pixels)[0].permute(1, 2, 0).cpu()).abs().max())
         for pixels in pictures[:8]
     )
+    with FlopCounterMode(display=False) as counter:
+        for pixels in pictures:
+            as_it_comes(pixels)
+    share = counter.get_total_flops() / len(pictures) / took["best"] / (2 * SQUARE**3 / took["square"])
     rows: list[Row] = [
         ("forward pass, torch as it comes (NCHW)", took["plain"], "ms"),
         ("forward pass, torch (channels_last)", took["torch"], "ms"),
         (f"forward pass, {best.engine.name}", took["best"], "ms"),
         ("forward pass: torch as it comes / ours", took["plain"] / took["best"], "x"),
         ("forward pass: largest difference to it", difference, ""),
+        ("forward pass: operations a second / those of a large matrix product", share, "x"),
     ]
     if "half" in took:
         rows.append(("forward pass: torch as it comes / ours in bfloat16", took["plain"] / took["half"], "x"))
@@ -248,7 +271,12 @@ def factorising(contents: Sequence[bytes], backbone: Backbone) -> list[Row]:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of not having converged, which is asked for
         took = in_turns(
-            {"ours": ours, "scikit-learn": scikit_learn, "stopped": scikit_learn_stopped, "torchnmf": torch_nmf},
+            {
+                "ours": ours,
+                "scikit-learn": scikit_learn,
+                "stopped": scikit_learn_stopped,
+                "torchnmf": on_all_cores(torch_nmf),
+            },
             batches,
         )
     alone = in_turns({"alone": lambda matrix: ours([matrix])}, matrices)["alone"]
@@ -305,6 +333,7 @@ def indexing(photographs: Path, folder: Path) -> list[Row]:
     device = choose_device()
     for name in ("torch", "auto"):
         with engine(name):
+            torch.set_num_threads(CORES)
             backbone = load_backbone(BACKBONE, device)
             marks: list[tuple[float, int]] = []
             collection = folder / f"{name}.ww"
@@ -387,7 +416,7 @@ def searching(contents: Sequence[bytes], folder: Path, count: int) -> list[Row]:
         stored = [reader.description(reader.indexed_image(image)).factors for image in ids[: RESULTS + 1]]
         localise = in_turns({"ten": lambda query: localize_stored(query, REGION, stored[1:])}, stored)["ten"]
         rows.append((f"localise {RESULTS} results from stored factors", localise, "ms"))
-        use_threads(len(os.sched_getaffinity(0)))
+        use_threads(CORES)
         pictures = {content: decode_image(content, "").pixels for content in contents[:24]}
         took = in_turns(
             {
@@ -411,7 +440,7 @@ def machine() -> dict[str, str]:
         if "model name" in line
     ]
     return {
-        "processor": f"{len(os.sched_getaffinity(0))} x {models[0] if models else platform.machine()}",
+        "processor": f"{CORES} x {models[0] if models else platform.machine()}",
         "instructions": torch.backends.cpu.get_cpu_capability(),
         "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else "",
         **{name: version(name) for name in ("torch", "scikit-learn", "numpy")},
