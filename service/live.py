@@ -4,7 +4,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Self
 
 from indexer.collection import open_collection
@@ -12,6 +12,7 @@ from indexer.errors import WhatwhereError
 from service.network import Network
 from service.searcher import Searcher, open_searcher
 from service.settings import ServerSettings
+from service.uploads import RecentUploads
 
 _RETRY_AT_MOST_S = 60.0  # opening reads every new byte: not each second for one that stays broken
 _PATIENCE_S = 10.0  # at the end a generation that is still being opened is not waited for any longer
@@ -127,6 +128,7 @@ def open_live(settings: ServerSettings, network: Network, report: Callable[[bool
     try:
         limits, cores = settings.limits.image, settings.cores
         searcher = open_searcher(collection, settings.device, limits, settings.weights, network, cores)
+        searcher = replace(searcher, uploads=RecentUploads(settings.remembered_uploads))
         searcher.warm()
     except BaseException:
         collection.close()

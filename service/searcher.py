@@ -4,6 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from service.localize import EXACT_SHORTER_SIDE, localize_exact, localize_stored
 from service.network import Network
 from service.results import CollectionInfo, Hit, SearchResult, StoredImage
 from service.ticket import Ticket
+from service.uploads import RecentUploads
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,11 @@ class Example:
 
     content: bytes | None = None
     image_id: int | None = None
+
+    @cached_property
+    def content_hash(self) -> str:
+        """The SHA-256 of the encoded picture."""
+        return hashlib.sha256(self.content or b"").hexdigest()
 
 
 @dataclass(frozen=True)
@@ -73,14 +80,6 @@ class Query(Example):
         raise InvalidRequest("avoided_concepts leaves no factor to search for: avoid fewer", field="avoided_concepts")
 
 
-@dataclass(frozen=True)
-class Described:
-    """A picture after reading: `own_id` is that of the stored image of the same content, where there is one."""
-
-    description: Description
-    own_id: int | None
-
-
 @dataclass
 class Searcher:
     """Searches one generation. Safe to use from several threads; all generations use one network."""
@@ -89,6 +88,7 @@ class Searcher:
     describer: Describer
     limits: ImageLimits = field(default_factory=ImageLimits)
     network: Network = field(default_factory=Network)
+    uploads: RecentUploads = field(default_factory=RecentUploads)
 
     @property
     def generation(self) -> int:
@@ -149,14 +149,14 @@ class Searcher:
         chosen = query.chosen(self.collection.recipe.rank)
         # The baselines are cropped; factors are chosen by the region.
         crop = WHOLE_IMAGE if method.uses_factors else query.region or WHOLE_IMAGE
-        described = self.describe(query, ticket, crop)
+        description = self.describe(query, ticket, crop)
         cropped = query.content is not None and not method.uses_factors
-        selections = method.select(described.description, None if cropped else query.region, chosen)
+        selections = method.select(description, None if cropped else query.region, chosen)
         with ticket.stage("search"):
             only = None if query.filter is None else self._only(index.vectors, query.filter)
             vector = method.vector(selections, index.whiteners)
             if query.expansion_count:
-                vector = self._expanded(vector, query, described.own_id, only)
+                vector = self._expanded(vector, query, only)
             scores, ids = index.vectors.search(vector, query.offset + query.count + 1, only)
             if query.min_score is not None:
                 good = scores >= query.min_score
@@ -164,7 +164,7 @@ class Searcher:
             page = slice(query.offset, query.offset + query.count)
             records = self._holding(self.collection.indexed_images(ids[page].tolist()), only)
         localized = list(records.values())[: query.localize_count]
-        boxes = self._boxes(query, described.description, chosen, localized, ticket)
+        boxes = self._boxes(query, description, chosen, localized, ticket)
         return SearchResult(
             hits=tuple(
                 Hit(to_stored_image(records[identifier]), score, boxes.get(identifier))
@@ -219,15 +219,17 @@ class Searcher:
             return records
         return {image_id: record for image_id, record in records.items() if holds(only, facts_of(record))}
 
-    def describe(self, example: Example, ticket: Ticket, crop: Region = WHOLE_IMAGE) -> Described:
+    def describe(self, example: Example, ticket: Ticket, crop: Region = WHOLE_IMAGE) -> Description:
         """Read a stored image's description, or describe an encoded picture; of that pooled rows see only `crop`.
 
         Raises the errors of reading an image, ImageNotFound, DeadlineExceeded and RequestCancelled.
         """
         if example.image_id is not None:
-            record = self.collection.indexed_image(example.image_id)
-            return Described(self.collection.description(record), record.id)
+            return self.collection.description(self.collection.indexed_image(example.image_id))
         assert example.content is not None
+        key = (example.content_hash, self.describer.fingerprint)
+        if crop == WHOLE_IMAGE and (known := self.uploads.find(key)) is not None:
+            return known
         shorter_side = self.collection.recipe.shorter_side
         with ticket.stage("decode"):
             pixels = decode_image(
@@ -235,8 +237,15 @@ class Searcher:
             ).pixels
         ticket.check()
         description = self.network.describe(self.describer, pixels, crop, ticket)
-        own_id = self.collection.catalog.id_of_content(hashlib.sha256(example.content).hexdigest())
-        return Described(description, own_id)
+        if crop == WHOLE_IMAGE:
+            self.uploads.keep(key, description)
+        return description
+
+    def own_id(self, example: Example) -> int | None:
+        """Return the id of the stored image of the same content as the picture, where there is one."""
+        if example.image_id is not None:
+            return example.image_id
+        return self.collection.catalog.id_of_content(example.content_hash)
 
     def activations(self, example: Example, others: Sequence[ImageRecord], ticket: Ticket) -> list[Tensor]:
         """Return new activations [h, w, C] of a picture and of stored images, at a shorter side of EXACT_SHORTER_SIDE.
@@ -253,11 +262,10 @@ class Searcher:
             pictures.append(decoded.pixels)
         return self.network.run(lambda: self.describer.backbone.activations(pictures), ticket)
 
-    def _expanded(
-        self, vector: NDArray[np.float32], query: Query, own_id: int | None, only: Only | None
-    ) -> NDArray[np.float32]:
+    def _expanded(self, vector: NDArray[np.float32], query: Query, only: Only | None) -> NDArray[np.float32]:
         """Add the descriptors of the first results, the query's own stored image left out, and renormalise."""
         vectors = self.collection.index(query.descriptor).vectors
+        own_id = self.own_id(query)
         _, ids = vectors.search(vector, query.expansion_count + 1, only)
         others = [int(found) for found in ids if found != own_id][: query.expansion_count]
         return expanded(vector, [vectors.vector(found) for found in others])

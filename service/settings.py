@@ -83,6 +83,7 @@ class ServerSettings:
     reflection: bool = True
     traces: bool = False
     threads: int | None = None  # cores to use; None: all that this process may
+    remembered_uploads: int = 256  # whose descriptions are kept, 40 KB each: the next page needs no network; 0: none
     grace_s: float = 10.0  # how long requests in flight may go on after SIGTERM
     drain_s: float = 0.0  # how long to go on answering before that, while health says NOT_SERVING
     limits: Limits = field(default_factory=Limits)

@@ -11,13 +11,14 @@ import numpy as np
 from PIL import Image
 
 from indexer.catalog import ImageRecord
+from indexer.describe import Description
 from indexer.filters import Expression
 from indexer.images import decode_within
 from service.concepts import similar_factors
 from service.explaining import FactorMap, compare_exact, compare_stored, factor_maps
 from service.heatmaps import colour_of, heatmap_png
 from service.results import ComparedImage, Explanation, Factor, PictureFile, SimilarFactor, StoredImage
-from service.searcher import Described, Example, Searcher, read_source, to_stored_image
+from service.searcher import Example, Searcher, read_source, to_stored_image
 from service.ticket import Ticket
 
 _JPEG_QUALITY = 85
@@ -42,15 +43,16 @@ def explain(
 
     Heatmaps are drawn where their size is not 0. Raises as `Searcher.describe`.
     """
-    described = searcher.describe(example, ticket)
+    description = searcher.describe(example, ticket)
     with ticket.stage("explain"):
-        own = None if described.own_id is None else _record(searcher, described.own_id)
-        stored = described.description.factors
+        own_id = searcher.own_id(example)
+        own = None if own_id is None else _record(searcher, own_id)
+        stored = description.factors
         aspect = stored.width / stored.height if own is None else _aspect(own)
         factors = []
         for found in factor_maps(stored):
             ticket.check()
-            similar = _similar(searcher, described, found.index, similar_count) if similar_count else ()
+            similar = _similar(searcher, description, found.index, similar_count, own_id) if similar_count else ()
             factors.append(_factor(found, heatmap_size_px, aspect, similar))
     return Explanation(tuple(factors), None if own is None else to_stored_image(own))
 
@@ -69,7 +71,7 @@ def compare(searcher: Searcher, comparison: Comparison, ticket: Ticket) -> tuple
         with ticket.stage("explain"):
             maps = compare_exact(grids, comparison.rank)
     else:
-        description = searcher.describe(comparison.example, ticket).description
+        description = searcher.describe(comparison.example, ticket)
         with ticket.stage("explain"):
             stored = [searcher.collection.description(record).factors for record in others]
             maps = compare_stored([description.factors, *stored], comparison.rank)
@@ -100,8 +102,10 @@ def sample(searcher: Searcher, count: int, matching: Expression | None) -> list[
     return [to_stored_image(record) for record in searcher.collection.indexed_images(drawn.tolist()).values()]
 
 
-def _similar(searcher: Searcher, described: Described, factor: int, count: int) -> tuple[SimilarFactor, ...]:
-    found = similar_factors(searcher.collection, described.description, factor, count, own_id=described.own_id)
+def _similar(
+    searcher: Searcher, description: Description, factor: int, count: int, own_id: int | None
+) -> tuple[SimilarFactor, ...]:
+    found = similar_factors(searcher.collection, description, factor, count, own_id=own_id)
     records = searcher.collection.indexed_images(similar.image_id for similar in found)
     return tuple(
         SimilarFactor(to_stored_image(records[similar.image_id]), similar.factor, similar.score, similar.box)

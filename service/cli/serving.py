@@ -107,6 +107,16 @@ def serve(
         float,
         typer.Option(min=0, max=1000, metavar="MS", help="A picture waits so long for others.", rich_help_panel=_LOAD),
     ] = 0.0,
+    remembered_uploads: Annotated[
+        int,
+        typer.Option(
+            min=0,
+            max=1_000_000,
+            metavar="N",
+            help="Uploads whose descriptions are kept for the next page or box, 40 KB each.",
+            rich_help_panel=_LOAD,
+        ),
+    ] = ServerSettings.remembered_uploads,
     drain_delay: Annotated[
         float,
         typer.Option(
@@ -171,6 +181,7 @@ def serve(
         reflection=reflection,
         traces=traces,
         threads=threads,
+        remembered_uploads=remembered_uploads,
         grace_s=grace,
         drain_s=drain_delay,
         limits=Limits(

@@ -21,7 +21,9 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from indexer.boxes import Box
 from indexer.errors import DeadlineExceeded, ImageNotFound, ServerNotReady, ServerOverloaded, ServerUnreachable
+from indexer.pipeline import IndexSettings, index_paths
 from service import health
 from service.client import Client
 from service.rpc import image_search_pb2 as pb
@@ -29,7 +31,7 @@ from service.rpc import image_search_pb2_grpc as rpc
 from service.server import Server, create_server
 from service.settings import Batching, Limits, ServerSettings
 from service.tracing import Tracer
-from tests.conftest import QUERY_PHOTOGRAPH
+from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
 from tests.waiting import wait_until
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -257,6 +259,49 @@ def test_beyond_the_queue_uploads_are_sent_away_and_searches_are_not(collection:
     assert len(cheap[0].hits) == 8
     assert unanswered == [False] * 3
     assert [len(answer.hits) for answer in answers] == [8] * 3
+
+
+@pytest.mark.parametrize(("remembered", "described"), [(256, 2), (0, 4)])
+def test_an_upload_that_was_asked_about_is_not_described_again(
+    collection: Path, remembered: int, described: int
+) -> None:
+    """Its second page, a box on it and the same picture of another caller need no network, and are answered alike.
+
+    Another picture does.
+    """
+    settings = ServerSettings(
+        collection, listen=LOOPBACK, metrics_listen=LOOPBACK, remembered_uploads=remembered, refresh_s=0
+    )
+    box = Box(0.2, 0.1, 0.9, 0.8)
+    with running(settings) as (server, address), Client(address) as client, Client(address) as another:
+        first = client.search(QUERY_PHOTOGRAPH, page_size=3)
+        second = client.search(QUERY_PHOTOGRAPH, page_size=3, page_token=first.next_page_token)
+        boxed = another.search(QUERY_PHOTOGRAPH, region=box, localize_count=3)
+        client.search(INDEXED_PHOTOGRAPHS[0])
+        found = numbers(server.metrics_port)
+    forgetful = ServerSettings(collection, listen=LOOPBACK, remembered_uploads=0)
+    with running(forgetful) as (_, address), Client(address) as client:
+        whole = client.search(QUERY_PHOTOGRAPH, page_size=6)
+        region = client.search(QUERY_PHOTOGRAPH, region=box, localize_count=3)
+
+    assert found["whatwhere_batch_size_count"] == described
+    assert (*first.hits, *second.hits) == whole.hits
+    assert boxed.hits == region.hits
+
+
+def test_a_cropped_upload_is_not_taken_for_the_whole_one(tmp_path: Path) -> None:
+    """A baseline describes what is in the box: that the whole picture was described does not help."""
+    index_paths(INDEXED_PHOTOGRAPHS, tmp_path / "baseline.ww", IndexSettings(descriptors=("r-mac",)))
+    settings = ServerSettings(tmp_path / "baseline.ww", listen=LOOPBACK, metrics_listen=LOOPBACK)
+    with running(settings) as (server, address), Client(address) as client:
+        whole = client.search(QUERY_PHOTOGRAPH)
+        boxed = client.search(QUERY_PHOTOGRAPH, region=Box(0.0, 0.0, 0.3, 0.3))
+        again = client.search(QUERY_PHOTOGRAPH)
+        found = numbers(server.metrics_port)
+
+    assert found["whatwhere_batch_size_count"] == 2
+    assert boxed.hits != whole.hits
+    assert again.hits == whole.hits
 
 
 def test_what_nobody_waits_for_is_not_done(collection: Path) -> None:

@@ -197,9 +197,12 @@ ROOMS: dict[str, set[str]] = {
         "service/network",
         "service/results",
         "service/ticket",
+        "service/uploads",
     },
+    "service/uploads": {"indexer/describe"},
     "service/showing": {
         "indexer/catalog",
+        "indexer/describe",
         "indexer/filters",
         "indexer/images",
         "service/concepts",
@@ -242,6 +245,7 @@ ROOMS: dict[str, set[str]] = {
         "service/network",
         "service/searcher",
         "service/settings",
+        "service/uploads",
     },
     "service/convert": {
         "indexer/errors",

@@ -52,6 +52,7 @@ def test_without_options_it_is_the_settings_own_defaults(asked: list[ServerSetti
         (("--web", "127.0.0.1:15"), {"web_listen": "127.0.0.1:15"}),
         (("--web-host", "a.org", "--web-host", "b.org"), {"web_hosts": ("a.org", "b.org")}),
         (("--threads", "3"), {"threads": 3}),
+        (("--remembered-uploads", "4"), {"remembered_uploads": 4}),
         (("--max-concurrent", "5"), {"limits": Limits(image=Limits().image, max_concurrent=5)}),
         (("--max-concurrent-per-client", "6"), {"limits": Limits(max_concurrent_per_client=6)}),
         (("--max-queue", "7"), {"limits": Limits(max_queued_uploads=7)}),
