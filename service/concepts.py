@@ -4,7 +4,7 @@ There is no index of single factors. A concept alone makes a query of the collec
 stored factors of what that finds are compared one by one.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -63,28 +63,40 @@ def box_of_factor(factors: QuantizedFactors, factor: int) -> Box | None:
 def similar_factors(
     collection: CollectionReader,
     description: Description,
-    factor: int,
+    factors: Sequence[int],
     count: int,
     *,
     own_id: int | None = None,
     candidates: int = CANDIDATES,
-) -> list[SimilarFactor]:
-    """Return the factors of other stored images most similar to one of a description's: best of each image, best first.
+) -> dict[int, list[SimilarFactor]]:
+    """Return for each of these factors those of other stored images most similar to it: one an image, best first.
 
-    `candidates` images are looked at, `own_id` and removed ones left out; none is similar to a dead factor. Raises
-    InvalidRequest(field="factor") for a factor out of range, DescriptorNotIndexed where no index is of factors.
+    `candidates` images are found for each factor, and all of them are looked at for all, once; `own_id` and removed
+    ones are left out, and none is similar to a dead factor. Raises InvalidRequest(field="factor") for a factor out of
+    range, DescriptorNotIndexed where no index is of factors.
     """
-    concept = concept_of(description, factor)
+    concepts = {factor: concept_of(description, factor) for factor in factors}
     index = _index_of_factors(collection)
-    if concept.norm() <= _EPS:
-        return []
     method = find_method(index.descriptor, collection.recipe.preset)
-    query = method.vector(method.select(description, concepts={factor}), index.whiteners)
-    _, ids = index.vectors.search(query, max(count, candidates) + 1)
-    others = collection.indexed_images(found for found in ids.tolist() if found != own_id)
-    stored = {image_id: collection.description(record).factors for image_id, record in others.items()}
-    best = sorted(_compared(concept, stored, _whitener_of_what(collection)), key=lambda found: -found[2])[:count]
-    return [SimilarFactor(*found, box_of_factor(stored[found[0]], found[1])) for found in best]
+    living = [factor for factor, concept in concepts.items() if concept.norm() > _EPS]
+    ids: set[int] = set()
+    for factor in living:
+        query = method.vector(method.select(description, concepts={factor}), index.whiteners)
+        ids.update(index.vectors.search(query, max(count, candidates) + 1)[1].tolist())
+    others = collection.indexed_images(sorted(ids - {own_id}))
+    stored = [(image_id, collection.description(record).factors) for image_id, record in others.items()]
+    found: dict[int, list[SimilarFactor]] = {factor: [] for factor in concepts}
+    if stored:
+        scores = _scores([concepts[factor] for factor in living], stored, _whitener_of_what(collection))
+        best, which = scores.max(dim=2)
+        for factor, of_images, numbers in zip(living, best, which, strict=True):
+            for place in of_images.argsort(descending=True, stable=True)[:count].tolist():
+                image_id, factors_of_it = stored[place]
+                score, number = float(of_images[place]), int(numbers[place])
+                if score > -torch.inf:
+                    box = box_of_factor(factors_of_it, number)
+                    found[factor].append(SimilarFactor(image_id, number, score, box))
+    return found
 
 
 def _index_of_factors(collection: CollectionReader) -> SearchableIndex:
@@ -110,18 +122,12 @@ def _whitened(rows: Tensor, whitener: Whitener | None) -> Tensor:
     return rows if whitener is None else functional.normalize(whitener.apply(rows), dim=1, eps=_EPS)
 
 
-def _compared(
-    concept: Tensor, stored: Mapping[int, QuantizedFactors], whitener: Whitener | None
-) -> Iterator[tuple[int, int, float]]:
-    """Yield each image's id, its most similar factor and that one's score; nothing of an image without factors."""
-    if not stored:
-        return
-    wanted = _whitened(concept.unsqueeze(0), whitener)[0]
-    what = torch.from_numpy(np.concatenate([factors.what for factors in stored.values()])).float()
+def _scores(
+    concepts: Sequence[Tensor], stored: Sequence[tuple[int, QuantizedFactors]], whitener: Whitener | None
+) -> Tensor:
+    """Return the similarity [F, N, K] of concepts to each factor of stored images, that of a dead factor -inf."""
+    what = torch.from_numpy(np.stack([factors.what for _, factors in stored])).float()
+    wanted = _whitened(torch.stack(list(concepts)), whitener)
+    scores = wanted @ _whitened(what.flatten(0, 1), whitener).mT
     # whitened, a dead factor would be similar to something
-    scores = torch.where(what.any(dim=1), _whitened(what, whitener) @ wanted, -torch.inf)
-    by_image = torch.split(scores, [len(factors.what) for factors in stored.values()])
-    for image_id, of_image in zip(stored, by_image, strict=True):
-        score, best = of_image.max(dim=0)
-        if score.isfinite():
-            yield image_id, int(best), float(score)
+    return torch.where(what.any(dim=2), scores.reshape(len(wanted), *what.shape[:2]), -torch.inf)

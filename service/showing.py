@@ -4,7 +4,7 @@ Each function takes the searcher of the generation that the request began with.
 """
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -49,12 +49,11 @@ def explain(
         own = None if own_id is None else _record(searcher, own_id)
         stored = description.factors
         aspect = stored.width / stored.height if own is None else _aspect(own)
-        factors = []
-        for found in factor_maps(stored):
-            ticket.check()
-            similar = _similar(searcher, description, found.index, similar_count, own_id) if similar_count else ()
-            factors.append(_factor(found, heatmap_size_px, aspect, similar))
-    return Explanation(tuple(factors), None if own is None else to_stored_image(own))
+        maps = factor_maps(stored)
+        similar = _similar(searcher, description, [found.index for found in maps], similar_count, own_id)
+        ticket.check()
+        factors = tuple(_factor(found, heatmap_size_px, aspect, similar[found.index]) for found in maps)
+    return Explanation(factors, None if own is None else to_stored_image(own))
 
 
 def compare(searcher: Searcher, comparison: Comparison, ticket: Ticket) -> tuple[ComparedImage, ...]:
@@ -103,15 +102,20 @@ def sample(searcher: Searcher, count: int, matching: Expression | None) -> list[
 
 
 def _similar(
-    searcher: Searcher, description: Description, factor: int, count: int, own_id: int | None
-) -> tuple[SimilarFactor, ...]:
-    found = similar_factors(searcher.collection, description, factor, count, own_id=own_id)
-    records = searcher.collection.indexed_images(similar.image_id for similar in found)
-    return tuple(
-        SimilarFactor(to_stored_image(records[similar.image_id]), similar.factor, similar.score, similar.box)
-        for similar in found
-        if similar.image_id in records
-    )
+    searcher: Searcher, description: Description, factors: Sequence[int], count: int, own_id: int | None
+) -> Mapping[int, tuple[SimilarFactor, ...]]:
+    if count == 0:
+        return dict.fromkeys(factors, ())
+    found = similar_factors(searcher.collection, description, factors, count, own_id=own_id)
+    records = searcher.collection.indexed_images({each.image_id for some in found.values() for each in some})
+    return {
+        factor: tuple(
+            SimilarFactor(to_stored_image(records[each.image_id]), each.factor, each.score, each.box)
+            for each in some
+            if each.image_id in records
+        )
+        for factor, some in found.items()
+    }
 
 
 def _record(searcher: Searcher, image_id: int) -> ImageRecord | None:

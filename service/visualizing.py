@@ -93,7 +93,8 @@ def visualize(
         searcher = open_searcher(collection, device, weights=weights)
         source = stored or _described(searcher, Path(asked.image))
         concept = _living_concept(source, asked.factor)
-        found = similar_factors(collection, source.description, asked.factor, asked.patches, own_id=source.own_id)
+        factor = asked.factor
+        found = similar_factors(collection, source.description, [factor], asked.patches, own_id=source.own_id)[factor]
         images = {each.image_id: to_stored_image(collection.indexed_image(each.image_id)) for each in found}
     backbone = searcher.describer.backbone
     picture = visualize_concept(backbone, concept, steps=asked.steps, seed=asked.seed, progress=progress)

@@ -31,7 +31,7 @@ def keep(root: Path, images: Sequence[Description], indexed: Sequence[str] = DES
 def similar(root: Path, to: Description, factor: int, count: int, own_id: int | None = None) -> list[SimilarFactor]:
     """Compare with all images there are."""
     with open_collection(root) as collection:
-        return similar_factors(collection, to, factor, count, own_id=own_id, candidates=1000)
+        return similar_factors(collection, to, [factor], count, own_id=own_id, candidates=1000)[factor]
 
 
 def rows_of(description: Description, whitener: Whitener | None) -> Rows:
@@ -77,6 +77,23 @@ def test_the_answer_is_that_of_comparing_every_factor(tmp_path: Path, indexed: S
     assert [each.score for each in answer] == pytest.approx([entry[2] for entry in expected], abs=1e-4)
 
 
+def test_several_factors_have_the_answers_of_each(tmp_path: Path) -> None:
+    """All are looked for at once, a dead one among them too."""
+    images, query, other = [described(seed) for seed in range(12)], described(100), described(100)
+    query.factors.what[2] = query.factors.where[:, 2] = 0
+    keep(tmp_path / "c.ww", images)
+
+    with open_collection(tmp_path / "c.ww") as collection:
+        together = similar_factors(collection, query, [1, 2, 0], 4)
+
+    assert list(together) == [1, 2, 0]
+    assert together[2] == []
+    for factor in (0, 1):
+        expected = exhaustive(images, other, factor, WHITENERS["what"][0])[:4]
+        assert [(each.image_id, each.factor) for each in together[factor]] == [entry[:2] for entry in expected]
+        assert [each.score for each in together[factor]] == pytest.approx([entry[2] for entry in expected], abs=1e-4)
+
+
 @pytest.mark.parametrize("indexed", [("what-and-where",), ("fused",)], ids=str)
 def test_without_the_whitener_of_what_the_rows_are_compared_as_they_are(tmp_path: Path, indexed: Sequence[str]) -> None:
     """The thesis whitens V and V' differently: a collection of V' alone has nothing for V."""
@@ -98,7 +115,7 @@ def test_few_candidates_hold_the_image_that_shows_the_concept(tmp_path: Path, de
     keep(tmp_path / "c.ww", [*map(described, range(39)), made_of(concept.repeat(RANK, 1))], [descriptor])
 
     with open_collection(tmp_path / "c.ww") as collection:
-        answer = similar_factors(collection, described(100), 1, 1, candidates=3)
+        answer = similar_factors(collection, described(100), [1], 1, candidates=3)[1]
 
     assert [each.image_id for each in answer] == [40]
     assert answer[0].score == pytest.approx(1, abs=1e-3)
@@ -135,7 +152,7 @@ def test_what_was_removed_does_not_come_back(tmp_path: Path) -> None:
 
     with open_collection(tmp_path / "c.ww") as collection:
         take_away(tmp_path / "c.ww", 1)
-        meanwhile = similar_factors(collection, images[1], 0, 10)
+        meanwhile = similar_factors(collection, images[1], [0], 10)[0]
     with open_for_writing(tmp_path / "c.ww", RECIPE) as writer:
         publish(writer.layout, writer.catalog, writer.recipe, WHITENERS)
     afterwards = similar(tmp_path / "c.ww", images[1], 0, 10)
