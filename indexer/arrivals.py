@@ -1,6 +1,6 @@
 """Record chunks that workers described elsewhere, as they would have become here."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 from indexer.catalog import Outcome
@@ -24,38 +24,31 @@ class Arrivals:
         self._refuse_what_only_is_here(arrived)
         for _ in range(arrived.unchanged):
             self._describing.on_unchanged()
-        late = {index for index, outcome in enumerate(arrived.outcomes) if self._is_known_by_now(outcome)}
-        if not late:
-            self._describing.on_batch(arrived.outcomes)
-            self._writer.append_arrived(arrived.outcomes, arrived.shard)
+        outcomes = [self._as_known_by_now(outcome) for outcome in arrived.outcomes]
+        self._describing.on_batch(outcomes)
+        if outcomes == [*arrived.outcomes]:
+            self._writer.append_arrived(outcomes, arrived.shard)
             return
-        # A worker described what a chunk before it, in another's hands, held too. Its batch is described again without.
-        size = self._describing.pace.batch_size
-        load = replace(self._describing.load, checksum=True)
-        chunk = self._describing.empty()
-        for start in range(0, len(arrived.outcomes), size):
-            outcomes = arrived.outcomes[start : start + size]
-            if late.isdisjoint(range(start, start + size)):
-                chunk.adopt(outcomes, self._descriptions(arrived, outcomes))
-            else:
-                chunk.take([load(outcome.source) for outcome in outcomes])
-        self._describing.on_batch(chunk.outcomes)
-        self._writer.append(chunk.outcomes, chunk.descriptions)
+        # A worker described what a chunk before it, in another's hands, held too.
+        images = [outcome.image for outcome in outcomes if outcome.image is not None]
+        rows = [image.shard_row for image in images if image.shard_row is not None]
+        moved = {row: place for place, row in enumerate(rows)}
+        self._writer.append([_with_row(outcome, moved) for outcome in outcomes], self._descriptions(arrived, rows))
         if arrived.shard is not None:
             self._writer.layout.discard(self._writer.layout.arriving / arrived.shard.file_name)
 
-    def _descriptions(self, arrived: Arrived, outcomes: Sequence[Outcome]) -> list[Description]:
-        """Return the descriptions of some outcomes of a chunk, in their order."""
-        images = [outcome.image for outcome in outcomes if outcome.image is not None]
-        rows = [image.shard_row for image in images if image.shard_row is not None]
+    def _descriptions(self, arrived: Arrived, rows: Sequence[int]) -> list[Description]:
+        layout = self._writer.layout
         if arrived.shard is None or not rows:
             return []
-        layout = self._writer.layout
         return [*read_descriptions(layout.fetch(layout.arriving / arrived.shard.file_name), rows)]
 
-    def _is_known_by_now(self, outcome: Outcome) -> bool:
+    def _as_known_by_now(self, outcome: Outcome) -> Outcome:
+        """Return what becomes of a source whose content may have been recorded since a worker looked."""
         content_hash = None if outcome.image is None else outcome.image.content_hash
-        return content_hash is not None and self._describing.is_known(content_hash)
+        if content_hash is None or not self._describing.is_known(content_hash):
+            return outcome
+        return Outcome(outcome.source, known_hash=content_hash, metadata=outcome.metadata)
 
     def _refuse_what_only_is_here(self, arrived: Arrived) -> None:
         """Raise SourceUnavailable where a worker could not read a file that this process can."""
@@ -67,3 +60,10 @@ class Arrivals:
                     f"{uri} can be read here but not on {arrived.host}: the photographs must lie where all machines "
                     "find them by the same name"
                 )
+
+
+def _with_row(outcome: Outcome, moved: Mapping[int, int]) -> Outcome:
+    """Return the outcome with its description's row in another shard."""
+    if outcome.image is None or outcome.image.shard_row is None:
+        return outcome
+    return replace(outcome, image=replace(outcome.image, shard_row=moved[outcome.image.shard_row]))

@@ -4,7 +4,7 @@ import logging
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from itertools import count
 
 from indexer.catalog import NewImage, Outcome, Source
@@ -22,8 +22,8 @@ class Chunk:
     """Outcomes of consecutive sources, and the descriptions whose rows they name: kept together, in one shard.
 
     Pictures are described in the batches that they are taken in, without what is known already: by `is_known`, or by
-    this chunk. What a description is to the last bit depends on the others of its batch. `gone` are the URIs at which
-    nothing is.
+    this chunk. On a GPU, but not on a CPU, the last bits of a description depend on the others of its batch. `gone` are
+    the URIs at which nothing is.
     """
 
     describer: Describer
@@ -43,18 +43,10 @@ class Chunk:
         rows = dict(zip(fresh, count(len(self.descriptions)), strict=False))
         outcomes = [_outcome(item, rows) for item in batch]
         self.gone += (item.source.uri for item in batch if item.gone)
-        self._add(outcomes, described)
-        return outcomes
-
-    def adopt(self, outcomes: Sequence[Outcome], described: Sequence[Description]) -> None:
-        """Add a batch that was taken elsewhere, with the descriptions of its new images in their order."""
-        rows = count(len(self.descriptions))
-        self._add([_moved(outcome, rows) for outcome in outcomes], described)
-
-    def _add(self, outcomes: Sequence[Outcome], described: Sequence[Description]) -> None:
         self.outcomes += outcomes
         self.descriptions += described
         self.hashes |= {hash_ for outcome in outcomes if (hash_ := described_hash(outcome)) is not None}
+        return outcomes
 
     def _knows(self, content_hash: str) -> bool:
         return content_hash in self.hashes or self.is_known(content_hash)
@@ -115,13 +107,6 @@ class Describing:
                 self.on_unchanged()
             else:
                 yield item
-
-
-def _moved(outcome: Outcome, rows: "count[int]") -> Outcome:
-    """Return the outcome with the next row of another shard, where it has one."""
-    if outcome.image is None or outcome.image.shard_row is None:
-        return outcome
-    return replace(outcome, image=replace(outcome.image, shard_row=next(rows)))
 
 
 def _outcome(item: Loaded, rows: dict[str, int]) -> Outcome:
