@@ -51,6 +51,7 @@ from tests.measure_index import DESCRIPTOR, REGION, RESULTS, made_of, mapped, of
 BACKBONE = "efficientnet-lite0"
 BATCH = 8
 CORES = len(os.sched_getaffinity(0))
+AUTO = "auto.float32.ww"  # the collection of the engine that is chosen
 SQUARE = 2048  # the side of the matrices of a large product
 Calls = dict[str, Callable[[Any], object]]
 Row = tuple[str, float, str]  # what, how much, of what kind: ms, x (a ratio), %
@@ -88,13 +89,13 @@ for path in paths:
 print((time.perf_counter() - started) / len(paths))
 faiss.write_index(index, sys.argv[2])
 """
-# Peak memory of a process of its own.
+# Peak memory of a process of its own, in MiB; not ru_maxrss, which begins with that of the process that started it.
 INDEXING = """
-import resource, sys
+import re, sys
 from pathlib import Path
 from indexer.pipeline import index_paths
 index_paths([Path(sys.argv[1])], Path(sys.argv[2]))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024)
+print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """
 
 
@@ -133,11 +134,14 @@ def measure(photographs: Path, folder: Path, vectors: int) -> list[Row]:
     device = choose_device()
     with engine("auto"):
         best = load_backbone(BACKBONE, device)
+        half = load_backbone(BACKBONE, device, precision="bfloat16")
     with engine("torch"):
         eager = load_backbone(BACKBONE, device)
-    rows = forward(contents, best, eager, device)
+    # where neither a processor nor a GPU has bfloat16 it is computed in float32, slowly
+    has_half = half.engine.name == best.engine.name != "torch" or device.type == "cuda"
+    rows = forward(contents, best, eager, half if has_half else None)
     rows += factorising(contents, best)
-    rows += indexing(photographs, folder)
+    rows += indexing(photographs, folder, has_half)
     rows += stages(contents, best, folder)
     with engine("auto"):
         rows += searching(contents, folder, vectors)
@@ -190,9 +194,9 @@ def milliseconds(call: Callable[[Any], object], item: Any) -> float:
     return 1000 * (time.perf_counter() - started)
 
 
-def forward(contents: Sequence[bytes], best: Backbone, eager: Backbone, device: torch.device) -> list[Row]:
+def forward(contents: Sequence[bytes], best: Backbone, eager: Backbone, half: Backbone | None) -> list[Row]:
     """Compare the engine with torch as it comes: float32, NCHW, eager."""
-    spec = best.spec
+    spec, device = best.spec, best.device
     plain = spec.build()
     spec.load(plain, read_tensors(spec.weights.locate().path))
     plain = plain.eval().to(device)
@@ -212,9 +216,7 @@ def forward(contents: Sequence[bytes], best: Backbone, eager: Backbone, device: 
         "best": lambda pixels: best.activations([pixels]),
         "square": on_all_cores(lambda _: square @ square),
     }
-    with engine("auto"):
-        half = load_backbone(BACKBONE, device, precision="bfloat16")
-    if half.engine.name == best.engine.name != "torch" or device.type == "cuda":
+    if half is not None:
         calls["half"] = lambda pixels: half.activations([pixels])
     took = in_turns(calls, pictures)
     difference = max(
@@ -313,7 +315,7 @@ def stages(contents: Sequence[bytes], backbone: Backbone, folder: Path) -> list[
     described = describer.describe_activations(grids)
     whole = in_turns({"describe": describer.describe_activations}, [grids[:BATCH], grids[BATCH:]])["describe"] / BATCH
     decode = in_turns({"decode": lambda content: decode_image(content, "")}, contents)["decode"]
-    with open_collection(folder / "auto.ww") as reader:
+    with open_collection(folder / AUTO) as reader:
         whiteners = reader.index(DESCRIPTOR).whiteners
     vector = in_turns({"vector": lambda entry: method.describe(entry, whiteners)}, described)["vector"]
     write = milliseconds(lambda entries: write_shard(folder / "shard", entries), described) / len(described)
@@ -325,39 +327,40 @@ def stages(contents: Sequence[bytes], backbone: Backbone, folder: Path) -> list[
     ]
 
 
-def indexing(photographs: Path, folder: Path) -> list[Row]:
+def indexing(photographs: Path, folder: Path, has_half: bool) -> list[Row]:
     """Compare the whole with the bare forward pass of the same pictures, and with a plain script."""
     count = len(list(photographs.iterdir()))
     pictures = [decode_image(path.read_bytes(), "").pixels for path in sorted(photographs.iterdir())]
-    rows: list[Row] = []
     device = choose_device()
-    for name in ("torch", "auto"):
+    found: dict[str, list[Row]] = {}  # the same title twice where there is one engine
+    for name, precision in (("torch", "float32"), ("auto", "float32"), ("auto", "bfloat16"))[: 3 if has_half else 2]:
         with engine(name):
             torch.set_num_threads(CORES)
-            backbone = load_backbone(BACKBONE, device)
+            backbone = load_backbone(BACKBONE, device, precision=precision)
             marks: list[tuple[float, int]] = []
-            collection = folder / f"{name}.ww"
-            index_paths([photographs], collection, IndexSettings(), partial(mark, marks))
+            collection = folder / f"{name}.{precision}.ww"
+            index_paths([photographs], collection, IndexSettings(precision=precision), partial(mark, marks))
             # from the first batch, start-up aside, to the published generation
             each = 1000 * (time.perf_counter() - marks[1][0]) / (count - marks[1][1])
             bare = statistics.median(
                 milliseconds(backbone.activations, pictures[start : start + BATCH]) / BATCH
                 for start in range(0, count - BATCH + 1, BATCH)
             )
-        title = backbone.engine.name
-        rows += [
+        title = backbone.engine.name if precision == "float32" else f"{backbone.engine.name} in {precision}"
+        found[title] = [
             (f"index, {title}", each, "ms"),
             (f"index, {title}: bare forward pass / all", bare / each, "x"),
         ]
-        if title == "torch" and name == "auto":
-            rows = rows[2:]  # there is no other engine here
+        if precision == "float32":
+            ours = each
+    rows = [row for of_title in found.values() for row in of_title]
     script = subprocess.run(
         [sys.executable, "-c", PLAIN_SCRIPT, str(photographs), str(folder / "plain.faiss")],
         capture_output=True,
         text=True,
         check=True,
     )
-    rows.append(("index: a plain script / ours", 1000 * float(script.stdout.split()[-1]) / rows[-2][1], "x"))
+    rows.append(("index: a plain script / ours", 1000 * float(script.stdout.split()[-1]) / ours, "x"))
     few = folder / "few"
     few.mkdir()
     for path in sorted(photographs.iterdir())[: count // 4]:
@@ -388,7 +391,7 @@ def mark(marks: list[tuple[float, int]], progress: Progress) -> None:
 def searching(contents: Sequence[bytes], folder: Path, count: int) -> list[Row]:
     """Measure searches as a server does them, on one thread; of many vectors, and of what surrounds those."""
     rows: list[Row] = []
-    with open_collection(folder / "auto.ww") as reader:
+    with open_collection(folder / AUTO) as reader:
         searcher = open_searcher(reader)
         use_threads(1)  # a server's searches have a thread each
         ids = reader.ids.tolist()
