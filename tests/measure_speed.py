@@ -314,15 +314,22 @@ def stages(contents: Sequence[bytes], backbone: Backbone, folder: Path) -> list[
     grids = backbone.activations(pictures)
     described = describer.describe_activations(grids)
     whole = in_turns({"describe": describer.describe_activations}, [grids[:BATCH], grids[BATCH:]])["describe"] / BATCH
-    decode = in_turns({"decode": lambda content: decode_image(content, "")}, contents)["decode"]
+    decoders: Calls = {
+        "decode": lambda content: decode_image(content, "", shorter_side=None),
+        "scale": lambda content: decode_image(content, ""),
+    }
+    decoded = in_turns(decoders, contents)
     with open_collection(folder / AUTO) as reader:
         whiteners = reader.index(DESCRIPTOR).whiteners
-    vector = in_turns({"vector": lambda entry: method.describe(entry, whiteners)}, described)["vector"]
+    rows = in_turns({"rows": method.select}, described)["rows"]
+    vector = in_turns({"vector": lambda rows: method.vector(rows, whiteners)}, [*map(method.select, described)])
     write = milliseconds(lambda entries: write_shard(folder / "shard", entries), described) / len(described)
     return [
-        ("decode and scale", decode, "ms"),
+        ("decode at full size", decoded["decode"], "ms"),
+        ("decode and scale", decoded["scale"], "ms"),
         (f"activations to description, {BATCH} at once", whole, "ms"),
-        ("description to whitened vector", vector, "ms"),
+        ("description to a descriptor's rows", rows, "ms"),
+        ("rows to whitened vector", vector["vector"], "ms"),
         ("write a description", write, "ms"),
     ]
 
