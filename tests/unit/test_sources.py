@@ -189,7 +189,9 @@ def test_nobody_at_the_address_is_tried_again(remote: Remote, sleeper: Sleeper) 
     assert len(sleeper.slept) == 3
 
 
-@pytest.mark.parametrize("asked", ["7", format_datetime(datetime.now(UTC) + timedelta(days=-1), usegmt=True)])
+@pytest.mark.parametrize(
+    "asked", ["7", format_datetime(datetime.now(UTC) + timedelta(days=-1), usegmt=True)], ids=["seconds", "date"]
+)
 def test_a_server_says_how_long_to_wait(site: Site, remote: Remote, sleeper: Sleeper, asked: str) -> None:
     """In seconds or by a date; a date that has passed is no wait at all."""
     uri = site.put("/a.jpg", Answer(status=429, headers={"Retry-After": asked}), Answer(PICTURE))
