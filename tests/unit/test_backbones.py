@@ -171,8 +171,7 @@ def test_half_precision_stays_near_and_is_still_non_negative_float32(backbone: B
     full = backbone.activations([pixels])[0]
     assert half.dtype == torch.float32
     assert half.min() == 0
-    assert not torch.equal(half, full)
-    assert torch.equal(half, half.bfloat16().float())
+    assert (half - full).abs().max() > 1e-3 * full.max()  # by more than float32 would
     assert torch.cosine_similarity(half.flatten(), full.flatten(), dim=0) > 0.99
 
 
