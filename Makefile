@@ -22,7 +22,7 @@ demo: $(STAMP)  ## index photographs, serve them, search one with a box, draw th
 
 # A core each: most tests compute on one, or wait. Files stay together, for what they make once.
 test: $(STAMP)  ## run all tests, two at once
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
 
 browser:  ## install Chromium, which tests of the page drive (Debian, as root); without it they skip
 	command -v chromium || $(APT_INSTALL) chromium || { apt-get update && $(APT_INSTALL) chromium; }

@@ -18,10 +18,18 @@ from PIL import Image
 
 from service.pictures import TILE_SIZE
 from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
-from tests.integration.test_search_command import WHATWHERE, run
+from tests.integration.test_search_command import run
 
 FEW = ("--steps", "2")
 LONG = 10_000
+# The command itself; some shells start their background jobs without the handler of Ctrl-C. Not by a function that runs
+# between fork and exec: this process has threads, and may not survive that.
+CHILD = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from service.cli import main
+main()
+"""
 
 
 @pytest.fixture
@@ -144,11 +152,7 @@ def test_an_ascent_shows_its_steps_and_can_be_stopped(
     """A bar of steps on a terminal; one sentence and the exit code of the signal, and no picture."""
     arguments = ("visualize", "images/1", "--factor", "0", "-c", collection, "--picture", picture, "--steps", LONG)
     own, its = terminal
-
-    def with_interrupts() -> None:
-        signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start background jobs without it
-
-    with subprocess.Popen([*WHATWHERE, *map(str, arguments)], stderr=its, preexec_fn=with_interrupts) as process:  # noqa: PLW1509
+    with subprocess.Popen([sys.executable, "-c", CHILD, *map(str, arguments)], stderr=its) as process:
         shown = b""
         while b"2/10000" not in shown:
             shown += os.read(own, 1024)
