@@ -20,9 +20,11 @@ $(STAMP): pyproject.toml
 demo: $(STAMP)  ## index photographs, serve them, search one with a box, draw the answer, open the page (WEB=0: not)
 	$(BIN)/python -m service.demo $(if $(filter 0,$(WEB)),--no-web)
 
-# A core each: most tests compute on one, or wait. Files stay together, for what they make once.
-test: $(STAMP)  ## run all tests, two at once
-	OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
+# Several at once have a core each: most tests compute on one, or wait. Files stay together, for what they make once.
+SIDE_BY_SIDE = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --max-worker-restart 0
+
+test: $(STAMP)  ## run all tests (JOBS=2: two at once)
+	$(if $(JOBS),$(SIDE_BY_SIDE),$(BIN)/pytest)
 
 browser:  ## install Chromium, which tests of the page drive (Debian, as root); without it they skip
 	command -v chromium || $(APT_INSTALL) chromium || { apt-get update && $(APT_INSTALL) chromium; }
