@@ -483,7 +483,9 @@ def test_a_token_is_asked_for_and_kept_in_the_tab(browser: Browser, collection: 
 
 
 def faults(page: Page) -> list[str]:
-    """Return what axe finds that is serious or critical."""
+    """Return what axe finds that is serious or critical, of what has come to rest: what still appears is pale."""
+    expect(page.locator("#hits")).to_have_attribute("aria-busy", "false")
+    page.evaluate("() => Promise.allSettled(document.getAnimations().map((each) => each.finished))")
     page.evaluate(AXE_FILE_PATH.read_text())
     report = page.evaluate("() => axe.run()")
     return [
