@@ -28,7 +28,8 @@ from tests.conftest import INDEXED_PHOTOGRAPHS
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 SKY, TABLE = ("rocket", "china", "astronaut"), ("coffee", "flower", "chelsea")
-# The command itself; some shells start their background jobs without the handler of Ctrl-C.
+# The command itself; some shells start their background jobs without the handler of Ctrl-C. Not by a function that runs
+# between fork and exec: this process has threads, and may not survive that.
 CHILD = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)

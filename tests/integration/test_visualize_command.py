@@ -18,18 +18,11 @@ from PIL import Image
 
 from service.pictures import TILE_SIZE
 from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
+from tests.integration.test_evaluate_command import CHILD
 from tests.integration.test_search_command import run
 
 FEW = ("--steps", "2")
 LONG = 10_000
-# The command itself; some shells start their background jobs without the handler of Ctrl-C. Not by a function that runs
-# between fork and exec: this process has threads, and may not survive that.
-CHILD = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from service.cli import main
-main()
-"""
 
 
 @pytest.fixture
