@@ -11,10 +11,10 @@ from pathlib import Path
 import skimage.data
 from PIL import Image, ImageOps
 
-from indexer.pipeline import index_paths
-from service.asking import Question, ask
-from service.figures import draw_comparison, draw_explanation
-from service.illustrating import compare_files, explain_file
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.service.drawing.explanation import draw_comparison, draw_explanation
+from whatwhere.service.local.explain import compare_files, explain_file
+from whatwhere.service.local.search import Question, ask
 
 FOLDER = Path(__file__).parent
 PACKAGED = Path(skimage.data.__file__).parent

@@ -3,7 +3,7 @@
 import math
 from typing import NamedTuple
 
-from indexer.errors import InvalidRegion
+from whatwhere.indexer.errors import InvalidRegion
 
 
 class Box(NamedTuple):

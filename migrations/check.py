@@ -6,8 +6,8 @@ from pathlib import Path
 from alembic import command
 from sqlalchemy import Connection
 
-from indexer.catalog.database import migration_config
-from indexer.catalog.sqlite import connect
+from whatwhere.indexer.catalog.database import migration_config
+from whatwhere.indexer.catalog.sqlite import connect
 
 
 def main() -> None:

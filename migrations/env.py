@@ -1,8 +1,8 @@
-"""Alembic's entry point: runs migrations on the connection it is given (see `indexer.catalog.catalog`)."""
+"""Alembic's entry point: runs migrations on the connection it is given (see `whatwhere.indexer.catalog.catalog`)."""
 
 from alembic import context
 
-from indexer.catalog.tables import Base
+from whatwhere.indexer.catalog.tables import Base
 
 # SQLite needs the batch mode to alter a table; its DDL is transactional, which Alembic does not assume.
 context.configure(

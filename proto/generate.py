@@ -1,7 +1,7 @@
 """What is made of the contract: `python proto/generate.py code FOLDER`, or `descriptors FILE`.
 
 In the contract files have the names that others import them by, whatwhere/v1/*.proto. Python's generated code imports
-by the same path, but there it is part of the package service.rpc: its imports are rewritten.
+by the same path, but there it is part of the package whatwhere.service.rpc: its imports are rewritten.
 """
 
 import argparse
@@ -21,7 +21,7 @@ def write_code(folder: Path) -> None:
         _run(*(f"--{kind}_out={made}" for kind in ("python", "pyi", "grpc_python")))
         for path in (Path(made) / "whatwhere/v1").iterdir():
             code = re.sub(
-                "^from whatwhere.v1 import ", "from service.rpc import ", path.read_text(), flags=re.MULTILINE
+                "^from whatwhere.v1 import ", "from whatwhere.service.rpc import ", path.read_text(), flags=re.MULTILINE
             )
             (folder / path.name).write_text(code)
 

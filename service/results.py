@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.boxes import Box
+from whatwhere.indexer.boxes import Box
 
 _NAME = re.compile(r"images/([1-9][0-9]{0,17})", re.ASCII)
 
@@ -103,7 +103,7 @@ class Factor:
     energy_share: float
     box: Box | None
     heat: NDArray[np.float32]
-    colour: str
+    color: str
     png: bytes = b""
     similar: tuple[SimilarFactor, ...] = ()
 

@@ -14,25 +14,25 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha import reflection
 
-from indexer.backbones import choose_device
-from indexer.errors import InvalidRequest, ServerNotReady
-from service.admission import Lane
-from service.health import Health
-from service.interceptors import RequestInterceptor
-from service.live import LiveSearcher, open_live
-from service.metrics import Metrics
-from service.network import Network
-from service.rpc import admin_pb2, admin_pb2_grpc
-from service.rpc import image_search_pb2 as pb
-from service.rpc import image_search_pb2_grpc as rpc
-from service.searcher import Searcher
-from service.servicer import AdminServicer, ImageSearchServicer, Lanes
-from service.settings import Limits, ServerSettings
-from service.threads import use_threads
-from service.tls import server_credentials
-from service.tokens import TokenFile
-from service.tracing import otlp_tracer
-from service.web import Web
+from whatwhere.indexer.backbones.backbone import choose_device
+from whatwhere.indexer.errors import InvalidRequest, ServerNotReady
+from whatwhere.service.api.admission import WorkerPool
+from whatwhere.service.api.health import Health
+from whatwhere.service.api.interceptor import RequestInterceptor
+from whatwhere.service.api.servicer import AdminServicer, ImageSearchServicer, WorkerPools
+from whatwhere.service.observability.metrics import Metrics
+from whatwhere.service.observability.tracing import otlp_tracer
+from whatwhere.service.rpc import admin_pb2, admin_pb2_grpc
+from whatwhere.service.rpc import image_search_pb2 as pb
+from whatwhere.service.rpc import image_search_pb2_grpc as rpc
+from whatwhere.service.search.batching import InferenceBatcher
+from whatwhere.service.search.hot_swap import LiveSearcher, open_live
+from whatwhere.service.search.searcher import Searcher
+from whatwhere.service.search.threads import use_threads
+from whatwhere.service.security.tls import server_credentials
+from whatwhere.service.security.tokens import TokenFile
+from whatwhere.service.settings import Limits, ServerSettings
+from whatwhere.service.web.serving import Web
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ImageSearchService"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
@@ -74,7 +74,7 @@ class Server:
             if tracer is not None:
                 self._closing.callback(tracer.close)
             batch_size = _batch_size(settings)
-            self._network = Network(
+            self._network = InferenceBatcher(
                 batch_size, settings.batching.delay_s, self._metrics.batch, partial(use_threads, settings.cores)
             )
             self._closing.callback(self._network.close)
@@ -254,7 +254,7 @@ def _batch_size(settings: ServerSettings) -> int:
     return settings.batching.size or (8 if choose_device(settings.device).type == "cuda" else 1)
 
 
-def _lanes(cores: int, batch_size: int, limits: Limits) -> Lanes:
+def _lanes(cores: int, batch_size: int, limits: Limits) -> WorkerPools:
     """Make the threads: those of uploads fill a batch while the next ones are decoded, one on each core.
 
     The network has all cores, each of these threads one. Measured on two cores: with two each, four callers that want
@@ -262,10 +262,10 @@ def _lanes(cores: int, batch_size: int, limits: Limits) -> Lanes:
     with OpenMP's passive waiting both are slower by a tenth.
     """
     one = partial(use_threads, 1)
-    return Lanes(
-        uploads=Lane("uploads", cores + batch_size, limits.max_queued_uploads, one),
-        searches=Lane("searches", cores + 1, limits.max_queued_searches, one),
-        pictures=Lane("pictures", cores, limits.max_queued_searches, one),
+    return WorkerPools(
+        uploads=WorkerPool("uploads", cores + batch_size, limits.max_queued_uploads, one),
+        searches=WorkerPool("searches", cores + 1, limits.max_queued_searches, one),
+        pictures=WorkerPool("pictures", cores, limits.max_queued_searches, one),
     )
 
 

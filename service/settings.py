@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from indexer.filters import MAX_LENGTH
-from indexer.images import ImageLimits
-from service.tls import TlsFiles
+from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.metadata.filters import MAX_LENGTH
+from whatwhere.service.security.tls import TlsFiles
 
 _MIB = 1024 * 1024
 

@@ -11,10 +11,10 @@ from typing import Any
 
 import httpx
 
-from indexer.images import ImageLimits
-from service.server import Server
-from service.settings import Batching, Limits, ServerSettings
 from tests.conftest import QUERY_PHOTOGRAPH
+from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.service.server import Server
+from whatwhere.service.settings import Batching, Limits, ServerSettings
 
 LOOPBACK = "127.0.0.1:0"
 JSON = {"content-type": "application/json"}

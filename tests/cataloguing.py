@@ -10,9 +10,9 @@ from alembic.config import Config
 from psycopg.types.json import set_json_loads
 from sqlalchemy import Connection
 
-from indexer.catalog import Catalog, NewImage, Outcome, ShardRecord, Source
-from indexer.catalog.catalog import backend_of
-from indexer.catalog.database import Address, migration_config
+from whatwhere.indexer.catalog.catalog import Catalog, backend_of
+from whatwhere.indexer.catalog.database import CatalogAddress, migration_config
+from whatwhere.indexer.catalog.records import NewImage, Outcome, ShardRecord, Source
 
 
 def source(name: str, *, byte_count: int = 10, modified_ns: int = 1) -> Source:
@@ -43,7 +43,7 @@ def states(catalog: Catalog) -> dict[str | None, str]:
     return {image.content_hash: image.state for image in catalog.images()}
 
 
-def raw(address: Address, query: str) -> list[tuple[object, ...]]:
+def raw(address: CatalogAddress, query: str) -> list[tuple[object, ...]]:
     """Run a statement past the catalogue; no reference is checked, and JSON comes as text."""
     if isinstance(address, Path):
         with closing(sqlite3.connect(address)) as connection, connection:
@@ -55,14 +55,14 @@ def raw(address: Address, query: str) -> list[tuple[object, ...]]:
         return cursor.fetchall() if cursor.description else []
 
 
-def migrate(address: Address, direction: Callable[[Config, str], None], revision: str) -> None:
+def migrate(address: CatalogAddress, direction: Callable[[Config, str], None], revision: str) -> None:
     """Run migrations as the catalogue does, in one transaction."""
     with migrating(address) as connection:
         direction(migration_config(connection), revision)
 
 
 @contextmanager
-def migrating(address: Address) -> Iterator[Connection]:
+def migrating(address: CatalogAddress) -> Iterator[Connection]:
     """Give a connection in a transaction in which tables may be changed."""
     backend = backend_of(address)
     engine = backend.engine(read_only=False)

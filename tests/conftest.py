@@ -10,13 +10,14 @@ import skimage.data
 import sklearn.datasets
 import torch
 
-from indexer.catalog import Catalog
-from indexer.collection import Layout
-from indexer.pipeline import IndexSettings, index_paths
-from service.client import Client
-from service.server import create_server
-from service.settings import ServerSettings
 from tests.postgres import PostgresServer
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import IndexSettings
+from whatwhere.service.client.client import Client
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import ServerSettings
 
 SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
 DATA = Path(os.environ.get("WHATWHERE_DATA", SHARED / "data"))

@@ -1,8 +1,8 @@
 """Throw input at what reads foreign bytes and text: `python -m tests.fuzz images|filters --inputs N --seed S`.
 
 images: small pictures of every format that is read, with bits turned, parts cut, doubled and exchanged, headers
-edited, checksums put right again, go to indexer.images.decode_image. filters: sentences of the filters' grammar, whole
-and broken, and characters at random go to indexer.filters.parse. Either is read, or refused by a named error; anything
+edited, checksums put right again, go to whatwhere.indexer.images.decode.decode_image. filters: sentences of the filters' grammar, whole
+and broken, and characters at random go to whatwhere.indexer.metadata.filters.parse. Either is read, or refused by a named error; anything
 else, and what takes longer than 2 s, is printed with its input. The slowest is printed in any case. Exit code 1 when
 something was wrong. The same seed gives the same inputs.
 """
@@ -20,10 +20,10 @@ from typing import TypeVar
 import numpy as np
 from PIL import ExifTags, Image
 
-from indexer.errors import WhatwhereError
-from indexer.filters import MAX_LENGTH, And, Comparison, Not, Or, parse
-from indexer.images import ImageLimits, decode_image
 from tests.malformed.pictures import FORMATS, chunk, encoded, encoded_as, picture, replaced
+from whatwhere.indexer.errors import WhatwhereError
+from whatwhere.indexer.images.decode import ImageLimits, decode_image
+from whatwhere.indexer.metadata.filters import MAX_LENGTH, And, Comparison, Not, Or, parse
 
 LONGEST_S = 2.0  # of the processor, for one input
 LIMITS = ImageLimits(max_bytes=2**20, max_pixels=1_000_000)  # a larger picture that a header announces takes longer

@@ -9,11 +9,15 @@ from typing import Self
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.catalog import INDEXED, NewImage, Outcome, Source
-from indexer.collection import Manifest, Recipe, open_collection, open_for_writing, publish
-from indexer.describe import Description
-from indexer.methods import find_method
-from indexer.whitening import Whitener
+from whatwhere.indexer.catalog.records import INDEXED, NewImage, Outcome, Source
+from whatwhere.indexer.collection.manifest import Manifest
+from whatwhere.indexer.collection.publish import publish
+from whatwhere.indexer.collection.reader import open_collection
+from whatwhere.indexer.collection.recipe import Recipe
+from whatwhere.indexer.collection.writer import open_for_writing
+from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.descriptors import find_descriptor
+from whatwhere.indexer.features.whitening import Whitener
 
 Whiteners = Mapping[str, Sequence[Whitener]]
 
@@ -111,7 +115,7 @@ class Publisher:
         keys = {identifier: (identifier, descriptor, fingerprints) for identifier in self.descriptions}
         for identifier, key in keys.items():
             if key not in self._vectors:
-                method = find_method(descriptor, self.preset)
+                method = find_descriptor(descriptor, self.preset)
                 self._vectors[key] = method.describe(self.descriptions[identifier], whiteners)
         return {identifier: self._vectors[key] for identifier, key in keys.items()}
 

@@ -7,13 +7,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer import whitening
-from indexer.catalog import NewImage, Outcome, Source
-from indexer.collection import CollectionWriter, Manifest, Recipe, open_collection, open_for_writing, publish
-from indexer.describe import Description
-from indexer.factorize import Factors, quantize
-from indexer.methods import find_method
-from indexer.whitening import Whitener, WhitenerKey
+from whatwhere.indexer.catalog.records import NewImage, Outcome, Source
+from whatwhere.indexer.collection.manifest import Manifest
+from whatwhere.indexer.collection.publish import publish
+from whatwhere.indexer.collection.reader import open_collection
+from whatwhere.indexer.collection.recipe import Recipe
+from whatwhere.indexer.collection.writer import CollectionWriter, open_for_writing
+from whatwhere.indexer.features import whitening
+from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.descriptors import find_descriptor
+from whatwhere.indexer.features.nmf import Factors, quantize
+from whatwhere.indexer.features.whitening import Whitener, WhitenerKey
 
 RANK, CHANNELS, DIMENSIONS = 3, 24, 8
 DESCRIPTORS = ("what", "what-and-where", "fused", "r-mac")
@@ -48,7 +52,7 @@ def whitener_of(descriptor: str, seed: int = 0) -> Whitener:
 
 def whiteners_of(seed: int) -> dict[str, tuple[Whitener, ...]]:
     """Return a whitener for each part of each descriptor."""
-    methods = [find_method(name, RECIPE.preset) for name in RECIPE.descriptors]
+    methods = [find_descriptor(name, RECIPE.preset) for name in RECIPE.descriptors]
     return {method.name: tuple(whitener_of(rows, seed) for rows in method.whiteners) for method in methods}
 
 
@@ -60,7 +64,7 @@ def vector_of(
     description: Description, name: str, whiteners: Mapping[str, Sequence[Whitener]] = WHITENERS
 ) -> NDArray[np.float32]:
     """Return the vector that a collection of these tests holds for a description."""
-    return find_method(name, RECIPE.preset).describe(description, whiteners[name])
+    return find_descriptor(name, RECIPE.preset).describe(description, whiteners[name])
 
 
 def found(seeds: Sequence[int]) -> list[Outcome]:

@@ -12,14 +12,14 @@ from collections.abc import Callable
 from itertools import permutations
 from pathlib import Path
 
-from indexer.boxes import WHOLE_IMAGE, Box, box_from_pixels
-from indexer.inspection import inspect_collection
-from indexer.pipeline import index_paths
-from service.client import Client
-from service.results import StoredImage
-from service.server import create_server
-from service.settings import ServerSettings
 from tests.conftest import DATA
+from whatwhere.indexer.boxes import WHOLE_IMAGE, Box, box_from_pixels
+from whatwhere.indexer.maintenance.info import inspect_collection
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.service.client.client import Client
+from whatwhere.service.results import StoredImage
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import ServerSettings
 
 DISTRACTORS = 200
 REPEATS = 15
@@ -40,7 +40,7 @@ def main() -> None:
         serving.start()
         with Client(f"127.0.0.1:{port}") as client:
             found["median_ms"] = latencies(client, photographs)
-            found["localisation"] = localisation(client)
+            found["localisation"] = localization(client)
         serving.stop(grace=None)
     print(json.dumps(found, indent=2))  # noqa: T201
 
@@ -74,7 +74,7 @@ def median_ms(ask: Callable[[int], object]) -> float:
     return statistics.median(times[2:])
 
 
-def localisation(client: Client) -> dict[str, object]:
+def localization(client: Client) -> dict[str, object]:
     """Return the mean IoU with the official boxes over all ordered pairs of one building's queries, in percent."""
     images = {Path(image.uri).stem: image for image in client.images()}
     buildings: dict[str, list[tuple[str, Box]]] = {}

@@ -18,21 +18,27 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from indexer.backbones import DEFAULT_BACKBONE, load_backbone
-from indexer.catalog import NewImage, Outcome, Source
-from indexer.collection import CollectionWriter, Layout, Recipe, find_whiteners, open_for_writing, publish
-from indexer.describe import Describer, Description
-from indexer.images import SHORTER_SIDE, decode_image
-from indexer.methods import DEFAULT_DESCRIPTORS, DEFAULT_PRESET, find_method, pooled_by
-from indexer.pipeline import DEFAULT_RANK, SHARD_SOURCES
 from tests.conftest import INDEXED_PHOTOGRAPHS
+from whatwhere.indexer.backbones.backbone import load_backbone
+from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE
+from whatwhere.indexer.catalog.records import NewImage, Outcome, Source
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.publish import publish
+from whatwhere.indexer.collection.recipe import Recipe
+from whatwhere.indexer.collection.whiteners import find_whiteners
+from whatwhere.indexer.collection.writer import CollectionWriter, open_for_writing
+from whatwhere.indexer.features.describe import Describer, Description
+from whatwhere.indexer.features.descriptors import DEFAULT_DESCRIPTORS, DEFAULT_PRESET, find_descriptor, pooled_by
+from whatwhere.indexer.images.decode import SHORTER_SIDE, decode_image
+from whatwhere.indexer.pipeline.run import SHARD_SOURCES
+from whatwhere.indexer.pipeline.settings import DEFAULT_RANK
 
 SEARCHES = 200
 # In a process of its own: what a server holds of a generation, without the network's weights.
 SERVE = f"""
 import json, statistics, sys, time
 from pathlib import Path
-from indexer.collection import open_collection
+from whatwhere.indexer.collection.reader import open_collection
 def resident(kind):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) * 1024 for line in lines if line.startswith(kind))
@@ -50,7 +56,8 @@ with open_collection(Path(sys.argv[1])) as reader:
 MEASURED_RUN = """
 import json, sys, threading
 from pathlib import Path
-from indexer.pipeline import index_paths, publish_collection
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.publishing import publish_collection
 def kilobytes(kind):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(kind))
@@ -176,7 +183,7 @@ def _described() -> tuple[Recipe, list[Description]]:
 
 
 def _pooled() -> tuple[str, ...]:
-    return pooled_by(find_method(name) for name in DEFAULT_DESCRIPTORS)
+    return pooled_by(find_descriptor(name) for name in DEFAULT_DESCRIPTORS)
 
 
 def _recipe(describer: Describer) -> Recipe:

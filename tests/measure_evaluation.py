@@ -15,19 +15,19 @@ from statistics import fmean
 import numpy as np
 from torch import Tensor
 
-from indexer.backbones import choose_device, load_backbone
-from indexer.boxes import WHOLE_IMAGE, Box
-from indexer.describe import POOLED, Describer, Description
-from indexer.methods import find_method, global_descriptor
-from indexer.scan import scan
-from indexer.train import fit_whiteners
-from service.evaluation import metrics
-from service.evaluation.benchmark import Benchmark
-from service.evaluation.datasets import load_benchmark
-from service.evaluation.features import FeatureCache, Picture, read_description, region_of
-from service.evaluation.report import TITLES, best_in_bold
-from service.evaluation.run import TABLE_ORDER, EvaluationSettings, MethodScore, evaluate
 from tests.conftest import DATA
+from whatwhere.indexer.backbones.backbone import choose_device, load_backbone
+from whatwhere.indexer.boxes import WHOLE_IMAGE, Box
+from whatwhere.indexer.features.describe import POOLED, Describer, Description
+from whatwhere.indexer.features.descriptors import find_descriptor, global_descriptor
+from whatwhere.indexer.pipeline.train_whiteners import fit_whiteners
+from whatwhere.indexer.sources.scan import scan
+from whatwhere.service.evaluation.retrieval import metrics
+from whatwhere.service.evaluation.retrieval.benchmark import Benchmark
+from whatwhere.service.evaluation.retrieval.datasets import load_benchmark
+from whatwhere.service.evaluation.retrieval.features import FeatureCache, Picture, read_description, region_of
+from whatwhere.service.evaluation.retrieval.report import TITLES, best_in_bold
+from whatwhere.service.evaluation.retrieval.run import TABLE_ORDER, EvaluationSettings, MethodScore, evaluate
 
 CLASSES = ("beach", "bus", "dinosaur", "elephant", "flower", "food", "horse", "monument", "mountain", "people")
 
@@ -44,7 +44,7 @@ class Task:
 def main() -> None:
     """Print the tables."""
     with tempfile.TemporaryDirectory() as folder:
-        settings = EvaluationSettings(Path(sys.argv[1] if len(sys.argv) > 1 else folder), localisation=False)
+        settings = EvaluationSettings(Path(sys.argv[1] if len(sys.argv) > 1 else folder), localization=False)
         found = tasks(Path(folder))
         default = score(found, settings)
         thesis = score(found, replace(settings, preset="thesis"))
@@ -132,7 +132,7 @@ def stored_regions(task: Task, settings: EvaluationSettings) -> str:
 
     def windows(description: Description, region: Box | None = None) -> Tensor:
         """Return the second part's rows: R-MAC's."""
-        return find_method("fused").select(description, region)[1].rows
+        return find_descriptor("fused").select(description, region)[1].rows
 
     by_rule = [windows(*asked) for asked in zip(described([*map(Picture, paths)]), boxes, strict=True)]
     by_crop = [windows(cropped) for cropped in described([*map(Picture, paths, boxes)])]

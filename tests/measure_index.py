@@ -14,12 +14,14 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.boxes import Box
-from indexer.collection import CollectionReader, open_collection
-from indexer.methods import find_method
-from indexer.pipeline import index_paths
-from indexer.vectors import AUTO, EXACT, Segment, VectorIndex, factory_for, use_threads
 from tests.conftest import DATA, INDEXED_PHOTOGRAPHS
+from whatwhere.indexer.boxes import Box
+from whatwhere.indexer.collection.reader import CollectionReader, open_collection
+from whatwhere.indexer.features.descriptors import find_descriptor
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.vectors.factories import AUTO, EXACT, factory_for
+from whatwhere.indexer.vectors.index import VectorIndex, use_threads
+from whatwhere.indexer.vectors.segment import Segment
 
 DESCRIPTOR = "fused"
 REGION = Box(0.2, 0.2, 0.8, 0.8)
@@ -63,7 +65,7 @@ def of_photographs(folder: Path, count: int) -> tuple[Vectors, Vectors]:
 
 def of_collection(reader: CollectionReader) -> tuple[Vectors, Vectors]:
     """Return the vectors of a collection's images, and those of a region of each."""
-    method, index = find_method(DESCRIPTOR), reader.index(DESCRIPTOR)
+    method, index = find_descriptor(DESCRIPTOR), reader.index(DESCRIPTOR)
     stored = (reader.description(reader.indexed_image(image)) for image in reader.ids.tolist())
     regions = [method.describe(entry, index.whiteners, REGION) for entry in stored]
     return np.concatenate([segment.vectors(segment.ids) for segment in index.vectors.segments]), np.stack(regions)
@@ -73,13 +75,13 @@ def made_of(real: Vectors, count: int, like: float = 0.75, seed: int = 0) -> Vec
     """Make so many unit vectors: real ones, each turned away by a mixture of four others to a cosine of `like`."""
     random = np.random.default_rng(seed)
     made = np.empty((count, real.shape[1]), dtype=np.float32)
-    centred = real - real.mean(axis=0)
+    centerd = real - real.mean(axis=0)
     for start in range(0, count, 20_000):
         part = made[start : start + 20_000]
         mixture = np.zeros_like(part)
         for _ in range(4):
             shares = random.normal(size=(len(part), 1)).astype(np.float32)
-            mixture += shares * centred[random.integers(0, len(real), len(part))]
+            mixture += shares * centerd[random.integers(0, len(real), len(part))]
         mixture /= np.linalg.norm(mixture, axis=1, keepdims=True)
         part[:] = like * real[random.integers(0, len(real), len(part))] + (1 - like**2) ** 0.5 * mixture
         part /= np.linalg.norm(part, axis=1, keepdims=True)

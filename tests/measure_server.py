@@ -24,9 +24,9 @@ from typing import Any
 
 import grpc
 
-from service.rpc import image_search_pb2 as pb
-from service.rpc import image_search_pb2_grpc as rpc
 from tests.conftest import DATA, INDEXED_PHOTOGRAPHS
+from whatwhere.service.rpc import image_search_pb2 as pb
+from whatwhere.service.rpc import image_search_pb2_grpc as rpc
 
 REGION = pb.Box(x_min=0.1, y_min=0.1, x_max=0.9, y_max=0.7)
 TIMES_THE_CAPACITY = 10
@@ -167,7 +167,16 @@ async def overload(
 @contextmanager
 def serving(collection: Path, *options: str) -> Iterator[tuple[str, Callable[[], int]]]:
     """Run a server; gives its address, and what tells its resident memory in MiB."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--collection", str(collection), "--listen", "127.0.0.1:0"]
+    command = [
+        sys.executable,
+        "-m",
+        "whatwhere.service.cli",
+        "serve",
+        "--collection",
+        str(collection),
+        "--listen",
+        "127.0.0.1:0",
+    ]
     with subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:
@@ -215,7 +224,7 @@ def main() -> None:
     if options.server:
         print(json.dumps(measure(options.server, options.images, options), indent=2))
         return
-    from indexer.pipeline import index_paths  # noqa: PLC0415 - brings torch, which asking a server does without
+    from whatwhere.indexer.pipeline.run import index_paths  # noqa: PLC0415 - brings torch, which asking a server does without
 
     found: dict[str, Any] = {}
     with tempfile.TemporaryDirectory() as folder:

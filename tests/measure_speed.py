@@ -29,24 +29,25 @@ from numpy.typing import NDArray
 from sklearn.decomposition import NMF
 from torch.utils.flop_counter import FlopCounterMode
 
-from indexer.backbones import Backbone, choose_device, load_backbone
-from indexer.backbones.engines import ENGINE_VARIABLE
-from indexer.backbones.weights import read_tensors
-from indexer.collection import open_collection
-from indexer.collection.shards import write_shard
-from indexer.describe import Describer
-from indexer.descriptors import crow_channel_weights
-from indexer.factorize import Factors, factorize
-from indexer.images import decode_image
-from indexer.methods import find_method, pooled_by
-from indexer.pipeline import DEFAULT_RANK, IndexSettings, Progress, index_paths
-from indexer.reading import in_groups
-from indexer.vectors import EXACT, factory_for
-from service.localize import localize_stored
-from service.searcher import Query, open_searcher
-from service.threads import use_threads
 from tests.conftest import DATA, INDEXED_PHOTOGRAPHS
 from tests.measure_index import DESCRIPTOR, REGION, RESULTS, made_of, mapped, of_collection, recall
+from whatwhere.indexer.backbones.backbone import Backbone, choose_device, load_backbone
+from whatwhere.indexer.backbones.checkpoints import read_tensors
+from whatwhere.indexer.backbones.engines import ENGINE_VARIABLE
+from whatwhere.indexer.collection.reader import open_collection
+from whatwhere.indexer.collection.shards import write_shard
+from whatwhere.indexer.features.describe import Describer
+from whatwhere.indexer.features.descriptors import find_descriptor, pooled_by
+from whatwhere.indexer.features.nmf import Factors, factorize
+from whatwhere.indexer.features.pooling import crow_channel_weights
+from whatwhere.indexer.images.decode import decode_image
+from whatwhere.indexer.pipeline.loading import in_groups
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import DEFAULT_RANK, IndexSettings, Progress
+from whatwhere.indexer.vectors.factories import EXACT, factory_for
+from whatwhere.service.search.localize import localize_stored
+from whatwhere.service.search.searcher import Query, open_searcher
+from whatwhere.service.search.threads import use_threads
 
 BACKBONE = "efficientnet-lite0"
 BATCH = 8
@@ -65,8 +66,8 @@ from PIL import Image
 import torchnmf.nmf
 from sklearn.decomposition import NMF
 from torchvision import transforms
-from indexer.backbones.registry import find_backbone
-from indexer.backbones.weights import read_tensors
+from whatwhere.indexer.backbones.registry import find_backbone
+from whatwhere.indexer.backbones.checkpoints import read_tensors
 
 spec = find_backbone("efficientnet-lite0")
 network = spec.build()
@@ -93,7 +94,7 @@ faiss.write_index(index, sys.argv[2])
 INDEXING = """
 import re, sys
 from pathlib import Path
-from indexer.pipeline import index_paths
+from whatwhere.indexer.pipeline.run import index_paths
 index_paths([Path(sys.argv[1])], Path(sys.argv[2]))
 print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """
@@ -140,7 +141,7 @@ def measure(photographs: Path, folder: Path, vectors: int) -> list[Row]:
     # where neither a processor nor a GPU has bfloat16 it is computed in float32, slowly
     has_half = half.engine.name == best.engine.name != "torch" or device.type == "cuda"
     rows = forward(contents, best, eager, half if has_half else None)
-    rows += factorising(contents, best)
+    rows += factorizing(contents, best)
     rows += indexing(photographs, folder, has_half)
     rows += stages(contents, best, folder)
     with engine("auto"):
@@ -240,7 +241,7 @@ def forward(contents: Sequence[bytes], best: Backbone, eager: Backbone, half: Ba
     return rows
 
 
-def factorising(contents: Sequence[bytes], backbone: Backbone) -> list[Row]:
+def factorizing(contents: Sequence[bytes], backbone: Backbone) -> list[Row]:
     """Compare the factorisation with scikit-learn's and torchnmf's: default settings, the default rank."""
     matrices = []
     for content in contents[: 4 * BATCH]:
@@ -308,7 +309,7 @@ def iterations_to(error: float, matrix: torch.Tensor) -> int:
 
 def stages(contents: Sequence[bytes], backbone: Backbone, folder: Path) -> list[Row]:
     """Measure what stands around the network, each alone."""
-    method = find_method(DESCRIPTOR)
+    method = find_descriptor(DESCRIPTOR)
     describer = Describer(backbone, DEFAULT_RANK, pooled_by([method]))
     pictures = [decode_image(content, "").pixels for content in contents[: 2 * BATCH]]
     grids = backbone.activations(pictures)
@@ -424,8 +425,8 @@ def searching(contents: Sequence[bytes], folder: Path, count: int) -> list[Row]:
             (f"stored-image region search of {count:,}", around + took["large"], "ms"),
         ]
         stored = [reader.description(reader.indexed_image(image)).factors for image in ids[: RESULTS + 1]]
-        localise = in_turns({"ten": lambda query: localize_stored(query, REGION, stored[1:])}, stored)["ten"]
-        rows.append((f"localise {RESULTS} results from stored factors", localise, "ms"))
+        localize = in_turns({"ten": lambda query: localize_stored(query, REGION, stored[1:])}, stored)["ten"]
+        rows.append((f"localise {RESULTS} results from stored factors", localize, "ms"))
         use_threads(CORES)
         pictures = {content: decode_image(content, "").pixels for content in contents[:24]}
         took = in_turns(

@@ -15,7 +15,7 @@ from typing import Any
 import psycopg
 import pytest
 
-from indexer.catalog import Catalog
+from whatwhere.indexer.catalog.catalog import Catalog
 
 TEMPLATE = "migrated"  # a database with the catalogue's tables in it: copied in a thirtieth of a second
 # The order of text is that of a language, not of code points, and times are far from UTC: neither may show anywhere.

@@ -8,9 +8,9 @@ from typing import Any
 import grpc
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
-from service.rpc import admin_pb2, admin_pb2_grpc
-from service.rpc import image_search_pb2 as pb
-from service.rpc import image_search_pb2_grpc as rpc
+from whatwhere.service.rpc import admin_pb2, admin_pb2_grpc
+from whatwhere.service.rpc import image_search_pb2 as pb
+from whatwhere.service.rpc import image_search_pb2_grpc as rpc
 
 Answer = Callable[[grpc.ServicerContext], None]
 

@@ -9,10 +9,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from indexer.backbones.engines import PRECISIONS, make_engine
-from indexer.backbones.registry import BackboneSpec, find_backbone
-from indexer.backbones.weights import OwnWeights, read_tensors
-from indexer.errors import DeviceUnavailable, UnknownName, WeightsUnavailable
+from whatwhere.indexer.backbones.checkpoints import read_tensors
+from whatwhere.indexer.backbones.engines import PRECISIONS, make_engine
+from whatwhere.indexer.backbones.registry import BackboneSpec, find_backbone
+from whatwhere.indexer.backbones.weights import OwnWeights
+from whatwhere.indexer.errors import DeviceUnavailable, UnknownName, WeightsUnavailable
 
 DEVICES = ("auto", "cpu", "cuda")
 DEFAULT_PRECISION = "float32"

@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from torch import Size, Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
 
-from indexer.backbones.weights import require_fit
+from whatwhere.indexer.backbones.checkpoints import require_fit
 
 _BATCH_NORM_EPS = 1e-3
 _STATISTICS = ("running_mean", "running_var", "weight", "bias")  # of a batch norm

@@ -18,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
-from indexer.errors import DeviceUnavailable, UnknownName
+from whatwhere.indexer.errors import DeviceUnavailable, UnknownName
 
 ENGINE_VARIABLE = "WHATWHERE_ENGINE"
 ENGINES = ("auto", "torch", "openvino")

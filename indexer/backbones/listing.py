@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from indexer.backbones.registry import BACKBONES
+from whatwhere.indexer.backbones.registry import BACKBONES
 
 
 @dataclass(frozen=True)

@@ -8,10 +8,10 @@ from types import ModuleType
 
 from torch import Tensor, nn
 
-from indexer.backbones import efficientnet_lite
-from indexer.backbones.efficientnet_lite import EfficientNetLiteShape
-from indexer.backbones.weights import PackagedWeights, PublishedWeights, WeightsSource
-from indexer.errors import UnknownName
+from whatwhere.indexer.backbones import efficientnet_lite
+from whatwhere.indexer.backbones.efficientnet_lite import EfficientNetLiteShape
+from whatwhere.indexer.backbones.weights import PackagedWeights, PublishedWeights, WeightsSource
+from whatwhere.indexer.errors import UnknownName
 
 _Triple = tuple[float, float, float]
 
@@ -78,7 +78,7 @@ def _published_name(name: str) -> str:
 
 def _torchvision_networks() -> ModuleType:
     # torchvision takes a second to import, which the default network does without
-    from indexer.backbones import torchvision_networks  # noqa: PLC0415
+    from whatwhere.indexer.backbones import torchvision_networks  # noqa: PLC0415
 
     return torchvision_networks
 

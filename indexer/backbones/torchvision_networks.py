@@ -18,10 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 from torchvision import models
 from torchvision.models.feature_extraction import create_feature_extractor, get_graph_node_names
 
-from indexer.backbones.nonnegative import negative_source
-from indexer.backbones.reflection import has_batch_norm, reflect_padding
-from indexer.backbones.weights import require_fit
-from indexer.errors import UnknownName
+from whatwhere.indexer.backbones.checkpoints import require_fit
+from whatwhere.indexer.backbones.nonnegative import negative_source
+from whatwhere.indexer.backbones.reflection import has_batch_norm, reflect_padding
+from whatwhere.indexer.errors import UnknownName
 
 _OUTPUT = "activations"
 _LAYERS_TOLD = 12

@@ -6,30 +6,20 @@ import logging
 import os
 import sys
 import urllib.error
-from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import safetensors.torch
 import torch
-from torch import Size, Tensor
 
-from indexer.errors import WeightsUnavailable
-from indexer.files import sha256_of
+from whatwhere.indexer.backbones.checkpoints import Checkpoint
+from whatwhere.indexer.errors import WeightsUnavailable
+from whatwhere.indexer.storage.files import sha256_of
 
 FOLDER_VARIABLE = "WHATWHERE_WEIGHTS"  # names a folder of published files, for machines without a network
-_NAMES_TOLD = 20  # of what is missing or unexpected
+NAMES_TOLD = 20  # of what is missing or unexpected
 
 log = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A file of weights on this machine, and the SHA-256 of what it holds."""
-
-    path: Path
-    sha256: str
 
 
 class WeightsSource(Protocol):
@@ -110,7 +100,7 @@ class PublishedWeights:
     def url(self) -> str:
         """Where it is published."""
         # torchvision takes a second to import, which the default network does without
-        from indexer.backbones import torchvision_networks  # noqa: PLC0415
+        from whatwhere.indexer.backbones import torchvision_networks  # noqa: PLC0415
 
         return torchvision_networks.published_url(self.network)
 
@@ -179,49 +169,3 @@ class OwnWeights:
                 f"{self.path} is no file: give a checkpoint, .safetensors or a torch file of model.state_dict()"
             )
         return Checkpoint(self.path, sha256_of(self.path))
-
-
-def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint, name → tensor, onto the CPU: safetensors by its suffix, else a torch file without code.
-
-    WeightsUnavailable for a torn file, and for one that holds anything but tensors by name.
-    """
-    try:
-        if path.suffix == ".safetensors":
-            return safetensors.torch.load_file(path)
-        content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # foreign bytes: UnpicklingError, EOFError, RuntimeError, KeyError, SafetensorError, ...
-        raise WeightsUnavailable(
-            f"{path} is torn, or holds more than tensors, which is never loaded since it can run code: save "
-            "model.state_dict() with torch.save or safetensors"
-        ) from error
-    named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
-    if not named or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise WeightsUnavailable(f"{path} holds no tensors by name: save model.state_dict() itself, not what is around")
-    return dict(content)
-
-
-def require_fit(given: Mapping[str, Tensor], needed: Mapping[str, Size], optional: Collection[str]) -> None:
-    """Raise ValueError that lists what is missing of `needed`, what is neither needed nor optional, what is misshapen.
-
-    How many batches a batch norm has seen is never needed and always allowed: nothing is computed from it.
-    """
-    names = {name for name in given if not name.endswith(".num_batches_tracked")}
-    misshapen = [
-        f"{name} {list(given[name].shape)}, not {list(shape)}"
-        for name, shape in needed.items()
-        if name in names and given[name].shape != shape
-    ]
-    found = {
-        "missing": [name for name in needed if name not in names],
-        "unexpected": sorted(names - needed.keys() - set(optional)),
-        "of another shape": misshapen,
-    }
-    problems = [f"{what}: {_listed(listed)}" for what, listed in found.items() if listed]
-    if problems:
-        raise ValueError("; ".join(problems))
-
-
-def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
-    return ", ".join(names[:_NAMES_TOLD]) + more

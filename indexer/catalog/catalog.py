@@ -7,20 +7,20 @@ from alembic import command
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from indexer.catalog.checking import Checking
-from indexer.catalog.copying import Copying
-from indexer.catalog.database import Address, Backend, migration_config
-from indexer.catalog.filtering import Filtering
-from indexer.catalog.metadata import Annotating
-from indexer.catalog.reading import Reading
-from indexer.catalog.recording import Recording
-from indexer.catalog.removing import Removing
-from indexer.catalog.shelving import Shelving
-from indexer.catalog.sqlite import Sqlite
-from indexer.errors import CollectionCorrupt, CollectionMismatch
+from whatwhere.indexer.catalog.checking import Checking
+from whatwhere.indexer.catalog.database import Backend, CatalogAddress, migration_config
+from whatwhere.indexer.catalog.filtering import Filtering
+from whatwhere.indexer.catalog.metadata import Annotating
+from whatwhere.indexer.catalog.reading import Reading
+from whatwhere.indexer.catalog.recording import Recording
+from whatwhere.indexer.catalog.removing import Removing
+from whatwhere.indexer.catalog.shards import ShardTable
+from whatwhere.indexer.catalog.sqlite import Sqlite
+from whatwhere.indexer.catalog.transfer import Copying
+from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch
 
 
-class Catalog(Reading, Filtering, Recording, Annotating, Removing, Shelving, Checking, Copying):
+class Catalog(Reading, Filtering, Recording, Annotating, Removing, ShardTable, Checking, Copying):
     """A catalogue in one database, SQLite or PostgreSQL. Safe to use from several threads.
 
     The address of one in PostgreSQL is a URL, postgresql+psycopg://USER@HOST:5432/DATABASE, with libpq's options as a
@@ -33,7 +33,7 @@ class Catalog(Reading, Filtering, Recording, Annotating, Removing, Shelving, Che
     """
 
     @classmethod
-    def create(cls, address: Address) -> "Catalog":
+    def create(cls, address: CatalogAddress) -> "Catalog":
         """Open for writing, made or brought to the newest schema."""
         scripts = ScriptDirectory.from_config(migration_config())
         with ExitStack() as on_error:
@@ -44,7 +44,7 @@ class Catalog(Reading, Filtering, Recording, Annotating, Removing, Shelving, Che
         return catalog
 
     @classmethod
-    def open(cls, address: Address) -> "Catalog":
+    def open(cls, address: CatalogAddress) -> "Catalog":
         """Open for reading; CollectionMismatch when the schema is not this version's."""
         backend = backend_of(address)
         backend.require()
@@ -91,10 +91,10 @@ class Catalog(Reading, Filtering, Recording, Annotating, Removing, Shelving, Che
         self.close()
 
 
-def backend_of(address: Address) -> Backend:
+def backend_of(address: CatalogAddress) -> Backend:
     """Return the kind of database that an address is of: a path SQLite's, a URL PostgreSQL's."""
     if isinstance(address, Path):
         return Sqlite(address)
-    from indexer.catalog.postgresql import PostgreSql  # noqa: PLC0415 - a collection in files pays nothing for it
+    from whatwhere.indexer.catalog.postgresql import PostgreSql  # noqa: PLC0415 - a collection in files pays nothing for it
 
     return PostgreSql(address)

@@ -8,12 +8,12 @@ from typing import Any
 
 from sqlalchemy import Connection, func, select
 
-from indexer.catalog.checksums import SEALED, checksum_of
-from indexer.catalog.database import Database
-from indexer.catalog.metadata import Property, properties_of, united
-from indexer.catalog.records import FAILED, INDEXED, REMOVED
-from indexer.catalog.tables import Base, ImageRow, PropertyRow, ShardRow, SourceRow, same_json
-from indexer.errors import CollectionCorrupt
+from whatwhere.indexer.catalog.checksums import SEALED, checksum_of
+from whatwhere.indexer.catalog.database import Database
+from whatwhere.indexer.catalog.metadata import Property, properties_of, united
+from whatwhere.indexer.catalog.records import FAILED, INDEXED, REMOVED
+from whatwhere.indexer.catalog.tables import Base, ImageRow, PropertyRow, ShardRow, SourceRow, same_json
+from whatwhere.indexer.errors import CollectionCorrupt
 
 MOST_OF_A_KIND = 50  # faults of one kind that are spelled out
 _AT_ONCE = 1000

@@ -11,8 +11,8 @@ from sqlalchemy import Column, Table, event
 from sqlalchemy.orm import DeclarativeBase, Mapper, object_mapper
 from sqlalchemy.sql.schema import CallableColumnDefault
 
-from indexer.catalog.database import Damage
-from indexer.catalog.tables import ImageRow, ShardRow, SourceRow
+from whatwhere.indexer.catalog.database import Damage
+from whatwhere.indexer.catalog.tables import ImageRow, ShardRow, SourceRow
 
 SEALED = (ImageRow, SourceRow, ShardRow)
 # The id is not known when a row is inserted; updated_at is set by the statement itself.

@@ -11,10 +11,10 @@ from alembic.config import Config
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session
 
-from indexer.errors import CollectionCorrupt
+from whatwhere.indexer.errors import CollectionCorrupt
 
 BUSY_TIMEOUT_S = 30.0  # how long a writer waits for another's transaction to end
-Address: TypeAlias = Path | str
+CatalogAddress: TypeAlias = Path | str
 
 
 def migration_config(connection: Connection | None = None) -> Config:

@@ -1,4 +1,4 @@
-"""Filters on the catalogue: an expression of `indexer.filters` → a condition with bound values → ids."""
+"""Filters on the catalogue: an expression of `whatwhere.indexer.metadata.filters` → a condition with bound values → ids."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, and_, false, func, not_, or_, select, true, union_all
 
-from indexer.catalog.database import Database
-from indexer.catalog.metadata import BOOL, MEMBER, NUMBER, STRING, TIME
-from indexer.catalog.records import INDEXED
-from indexer.catalog.tables import ImageRow, PropertyRow, SourceRow
-from indexer.errors import InvalidFilter
-from indexer.filters import And, Comparison, Expression, Literal, Not, Or
+from whatwhere.indexer.catalog.database import Database
+from whatwhere.indexer.catalog.metadata import BOOL, MEMBER, NUMBER, STRING, TIME
+from whatwhere.indexer.catalog.records import INDEXED
+from whatwhere.indexer.catalog.tables import ImageRow, PropertyRow, SourceRow
+from whatwhere.indexer.errors import InvalidFilter
+from whatwhere.indexer.metadata.filters import And, Comparison, Expression, Literal, Not, Or
 
 _METADATA = "metadata."  # before a name: the metadata of this name, also where an image has a field of it
 _NUMBERS: Mapping[str, Any] = MappingProxyType(

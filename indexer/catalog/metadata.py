@@ -7,12 +7,12 @@ from typing import Any, NamedTuple
 from sqlalchemy import delete, insert
 from sqlalchemy.orm import Session
 
-from indexer.catalog.database import Database
-from indexer.catalog.records import ORIGINS
-from indexer.catalog.rows import AT_ONCE, in_groups, rows_of
-from indexer.catalog.tables import ImageRow, PropertyRow, SourceRow, same_json
-from indexer.errors import InvalidRequest
-from indexer.filters import moment_of
+from whatwhere.indexer.catalog.database import Database
+from whatwhere.indexer.catalog.records import ORIGINS
+from whatwhere.indexer.catalog.rows import AT_ONCE, in_groups, rows_of
+from whatwhere.indexer.catalog.tables import ImageRow, PropertyRow, SourceRow, same_json
+from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.indexer.metadata.filters import moment_of
 
 _PROPERTIES = PropertyRow.metadata.tables[PropertyRow.__tablename__]
 BOOL, NUMBER, TIME, STRING, MEMBER = "bool", "number", "time", "string", "member"

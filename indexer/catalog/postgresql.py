@@ -15,11 +15,11 @@ from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from indexer.catalog import database
-from indexer.catalog.database import Backend
-from indexer.catalog.places import Place
-from indexer.catalog.tables import Base, GenerationRow
-from indexer.errors import (
+from whatwhere.indexer.catalog import database
+from whatwhere.indexer.catalog.database import Backend
+from whatwhere.indexer.catalog.postgresql_url import PostgresqlUrl
+from whatwhere.indexer.catalog.tables import Base, GenerationRow
+from whatwhere.indexer.errors import (
     CatalogRefused,
     CatalogUnavailable,
     CollectionCorrupt,
@@ -69,7 +69,7 @@ class PostgreSql(Backend):
     migrate = "whatwhere rebuild --collection COLLECTION"
 
     def __init__(self, address: str) -> None:
-        self._place = Place.of(address)
+        self._place = PostgresqlUrl.of(address)
         self.name = f"the catalogue at {self._place.shown}"
         self.remedy = f"restore the schema {self._place.schema} from a backup (pg_restore), or the whole database"
         digest = hashlib.sha256(f"whatwhere {self._place.schema}".encode()).digest()

@@ -7,12 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 
-from indexer.catalog.assembling import ROWS, ROWS_OF_IDS, records
-from indexer.catalog.checksums import verify
-from indexer.catalog.database import Database
-from indexer.catalog.records import FAILED, INDEXED, REMOVED, SHARD_LOST, ImageRecord, ShardRecord, Source
-from indexer.catalog.rows import AT_ONCE, in_groups
-from indexer.catalog.tables import Base, GenerationRow, ImageRow, ShardRow, SourceRow
+from whatwhere.indexer.catalog.checksums import verify
+from whatwhere.indexer.catalog.database import Database
+from whatwhere.indexer.catalog.records import FAILED, INDEXED, REMOVED, SHARD_LOST, ImageRecord, ShardRecord, Source
+from whatwhere.indexer.catalog.records_from_rows import ROWS, ROWS_OF_IDS, records
+from whatwhere.indexer.catalog.rows import AT_ONCE, in_groups
+from whatwhere.indexer.catalog.tables import Base, GenerationRow, ImageRow, ShardRow, SourceRow
 
 _IMAGES, _SHARDS = (Base.metadata.tables[row.__tablename__] for row in (ImageRow, ShardRow))
 # Content of which nothing is left to do: described, failed for a reason of its own, or removed by a person.

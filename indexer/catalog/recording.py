@@ -5,12 +5,12 @@ from typing import Any
 
 from sqlalchemy.orm import Session
 
-from indexer.catalog.database import Database
-from indexer.catalog.metadata import checked_origins, refresh, with_origins
-from indexer.catalog.records import FAILED, INDEXED, REMOVED, NewImage, Outcome, ShardRecord
-from indexer.catalog.rows import rows_of
-from indexer.catalog.tables import GenerationRow, ImageRow, RunRow, ShardRow, SourceRow, now
-from indexer.errors import InvalidRequest
+from whatwhere.indexer.catalog.database import Database
+from whatwhere.indexer.catalog.metadata import checked_origins, refresh, with_origins
+from whatwhere.indexer.catalog.records import FAILED, INDEXED, REMOVED, NewImage, Outcome, ShardRecord
+from whatwhere.indexer.catalog.rows import rows_of
+from whatwhere.indexer.catalog.tables import GenerationRow, ImageRow, RunRow, ShardRow, SourceRow, now
+from whatwhere.indexer.errors import InvalidRequest
 
 
 class Recording(Database):

@@ -4,12 +4,12 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import func, or_, select
 
-from indexer.catalog.database import Database
-from indexer.catalog.metadata import refresh
-from indexer.catalog.recording import state_of
-from indexer.catalog.records import REMOVED
-from indexer.catalog.rows import in_groups, rows_of
-from indexer.catalog.tables import ImageRow, SourceRow, now
+from whatwhere.indexer.catalog.database import Database
+from whatwhere.indexer.catalog.metadata import refresh
+from whatwhere.indexer.catalog.recording import state_of
+from whatwhere.indexer.catalog.records import REMOVED
+from whatwhere.indexer.catalog.rows import in_groups, rows_of
+from whatwhere.indexer.catalog.tables import ImageRow, SourceRow, now
 
 _IMAGES_AT_ONCE = 10_000
 

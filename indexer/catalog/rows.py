@@ -7,7 +7,7 @@ from typing import TypeVar
 from sqlalchemy import select
 from sqlalchemy.orm import InstrumentedAttribute, Session
 
-from indexer.catalog.tables import Base
+from whatwhere.indexer.catalog.tables import Base
 
 AT_ONCE = 500  # values of one query: databases bound their number
 _Item = TypeVar("_Item")

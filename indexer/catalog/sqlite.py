@@ -12,10 +12,10 @@ from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import QueuePool
 
-from indexer.catalog import database
-from indexer.catalog.database import Backend
-from indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotWritable, WhatwhereError
-from indexer.files import FileVersion, version_of
+from whatwhere.indexer.catalog import database
+from whatwhere.indexer.catalog.database import Backend
+from whatwhere.indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotWritable, WhatwhereError
+from whatwhere.indexer.storage.files import FileVersion, version_of
 
 _REMEDY = "run `whatwhere verify --repair`, or restore catalog.db from a backup"
 _BEGIN = "whatwhere_begin"  # the option of a connection that says how its transactions begin

@@ -5,10 +5,10 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
-from indexer.catalog import ShardRecord
-from indexer.collection.shards import read_descriptions
-from indexer.collection.writer import CollectionWriter
-from indexer.describe import Description
+from whatwhere.indexer.catalog.records import ShardRecord
+from whatwhere.indexer.collection.shards import read_descriptions
+from whatwhere.indexer.collection.writer import CollectionWriter
+from whatwhere.indexer.features.describe import Description
 
 ROWS_AT_MOST = 256
 SMALL = ROWS_AT_MOST // 2  # a shard with fewer rows than this is written together with others

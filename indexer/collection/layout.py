@@ -8,12 +8,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self, TypeAlias
 
-from indexer.collection.cache import cache_of, make_room, note_use
-from indexer.errors import CollectionCorrupt
-from indexer.files import path_of_uri, sync, write_text
-from indexer.objects import ObjectFolder
+from whatwhere.indexer.collection.cache import cache_of, make_room, note_use
+from whatwhere.indexer.errors import CollectionCorrupt
+from whatwhere.indexer.storage.files import path_of_uri, sync, write_text
+from whatwhere.indexer.storage.object_store import ObjectFolder
 
-Address: TypeAlias = Path | str  # of a collection: a directory, or the URI of an object store's folder
+CollectionAddress: TypeAlias = Path | str  # of a collection: a directory, or the URI of an object store's folder
 
 _CURRENT = re.compile(r"(\d{6,})(?: ([0-9a-f]{64}))?\n", re.ASCII)
 
@@ -39,7 +39,7 @@ class Layout:
     objects: ObjectFolder | None = None
 
     @classmethod
-    def at(cls, address: Address) -> Self:
+    def at(cls, address: CollectionAddress) -> Self:
         """Return the layout of a collection at a path, or at the URI of an object store's folder."""
         text = str(address)
         if "://" not in text:
@@ -50,7 +50,7 @@ class Layout:
         return cls(cache_of(text), ObjectFolder(text))
 
     @property
-    def address(self) -> Address:
+    def address(self) -> CollectionAddress:
         """Where the collection is."""
         return self.root if self.objects is None else self.objects.address
 

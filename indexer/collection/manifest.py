@@ -9,12 +9,12 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.collection.layout import Layout
-from indexer.collection.recipe import Recipe
-from indexer.collection.sealed import read_sealed, write_sealed
-from indexer.errors import CollectionCorrupt
-from indexer.files import sha256_of, write_durably
-from indexer.vectors import Held, RemoteEntry, SegmentEntry
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.recipe import Recipe
+from whatwhere.indexer.collection.sealed import read_sealed, write_sealed
+from whatwhere.indexer.errors import CollectionCorrupt
+from whatwhere.indexer.storage.files import sha256_of, write_durably
+from whatwhere.indexer.vectors.store import Entry, RemoteEntry, SegmentEntry
 
 FILE_NAME = "manifest.json"
 REMOVED_NAME = "removed.npy"
@@ -34,9 +34,9 @@ class IndexEntry:
     remote: RemoteEntry | None = None
 
     @property
-    def held(self) -> Held:
+    def held(self) -> Entry:
         """What a store has of it."""
-        return Held(self.segments, self.remote)
+        return Entry(self.segments, self.remote)
 
 
 @dataclass(frozen=True)

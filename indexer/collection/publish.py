@@ -15,10 +15,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from indexer import whitening
-from indexer.catalog import Catalog
-from indexer.collection.layout import Current, Layout
-from indexer.collection.manifest import (
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.layout import Current, Layout
+from whatwhere.indexer.collection.manifest import (
     FACTS_NAME,
     IDS_NAME,
     IndexEntry,
@@ -27,14 +26,16 @@ from indexer.collection.manifest import (
     write_array,
     write_removed,
 )
-from indexer.collection.recipe import Recipe
-from indexer.collection.segments import SegmentStore, derived_vectors, open_segment
-from indexer.collection.vector_stores import FactsKept, facts_by_id, store_to_write
-from indexer.errors import CollectionCorrupt
-from indexer.files import sync
-from indexer.methods import find_method
-from indexer.vectors import Change, Held, Ids, Origin, VectorStore
-from indexer.whitening import Whitener
+from whatwhere.indexer.collection.recipe import Recipe
+from whatwhere.indexer.collection.segments import SegmentStore, derived_vectors, open_segment
+from whatwhere.indexer.collection.vector_stores import FactsKept, facts_by_id, store_to_write
+from whatwhere.indexer.errors import CollectionCorrupt
+from whatwhere.indexer.features import whitening
+from whatwhere.indexer.features.descriptors import find_descriptor
+from whatwhere.indexer.features.whitening import Whitener
+from whatwhere.indexer.storage.files import sync
+from whatwhere.indexer.vectors.arrays import Ids
+from whatwhere.indexer.vectors.store import Delta, Entry, VectorSource, VectorStore
 
 GENERATIONS_KEPT = 2  # the live one, and the one that a server may still be opening
 _LIBRARIES = ("whatwhere", "torch", "numpy", "faiss-cpu", "faiss-gpu", "scikit-learn", "Pillow")
@@ -72,8 +73,8 @@ def publish(
     change = _change(layout, previous, live, facts, number)
     indexes = {}
     for name, parts in whiteners.items():
-        describe = partial(find_method(name, recipe.preset).describe, whiteners=parts)
-        origin = Origin(
+        describe = partial(find_descriptor(name, recipe.preset).describe, whiteners=parts)
+        origin = VectorSource(
             name,
             sum(whitener.dimensions for whitener in parts),
             partial(derived_vectors, layout, catalog, describe),
@@ -91,7 +92,7 @@ def publish(
 
 def _taken_over(
     store: VectorStore, previous: Manifest | None, recipe: Recipe, name: str, whiteners: Sequence[Whitener]
-) -> Held | None:
+) -> Entry | None:
     """Return what the store holds of the last generation where that was derived in the same way."""
     if previous is None or name not in previous.indexes:
         return None
@@ -113,11 +114,11 @@ def _segments(previous: Manifest) -> int:
     return max((len(entry.segments) for entry in previous.indexes.values()), default=0)
 
 
-def _change(layout: Layout, previous: Manifest | None, live: Ids, facts: FactsKept | None, number: int) -> Change:
+def _change(layout: Layout, previous: Manifest | None, live: Ids, facts: FactsKept | None, number: int) -> Delta:
     if facts is None:
-        return Change(number, live)
+        return Delta(number, live)
     known, altered = facts.altered(layout, previous, live)
-    return Change(number, live, previous.number if previous else 0, known, altered, facts.fit)
+    return Delta(number, live, previous.number if previous else 0, known, altered, facts.fit)
 
 
 def _fingerprints(whiteners: Sequence[Whitener]) -> tuple[str, ...]:

@@ -7,25 +7,29 @@ from typing import Self
 
 import numpy as np
 
-from indexer.catalog import INDEXED, Catalog, ImageRecord
-from indexer.collection.layout import Address, Current, Layout
-from indexer.collection.manifest import Manifest, ids_sha256, read_ids, read_removed
-from indexer.collection.recipe import Recipe
-from indexer.collection.shards import read_descriptions
-from indexer.collection.stores import open_catalog
-from indexer.collection.vector_stores import store_to_read
-from indexer.collection.whiteners import stored_whiteners
-from indexer.describe import Description
-from indexer.errors import (
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.catalog.records import INDEXED, ImageRecord
+from whatwhere.indexer.collection.layout import CollectionAddress, Current, Layout
+from whatwhere.indexer.collection.manifest import Manifest, ids_sha256, read_ids, read_removed
+from whatwhere.indexer.collection.recipe import Recipe
+from whatwhere.indexer.collection.shards import read_descriptions
+from whatwhere.indexer.collection.stores import open_catalog
+from whatwhere.indexer.collection.vector_stores import store_to_read
+from whatwhere.indexer.collection.whiteners import stored_whiteners
+from whatwhere.indexer.errors import (
     CollectionCorrupt,
     CollectionMismatch,
     CollectionNotFound,
     DescriptorNotIndexed,
     ImageNotFound,
 )
-from indexer.methods import BEST_FIRST
-from indexer.vectors import Generation, Ids, Index, Segment, VectorIndex
-from indexer.whitening import Whitener
+from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.descriptors import BEST_FIRST
+from whatwhere.indexer.features.whitening import Whitener
+from whatwhere.indexer.vectors.arrays import Ids
+from whatwhere.indexer.vectors.index import VectorIndex
+from whatwhere.indexer.vectors.segment import Segment
+from whatwhere.indexer.vectors.store import Generation, Index
 
 _REPAIR = "run `whatwhere verify --repair`"
 
@@ -127,7 +131,7 @@ class CollectionReader:
             return next(read_descriptions(self.layout.fetch(path, anew=True), [image.shard_row]))
 
 
-def open_collection(address: Address, previous: CollectionReader | None = None) -> CollectionReader:
+def open_collection(address: CollectionAddress, previous: CollectionReader | None = None) -> CollectionReader:
     """Open the live generation of the collection at `address`, every byte of its vectors compared with its checksum.
 
     `previous`, a reader of an earlier generation, lends its catalogue and the segments that both have. Raises

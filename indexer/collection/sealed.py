@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from indexer.errors import CollectionCorrupt, CollectionMismatch
-from indexer.files import write_text
+from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch
+from whatwhere.indexer.storage.files import write_text
 
 FORMAT_VERSION = 2  # 1: no seals, no preset, one file of vectors for each generation and descriptor
 _SEAL = "sha256"

@@ -14,28 +14,17 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from indexer.catalog import Catalog
-from indexer.collection.layout import Layout
-from indexer.collection.shards import read_descriptions
-from indexer.describe import Description
-from indexer.errors import CollectionCorrupt, InvalidRequest
-from indexer.files import sha256_of
-from indexer.vectors import (
-    AUTO,
-    EXACT,
-    Change,
-    Generation,
-    Held,
-    Ids,
-    Origin,
-    Segment,
-    SegmentEntry,
-    VectorIndex,
-    Vectors,
-    factory_for,
-    is_lossless,
-    map_vectors,
-)
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.shards import read_descriptions
+from whatwhere.indexer.errors import CollectionCorrupt, InvalidRequest
+from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.storage.files import sha256_of
+from whatwhere.indexer.vectors.arrays import Ids, Vectors, map_vectors
+from whatwhere.indexer.vectors.factories import AUTO, EXACT, factory_for, is_lossless
+from whatwhere.indexer.vectors.index import VectorIndex
+from whatwhere.indexer.vectors.segment import Segment
+from whatwhere.indexer.vectors.store import Delta, Entry, Generation, SegmentEntry, VectorSource
 
 # A segment is written anew without what has gone from it when that is more than a quarter, and together with the one
 # after it when that is more than half as large: so a vector is written about log2 N times in all, and a search looks
@@ -86,7 +75,7 @@ class SegmentWriter:
     """
 
     layout: Layout
-    origin: Origin
+    origin: VectorSource
     prefix: str
     factory: str
     strict: bool = False
@@ -176,25 +165,25 @@ class SegmentStore:
     merged: bool = False
     lent: Mapping[str, Segment] = field(default_factory=dict)
 
-    def knows(self, held: Held) -> bool:
+    def knows(self, held: Entry) -> bool:
         """Tell whether vectors are held in files."""
         return held.remote is None
 
-    def write(self, origin: Origin, change: Change, previous: Held | None) -> Held:
+    def write(self, origin: VectorSource, change: Delta, previous: Entry | None) -> Entry:
         """Write the segments that the next generation has more than `previous`."""
         held = [(entry, open_segment(self.layout, entry).ids) for entry in (previous.segments if previous else ())]
         prefix = f"{change.number:06d}.{origin.descriptor}"
         writer = SegmentWriter(self.layout, origin, prefix, self.factory, self.strict)
-        return Held(writer.write_all(plan_segments(held, change.ids, merged=self.merged)))
+        return Entry(writer.write_all(plan_segments(held, change.ids, merged=self.merged)))
 
-    def open(self, held: Held, generation: Generation) -> VectorIndex:
+    def open(self, held: Entry, generation: Generation) -> VectorIndex:
         """Map the segments, every byte of those that are not lent compared."""
         return VectorIndex(
             tuple(self.lent.get(entry.sha256) or open_verified(self.layout, entry) for entry in held.segments),
             generation.removed,
         )
 
-    def forget(self, kept: Mapping[int, Sequence[Held]]) -> None:
+    def forget(self, kept: Mapping[int, Sequence[Entry]]) -> None:
         """Remove the segments that none of these generations has."""
         used = {entry.file_name for parts in kept.values() for held in parts for entry in held.segments}
         for name in self.layout.names(self.layout.segments):

@@ -10,10 +10,10 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
-from indexer.describe import Description
-from indexer.errors import CollectionCorrupt
-from indexer.factorize import QuantizedFactors
-from indexer.files import system_error, write_durably
+from whatwhere.indexer.errors import CollectionCorrupt
+from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.nmf import QuantizedFactors
+from whatwhere.indexer.storage.files import system_error, write_durably
 
 _POOLED = "pooled/"
 _CHECKSUMS = "crc32"

@@ -6,11 +6,11 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
-from indexer.catalog import Catalog
-from indexer.collection.layout import Layout
-from indexer.errors import CollectionCorrupt, CollectionMismatch, InvalidRequest
-from indexer.files import write_text
-from indexer.vectors.address import MilvusAddress
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch, InvalidRequest
+from whatwhere.indexer.storage.files import write_text
+from whatwhere.indexer.vectors.address import MilvusAddress
 
 _CATALOG_SCHEMES = ("postgresql", "postgresql+psycopg")
 _VECTORS_SCHEMES = ("milvus+http", "milvus+https")

@@ -7,18 +7,21 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from indexer.catalog import Catalog
-from indexer.collection.layout import Layout
-from indexer.collection.manifest import Manifest, ids_sha256, read_facts, read_ids
-from indexer.collection.recipe import Recipe
-from indexer.collection.segments import SegmentStore
-from indexer.collection.stores import Stores
-from indexer.errors import CollectionMismatch, InvalidRequest
-from indexer.facts import facts_of
-from indexer.files import write_text
-from indexer.vectors import AUTO, Ids, Segment, VectorStore
-from indexer.vectors.address import MilvusAddress
-from indexer.vectors.conditions import Facts
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.manifest import Manifest, ids_sha256, read_facts, read_ids
+from whatwhere.indexer.collection.pushdown import facts_of
+from whatwhere.indexer.collection.recipe import Recipe
+from whatwhere.indexer.collection.segments import SegmentStore
+from whatwhere.indexer.collection.stores import Stores
+from whatwhere.indexer.errors import CollectionMismatch, InvalidRequest
+from whatwhere.indexer.storage.files import write_text
+from whatwhere.indexer.vectors.address import MilvusAddress
+from whatwhere.indexer.vectors.arrays import Ids
+from whatwhere.indexer.vectors.conditions import Facts
+from whatwhere.indexer.vectors.factories import AUTO
+from whatwhere.indexer.vectors.segment import Segment
+from whatwhere.indexer.vectors.store import VectorStore
 
 _NOBODY: Ids = np.empty(0, dtype=np.int64)
 _IMAGES_AT_ONCE = 1000
@@ -53,7 +56,7 @@ def store_to_read(layout: Layout, manifest: Manifest, lent: Mapping[str, Segment
 
 def _milvus(address: str, prefix: str = "") -> VectorStore:
     """Return a Milvus; without a prefix it is for reading."""
-    from indexer.vectors.milvus import MilvusServer, MilvusStore  # noqa: PLC0415 - few collections need it
+    from whatwhere.indexer.vectors.milvus import MilvusServer, MilvusStore  # noqa: PLC0415 - few collections need it
 
     server = MilvusServer(MilvusAddress.parse(address), os.environ.get("MILVUS_TOKEN", ""))
     return MilvusStore(server, prefix)

@@ -3,12 +3,12 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from indexer import whitening
-from indexer.collection.layout import Layout
-from indexer.collection.manifest import IndexEntry, Manifest
-from indexer.collection.recipe import Recipe
-from indexer.errors import CollectionCorrupt, WhitenerUnavailable
-from indexer.whitening import Whitener
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.manifest import IndexEntry, Manifest
+from whatwhere.indexer.collection.recipe import Recipe
+from whatwhere.indexer.errors import CollectionCorrupt, WhitenerUnavailable
+from whatwhere.indexer.features import whitening
+from whatwhere.indexer.features.whitening import Whitener
 
 
 def find_whiteners(layout: Layout, recipe: Recipe, folder: Path | None = None) -> dict[str, tuple[Whitener, ...]]:

@@ -9,16 +9,17 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TextIO
 
-from indexer.catalog import Catalog, Outcome, ShardRecord
-from indexer.collection.layout import Address, Layout
-from indexer.collection.manifest import Manifest
-from indexer.collection.recipe import Recipe
-from indexer.collection.sealed import is_sealed
-from indexer.collection.shards import write_shard
-from indexer.collection.stores import Stores, open_catalog
-from indexer.describe import Description
-from indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotFound, CollectionNotWritable
-from indexer.files import sha256_of, sync
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.catalog.records import Outcome, ShardRecord
+from whatwhere.indexer.collection.layout import CollectionAddress, Layout
+from whatwhere.indexer.collection.manifest import Manifest
+from whatwhere.indexer.collection.recipe import Recipe
+from whatwhere.indexer.collection.sealed import is_sealed
+from whatwhere.indexer.collection.shards import write_shard
+from whatwhere.indexer.collection.stores import Stores, open_catalog
+from whatwhere.indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotFound, CollectionNotWritable
+from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.storage.files import sha256_of, sync
 
 # what the system says of a full disk, a read-only one, missing rights, a failing one
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -68,7 +69,7 @@ def _last_number(catalog: Catalog) -> int:
 
 @contextmanager
 def open_for_writing(
-    address: Address, recipe: Recipe | None = None, stores: Stores | None = None
+    address: CollectionAddress, recipe: Recipe | None = None, stores: Stores | None = None
 ) -> Iterator[CollectionWriter]:
     """Lock and open the collection at `address`, made by `recipe` when it is new; without one it must be there.
 
@@ -86,7 +87,7 @@ def open_for_writing(
         used = _settled(layout, recipe, used_stores)
         sync(layout.root)
         catalog = catalog or held.enter_context(Catalog.create(layout.catalog))
-        _refuse_older_catalogue(layout, catalog)
+        _refuse_older_catalog(layout, catalog)
         yield CollectionWriter(layout, used, catalog)
 
 
@@ -114,14 +115,14 @@ def _settled(layout: Layout, wanted: Recipe | None, stores: Stores) -> Recipe:
         return wanted
     own.require_same(wanted or own, layout)
     if stores.catalog is None:
-        _refuse_lost_catalogue(layout)
+        _refuse_lost_catalog(layout)
     if not is_sealed(layout.recipe):
         Recipe.load(layout).save(layout)  # an older version wrote it
     return own
 
 
 @contextmanager
-def open_for_repair(address: Address) -> Iterator[CollectionWriter]:
+def open_for_repair(address: CollectionAddress) -> Iterator[CollectionWriter]:
     """Lock and open a collection whose live generation, or recipe, may be damaged; its catalogue must be sound.
 
     The recipe is that of the newest manifest that can be read, and is written again where it cannot be.
@@ -176,13 +177,13 @@ def _make_folders(layout: Layout) -> None:
             ) from error
 
 
-def _refuse_lost_catalogue(layout: Layout) -> None:
+def _refuse_lost_catalog(layout: Layout) -> None:
     """Raise CollectionCorrupt where a generation was published and the catalogue is gone: ids would begin anew."""
     if layout.current.exists() and not layout.catalog.is_file():
         raise CollectionCorrupt(f"{layout.catalog} is missing: restore it from a backup, or index into a new directory")
 
 
-def _refuse_older_catalogue(layout: Layout, catalog: Catalog) -> None:
+def _refuse_older_catalog(layout: Layout, catalog: Catalog) -> None:
     """Raise CollectionCorrupt where the catalogue lacks images of the live generation: it would give out ids again."""
     live = Manifest.live(layout)
     if live is not None and live.max_image_id > catalog.max_id():

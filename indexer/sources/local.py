@@ -3,9 +3,9 @@
 import stat
 from pathlib import Path
 
-from indexer.errors import UnreadableImage
-from indexer.files import printable
-from indexer.images import ImageLimits, check_byte_count
+from whatwhere.indexer.errors import UnreadableImage
+from whatwhere.indexer.images.decode import ImageLimits, check_byte_count
+from whatwhere.indexer.storage.files import printable
 
 
 def read_file(path: Path, limits: ImageLimits) -> bytes:

@@ -8,11 +8,11 @@ from dataclasses import dataclass, field
 from io import BytesIO
 from typing import IO, Any, NamedTuple, TypeVar
 
-from indexer.errors import UnreadableImage, WhatwhereError
-from indexer.filesystems import opening
-from indexer.images import ImageLimits, check_byte_count
-from indexer.sources.places import is_web, name_of, scheme_of
-from indexer.sources.trouble import asked_wait_s, may_pass, named
+from whatwhere.indexer.errors import UnreadableImage, WhatwhereError
+from whatwhere.indexer.images.decode import ImageLimits, check_byte_count
+from whatwhere.indexer.sources.errors import asked_wait_s, may_pass, named
+from whatwhere.indexer.sources.uris import is_web, name_of, scheme_of
+from whatwhere.indexer.storage.schemes import opening
 
 _CONNECTIONS = 100
 _PIECE_BYTES = 256 * 1024

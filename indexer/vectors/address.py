@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Self
 from urllib.parse import parse_qsl, urlsplit
 
-from indexer.errors import InvalidRequest
+from whatwhere.indexer.errors import InvalidRequest
 
 # index type → how it is built; searched as `search_parameters` says
 INDEXES: Mapping[str, Mapping[str, int]] = {

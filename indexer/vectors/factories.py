@@ -3,8 +3,8 @@
 import math
 from typing import Any
 
-from indexer.errors import InvalidRequest, VectorLibraryMissing
-from indexer.vectors.arrays import Vectors, evenly_spaced
+from whatwhere.indexer.errors import InvalidRequest, VectorLibraryMissing
+from whatwhere.indexer.vectors.arrays import Vectors, evenly_spaced
 
 try:
     import faiss

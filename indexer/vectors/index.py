@@ -7,9 +7,9 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.vectors.arrays import Ids, Vectors, best_of
-from indexer.vectors.segment import Segment
-from indexer.vectors.store import Only
+from whatwhere.indexer.vectors.arrays import Ids, Vectors, best_of
+from whatwhere.indexer.vectors.segment import Segment
+from whatwhere.indexer.vectors.store import Only
 
 # A filter that leaves no more than this is answered by comparing with all that it leaves, whatever the factory: exact,
 # never short of results, and (measured, 1024 dimensions) within 20 ms.

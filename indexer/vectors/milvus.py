@@ -12,11 +12,11 @@ from typing import Any
 
 import numpy as np
 
-from indexer.errors import CollectionCorrupt, InvalidRequest, VectorLibraryMissing, VectorStoreUnavailable
-from indexer.vectors.address import INDEXES, MilvusAddress
-from indexer.vectors.arrays import Ids, Vectors, best_of
-from indexer.vectors.conditions import MOST_TOKENS, Facts, milvus_expression
-from indexer.vectors.store import Change, Generation, Held, Only, Origin, RemoteEntry
+from whatwhere.indexer.errors import CollectionCorrupt, InvalidRequest, VectorLibraryMissing, VectorStoreUnavailable
+from whatwhere.indexer.vectors.address import INDEXES, MilvusAddress
+from whatwhere.indexer.vectors.arrays import Ids, Vectors, best_of
+from whatwhere.indexer.vectors.conditions import MOST_TOKENS, Facts, milvus_expression
+from whatwhere.indexer.vectors.store import Delta, Entry, Generation, Only, RemoteEntry, VectorSource
 
 MOST_RESULTS = 16_384  # of one search: Milvus gives no more
 IDS_AT_ONCE = 20_000  # in one expression: 200 KB, which Milvus Lite takes a third of a second to read
@@ -129,14 +129,14 @@ class MilvusStore:
     server: MilvusServer
     prefix: str
 
-    def knows(self, held: Held) -> bool:
+    def knows(self, held: Entry) -> bool:
         """Tell whether these are rows of one's own, indexed as the address says: another copy's are not."""
         remote = held.remote
         if remote is None or not remote.collection.startswith(f"{self.prefix}_"):
             return False
         return remote.index == self.server.address.index
 
-    def write(self, origin: Origin, change: Change, previous: Held | None) -> Held:
+    def write(self, origin: VectorSource, change: Delta, previous: Entry | None) -> Entry:
         """Write a descriptor's part of the next generation: the difference to `previous`, all where that is None."""
         index = self.server.address.index
         remote = previous.remote if previous else None
@@ -151,16 +151,16 @@ class MilvusStore:
             self._insert(name, origin, change.number, np.setdiff1d(change.ids, change.known, assume_unique=True))
         self._write("flush", name)  # what is not is searched without an index, by Milvus Lite in seconds
         self._require_count(name, change.number, len(change.ids))
-        return Held(remote=RemoteEntry(name, index, len(change.ids), change.filterable))
+        return Entry(remote=RemoteEntry(name, index, len(change.ids), change.filterable))
 
-    def open(self, held: Held, generation: Generation) -> "MilvusIndex":
+    def open(self, held: Entry, generation: Generation) -> "MilvusIndex":
         """Open a descriptor's part of a generation; CollectionCorrupt where it is not what was written."""
         assert held.remote is not None
         assert generation.ids is not None
         self._require_count(held.remote.collection, generation.number, len(generation.ids))
         return MilvusIndex(self.server, held.remote, generation.number, generation.ids)
 
-    def forget(self, kept: Mapping[int, Sequence[Held]]) -> None:
+    def forget(self, kept: Mapping[int, Sequence[Entry]]) -> None:
         """Remove what none of these generations has: collections, and rows that went before them."""
         named = {held.remote.collection for parts in kept.values() for held in parts if held.remote is not None}
         for name in self.server.call("list_collections", ""):
@@ -190,7 +190,7 @@ class MilvusStore:
         indexes.add_index("image", index_type="INVERTED")
         self._write("create_collection", name, schema=schema, index_params=indexes, consistency_level="Strong")
 
-    def _insert(self, name: str, origin: Origin, number: int, ids: Ids) -> None:
+    def _insert(self, name: str, origin: VectorSource, number: int, ids: Ids) -> None:
         """Add rows of these images; a row that a killed run left under the same key is replaced."""
         place = 0
         for block in origin.vectors(ids):
@@ -205,7 +205,7 @@ class MilvusStore:
         while rows := self._rows(name, f"removed > {live} and removed < {_NEVER}"):
             self._upsert(name, [{**row, "removed": _NEVER} for row in rows])
 
-    def _supersede(self, name: str, origin: Origin, change: Change) -> None:
+    def _supersede(self, name: str, origin: VectorSource, change: Delta) -> None:
         """Let rows end with the live generation: of images that are gone, and of those that get new facts."""
         ending = np.union1d(np.setdiff1d(change.known, change.ids), change.altered)
         for start in range(0, len(ending), _ROWS_AT_ONCE):

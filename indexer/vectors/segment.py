@@ -7,10 +7,10 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from indexer.errors import CollectionCorrupt
-from indexer.files import write_durably
-from indexer.vectors.arrays import AT_ONCE, Ids, Vectors, release
-from indexer.vectors.factories import EXACT, search_parameters, trained_index
+from whatwhere.indexer.errors import CollectionCorrupt
+from whatwhere.indexer.storage.files import write_durably
+from whatwhere.indexer.vectors.arrays import AT_ONCE, Ids, Vectors, release
+from whatwhere.indexer.vectors.factories import EXACT, search_parameters, trained_index
 
 _REMEDY = "run `whatwhere verify --repair`, which makes it anew from the shards"
 _WRITTEN_AT_ONCE = 1 << 22  # bytes

@@ -6,8 +6,8 @@ from typing import Protocol, TypeAlias
 
 import numpy as np
 
-from indexer.vectors.arrays import Ids, Vectors
-from indexer.vectors.conditions import Condition, Facts
+from whatwhere.indexer.vectors.arrays import Ids, Vectors
+from whatwhere.indexer.vectors.conditions import Condition, Facts
 
 Only: TypeAlias = Ids | Condition  # what a search is limited to: sorted ids, or those that meet a condition
 
@@ -34,7 +34,7 @@ class RemoteEntry:
 
 
 @dataclass(frozen=True)
-class Held:
+class Entry:
     """What a store holds of one descriptor in one generation: files, or rows."""
 
     segments: tuple[SegmentEntry, ...] = ()
@@ -58,7 +58,7 @@ def _nobody() -> Ids:
 
 
 @dataclass(frozen=True)
-class Change:
+class Delta:
     """To the generation `number`: `ids`, sorted, are all of it. The rest is for a store that keeps facts.
 
     `known` are all ids of the generation `live`, `altered` those of both whose facts changed; `filterable` is whether
@@ -74,7 +74,7 @@ class Change:
 
 
 @dataclass(frozen=True)
-class Origin:
+class VectorSource:
     """Where the vectors [D] of a descriptor come from, in blocks and in the order of ids, and the facts beside them."""
 
     descriptor: str
@@ -117,14 +117,14 @@ class VectorStore(Protocol):
     leaves nothing.
     """
 
-    def knows(self, held: Held) -> bool:
+    def knows(self, held: Entry) -> bool:
         """Tell whether this is the store's own, and as it would write it now."""
 
-    def write(self, origin: Origin, change: Change, previous: Held | None) -> Held:
+    def write(self, origin: VectorSource, change: Delta, previous: Entry | None) -> Entry:
         """Write a descriptor's part of the next generation: the difference to `previous`, all where that is None."""
 
-    def open(self, held: Held, generation: Generation) -> Index:
+    def open(self, held: Entry, generation: Generation) -> Index:
         """Open a descriptor's part of a generation; CollectionCorrupt where it is not what was written."""
 
-    def forget(self, kept: Mapping[int, Sequence[Held]]) -> None:
+    def forget(self, kept: Mapping[int, Sequence[Entry]]) -> None:
         """Remove what none of these generations has."""

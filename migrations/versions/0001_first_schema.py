@@ -6,7 +6,7 @@ Revision: 0001, the first
 import sqlalchemy as sa
 from alembic import op
 
-from indexer.catalog.tables import CODE_POINTS, ID, code_points
+from whatwhere.indexer.catalog.tables import CODE_POINTS, ID, code_points
 
 revision = "0001"
 down_revision = None

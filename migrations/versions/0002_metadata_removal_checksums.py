@@ -9,10 +9,10 @@ from typing import Any
 import sqlalchemy as sa
 from alembic import op
 
-from indexer.catalog.checksums import checksum_of
-from indexer.catalog.database import Damage
-from indexer.catalog.metadata import properties_of
-from indexer.catalog.tables import CODE_POINTS, ID, UtcDateTime
+from whatwhere.indexer.catalog.checksums import checksum_of
+from whatwhere.indexer.catalog.database import Damage
+from whatwhere.indexer.catalog.metadata import properties_of
+from whatwhere.indexer.catalog.tables import CODE_POINTS, ID, UtcDateTime
 
 revision = "0002"
 down_revision = "0001"

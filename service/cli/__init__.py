@@ -10,23 +10,23 @@ from typing import Annotated
 
 import typer
 
-from indexer.errors import WhatwhereError
-from service.cli import (  # noqa: F401 - each registers its commands
-    copying,
-    evaluation,
-    explaining,
-    indexing,
-    looking,
-    remote,
-    removing,
-    searching,
-    serving,
+from whatwhere.indexer.errors import WhatwhereError
+from whatwhere.service.cli import (  # noqa: F401 - each registers its commands
+    copy,
+    evaluate,
+    explain,
+    index,
+    info,
+    maintenance,
+    operate,
+    remove,
+    search,
+    serve,
     tokens,
-    training,
-    upkeep,
-    visualizing,
+    visualize,
+    whiten,
 )
-from service.cli.terminal import app, messages
+from whatwhere.service.cli.app import app, messages
 
 __all__ = ["app", "main"]
 

@@ -1,5 +1,5 @@
-"""`python -m service.cli` is `whatwhere`."""
+"""`python -m whatwhere.service.cli` is `whatwhere`."""
 
-from service.cli import main
+from whatwhere.service.cli import main
 
 main()

@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from service.cli.terminal import AsJson, app, messages, new_table, out, print_json
-from service.tokens import Scope, create_token, read_tokens, revoke_token
+from whatwhere.service.cli.app import app, messages, new_table, out, print_json
+from whatwhere.service.cli.options import AsJson
+from whatwhere.service.security.tokens import Scope, create_token, read_tokens, revoke_token
 
 TokensFile = Annotated[Path, typer.Option("--file", help="The file of tokens, in JSON.", show_default=False)]
 Name = Annotated[str, typer.Argument(help="Whose it is: letters, digits, dots, dashes and underscores, at most 64.")]

@@ -22,7 +22,7 @@ _runtime_version.ValidateProtobufRuntimeVersion(
 _sym_db = _symbol_database.Default()
 
 
-from service.rpc import image_search_pb2 as whatwhere_dot_v1_dot_image__search__pb2
+from whatwhere.service.rpc import image_search_pb2 as whatwhere_dot_v1_dot_image__search__pb2
 
 
 DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x18whatwhere/v1/admin.proto\x12\x0cwhatwhere.v1\x1a\x1fwhatwhere/v1/image_search.proto\"\x1a\n\x18RefreshCollectionRequest\"I\n\x19RefreshCollectionResponse\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.whatwhere.v1.Collection2t\n\x0c\x41\x64minService\x12\x64\n\x11RefreshCollection\x12&.whatwhere.v1.RefreshCollectionRequest\x1a\'.whatwhere.v1.RefreshCollectionResponseb\x06proto3')

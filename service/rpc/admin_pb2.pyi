@@ -1,4 +1,4 @@
-from service.rpc import image_search_pb2 as _image_search_pb2
+from whatwhere.service.rpc import image_search_pb2 as _image_search_pb2
 from google.protobuf import descriptor as _descriptor
 from google.protobuf import message as _message
 from collections.abc import Mapping as _Mapping

@@ -1,5 +1,1 @@
 """The page and the JSON form of the methods, over HTTP: each request becomes a call of the gRPC server beside it."""
-
-from service.web.serving import Web
-
-__all__ = ["Web"]

@@ -18,14 +18,14 @@ from starlette.requests import ClientDisconnect, Request
 from starlette.responses import Response
 from starlette.routing import Route
 
-from indexer.errors import ImageTooManyBytes
-from service.gateway import Gateway
-from service.interceptors import REQUEST_ID
-from service.settings import Limits
-from service.web.calls import Caller, Sender
-from service.web.files import INDEX, PageFile, matches, page_files
-from service.web.statuses import Refusal, failed
-from service.web.transcoding import METHODS, Method, from_json, from_parameters, to_json, to_picture
+from whatwhere.indexer.errors import ImageTooManyBytes
+from whatwhere.service.api.gateway import Gateway
+from whatwhere.service.api.interceptor import REQUEST_ID
+from whatwhere.service.settings import Limits
+from whatwhere.service.web.calls import Caller, Sender
+from whatwhere.service.web.files import INDEX, PageFile, matches, page_files
+from whatwhere.service.web.statuses import Refusal, failed
+from whatwhere.service.web.transcoding import METHODS, HttpMethod, from_json, from_parameters, to_json, to_picture
 
 _BESIDE_THE_IMAGE_BYTES = 64 * 1024  # of JSON
 _PASSED_ON = ("authorization", "traceparent", "tracestate")
@@ -44,7 +44,10 @@ _NO_VERB = Refusal(
 
 def create_app(caller: Caller, gateway: Gateway, limits: Limits, threads: ThreadPoolExecutor) -> Starlette:
     """Return the application without its guard; `threads` read and write JSON."""
-    api, page = _Api(caller, gateway, limits, threads), _Page(page_files(resources.files("service.web") / "page"))
+    api, page = (
+        _Api(caller, gateway, limits, threads),
+        _Page(page_files(resources.files("whatwhere.service.web") / "page")),
+    )
     app = Starlette(
         routes=[
             Route("/", page.index),
@@ -81,7 +84,7 @@ class _Api:
         self._max_message_bytes = limits.image.max_bytes + limits.message_overhead_bytes
         self._max_body_bytes = self._max_message_bytes * 4 // 3 + _BESIDE_THE_IMAGE_BYTES
 
-    async def answer(self, method: Method, request: Request) -> Response:
+    async def answer(self, method: HttpMethod, request: Request) -> Response:
         """Answer by the gRPC method."""
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
         # Another site's page can send this type only after it has asked whether it may, which nobody answers.
@@ -116,7 +119,7 @@ class _Api:
                 metadata.append((name, value))
         return metadata
 
-    async def _message(self, method: Method, request: Request) -> bytes:
+    async def _message(self, method: HttpMethod, request: Request) -> bytes:
         """Receive the request, for as long as the server waits for it; raises InvalidRequest, ImageTooManyBytes."""
         if method.verb == "GET":
             return from_parameters(method, request.path_params.get("id"), request.query_params.multi_items())

@@ -8,8 +8,8 @@ from typing import Any
 
 import grpc
 
-from indexer.errors import WhatwhereError
-from service.gateway import Gateway
+from whatwhere.indexer.errors import WhatwhereError
+from whatwhere.service.api.gateway import Gateway
 
 _OPTIONS = (
     ("grpc.max_send_message_length", -1),

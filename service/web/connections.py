@@ -13,11 +13,11 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.server import ServerState
 
-from indexer.errors import TryAgainLater
-from service.admission import Door
-from service.interceptors import choose_request_id
-from service.web.guard import HEADERS
-from service.web.statuses import Refusal
+from whatwhere.indexer.errors import TryAgainLater
+from whatwhere.service.api.admission import ConcurrencyLimiter
+from whatwhere.service.api.interceptor import choose_request_id
+from whatwhere.service.web.guard import HEADERS
+from whatwhere.service.web.statuses import Refusal
 
 _ERROR_FIRST_S = 1.0  # the server's own error for a slow body comes before its connection is cut
 _LEAST_READ_BYTES = 64 * 1024  # between two looks
@@ -30,7 +30,7 @@ _NOT_HTTP = Refusal(
 class Shared:
     """What the connections of a server have in common."""
 
-    door: Door
+    door: ConcurrencyLimiter
     receive_s: float
 
 

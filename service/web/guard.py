@@ -9,9 +9,9 @@ from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from indexer.errors import CallMetadataTooLarge
-from service.interceptors import REQUEST_ID, choose_request_id
-from service.web.statuses import Refusal
+from whatwhere.indexer.errors import CallMetadataTooLarge
+from whatwhere.service.api.interceptor import REQUEST_ID, choose_request_id
+from whatwhere.service.web.statuses import Refusal
 
 _OUR_SITE = ("same-origin", "none", "")  # none: typed by hand; empty: no browser, or an old one
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")

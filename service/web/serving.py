@@ -13,15 +13,15 @@ from pathlib import Path
 import uvicorn
 from uvicorn.server import ServerState
 
-from indexer.errors import InvalidRequest
-from service.admission import Door
-from service.gateway import Gateway
-from service.settings import ServerSettings
-from service.tls import ServerContext
-from service.web.app import create_app
-from service.web.calls import Caller
-from service.web.connections import Connection, Shared
-from service.web.guard import Guard, Hosts
+from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.service.api.admission import ConcurrencyLimiter
+from whatwhere.service.api.gateway import Gateway
+from whatwhere.service.security.tls import ServerContext
+from whatwhere.service.settings import ServerSettings
+from whatwhere.service.web.app import create_app
+from whatwhere.service.web.calls import Caller
+from whatwhere.service.web.connections import Connection, Shared
+from whatwhere.service.web.guard import Guard, Hosts
 
 _HEAD_FACTOR = 2  # so many times the call metadata that is read: a browser sends more than it need
 _BACKLOG = 512
@@ -79,7 +79,7 @@ class Web:
         )
         config.load()
         self._state = ServerState()
-        door = Door(self._limits.max_web_connections, self._limits.max_web_connections_per_client)
+        door = ConcurrencyLimiter(self._limits.max_web_connections, self._limits.max_web_connections_per_client)
         self._listening = await asyncio.get_running_loop().create_server(
             partial(Connection, config, self._state, Shared(door, self._limits.receive_s)),
             sock=self._socket,

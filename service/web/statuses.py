@@ -14,8 +14,8 @@ from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 from starlette.responses import JSONResponse
 
-from indexer import errors
-from service.status import DOMAIN, to_status
+from whatwhere.indexer import errors
+from whatwhere.service.api.status import DOMAIN, to_status
 
 # Google's mapping; a test holds that none is missing.
 HTTP_STATUSES: Mapping[grpc.StatusCode, int] = {

@@ -8,8 +8,8 @@ from typing import Any
 
 from google.protobuf import json_format, message_factory
 
-from indexer.errors import InvalidRequest
-from service.rpc import image_search_pb2 as pb
+from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.service.rpc import image_search_pb2 as pb
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["ImageSearchService"]
 _MOST_VALUES = 20_000  # a request needs some hundred; each costs up to a thousand times its bytes while it is read
@@ -21,7 +21,7 @@ _UNKNOWN = re.compile(r'has no field named "([^"]*)"')
 
 
 @dataclass(frozen=True)
-class Method:
+class HttpMethod:
     """A method of the service under its path. {id} in it is the image's; other fields of a GET are parameters."""
 
     verb: str
@@ -34,19 +34,19 @@ class Method:
         return f"/{_SERVICE.full_name}/{self.name}"
 
 
-METHODS: Sequence[Method] = (
-    Method("POST", "/v1/images:search", "SearchImages"),
-    Method("POST", "/v1/images:explain", "ExplainImage"),
-    Method("POST", "/v1/images:compare", "CompareImages"),
-    Method("POST", "/v1/images:sample", "SampleImages"),
-    Method("GET", "/v1/images", "ListImages"),
-    Method("GET", "/v1/images/{id}", "GetImage"),
-    Method("GET", "/v1/images/{id}/content", "GetImageContent"),
-    Method("GET", "/v1/collection", "GetCollection"),
+METHODS: Sequence[HttpMethod] = (
+    HttpMethod("POST", "/v1/images:search", "SearchImages"),
+    HttpMethod("POST", "/v1/images:explain", "ExplainImage"),
+    HttpMethod("POST", "/v1/images:compare", "CompareImages"),
+    HttpMethod("POST", "/v1/images:sample", "SampleImages"),
+    HttpMethod("GET", "/v1/images", "ListImages"),
+    HttpMethod("GET", "/v1/images/{id}", "GetImage"),
+    HttpMethod("GET", "/v1/images/{id}/content", "GetImageContent"),
+    HttpMethod("GET", "/v1/collection", "GetCollection"),
 )
 
 
-def from_json(method: Method, body: bytearray) -> bytes:
+def from_json(method: HttpMethod, body: bytearray) -> bytes:
     """Return the message that a JSON object stands for; raises InvalidRequest, naming the field at fault."""
     if sum(map(body.count, (b",", b":", b"[", b"{"))) > _MOST_VALUES:
         raise InvalidRequest(f"the JSON has more than {_MOST_VALUES:,} values: send fewer")
@@ -55,7 +55,7 @@ def from_json(method: Method, body: bytearray) -> bytes:
     return _parsed(method, lambda message: json_format.Parse(body, message))  # type: ignore[arg-type] # it decodes
 
 
-def from_parameters(method: Method, image_id: str | None, parameters: Sequence[tuple[str, str]]) -> bytes:
+def from_parameters(method: HttpMethod, image_id: str | None, parameters: Sequence[tuple[str, str]]) -> bytes:
     """Return the message of a GET; raises InvalidRequest for a parameter that is no field, or is there twice."""
     names = [name for name, _ in parameters]
     for name in names:
@@ -69,7 +69,7 @@ def from_parameters(method: Method, image_id: str | None, parameters: Sequence[t
     return _parsed(method, lambda message: json_format.ParseDict(fields, message))
 
 
-def to_json(method: Method, response: bytes) -> bytes:
+def to_json(method: HttpMethod, response: bytes) -> bytes:
     """Return the JSON of a response."""
     message = message_factory.GetMessageClass(_SERVICE.methods_by_name[method.name].output_type)()
     message.ParseFromString(response)
@@ -82,7 +82,7 @@ def to_picture(response: bytes) -> tuple[bytes, str]:
     return picture.content, picture.mime_type
 
 
-def _parsed(method: Method, parse: Any) -> bytes:
+def _parsed(method: HttpMethod, parse: Any) -> bytes:
     message = message_factory.GetMessageClass(_SERVICE.methods_by_name[method.name].input_type)()
     try:
         parse(message)

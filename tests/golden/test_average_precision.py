@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from service.evaluation.metrics import average_precision
+from whatwhere.service.evaluation.retrieval.metrics import average_precision
 
 
 def test_average_precision_is_revisitops(golden: Path) -> None:

@@ -9,8 +9,14 @@ import pytest
 import torch
 from torch import Tensor
 
-from indexer.descriptors import crow_channel_weights, crow_rows, crow_spatial_weights, interact, rmac_rows
-from indexer.factorize import factorize
+from whatwhere.indexer.features.nmf import factorize
+from whatwhere.indexer.features.pooling import (
+    crow_channel_weights,
+    crow_rows,
+    crow_spatial_weights,
+    interact,
+    rmac_rows,
+)
 
 
 def arrays(path: Path) -> dict[str, Tensor]:

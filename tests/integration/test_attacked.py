@@ -37,11 +37,11 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
-from indexer import errors
-from service.client import Client
-from service.rpc import image_search_pb2 as pb
-from service.server import create_server
-from service.settings import Limits, ServerSettings
+from whatwhere.indexer import errors
+from whatwhere.service.client.client import Client
+from whatwhere.service.rpc import image_search_pb2 as pb
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import Limits, ServerSettings
 
 HOST, ATTACKER, OTHER = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 MOST, MOST_OF_ONE = 16, 12
@@ -105,7 +105,16 @@ def target(collection: Path) -> Iterator[Target]:
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))  # for both sides of the idle connections
     options = ("--max-concurrent", str(MOST), "--max-concurrent-per-client", str(MOST_OF_ONE), "--threads", "1")
-    command = (sys.executable, "-m", "service.cli", "serve", "--collection", str(collection), "--listen", f"{HOST}:0")
+    command = (
+        sys.executable,
+        "-m",
+        "whatwhere.service.cli",
+        "serve",
+        "--collection",
+        str(collection),
+        "--listen",
+        f"{HOST}:0",
+    )
     with subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
     ) as process:

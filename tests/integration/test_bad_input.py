@@ -14,16 +14,17 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 from PIL import Image
 
-from indexer import errors
-from indexer.catalog import Outcome, Source
-from indexer.collection import Layout, Manifest, open_for_writing
-from indexer.collection.layout import Current
-from indexer.images import ImageLimits
-from service.client import Client
-from service.rpc import image_search_pb2 as pb
-from service.rpc import image_search_pb2_grpc as rpc
-from service.server import create_server
-from service.settings import Limits, ServerSettings
+from whatwhere.indexer import errors
+from whatwhere.indexer.catalog.records import Outcome, Source
+from whatwhere.indexer.collection.layout import Current, Layout
+from whatwhere.indexer.collection.manifest import Manifest
+from whatwhere.indexer.collection.writer import open_for_writing
+from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.service.client.client import Client
+from whatwhere.service.rpc import image_search_pb2 as pb
+from whatwhere.service.rpc import image_search_pb2_grpc as rpc
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import Limits, ServerSettings
 
 MAX_BYTES, MAX_PIXELS = 200_000, 500_000
 
@@ -145,7 +146,7 @@ def test_a_server_that_is_not_there_is_named() -> None:
         client.collection()
 
 
-def test_exact_localisation_without_the_file_says_so(collection: Path, tmp_path: Path) -> None:
+def test_exact_localization_without_the_file_says_so(collection: Path, tmp_path: Path) -> None:
     """The result's file has gone: the remedy is stored localisation, which still works."""
     moved = copy_of(collection, tmp_path)
     # the files themselves are needed by other tests

@@ -11,19 +11,20 @@ from pathlib import Path
 import pytest
 from sqlalchemy.exc import IntegrityError
 
-from indexer.catalog import INDEXED, Catalog, Outcome, ShardRecord
-from indexer.catalog.database import BUSY_TIMEOUT_S, Address
-from indexer.catalog.sqlite import connect
-from indexer.errors import CollectionNotWritable
-from indexer.filters import parse
 from tests.cataloguing import described, keep, raw, source
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.catalog.database import BUSY_TIMEOUT_S, CatalogAddress
+from whatwhere.indexer.catalog.records import INDEXED, Outcome, ShardRecord
+from whatwhere.indexer.catalog.sqlite import connect
+from whatwhere.indexer.errors import CollectionNotWritable
+from whatwhere.indexer.metadata.filters import parse
 
 CHUNK = 16
 SPAWN = multiprocessing.get_context("spawn")  # as processes meet in life: nothing shared but the file
 
 
 @pytest.fixture
-def filled(address: Address) -> Address:
+def filled(address: CatalogAddress) -> CatalogAddress:
     """Give the address of a catalogue of one chunk."""
     with Catalog.create(address) as catalog:
         record(catalog, 0)
@@ -31,7 +32,7 @@ def filled(address: Address) -> Address:
 
 
 @pytest.fixture
-def path(filled: Address) -> Path:
+def path(filled: CatalogAddress) -> Path:
     """Give the path of the same: who asks for it speaks of the SQLite file."""
     assert isinstance(filled, Path)
     return filled
@@ -54,7 +55,7 @@ def record(catalog: Catalog, number: int) -> None:
     catalog.record_chunk(outcomes, ShardRecord(f"{number:08d}.safetensors", CHUNK, 100, "0" * 64))
 
 
-def record_chunks(address: Address, numbers: range, readers: Sequence[Path] = ()) -> int:
+def record_chunks(address: CatalogAddress, numbers: range, readers: Sequence[Path] = ()) -> int:
     """Record chunks in a process of its own, once these readers have begun."""
     while not all(ready.exists() for ready in readers):
         time.sleep(0.01)
@@ -64,7 +65,7 @@ def record_chunks(address: Address, numbers: range, readers: Sequence[Path] = ()
     return len(numbers)
 
 
-def read_until(address: Address, count: int, ready: Path) -> tuple[int, list[str]]:
+def read_until(address: CatalogAddress, count: int, ready: Path) -> tuple[int, list[str]]:
     """Read until there are so many images; return how often, and what was half there. `ready` tells of the first."""
     reads, halves, deadline_s = 0, [], time.monotonic() + 120
     with Catalog.open(address) as catalog:
@@ -83,7 +84,7 @@ def read_until(address: Address, count: int, ready: Path) -> tuple[int, list[str
 
 
 def test_readers_in_other_processes_see_whole_chunks_while_a_writer_commits(
-    filled: Address, tmp_path: Path, processes: ProcessPoolExecutor
+    filled: CatalogAddress, tmp_path: Path, processes: ProcessPoolExecutor
 ) -> None:
     """None waits, none fails, and none ever sees a part of a transaction."""
     chunks = 30
@@ -98,7 +99,7 @@ def test_readers_in_other_processes_see_whole_chunks_while_a_writer_commits(
         assert reads > 1
 
 
-def test_writers_take_turns(filled: Address, processes: ProcessPoolExecutor) -> None:
+def test_writers_take_turns(filled: CatalogAddress, processes: ProcessPoolExecutor) -> None:
     """Transactions that read before they write wait for each other instead of failing, and all are there."""
     written = [processes.submit(record_chunks, filled, range(start, start + 10)) for start in (100, 200, 300)]
 
@@ -108,7 +109,7 @@ def test_writers_take_turns(filled: Address, processes: ProcessPoolExecutor) -> 
         assert catalog.check() == []
 
 
-def test_threads_that_change_the_same_images_lose_nothing(filled: Address) -> None:
+def test_threads_that_change_the_same_images_lose_nothing(filled: CatalogAddress) -> None:
     """Removals and metadata of many threads at once are all there afterwards."""
     with Catalog.create(filled) as catalog, ThreadPoolExecutor(4) as pool:
         jobs = [pool.submit(catalog.remove, [row + 1]) for row in range(CHUNK)]
@@ -120,7 +121,7 @@ def test_threads_that_change_the_same_images_lose_nothing(filled: Address) -> No
         assert catalog.check() == []
 
 
-def test_a_reader_keeps_what_it_began_with(filled: Address) -> None:
+def test_a_reader_keeps_what_it_began_with(filled: CatalogAddress) -> None:
     """Within a question the catalogue stands still: what is committed meanwhile is seen by the next one."""
     with Catalog.create(filled) as catalog, Catalog.open(filled) as reading, reading._reading() as connection:
         before = connection.exec_driver_sql("SELECT count(*) FROM images").scalar()
@@ -179,7 +180,7 @@ def test_no_row_may_refer_to_nothing(path: Path, orphan: str) -> None:
     assert raw(path, "SELECT count(*) FROM images") == [(CHUNK,)]
 
 
-def test_a_writer_waits_while_another_process_holds_the_catalogue(path: Path) -> None:
+def test_a_writer_waits_while_another_process_holds_the_catalog(path: Path) -> None:
     """For half a second here, for as long as the timeout if need be."""
     with (
         Catalog.create(path) as catalog,

@@ -15,10 +15,13 @@ from sqlalchemy import event
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
-from indexer.catalog import INDEXED, Catalog, NewImage, Outcome, ShardRecord
-from indexer.catalog import database as catalog_database
-from indexer.catalog.copying import TABLES
-from indexer.errors import (
+from tests.cataloguing import described, keep, raw, source
+from tests.postgres import PostgresServer
+from whatwhere.indexer.catalog import database as catalog_database
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.catalog.records import INDEXED, NewImage, Outcome, ShardRecord
+from whatwhere.indexer.catalog.transfer import TABLES
+from whatwhere.indexer.errors import (
     CatalogRefused,
     CatalogUnavailable,
     CollectionCorrupt,
@@ -26,9 +29,7 @@ from indexer.errors import (
     CollectionNotWritable,
     InvalidRequest,
 )
-from indexer.filters import parse
-from tests.cataloguing import described, keep, raw, source
-from tests.postgres import PostgresServer
+from whatwhere.indexer.metadata.filters import parse
 
 
 @pytest.fixture
@@ -344,7 +345,7 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
             Catalog.open(f"postgresql://me@{host}/d")
 
 
-def test_a_database_without_a_catalogue_is_not_read(postgres: PostgresServer, name: str) -> None:
+def test_a_database_without_a_catalog_is_not_read(postgres: PostgresServer, name: str) -> None:
     """Reading makes nothing."""
     with pytest.raises(CollectionCorrupt, match="schema other is not a readable catalogue, or its first run"):
         Catalog.open(postgres.url(name, query="?schema=other"))
@@ -383,7 +384,7 @@ def everything(catalog: Catalog) -> dict[str, Any]:
     return {table: catalog.export_rows(table, 0, 1_000_000) for table in TABLES}
 
 
-def test_a_catalogue_moves_to_postgresql_and_back(tmp_path: Path, catalog: Catalog) -> None:
+def test_a_catalog_moves_to_postgresql_and_back(tmp_path: Path, catalog: Catalog) -> None:
     """Stopped and continued; ids, checksums and times are the same, and new ids follow the old ones."""
     with Catalog.create(tmp_path / "a.db") as first, Catalog.create(tmp_path / "b.db") as back:
         record(first, "a", 3)

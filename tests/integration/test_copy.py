@@ -8,20 +8,24 @@ from typing import Any
 import numpy as np
 import pytest
 
-from indexer.catalog.copying import TABLES
-from indexer.collection import Layout, Stores, open_catalog, open_collection, open_for_writing
-from indexer.copying import Copied, copy_collection
-from indexer.errors import CollectionCorrupt, CollectionMismatch, CollectionNotFound, InvalidRequest
-from indexer.pipeline import IndexSettings, index_paths
-from indexer.removal import remove_images
-from indexer.verify import verify_collection
-from service.client import Client
-from service.results import SearchResult
-from service.server import create_server
-from service.settings import ServerSettings
 from tests.milvus import MilvusLite
 from tests.object_store import s3_server
 from tests.postgres import PostgresServer
+from whatwhere.indexer.catalog.transfer import TABLES
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.reader import open_collection
+from whatwhere.indexer.collection.stores import Stores, open_catalog
+from whatwhere.indexer.collection.writer import open_for_writing
+from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch, CollectionNotFound, InvalidRequest
+from whatwhere.indexer.maintenance.remove import remove_images
+from whatwhere.indexer.maintenance.transfer import Copied, copy_collection
+from whatwhere.indexer.maintenance.verify import verify_collection
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import IndexSettings
+from whatwhere.service.client.client import Client
+from whatwhere.service.results import SearchResult
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import ServerSettings
 
 BUCKET = "collections"
 
@@ -186,7 +190,7 @@ def test_a_damaged_shard_is_found_at_the_source(source: Path, tmp_path: Path) ->
         copy_collection(broken, tmp_path / "copy.ww")
 
 
-def test_an_object_store_needs_a_database_for_its_catalogue(source: Path, far: str) -> None:
+def test_an_object_store_needs_a_database_for_its_catalog(source: Path, far: str) -> None:
     with pytest.raises(InvalidRequest, match="holds no SQLite database: give the address of a PostgreSQL database"):
         copy_collection(source, far)
 

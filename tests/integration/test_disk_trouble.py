@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
-from indexer.catalog import INDEXED, Catalog
-from indexer.collection import Layout
 from tests.killing.children import Request
 from tests.killing.collections import answers, contents, faults
 from tests.killing.kills import Harness, differences
 from tests.killing.situations import Situation
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.catalog.records import INDEXED
+from whatwhere.indexer.collection.layout import Layout
 
 DISK_MB = 6
 # Free kilobytes, chosen so that the disk is full at the first byte, in a shard, in the catalogue, in whiteners or
@@ -180,7 +181,7 @@ def halted(harness: Harness, tmp_path: Path) -> Iterator[tuple["subprocess.Popen
     situation = harness.situations["later run"]
     root = tmp_path / "held.ww"
     placed(situation, root)
-    command = (sys.executable, "-m", "service.cli", *situation.arguments, "--collection", str(root))
+    command = (sys.executable, "-m", "whatwhere.service.cli", *situation.arguments, "--collection", str(root))
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
     ) as process:
@@ -231,7 +232,15 @@ def test_what_is_read_only_from_here_may_be_written_elsewhere(collection: Path, 
             for number in (1, 2, 3):
                 before = reader.images_by_id([number])[number].state
                 # A process of its own: SQLite shares what it knows of a file among all connections of one.
-                command = [sys.executable, "-m", "service.cli", "remove", str(number), "--collection", str(written)]
+                command = [
+                    sys.executable,
+                    "-m",
+                    "whatwhere.service.cli",
+                    "remove",
+                    str(number),
+                    "--collection",
+                    str(written),
+                ]
                 subprocess.run(command, check=True, capture_output=True)
                 states.append((before, reader.images_by_id([number])[number].state))
     finally:

@@ -18,12 +18,12 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import service.evaluation.datasets
-import service.evaluation.run
-from service import cli
-from service.evaluation.benchmark import Benchmark, Coverage
-from service.evaluation.run import Evaluation, EvaluationSettings, MethodScore
+import whatwhere.service.evaluation.retrieval.datasets
+import whatwhere.service.evaluation.retrieval.run
 from tests.conftest import INDEXED_PHOTOGRAPHS
+from whatwhere.service import cli
+from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, Coverage
+from whatwhere.service.evaluation.retrieval.run import Evaluation, EvaluationSettings, MethodScore
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -33,7 +33,7 @@ SKY, TABLE = ("rocket", "china", "astronaut"), ("coffee", "flower", "chelsea")
 CHILD = """
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)
-from service.cli import main
+from whatwhere.service.cli import main
 main()
 """
 
@@ -179,8 +179,8 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         scores = tuple(MethodScore("mac", expansion, {"all": {"mAP": 0.5}}, {}) for expansion in (0, 5))
         return Evaluation(benchmark, told | {"dimensions": {"mac": 4}}, scores, None, {"mac": 9})
 
-    monkeypatch.setattr(service.evaluation.datasets, "load_benchmark", load)
-    monkeypatch.setattr(service.evaluation.run, "evaluate", evaluate)
+    monkeypatch.setattr(whatwhere.service.evaluation.retrieval.datasets, "load_benchmark", load)
+    monkeypatch.setattr(whatwhere.service.evaluation.retrieval.run, "evaluate", evaluate)
     monkeypatch.delenv("WHATWHERE_CACHE", raising=False)
     return calls
 
@@ -199,7 +199,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (("--dimensions", "7"), replace(DEFAULT, dimensions=7)),
         (("--whiten-on", "a", "--whiten-on", "b"), replace(DEFAULT, whiten_on=(Path("a"), Path("b")))),
         (("--whiten-on", "collection"), replace(DEFAULT, whiten_on_collection=True)),
-        (("--no-localisation",), replace(DEFAULT, localisation=False)),
+        (("--no-localisation",), replace(DEFAULT, localization=False)),
         (("--cache", "some/folder"), replace(DEFAULT, cache=Path("some/folder"))),
         (("--cache", "~/folder"), replace(DEFAULT, cache=Path.home() / "folder")),
         (("--device", "cuda"), replace(DEFAULT, device="cuda")),
@@ -412,7 +412,7 @@ def test_paris_is_found_as_well_as_by_the_best_baseline(paris: dict[str, Any], d
     assert means[descriptor] >= means["r-mac"] - 0.5
 
 
-def test_paris_is_localised(paris: dict[str, Any]) -> None:
+def test_paris_is_localized(paris: dict[str, Any]) -> None:
     """From stored factors ten points above the whole picture."""
     overlaps = paris["localisation"]["mean_iou"]
 

@@ -14,15 +14,16 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
-from indexer.errors import ImageNotFound, InvalidRequest, UnknownName
-from indexer.pipeline import DEFAULT_RANK, IndexSettings, index_paths
-from service import cli
-from service.explaining import COMPARED_RANK
-from service.figures import OPACITY
-from service.heatmaps import PALETTE
-from service.illustrating import explain_file
 from tests.conftest import QUERY_PHOTOGRAPH, SCIKIT_IMAGE
 from tests.integration.test_index_command import images
+from whatwhere.indexer.errors import ImageNotFound, InvalidRequest, UnknownName
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import DEFAULT_RANK, IndexSettings
+from whatwhere.service import cli
+from whatwhere.service.drawing.explanation import OPACITY
+from whatwhere.service.local.explain import explain_file
+from whatwhere.service.search.factor_maps import COMPARED_RANK
+from whatwhere.service.search.heatmaps import PALETTE
 
 ASTRONAUT, CAT = SCIKIT_IMAGE / "astronaut.png", SCIKIT_IMAGE / "chelsea.png"
 OTHER_VIEW = SCIKIT_IMAGE / "motorcycle_right.png"
@@ -51,7 +52,7 @@ def pixels(path: Path) -> np.ndarray[Any, np.dtype[np.uint8]]:
         return np.asarray(picture.convert("RGB"))
 
 
-def colours_in(path: Path) -> set[str]:
+def colors_in(path: Path) -> set[str]:
     """Return the palette's colours that swatches of a picture have: 12 x 12 pixels each, more than in photographs."""
     found, counts = np.unique(pixels(path).reshape(-1, 3), axis=0, return_counts=True)
     of_swatches = {f"#{red:02x}{green:02x}{blue:02x}" for red, green, blue in found[counts >= 144].tolist()}
@@ -87,7 +88,7 @@ def test_the_table_says_what_the_json_says(tmp_path: Path) -> None:
     assert lines[-1] == f"picture: {picture}"
 
 
-def test_the_picture_has_a_row_a_rank_and_a_colour_a_factor(tmp_path: Path) -> None:
+def test_the_picture_has_a_row_a_rank_and_a_color_a_factor(tmp_path: Path) -> None:
     """Two ranks are twice as high as one, three factors show the first three colours."""
     one, two = tmp_path / "one.png", tmp_path / "two.png"
 
@@ -95,7 +96,7 @@ def test_the_picture_has_a_row_a_rank_and_a_colour_a_factor(tmp_path: Path) -> N
     run("explain", ASTRONAUT, "--rank", "3,2", "--picture", two)
 
     assert pixels(two).shape[0] == pytest.approx(2 * pixels(one).shape[0], abs=20)
-    assert colours_in(one) == set(PALETTE[:3])
+    assert colors_in(one) == set(PALETTE[:3])
 
 
 def test_principal_components_come_with_their_shares(tmp_path: Path) -> None:
@@ -111,15 +112,15 @@ def test_principal_components_come_with_their_shares(tmp_path: Path) -> None:
     assert pixels(with_components).shape[0] > 1.8 * pixels(plain).shape[0]
 
 
-def test_opacity_is_that_of_the_colours(tmp_path: Path) -> None:
+def test_opacity_is_that_of_the_colors(tmp_path: Path) -> None:
     """At 0 the second tile is grey, the photograph itself is as it was."""
-    grey, coloured = tmp_path / "grey.png", tmp_path / "coloured.png"
+    gray, colored = tmp_path / "grey.png", tmp_path / "coloured.png"
 
-    run("explain", CAT, "--rank", "1", "--picture", grey, "--opacity", "0")
-    run("explain", CAT, "--rank", "1", "--picture", coloured, "--opacity", "1")
+    run("explain", CAT, "--rank", "1", "--picture", gray, "--opacity", "0")
+    run("explain", CAT, "--rank", "1", "--picture", colored, "--opacity", "1")
 
-    tile = pixels(grey).shape[1] // 3
-    saturation = [np.ptp(pixels(path)[20:180, tile + 20 : 2 * tile - 20], axis=2).max() for path in (grey, coloured)]
+    tile = pixels(gray).shape[1] // 3
+    saturation = [np.ptp(pixels(path)[20:180, tile + 20 : 2 * tile - 20], axis=2).max() for path in (gray, colored)]
     assert saturation[0] == 0
     assert saturation[1] > 150
 
@@ -141,7 +142,7 @@ def test_a_stored_image_is_explained_as_its_file_is(collection: Path, tmp_path: 
 
     assert by_name["image"].startswith("images/")
     assert by_name["ranks"] == by_file["ranks"]
-    assert colours_in(picture) == set(PALETTE[:DEFAULT_RANK])
+    assert colors_in(picture) == set(PALETTE[:DEFAULT_RANK])
 
 
 def test_a_stored_image_whose_file_is_gone_is_drawn_on_white(tmp_path: Path) -> None:
@@ -155,7 +156,7 @@ def test_a_stored_image_whose_file_is_gone_is_drawn_on_white(tmp_path: Path) -> 
 
     assert [entry["rank"] for entry in told["ranks"]] == [2]
     assert (pixels(picture)[20:180, 20:200] == 255).all()
-    assert colours_in(picture) == set(PALETTE[:2])
+    assert colors_in(picture) == set(PALETTE[:2])
 
 
 def test_two_views_share_their_concepts(tmp_path: Path) -> None:
@@ -169,7 +170,7 @@ def test_two_views_share_their_concepts(tmp_path: Path) -> None:
     left, right = ([factor["share"] for factor in entry["factors"]] for entry in told["images"])
     assert min(left + right) > 0.05
     assert left == pytest.approx(right, abs=0.2)
-    assert colours_in(picture) == set(PALETTE[:4])
+    assert colors_in(picture) == set(PALETTE[:4])
 
 
 def test_stored_images_are_compared_by_their_names(collection: Path, tmp_path: Path) -> None:
@@ -253,7 +254,15 @@ def test_errors_name_what_was_wrong(
 
 def test_an_error_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
     """In a process of its own, without a traceback."""
-    command = (sys.executable, "-m", "service.cli", "explain", "gone.jpg", "--picture", str(tmp_path / "why.png"))
+    command = (
+        sys.executable,
+        "-m",
+        "whatwhere.service.cli",
+        "explain",
+        "gone.jpg",
+        "--picture",
+        str(tmp_path / "why.png"),
+    )
 
     done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
 

@@ -14,18 +14,18 @@ from grpc_status import rpc_status
 from numpy.typing import NDArray
 from typer.testing import CliRunner, Result
 
-from indexer.boxes import Box
-from indexer.errors import ImageNotFound, InvalidFilter, InvalidPageToken
-from indexer.methods import find_method
-from service.cli import app
-from service.client import Client
-from service.results import Hit, SearchResult, StoredImage
-from service.rpc import image_search_pb2 as pb
-from service.rpc import image_search_pb2_grpc as rpc
-from service.server import create_server
-from service.settings import ServerSettings
 from tests.conftest import INDEXED_PHOTOGRAPHS
 from tests.generations import Publisher, metadata
+from whatwhere.indexer.boxes import Box
+from whatwhere.indexer.errors import ImageNotFound, InvalidFilter, InvalidPageToken
+from whatwhere.indexer.features.descriptors import find_descriptor
+from whatwhere.service.cli.app import app
+from whatwhere.service.client.client import Client
+from whatwhere.service.results import Hit, SearchResult, StoredImage
+from whatwhere.service.rpc import image_search_pb2 as pb
+from whatwhere.service.rpc import image_search_pb2_grpc as rpc
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import ServerSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -73,7 +73,7 @@ class Served:
         ]
 
     def query(self, image_id: int, descriptor: str, region: Box | None) -> NDArray[np.float32]:
-        method = find_method(descriptor, self.whole.preset)
+        method = find_descriptor(descriptor, self.whole.preset)
         return method.describe(self.whole.descriptions[image_id], self.whole.whiteners[descriptor], region)
 
     def best(self, text: str, descriptor: str, query: NDArray[np.float32]) -> list[tuple[float, int]]:
@@ -186,8 +186,8 @@ def test_a_filtered_search_is_expanded_by_what_it_finds(client: Client, served: 
     query = served.query(1, "fused", None)
     vectors = served.whole.vectors("fused")
     text = 'label = "tree" AND number >= 100'
-    neighbours = [image_id for _, image_id in served.best(text, "fused", query)[:4]]
-    total = np.sum([query, *(vectors[image_id] for image_id in neighbours)], axis=0)
+    neighbors = [image_id for _, image_id in served.best(text, "fused", query)[:4]]
+    total = np.sum([query, *(vectors[image_id] for image_id in neighbors)], axis=0)
 
     result = client.search("images/1", filter=text, expansion_count=4)
 

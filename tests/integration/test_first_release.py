@@ -9,19 +9,23 @@ from pathlib import Path
 import pytest
 from alembic import command
 
-from indexer.boxes import Box
-from indexer.catalog import Catalog
-from indexer.catalog.database import migration_config
-from indexer.catalog.sqlite import connect
-from indexer.collection import Layout, Manifest, Recipe, open_collection
-from indexer.errors import CollectionMismatch
-from indexer.pipeline import IndexSettings, index_paths
-from indexer.upkeep import rebuild
-from indexer.verify import verify_collection
-from service.client import Client
-from service.server import create_server
-from service.settings import ServerSettings
 from tests.conftest import SCIKIT_IMAGE
+from whatwhere.indexer.boxes import Box
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.catalog.database import migration_config
+from whatwhere.indexer.catalog.sqlite import connect
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.manifest import Manifest
+from whatwhere.indexer.collection.reader import open_collection
+from whatwhere.indexer.collection.recipe import Recipe
+from whatwhere.indexer.errors import CollectionMismatch
+from whatwhere.indexer.maintenance.rebuild import rebuild
+from whatwhere.indexer.maintenance.verify import verify_collection
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import IndexSettings
+from whatwhere.service.client.client import Client
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import ServerSettings
 
 WRITTEN = Path(__file__).parent.parent / "fixtures" / "first_release"
 ANSWERS = json.loads((WRITTEN / "answers.json").read_text())
@@ -96,7 +100,7 @@ def test_indexed_into_it_grows_and_answers_the_same(root: Path) -> None:
     assert verify_collection(root, deep=True) == []
 
 
-def test_its_catalogue_survives_the_way_there_and_back_and_there(root: Path) -> None:
+def test_its_catalog_survives_the_way_there_and_back_and_there(root: Path) -> None:
     """Upgrade, downgrade, upgrade on its rows: the same rows, and checksums that are right."""
 
     def rows() -> list[tuple[object, ...]]:

@@ -13,17 +13,22 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-import indexer.pipeline
-from indexer import whitening
-from indexer.catalog import Catalog, ImageRecord
-from indexer.collection import Layout, Manifest, Recipe, open_for_writing
-from indexer.pipeline import IndexSettings, Progress, RunSummary, index_paths
-from indexer.train import TrainingSettings
-from indexer.whitening import Whitener
-from service import cli
+import whatwhere.indexer.pipeline.run
 from tests.conftest import rows, written
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.catalog.records import ImageRecord
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.manifest import Manifest
+from whatwhere.indexer.collection.recipe import Recipe
+from whatwhere.indexer.collection.writer import open_for_writing
+from whatwhere.indexer.features import whitening
+from whatwhere.indexer.features.whitening import Whitener
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import IndexSettings, Progress, RunSummary
+from whatwhere.indexer.pipeline.train_whiteners import TrainingSettings
+from whatwhere.service import cli
 
-WHATWHERE = (sys.executable, "-m", "service.cli")
+WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
 # One thread: where other processes compete for the cores, several are slower than one (measured: 5 times).
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 
@@ -103,7 +108,7 @@ def test_failures_are_logged_and_progress_is_for_terminals(
     _, done = indexed
 
     (line,) = done.stderr.splitlines()
-    assert line.startswith("WARNING indexer.describing failed source=file://")
+    assert line.startswith("WARNING whatwhere.indexer.pipeline.chunks failed source=file://")
     assert line.endswith("/06.png reason=UNREADABLE_IMAGE")
 
 
@@ -146,7 +151,7 @@ def test_a_run_can_log_what_happens(tmp_path: Path, few: Path) -> None:
     done = run("--verbose", "index", few / "01.png", "-c", tmp_path / "c.ww")
 
     assert done.returncode == 0
-    assert "INFO indexer.collection.publish published generation=1 images=1" in done.stderr.splitlines()
+    assert "INFO whatwhere.indexer.collection.publish published generation=1 images=1" in done.stderr.splitlines()
 
 
 def test_info_says_what_a_collection_holds(indexed: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
@@ -281,7 +286,7 @@ def test_every_flag_of_index_arrives(
         asked.append((paths, collection, settings))
         return RunSummary(Progress(0), 0, 0, 1, published=False)
 
-    monkeypatch.setattr(indexer.pipeline, "index_paths", remember)
+    monkeypatch.setattr(whatwhere.indexer.pipeline.run, "index_paths", remember)
 
     run_here("index", "a", "b", "--collection", "c.ww", *flags)
 
@@ -315,7 +320,7 @@ def test_every_flag_of_whiten_arrives(
         asked.append((paths, output, settings))
         return {}
 
-    monkeypatch.setattr("indexer.train.train_whiteners", remember)
+    monkeypatch.setattr("whatwhere.indexer.pipeline.train_whiteners.train_whiteners", remember)
 
     run_here("whiten", "a", "b", "--output", "out", *flags)
 
@@ -466,18 +471,18 @@ SHARD_SOURCES = 4
 # The command itself, with shards so small that few pictures fill several.
 CHILD = f"""
 import signal
-import indexer.pipeline
-indexer.pipeline.SHARD_SOURCES = {SHARD_SOURCES}
+import whatwhere.indexer.pipeline.run
+whatwhere.indexer.pipeline.run.SHARD_SOURCES = {SHARD_SOURCES}
 signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start their background jobs without it
 """
 RUN = """
-from service.cli import main
+from whatwhere.service.cli import main
 main()
 """
 # So that the signal finds the run at work, however slow or fast the machine is.
 WAITING_AFTER_TWO_SHARDS = """
 import time
-from indexer.catalog import Catalog
+from whatwhere.indexer.catalog.catalog import Catalog
 record = Catalog.record_chunk
 def record_chunk(self, outcomes, shard):
     record(self, outcomes, shard)
@@ -503,7 +508,7 @@ def uninterrupted(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> P
 
 def continue_run(patterns: Path, root: Path, monkeypatch: pytest.MonkeyPatch) -> RunSummary:
     """Index again, with the same small shards."""
-    monkeypatch.setattr(indexer.pipeline, "SHARD_SOURCES", SHARD_SOURCES)
+    monkeypatch.setattr(whatwhere.indexer.pipeline.run, "SHARD_SOURCES", SHARD_SOURCES)
     return index_paths([patterns], root, IndexSettings(batch_size=2))
 
 

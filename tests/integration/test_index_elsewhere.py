@@ -8,17 +8,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.catalog import Catalog, ImageRecord
-from indexer.collection import Layout, open_collection
-from indexer.describe import Description
-from indexer.errors import SourceUnavailable
-from indexer.pipeline import IndexSettings, index_paths
-from indexer.removal import Selection, choose, remove_images
-from service.pictures import load_pixels
-from service.searcher import read_source, to_stored_image
 from tests.conftest import SCIKIT_IMAGE
 from tests.object_store import s3_server
 from tests.web_server import Answer, Site, web_server
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.catalog.records import ImageRecord
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.reader import open_collection
+from whatwhere.indexer.errors import SourceUnavailable
+from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.maintenance.remove import ImageSelection, choose, remove_images
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import IndexSettings
+from whatwhere.service.drawing.tiles import load_pixels
+from whatwhere.service.search.searcher import read_source, to_stored_image
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -162,7 +165,7 @@ def test_pictures_of_elsewhere_are_removed_by_their_uris(site: Site, tmp_path: P
     """As files are."""
     index_paths([f"{site.address}/coffee.png", f"{site.address}/chelsea.png"], tmp_path / "a.ww")
 
-    chosen = choose(tmp_path / "a.ww", Selection(uri_glob="http://*/chelsea.png"))
+    chosen = choose(tmp_path / "a.ww", ImageSelection(uri_glob="http://*/chelsea.png"))
 
     assert [record.uris for record in chosen.first] == [(f"{site.address}/chelsea.png",)]
     assert remove_images(tmp_path / "a.ww", chosen.ids).count == 1

@@ -15,10 +15,11 @@ from pathlib import Path
 
 import pytest
 
-from indexer.catalog import INDEXED, Catalog
-from indexer.collection import Layout
-from indexer.files import path_of_uri
 from tests.malformed import Entry, Expected, corpus, write
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.catalog.records import INDEXED
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.storage.files import path_of_uri
 
 SEED = 1
 DEADLINE_S = 240
@@ -82,7 +83,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, entries: Sequence[Entry], fold
                 (folder / entry.name).unlink()
 
     exit_code, peak_mb = index(folder, root, scratch, meanwhile=vanish)
-    command = (sys.executable, "-m", "service.cli", "images", "-c", root, "--state", "failed", "--json")
+    command = (sys.executable, "-m", "whatwhere.service.cli", "images", "-c", root, "--state", "failed", "--json")
     listed = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
     with Catalog.open(Layout(root).catalog) as catalog:
         indexed = Counter(name_of(uri, folder) for image in catalog.images(state=INDEXED) for uri in image.uris)
@@ -101,7 +102,7 @@ def index(
     """Run the command with many threads and return its exit code and its peak memory in MB."""
     peak = scratch / "peak"
     prefix = WITHOUT_RIGHTS if os.geteuid() == 0 and shutil.which("setpriv") else ()
-    command = (*prefix, sys.executable, "-m", "service.cli", "index", folder, "-c", root, "--workers", "8")
+    command = (*prefix, sys.executable, "-m", "whatwhere.service.cli", "index", folder, "-c", root, "--workers", "8")
     with (scratch / "output").open("wb") as output, (scratch / "messages").open("wb") as messages:
         process = subprocess.Popen(
             [sys.executable, "-c", MEASURED, peak, *command],

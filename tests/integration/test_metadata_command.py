@@ -13,14 +13,15 @@ import pytest
 from PIL import ExifTags, Image
 from typer.testing import CliRunner
 
-import indexer.pipeline
-from indexer.catalog import Catalog
-from indexer.collection import Layout
-from indexer.errors import InvalidRequest
-from indexer.pipeline import IndexSettings, Progress, RunSummary, index_paths
-from service import cli
+import whatwhere.indexer.pipeline.run
 from tests.conftest import rows
 from tests.integration.test_index_command import ONE_THREAD, run
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import IndexSettings, Progress, RunSummary
+from whatwhere.service import cli
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 PICTURES = 9
@@ -86,7 +87,9 @@ def test_metadata_of_all_origins_is_kept(
         f"{root}: generation 1, 9 images",
     ]
     torn, unmatched = done.stderr.splitlines()
-    assert torn.startswith(f"WARNING indexer.pipeline sidecar torn source={(pictures / '5.jpg').as_uri()} error=5.jpg")
+    assert torn.startswith(
+        f"WARNING whatwhere.indexer.pipeline.run sidecar torn source={(pictures / '5.jpg').as_uri()} error=5.jpg"
+    )
     assert unmatched.endswith(f"metadata rows=1 name none of the files, one is {(pictures / 'nowhere.jpg').as_uri()}")
     assert known(root) == EXPECTED
 
@@ -117,7 +120,7 @@ def test_what_vanished_is_listed_and_forgotten_when_asked_for(
     gone = [folder / name for name in ("2.jpg", "3.jpg")]
     for path in gone:
         path.unlink()
-    monkeypatch.setattr("service.cli.indexing.SHOWN", 1)
+    monkeypatch.setattr("whatwhere.service.cli.index.SHOWN", 1)
 
     kept, told, forgotten = (
         CliRunner().invoke(cli.app, ["index", str(folder), "-c", str(root), *more]).stdout
@@ -133,7 +136,7 @@ def test_what_vanished_is_listed_and_forgotten_when_asked_for(
 def test_a_summary_names_folders_that_could_not_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:
     """After what was done, before what is there now."""
     summary = RunSummary(Progress(0), 0, 2, 1, published=False, unlisted=("file:///a/", "file:///b/"))
-    monkeypatch.setattr(indexer.pipeline, "index_paths", lambda *_: summary)
+    monkeypatch.setattr(whatwhere.indexer.pipeline.run, "index_paths", lambda *_: summary)
 
     done = CliRunner().invoke(cli.app, ["index", "a", "-c", "c.ww"])
 
@@ -165,18 +168,18 @@ SHARD_SOURCES = 4
 # The command itself, with shards so small that few pictures fill several.
 CHILD = f"""
 import os, signal
-import indexer.pipeline
-indexer.pipeline.SHARD_SOURCES = {SHARD_SOURCES}
+import whatwhere.indexer.pipeline.run
+whatwhere.indexer.pipeline.run.SHARD_SOURCES = {SHARD_SOURCES}
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 """
 RUN = """
-from service.cli import main
+from whatwhere.service.cli import main
 main()
 """
 MOMENTS = {
     "when half of the sidecars are kept": """
-from indexer.catalog import Catalog
+from whatwhere.indexer.catalog.catalog import Catalog
 set_metadata = Catalog.set_metadata
 calls = []
 def half(self, origin, values):
@@ -187,8 +190,8 @@ def half(self, origin, values):
 Catalog.set_metadata = half
 """,
     "before the generation": """
-import indexer.pipeline
-indexer.pipeline.publish = lambda *_: die()
+import whatwhere.indexer.pipeline.run
+whatwhere.indexer.pipeline.run.publish = lambda *_: die()
 """,
 }
 
@@ -211,7 +214,7 @@ def test_metadata_of_a_killed_run_is_complete_in_the_end(
     root = tmp_path / "c.ww"
 
     killed = run_and_die(moment, "index", pictures, "-c", root, *flags(pictures))
-    monkeypatch.setattr(indexer.pipeline, "SHARD_SOURCES", SHARD_SOURCES)
+    monkeypatch.setattr(whatwhere.indexer.pipeline.run, "SHARD_SOURCES", SHARD_SOURCES)
     settings = IndexSettings(batch_size=2, metadata=pictures / "table.csv", exif=True, prune=True)
     index_paths([pictures], root, settings)
 

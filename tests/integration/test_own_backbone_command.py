@@ -12,16 +12,18 @@ import pytest
 import torch
 from torchvision import models
 
-from indexer import whitening
-from indexer.backbones import BACKBONES
-from indexer.collection import Layout, Manifest, Recipe
-from indexer.errors import CollectionMismatch
-from indexer.files import sha256_of
-from service.server import create_server
-from service.settings import ServerSettings
 from tests.conftest import QUERY_PHOTOGRAPH
+from whatwhere.indexer.backbones.registry import BACKBONES
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.manifest import Manifest
+from whatwhere.indexer.collection.recipe import Recipe
+from whatwhere.indexer.errors import CollectionMismatch
+from whatwhere.indexer.features import whitening
+from whatwhere.indexer.storage.files import sha256_of
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import ServerSettings
 
-WHATWHERE = (sys.executable, "-m", "service.cli")
+WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 

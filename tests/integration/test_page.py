@@ -17,12 +17,12 @@ from axe_playwright_python.base import AXE_FILE_PATH
 from PIL import Image
 from playwright.sync_api import Browser, Locator, Page, Route, expect, sync_playwright
 
-from indexer.pipeline import index_paths
-from service.client import Client
-from service.server import Server
-from service.tokens import Scope, create_token
 from tests.browsing import plain, running
 from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.service.client.client import Client
+from whatwhere.service.security.tokens import Scope, create_token
+from whatwhere.service.server import Server
 
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 360, "height": 740}
 PATIENCE_MS = 30_000
@@ -336,7 +336,7 @@ def test_similar_factors_are_found(page: Page, served: Server) -> None:
     page.wait_for_url(lambda url: "image=1" not in url)
 
 
-def test_what_matched_is_shown_in_the_same_colours(page: Page) -> None:
+def test_what_matched_is_shown_in_the_same_colors(page: Page) -> None:
     """Both pictures, the shared concepts as buttons, each with a heatmap on either."""
     ask(page)
     page.get_by_role("button", name="What matched in motorcycle_right.png").click()

@@ -7,12 +7,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from indexer.boxes import WHOLE_IMAGE, Box, box_from_pixels
-from indexer.collection import open_collection
-from indexer.pipeline import IndexSettings, index_paths
-from service.client import Client
-from service.server import create_server
-from service.settings import ServerSettings
+from whatwhere.indexer.boxes import WHOLE_IMAGE, Box, box_from_pixels
+from whatwhere.indexer.collection.reader import open_collection
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import IndexSettings
+from whatwhere.service.client.client import Client
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import ServerSettings
 
 DISTRACTORS = 200
 LOUVRE = ("louvre_1", "louvre_2", "louvre_3", "louvre_4")  # those whose picture is in the subset

@@ -11,14 +11,15 @@ from pathlib import Path
 
 import pytest
 
-from indexer.collection import Layout
-from indexer.pipeline import IndexSettings, index_paths
-from service.client import Client
-from service.server import create_server
-from service.settings import ServerSettings
 from tests.conftest import QUERY_PHOTOGRAPH, rows, written
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import IndexSettings
+from whatwhere.service.client.client import Client
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import ServerSettings
 
-WHATWHERE = (sys.executable, "-m", "service.cli")
+WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
 
 
 @pytest.fixture(scope="module")

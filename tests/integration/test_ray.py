@@ -13,24 +13,26 @@ import numpy as np
 import pytest
 from PIL import Image
 
-import indexer.pipeline
-from indexer.catalog import Source
-from indexer.cluster import Arrived, ClusterSettings, choose_cluster
-from indexer.collection import Layout
-from indexer.errors import InvalidRequest, WorkersLost
-from indexer.objects import ObjectFolder
-from indexer.pipeline import IndexSettings, RunSummary, index_paths
+import whatwhere.indexer.pipeline.run
 from tests import waiting
 from tests.conftest import rows, written
 from tests.object_store import s3_server
 from tests.postgres import PostgresServer
+from whatwhere.indexer.catalog.records import Source
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.errors import InvalidRequest, WorkersLost
+from whatwhere.indexer.pipeline.ray.settings import ClusterSettings, choose_cluster
+from whatwhere.indexer.pipeline.ray.work import Arrived
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import IndexSettings, RunSummary
+from whatwhere.indexer.storage.object_store import ObjectFolder
 
 pytest.importorskip("ray", reason="Ray is not installed: pip install 'whatwhere[ray]'")
 
 from ray.cluster_utils import Cluster
 
-from indexer.cluster import running
-from indexer.cluster.worker import ChunkWorker
+from whatwhere.indexer.pipeline.ray import running
+from whatwhere.indexer.pipeline.ray.worker import ChunkWorker
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARD_SOURCES = 4  # so small that few pictures fill several
@@ -61,14 +63,14 @@ class Dying(ChunkWorker):
 
 # The command, as its own process, with small shards and workers that can be held.
 COMMAND = f"""
-import indexer.pipeline
-indexer.pipeline.SHARD_SOURCES = {SHARD_SOURCES}
-from indexer.cluster import running
+import whatwhere.indexer.pipeline.run
+whatwhere.indexer.pipeline.run.SHARD_SOURCES = {SHARD_SOURCES}
+from whatwhere.indexer.pipeline.ray import running
 from tests.integration.test_ray import Held
 running.ChunkWorker = Held
 import signal
 signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start their background jobs without it
-from service.cli import main
+from whatwhere.service.cli import main
 main()
 """
 
@@ -76,7 +78,7 @@ main()
 @pytest.fixture
 def small_shards(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(waiting, "LONGEST_S", 300.0)  # a worker starts in a quarter of a minute beside others
-    monkeypatch.setattr(indexer.pipeline, "SHARD_SOURCES", SHARD_SOURCES)
+    monkeypatch.setattr(whatwhere.indexer.pipeline.run, "SHARD_SOURCES", SHARD_SOURCES)
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +99,7 @@ def here(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
     """Give the collection that this process makes of them alone."""
     root = tmp_path_factory.mktemp("here") / "c.ww"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(indexer.pipeline, "SHARD_SOURCES", SHARD_SOURCES)
+        patch.setattr(whatwhere.indexer.pipeline.run, "SHARD_SOURCES", SHARD_SOURCES)
         index_paths([pictures], root, IndexSettings(batch_size=2))
     return root
 

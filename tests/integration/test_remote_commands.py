@@ -19,7 +19,7 @@ def run(
 ) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | {"COLUMNS": "200"}
     environment |= {name: value for name, value in zip(VARIABLES, (token, server), strict=True) if value is not None}
-    command = [sys.executable, "-m", "service.cli", *map(str, arguments)]
+    command = [sys.executable, "-m", "whatwhere.service.cli", *map(str, arguments)]
     return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
 
 
@@ -52,7 +52,7 @@ def test_a_probe_does_without_torch() -> None:
     code = """
 import sys
 sys.argv = ["whatwhere", "health", "--server", "127.0.0.1:1"]
-from service.cli import main
+from whatwhere.service.cli import main
 try:
     main()
 except SystemExit as ended:

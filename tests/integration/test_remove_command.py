@@ -10,12 +10,15 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from indexer.catalog import Catalog
-from indexer.collection import Layout, open_collection, open_for_writing
-from indexer.errors import CollectionNotFound, ImageNotFound, InvalidFilter, WhatwhereError
-from indexer.pipeline import IndexSettings, index_paths
-from service import cli
 from tests.integration.test_index_command import run
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.reader import open_collection
+from whatwhere.indexer.collection.writer import open_for_writing
+from whatwhere.indexer.errors import CollectionNotFound, ImageNotFound, InvalidFilter, WhatwhereError
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import IndexSettings
+from whatwhere.service import cli
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 SETTINGS = IndexSettings(descriptors=("what", "gem"))
@@ -218,7 +221,7 @@ def test_a_removal_that_was_killed_before_its_generation_is_finished_by_the_next
 
 def test_long_lists_are_shown_in_part(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """The rest is counted."""
-    monkeypatch.setattr("indexer.removal._SHOWN", 2)
+    monkeypatch.setattr("whatwhere.indexer.maintenance.remove._SHOWN", 2)
 
     done = call("remove", "--uri", "*", "-c", root, "--dry-run")
 

@@ -16,7 +16,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from service.rpc import image_search_pb2 as pb
+from whatwhere.service.rpc import image_search_pb2 as pb
 
 EXAMPLES = settings(
     max_examples=300,

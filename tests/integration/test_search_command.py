@@ -15,12 +15,12 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from indexer.boxes import Box
-from service.client import Client
 from tests.conftest import QUERY_PHOTOGRAPH
 from tests.generations import Publisher
+from whatwhere.indexer.boxes import Box
+from whatwhere.service.client.client import Client
 
-WHATWHERE = (sys.executable, "-m", "service.cli")
+WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
 REGION = "90,100,690,455px"
 COMMANDS = ("index", "info", "images", "serve", "search", "whiten", "explain", "compare", "visualize", "evaluate")
 

@@ -10,13 +10,13 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from grpc_reflection.v1alpha.proto_reflection_descriptor_database import ProtoReflectionDescriptorDatabase
 from PIL import Image
 
-from indexer.boxes import Box, box_from_pixels
-from indexer.collection import open_collection
-from indexer.errors import RegionNotSupported
-from service.client import Client
-from service.rpc import image_search_pb2 as pb
-from service.rpc import image_search_pb2_grpc as rpc
 from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH, SCIKIT_IMAGE
+from whatwhere.indexer.boxes import Box, box_from_pixels
+from whatwhere.indexer.collection.reader import open_collection
+from whatwhere.indexer.errors import RegionNotSupported
+from whatwhere.service.client.client import Client
+from whatwhere.service.rpc import image_search_pb2 as pb
+from whatwhere.service.rpc import image_search_pb2_grpc as rpc
 
 MOTORBIKE_LEFT = box_from_pixels(90, 100, 690, 455, width=741, height=500)
 MOTORBIKE_RIGHT = box_from_pixels(45, 100, 640, 455, width=741, height=500)
@@ -62,7 +62,7 @@ def test_so_many_results_are_boxed_as_were_asked_for(client: Client) -> None:
     assert [hit.box is not None for hit in hits] == [True] * 3 + [False] * 5
 
 
-def test_exact_localisation_boxes_the_motorbike_too(client: Client) -> None:
+def test_exact_localization_boxes_the_motorbike_too(client: Client) -> None:
     """New forward passes at 224 agree with the stored factors on where it is."""
     result = client.search(QUERY_PHOTOGRAPH, region=MOTORBIKE_LEFT, localize_count=1, exact=True)
 
@@ -198,7 +198,7 @@ def test_a_minimum_score_cuts_the_list(client: Client) -> None:
 
 @pytest.mark.parametrize("descriptor", ["what-and-where", "fused"])
 @pytest.mark.parametrize("as_upload", [False, True])
-def test_expansion_adds_the_neighbours_but_not_the_query_itself(
+def test_expansion_adds_the_neighbors_but_not_the_query_itself(
     client: Client, collection: Path, as_upload: bool, descriptor: str
 ) -> None:
     """The expanded scores are those of query plus first neighbours, recomputed here from the stored vectors."""
@@ -207,8 +207,8 @@ def test_expansion_adds_the_neighbours_but_not_the_query_itself(
         stored = {image.name: vectors.vector(int(image.name.partition("/")[2])) for image in client.images()}
     query = next(image for image in client.images() if name_of(image.uri) == "china.jpg")
     plain = client.search(query.name, page_size=100, descriptor=descriptor)
-    neighbours = [hit.image.name for hit in plain.hits if hit.image.name != query.name][:2]
-    total = stored[query.name] + sum(stored[name] for name in neighbours)
+    neighbors = [hit.image.name for hit in plain.hits if hit.image.name != query.name][:2]
+    total = stored[query.name] + sum(stored[name] for name in neighbors)
     total /= (total @ total) ** 0.5
     path = next(path for path in INDEXED_PHOTOGRAPHS if path.name == "china.jpg")
 

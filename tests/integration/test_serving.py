@@ -21,21 +21,28 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from indexer.boxes import Box
-from indexer.errors import DeadlineExceeded, ImageNotFound, ServerNotReady, ServerOverloaded, ServerUnreachable
-from indexer.pipeline import IndexSettings, index_paths
-from service import health
-from service.client import Client
-from service.rpc import image_search_pb2 as pb
-from service.rpc import image_search_pb2_grpc as rpc
-from service.server import Server, create_server
-from service.settings import Batching, Limits, ServerSettings
-from service.tracing import Tracer
 from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
 from tests.waiting import wait_until
+from whatwhere.indexer.boxes import Box
+from whatwhere.indexer.errors import (
+    DeadlineExceeded,
+    ImageNotFound,
+    ServerNotReady,
+    ServerOverloaded,
+    ServerUnreachable,
+)
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import IndexSettings
+from whatwhere.service.api import health
+from whatwhere.service.client.client import Client
+from whatwhere.service.observability.tracing import Tracer
+from whatwhere.service.rpc import image_search_pb2 as pb
+from whatwhere.service.rpc import image_search_pb2_grpc as rpc
+from whatwhere.service.server import Server, create_server
+from whatwhere.service.settings import Batching, Limits, ServerSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-WHATWHERE = (sys.executable, "-m", "service.cli")
+WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
 LOOPBACK = "127.0.0.1:0"
 
 
@@ -217,7 +224,7 @@ def test_failures_in_a_row_are_looked_into(collection: Path, monkeypatch: pytest
     assert status == "SERVING"
 
 
-def test_a_catalogue_that_cannot_be_read_is_a_fault(
+def test_a_catalog_that_cannot_be_read_is_a_fault(
     collection: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """No request should come; but a restart would not help, so it is alive."""

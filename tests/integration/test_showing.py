@@ -12,8 +12,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from indexer.boxes import Box, box_from_pixels
-from indexer.errors import (
+from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
+from whatwhere.indexer.boxes import Box, box_from_pixels
+from whatwhere.indexer.errors import (
     DescriptorNotIndexed,
     ImageNotFound,
     InvalidFilter,
@@ -21,12 +22,12 @@ from indexer.errors import (
     RegionNotSupported,
     SourceUnavailable,
 )
-from indexer.pipeline import IndexSettings, index_paths
-from service.client import Client
-from service.results import StoredImage
-from service.server import create_server
-from service.settings import ServerSettings
-from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import IndexSettings
+from whatwhere.service.client.client import Client
+from whatwhere.service.results import StoredImage
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import ServerSettings
 
 MOTORBIKE_LEFT = box_from_pixels(90, 100, 690, 455, width=741, height=500)
 
@@ -50,7 +51,7 @@ def test_a_stored_image_is_explained_by_its_factors(client: Client) -> None:
     shares = [factor.energy_share for factor in factors]
     assert shares == sorted(shares, reverse=True)
     assert sum(shares) == pytest.approx(1)
-    assert len({factor.colour for factor in factors}) == len(factors)
+    assert len({factor.color for factor in factors}) == len(factors)
     assert all(factor.heat.max() == 1 and factor.heat.min() >= 0 for factor in factors)
     assert all(factor.box is not None and factor.png == b"" and factor.similar == () for factor in factors)
 
@@ -78,7 +79,7 @@ def test_a_heatmap_is_drawn_to_be_laid_over_its_picture(client: Client) -> None:
     assert (drawn.mode, max(drawn.size)) == ("RGBA", 128)
     assert drawn.width / drawn.height == pytest.approx(rocket.width / rocket.height, rel=0.02)
     pixels = np.asarray(drawn)
-    assert "#{:02x}{:02x}{:02x}".format(*pixels[0, 0, :3]) == factor.colour
+    assert "#{:02x}{:02x}{:02x}".format(*pixels[0, 0, :3]) == factor.color
     row, column = np.unravel_index(factor.heat.argmax(), factor.heat.shape)
     height, width = factor.heat.shape
     middle = int((row + 0.5) / height * drawn.height), int((column + 0.5) / width * drawn.width)
@@ -181,7 +182,7 @@ def test_two_views_share_their_concepts(client: Client, exact: bool) -> None:
     assert other.image.name == name
     on_left = max(query.factors, key=lambda factor: factor.heat[5:12, 4:18].mean() - factor.heat[:3].mean())
     same = other.factors[on_left.index]
-    assert same.colour == on_left.colour
+    assert same.color == on_left.color
     assert same.heat[5:12, 4:18].mean() > 3 * same.heat[:2].mean()
 
 

@@ -16,12 +16,12 @@ from pathlib import Path
 
 import pytest
 
-from indexer.errors import PageTokenExpired
-from service.client import Client
-from service.server import create_server
-from service.settings import ServerSettings
 from tests.generations import Publisher
 from tests.waiting import wait_until
+from whatwhere.indexer.errors import PageTokenExpired
+from whatwhere.service.client.client import Client
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import ServerSettings
 
 CALLERS = 8
 PAUSE_S = 0.01  # of each caller: what is to start beside needs the cores, too
@@ -39,7 +39,16 @@ class ServerProcess:
 
     def start(self) -> None:
         """Begin; `wait` until it serves."""
-        command = [sys.executable, "-m", "service.cli", "serve", "--collection", str(self._root), "--threads", "1"]
+        command = [
+            sys.executable,
+            "-m",
+            "whatwhere.service.cli",
+            "serve",
+            "--collection",
+            str(self._root),
+            "--threads",
+            "1",
+        ]
         command += ["--listen", self.address, "--metrics", "127.0.0.1:0", "--log-format", "json", "--refresh", "0.5"]
         environment = os.environ | {"OMP_NUM_THREADS": "1"}
         with self._log.open("wb") as log:

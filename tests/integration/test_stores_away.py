@@ -5,18 +5,18 @@ from pathlib import Path
 
 import pytest
 
-from indexer.collection import Stores
-from indexer.copying import copy_collection
-from indexer.errors import WhatwhereError
-from indexer.pipeline import index_paths
-from service.client import Client
-from service.server import create_server
-from service.settings import ServerSettings
 from tests.conftest import QUERY_PHOTOGRAPH
 from tests.milvus import MilvusLite
 from tests.object_store import s3_server
 from tests.postgres import PostgresServer
 from tests.waiting import wait_until
+from whatwhere.indexer.collection.stores import Stores
+from whatwhere.indexer.errors import WhatwhereError
+from whatwhere.indexer.maintenance.transfer import copy_collection
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.service.client.client import Client
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import ServerSettings
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +72,7 @@ def test_vectors_that_are_away_are_missed_and_found_again(client: Client, milvus
     assert missed(client, milvus.kill, milvus.start) in ("VECTOR_STORE_UNAVAILABLE", "DEADLINE_EXCEEDED")
 
 
-def test_a_catalogue_that_is_away_is_missed_and_found_again(client: Client, postgres: PostgresServer) -> None:
+def test_a_catalog_that_is_away_is_missed_and_found_again(client: Client, postgres: PostgresServer) -> None:
     """The same, of the database."""
     assert missed(client, postgres.stop, postgres.start) in ("CATALOG_UNAVAILABLE", "DEADLINE_EXCEEDED")
 

@@ -24,18 +24,19 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.boxes import Box
-from indexer.collection import Layout, open_collection
-from indexer.errors import PageTokenExpired
-from indexer.images import decode_image
-from indexer.methods import find_method
-from service.client import Client
-from service.searcher import open_searcher
-from service.server import create_server
-from service.settings import ServerSettings
 from tests.conftest import INDEXED_PHOTOGRAPHS, SCIKIT_IMAGE
 from tests.generations import Publisher, metadata, turned
 from tests.waiting import wait_until
+from whatwhere.indexer.boxes import Box
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.reader import open_collection
+from whatwhere.indexer.errors import PageTokenExpired
+from whatwhere.indexer.features.descriptors import find_descriptor
+from whatwhere.indexer.images.decode import decode_image
+from whatwhere.service.client.client import Client
+from whatwhere.service.search.searcher import open_searcher
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import ServerSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -187,7 +188,7 @@ class Oracle:
         publisher, description = self._publisher, self._uploaded
         if isinstance(question.query, str):
             description = publisher.descriptions[id_of(question.query)]
-        method = find_method(question.descriptor, publisher.preset)
+        method = find_descriptor(question.descriptor, publisher.preset)
         return method.describe(description, publisher.whiteners[question.descriptor], question.options.get("region"))
 
     def generations(self, answer: Answer) -> list[int]:
@@ -207,7 +208,16 @@ class Oracle:
 @contextmanager
 def serving(root: Path, log: Path) -> Iterator[tuple[str, int]]:
     """Run a server process; give its address and process id, and see it end well."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--collection", str(root), "--listen", "127.0.0.1:0"]
+    command = [
+        sys.executable,
+        "-m",
+        "whatwhere.service.cli",
+        "serve",
+        "--collection",
+        str(root),
+        "--listen",
+        "127.0.0.1:0",
+    ]
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     with (
         log.open("w") as messages,

@@ -15,14 +15,14 @@ import pytest
 import trustme
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
-from indexer import errors
-from service.client import Client
-from service.server import Server, _check_exposure, create_server
-from service.settings import ServerSettings
-from service.tls import TlsFiles, channel_credentials
-from service.tokens import Scope, create_token, read_tokens, revoke_token
+from whatwhere.indexer import errors
+from whatwhere.service.client.client import Client
+from whatwhere.service.security.tls import TlsFiles, channel_credentials
+from whatwhere.service.security.tokens import Scope, create_token, read_tokens, revoke_token
+from whatwhere.service.server import Server, _check_exposure, create_server
+from whatwhere.service.settings import ServerSettings
 
-WHATWHERE = (sys.executable, "-m", "service.cli")
+WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
 TLS = TlsFiles(Path("server.pem"), Path("server.key"))
 MUTUAL = TlsFiles(Path("server.pem"), Path("server.key"), Path("ca.pem"))
 TOKENS = Path("tokens.json")

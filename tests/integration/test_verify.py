@@ -11,14 +11,20 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner
 
-from indexer.collection import Layout, Manifest, open_collection, open_for_writing
-from indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotFound, WhatwhereError
-from indexer.methods import find_method
-from indexer.pipeline import IndexSettings, index_paths
-from indexer.upkeep import RebuildSettings, compact, rebuild, repair
-from indexer.verify import Part, verify_collection
-from service.cli import app
 from tests.made_up import RECIPE, append, fill, take_away
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.manifest import Manifest
+from whatwhere.indexer.collection.reader import open_collection
+from whatwhere.indexer.collection.writer import open_for_writing
+from whatwhere.indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotFound, WhatwhereError
+from whatwhere.indexer.features.descriptors import find_descriptor
+from whatwhere.indexer.maintenance.compact import compact
+from whatwhere.indexer.maintenance.rebuild import RebuildSettings, rebuild
+from whatwhere.indexer.maintenance.repair import repair
+from whatwhere.indexer.maintenance.verify import Part, verify_collection
+from whatwhere.indexer.pipeline.run import index_paths
+from whatwhere.indexer.pipeline.settings import IndexSettings
+from whatwhere.service.cli.app import app
 
 FLIPS = 10  # of each file, beside its ends; ten times as many of the catalogue
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -51,7 +57,7 @@ def answers(root: Path) -> object:
             description = reader.description(image)
             found.append((image, description.factors.where.tobytes(), description.factors.what.tobytes()))
             for name, index in reader.indexes.items():
-                vector = find_method(name, reader.recipe.preset).describe(description, index.whiteners)
+                vector = find_descriptor(name, reader.recipe.preset).describe(description, index.whiteners)
                 scores, ids = index.vectors.search(vector, 5)
                 found.append((name, scores.tolist(), ids.tolist()))
     return found
@@ -150,9 +156,9 @@ def exchange_vectors(root: Path) -> None:
     """Publish a segment in which two images have each other's vectors, as a fault in whatwhere itself would."""
     from dataclasses import replace  # noqa: PLC0415
 
-    from indexer.collection.layout import Current  # noqa: PLC0415
-    from indexer.files import sha256_of  # noqa: PLC0415
-    from indexer.vectors import Segment  # noqa: PLC0415
+    from whatwhere.indexer.collection.layout import Current  # noqa: PLC0415
+    from whatwhere.indexer.storage.files import sha256_of  # noqa: PLC0415
+    from whatwhere.indexer.vectors.segment import Segment  # noqa: PLC0415
 
     layout = Layout(root)
     manifest = Manifest.live(layout)

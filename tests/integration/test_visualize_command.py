@@ -16,10 +16,10 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from service.pictures import TILE_SIZE
 from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
 from tests.integration.test_evaluate_command import CHILD
 from tests.integration.test_search_command import run
+from whatwhere.service.drawing.tiles import TILE_SIZE
 
 FEW = ("--steps", "2")
 LONG = 10_000

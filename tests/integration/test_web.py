@@ -21,11 +21,6 @@ from google.protobuf import json_format
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from indexer.errors import InvalidRequest
-from service.rpc import image_search_pb2 as pb
-from service.rpc import image_search_pb2_grpc as rpc
-from service.server import Server
-from service.web import files
 from tests.browsing import (
     JSON,
     LOOPBACK,
@@ -45,6 +40,11 @@ from tests.browsing import (
 from tests.conftest import QUERY_PHOTOGRAPH
 from tests.integration.test_serving import busy, numbers
 from tests.waiting import wait_until
+from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.service.rpc import image_search_pb2 as pb
+from whatwhere.service.rpc import image_search_pb2_grpc as rpc
+from whatwhere.service.server import Server
+from whatwhere.service.web import files
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -416,7 +416,7 @@ def test_both_sides_know_a_caller_of_ipv6_by_the_same_name(collection: Path, cap
     """It is the same to their limits."""
     if not socket.has_ipv6:
         pytest.skip("this machine has no IPv6")
-    caplog.set_level("INFO", "service.interceptors")
+    caplog.set_level("INFO", "whatwhere.service.api.interceptor")
     with running(plain(collection, listen="[::1]:0", web_listen="[::1]:0")) as server:
         found = httpx.get(f"http://{server.addresses['web']}/v1/collection", timeout=PATIENCE_S).status_code
         with grpc.insecure_channel(server.addresses["listen"]) as channel:
@@ -464,7 +464,16 @@ def test_a_server_without_a_web_side_has_none(collection: Path) -> None:
 
 def test_requests_in_flight_are_answered_before_the_end(collection: Path) -> None:
     """Of a process that is told to end: all that have come, then no more; it ends well and leaves nothing behind."""
-    command = [sys.executable, "-m", "service.cli", "serve", "--collection", str(collection), "--listen", LOOPBACK]
+    command = [
+        sys.executable,
+        "-m",
+        "whatwhere.service.cli",
+        "serve",
+        "--collection",
+        str(collection),
+        "--listen",
+        LOOPBACK,
+    ]
     options = ["--web", LOOPBACK, "--metrics", LOOPBACK, "--grace", "60", "--log-format", "json", "--threads", "1"]
     with subprocess.Popen(
         [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ

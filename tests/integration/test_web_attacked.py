@@ -19,13 +19,6 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
-from service.gateway import CLIENT
-from service.rpc import image_search_pb2 as pb
-from service.rpc import image_search_pb2_grpc as rpc
-from service.server import Server
-from service.settings import Limits
-from service.tokens import Scope, create_token
-from service.tracing import Tracer
 from tests.browsing import (
     JSON,
     PATIENCE_S,
@@ -44,6 +37,13 @@ from tests.browsing import (
 )
 from tests.integration.test_serving import busy, numbers
 from tests.waiting import wait_until
+from whatwhere.service.api.gateway import CLIENT
+from whatwhere.service.observability.tracing import Tracer
+from whatwhere.service.rpc import image_search_pb2 as pb
+from whatwhere.service.rpc import image_search_pb2_grpc as rpc
+from whatwhere.service.security.tokens import Scope, create_token
+from whatwhere.service.server import Server
+from whatwhere.service.settings import Limits
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -483,7 +483,7 @@ def test_browsers_have_their_own_limits_and_share_them_with_their_other_clients(
 
 def test_nobody_else_can_name_a_caller(client: httpx.Client, server: Server, caplog: pytest.LogCaptureFixture) -> None:
     """Neither by the metadata that the web side names browsers by, nor by a proxy's header."""
-    caplog.set_level("INFO", "service.interceptors")
+    caplog.set_level("INFO", "whatwhere.service.api.interceptor")
     metadata = ((CLIENT, b"\0" * 32 + b"address:ipv4:192.0.2.1"),)
     with grpc.insecure_channel(server.addresses["listen"]) as channel:
         stub_of(channel).GetCollection(pb.GetCollectionRequest(), metadata=metadata)

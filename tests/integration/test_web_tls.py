@@ -8,8 +8,6 @@ import httpx
 import pytest
 import trustme
 
-from service.server import Server
-from service.tls import TlsFiles
 from tests.browsing import (
     PATIENCE_S,
     browsing,
@@ -19,6 +17,8 @@ from tests.browsing import (
     rest,
     running,
 )
+from whatwhere.service.security.tls import TlsFiles
+from whatwhere.service.server import Server
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
@@ -115,7 +115,7 @@ def test_clients_show_their_certificates_where_it_is_asked_for(
     collection: Path, authority: trustme.CA, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     """They are known by its name, as over gRPC; one without, or of a stranger, is not let in, also after a reload."""
-    caplog.set_level("INFO", "service.interceptors")
+    caplog.set_level("INFO", "whatwhere.service.api.interceptor")
     desk = authority.issue_cert("desk.example", common_name="desk")
     strange = trustme.CA().issue_cert("desk.example", common_name="desk")
     kept = keep(authority, tmp_path, "127.0.0.1", client_ca=True)
@@ -135,7 +135,7 @@ def test_a_handshake_that_does_not_come_is_not_waited_for(
     collection: Path, authority: trustme.CA, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The connection is cut when its time is over."""
-    monkeypatch.setattr("service.web.serving._HANDSHAKE_S", 0.5)
+    monkeypatch.setattr("whatwhere.service.web.serving._HANDSHAKE_S", 0.5)
     with running(plain(collection, tls=keep(authority, tmp_path, "127.0.0.1"))) as server, connected(server) as silent:
         answer = rest(silent)
 

@@ -70,10 +70,15 @@ class ForkServer:
 
 def serve() -> None:
     """Answer requests, a line of JSON each, with the exit code of their command."""
-    for name in ("indexer.pipeline", "indexer.removal", "indexer.upkeep", "service.cli"):
+    for name in (
+        "whatwhere.indexer.pipeline.run",
+        "whatwhere.indexer.maintenance.remove",
+        "whatwhere.indexer.maintenance.rebuild",
+        "whatwhere.service.cli",
+    ):
         importlib.import_module(name)
 
-    pipeline: Any = sys.modules["indexer.pipeline"]
+    pipeline: Any = sys.modules["whatwhere.indexer.pipeline.run"]
     pipeline.SHARD_SOURCES = SHARD_SOURCES
     pipeline.load_backbone = functools.cache(pipeline.load_backbone)  # a third of what a run costs
     pipeline.load_backbone(
@@ -103,7 +108,7 @@ def _exit_code(process: int, kill_after_s: float | None) -> int:
 
 def _be_the_command(request: Request) -> None:
     """Run the command as a process of its own would, and end."""
-    from service.cli import main  # noqa: PLC0415 - imported before the fork
+    from whatwhere.service.cli import main  # noqa: PLC0415 - imported before the fork
 
     code = 1
     try:

@@ -7,9 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from indexer.collection import Layout, Manifest, open_collection, read_descriptions
-from indexer.errors import CollectionNotFound
-from indexer.verify import verify_collection
+from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.manifest import Manifest
+from whatwhere.indexer.collection.reader import open_collection
+from whatwhere.indexer.collection.shards import read_descriptions
+from whatwhere.indexer.errors import CollectionNotFound
+from whatwhere.indexer.maintenance.verify import verify_collection
 
 # What differs from run to run: times, checksums over them, numbers that no caller sees.
 _CHANGING = {"created_at", "updated_at", "removed_at", "checksum"}
@@ -20,14 +23,14 @@ Answers = dict[str, list[int]]
 def contents(root: Path) -> dict[str, Any]:
     """Return the catalogue, what the shards hold of each image, the vectors of the live generation, and the files."""
     return {
-        "catalogue": _catalogue(root),
+        "catalogue": _catalog(root),
         "descriptions": _descriptions(root),
         "vectors": _vectors(root),
         "files": _files(root),
     }
 
 
-def _catalogue(root: Path) -> dict[str, list[tuple[Any, ...]]]:
+def _catalog(root: Path) -> dict[str, list[tuple[Any, ...]]]:
     """Return the rows of all tables that say what is in the collection, times left out."""
     with closing(sqlite3.connect(Layout(root).catalog)) as connection:
         connection.row_factory = sqlite3.Row

@@ -14,10 +14,10 @@ from typing import Any, Self
 
 import numpy as np
 
-from indexer.errors import CollectionNotFound, WhatwhereError
 from tests.killing.children import ForkServer, Request
 from tests.killing.collections import answers, contents, faults
 from tests.killing.situations import Situation, situations
+from whatwhere.indexer.errors import CollectionNotFound, WhatwhereError
 
 
 @dataclass(frozen=True)

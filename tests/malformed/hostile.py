@@ -29,8 +29,8 @@ _ORIENTATION = 0x0112
 
 def bombs(random: np.random.Generator) -> Iterator[Entry]:
     """Small files that would take much memory or time: refused, or decoded within bounds."""
-    for size, depth, colour in (((10_001, 10_000), 1, 0), ((40_000, 40_000), 1, 3), ((2_000_000, 51), 1, 0)):
-        content = png(size, depth, colour)
+    for size, depth, color in (((10_001, 10_000), 1, 0), ((40_000, 40_000), 1, 3), ((2_000_000, 51), 1, 0)):
+        content = png(size, depth, color)
         yield entry_of(f"bombs/{size[0]}x{size[1]}.png", content, Expected.FAILED, "IMAGE_TOO_MANY_PIXELS")
     plain = encoded(Image.new("1", (12_000, 12_000)), "TIFF", compression="group4")
     yield entry_of("bombs/pixels.tif", plain, Expected.FAILED, "IMAGE_TOO_MANY_PIXELS")

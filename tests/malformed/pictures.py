@@ -64,12 +64,12 @@ def packed_zeros(count: int) -> bytes:
     return b"".join(pieces) + packer.flush()
 
 
-def png(size: tuple[int, int], depth: int, colour: int, *, extra: bytes = b"", rows: int | None = None) -> bytes:
+def png(size: tuple[int, int], depth: int, color: int, *, extra: bytes = b"", rows: int | None = None) -> bytes:
     """Return a PNG of zeros: bit depth and colour type are PNG's own; `rows` are how many there are."""
     width, height = size
-    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[colour]
+    channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
     pixels = packed_zeros((1 + (width * depth * channels + 7) // 8) * (height if rows is None else rows))
-    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, colour, 0, 0, 0))
+    header = chunk(b"IHDR", struct.pack(">IIBBBBB", width, height, depth, color, 0, 0, 0))
     return b"\x89PNG\r\n\x1a\n" + header + extra + chunk(b"IDAT", pixels) + chunk(b"IEND", b"")
 
 

@@ -10,10 +10,11 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
-from indexer.backbones import DEFAULT_BACKBONE, load_backbone
-from indexer.catalog import Catalog
-from indexer.describe import POOLED, Describer, Description
 from tests.conftest import SCIKIT_IMAGE
+from whatwhere.indexer.backbones.backbone import load_backbone
+from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.features.describe import POOLED, Describer, Description
 
 NAMES = ("motorcycle_left", "motorcycle_right", "coffee", "chelsea")
 

@@ -17,13 +17,13 @@ from prometheus_client import generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from ray.scripts.scripts import start as ray_start
 
-from indexer.collection.cache import CACHE, CACHE_BYTES
-from indexer.collection.stores import Stores
-from indexer.vectors.address import MilvusAddress
-from service import health
-from service.cli import app
-from service.server import Server
-from service.settings import ServerSettings
+from whatwhere.indexer.collection.cache import CACHE, CACHE_BYTES
+from whatwhere.indexer.collection.stores import Stores
+from whatwhere.indexer.vectors.address import MilvusAddress
+from whatwhere.service.api import health
+from whatwhere.service.cli.app import app
+from whatwhere.service.server import Server
+from whatwhere.service.settings import ServerSettings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = ROOT / "deploy"

@@ -5,8 +5,8 @@ from itertools import islice
 
 import pytest
 
-from indexer.errors import UnreadableImage
 from tests import fuzz
+from whatwhere.indexer.errors import UnreadableImage
 
 
 @pytest.mark.parametrize(("kind", "inputs"), [("filters", 6_000), ("images", 4_000)])

@@ -1,0 +1,80 @@
+"""Where in which PostgreSQL database a catalogue is: a URL → what the driver is told, and what people may be."""
+
+import os
+import re
+import socket
+from dataclasses import dataclass
+from typing import Any, Self
+
+from sqlalchemy.engine import URL, make_url
+from sqlalchemy.exc import ArgumentError
+
+from whatwhere.indexer.errors import InvalidRequest
+
+_DEFAULT_SCHEMA = "whatwhere"  # not public, where other programs may have tables called images
+_READING_TIMEOUT_S = 30  # of a reader's statement
+_EXAMPLE = "give postgresql+psycopg://USER@HOST:5432/DATABASE"
+_SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
+# Bounds for what the network may take: a server that does not answer is noticed after half a minute at most.
+_PATIENCE = {
+    "connect_timeout": 10,  # seconds, as all that follow but the last two
+    "keepalives_idle": 10,
+    "keepalives_interval": 5,
+    "keepalives_count": 3,
+    "tcp_user_timeout": 25_000,  # milliseconds
+}
+# The same for the server, which keeps the lock of a writer whose machine is gone until it notices.
+_SERVERS_PATIENCE = {
+    "tcp_keepalives_idle": 10,
+    "tcp_keepalives_interval": 5,
+    "tcp_keepalives_count": 3,
+    "tcp_user_timeout": 25_000,
+}
+
+
+@dataclass(frozen=True)
+class PostgresqlUrl:
+    """A schema of a database; `shown` and `user` are for messages and hold no password."""
+
+    url: URL
+    schema: str
+    shown: str
+    user: str
+
+    @classmethod
+    def of(cls, address: str) -> Self:
+        """Read an address; InvalidRequest, which does not repeat it, for one that is none."""
+        try:
+            url = make_url(address)
+        except (ArgumentError, ValueError):
+            raise InvalidRequest(f"the catalogue's address is no URL: {_EXAMPLE}", field="catalog") from None
+        if url.drivername not in ("postgresql", "postgresql+psycopg"):
+            raise InvalidRequest(f"{url.drivername} is no database for a catalogue: {_EXAMPLE}", field="catalog")
+        schema = url.query.get("schema", _DEFAULT_SCHEMA)
+        if not isinstance(schema, str) or not _SCHEMA.fullmatch(schema):
+            raise InvalidRequest(
+                f"{schema!r} is no schema for a catalogue: give one name of small letters, digits and underscores",
+                field="catalog",
+            )
+        url = url.set(drivername="postgresql+psycopg").difference_update_query(["schema"])
+        user = url.username or os.environ.get("PGUSER") or "this account"
+        host = url.host or url.query.get("host") or os.environ.get("PGHOST") or "this machine"
+        host = host if isinstance(host, str) else ",".join(host)
+        name = url.database or os.environ.get("PGDATABASE") or user
+        port = f":{url.port}" if url.port else ""
+        return cls(url, schema, f"{host}{port}, database {name}, schema {schema}", user)
+
+    def connect_arguments(self, read_only: bool, lock_timeout_s: float) -> dict[str, Any]:
+        """Return what the driver is told beside the URL, where the URL itself does not say it."""
+        given = self.url.query
+        settings: dict[str, Any] = {"search_path": self.schema, "timezone": "UTC", **_SERVERS_PATIENCE}
+        if read_only:
+            settings |= {"default_transaction_read_only": "on", "statement_timeout": f"{_READING_TIMEOUT_S}s"}
+        else:
+            settings["lock_timeout"] = f"{int(lock_timeout_s * 1000)}ms"
+        ours = " ".join(f"-c {name}={value}" for name, value in settings.items())
+        theirs = given.get("options", "")
+        arguments: dict[str, Any] = {name: value for name, value in _PATIENCE.items() if name not in given}
+        if "application_name" not in given:
+            arguments["application_name"] = f"whatwhere {os.getpid()} on {socket.gethostname()}"[:63]
+        return arguments | {"options": f"{ours} {theirs}".strip(), "client_encoding": "utf8"}

@@ -1,0 +1,242 @@
+"""Batched non-negative matrix factorisation: A ≈ U V, squared Frobenius error, deterministic.
+
+Hierarchical alternating least squares (HALS; Cichocki and Phan, 2009) from the start of Boutsidis and Gallopoulos
+(NNDSVD, 2008): the larger of the two non-negative parts of each singular pair, its zeros filled. Nearly all sweeps
+work on A's projection on its first 2 K + 8 singular directions (randomised; Halko et al., 2011; Erichson et al., 2018),
+where they cost little; the last one sees A itself.
+
+The algorithm touches A only through A Vᵀ and Uᵀ A, so that it runs unchanged on activations (`Dense`) and on the
+low-rank products of stored factors (`LowRank`), which cost a hundredth.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+from torch.nn import functional
+from torch.nn.utils.rnn import pad_sequence
+
+from whatwhere.indexer.features import hals
+
+VERSION = "nndsvd-hals"  # another one gives other factors of the same activations
+SWEEPS = 30  # the last on the matrix itself
+_EPS = 1e-12
+_EXPLAINED = 1e-6
+_FILLED = 0.1  # of a factor's largest entry
+
+
+@dataclass(frozen=True)
+class Factors:
+    """One image's factorisation: `where` U float32 [P, K], `what` V float32 [K, C]; strongest factor first.
+
+    ‖U_k‖₂ = ‖V_k‖₂ for each factor (ours, measured: without a fixed convention V+U lost 2.5 mAP points); a factor
+    beyond the activations' rank is zero on both sides.
+    """
+
+    where: Tensor
+    what: Tensor
+
+
+class Matrices(Protocol):
+    """A batch of matrices [B, P, C], rows beyond a matrix's own height zero."""
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """B, P and C."""
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+
+    def times_concepts(self, what: Tensor) -> Tensor:
+        """Return A Vᵀ [B, P, K] for V [B, K, C]."""
+
+    def times_maps(self, where: Tensor) -> Tensor:
+        """Return Uᵀ A [B, K, C] for U [B, P, K]."""
+
+
+@dataclass(frozen=True)
+class Dense:
+    """Matrices held as they are: `values` [B, P, C]."""
+
+    values: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """B, P and C."""
+        batch, height, channels = self.values.shape
+        return batch, height, channels
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.values.device
+
+    def times_concepts(self, what: Tensor) -> Tensor:
+        """Return A Vᵀ."""
+        return self.values @ what.mT
+
+    def times_maps(self, where: Tensor) -> Tensor:
+        """Return Uᵀ A."""
+        return where.mT @ self.values
+
+
+@dataclass(frozen=True)
+class LowRank:
+    """Matrices held as products U V: `where` [B, P, R], `what` [B, R, C], never multiplied out."""
+
+    where: Tensor
+    what: Tensor
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """B, P and C."""
+        batch, height, _ = self.where.shape
+        return batch, height, self.what.shape[2]
+
+    @property
+    def device(self) -> torch.device:
+        """Where they are."""
+        return self.what.device
+
+    def times_concepts(self, what: Tensor) -> Tensor:
+        """Return A Vᵀ."""
+        return self.where @ (self.what @ what.mT)
+
+    def times_maps(self, where: Tensor) -> Tensor:
+        """Return Uᵀ A."""
+        return (where.mT @ self.where) @ self.what
+
+
+def factorize(activations: Sequence[Tensor], rank: int, sweeps: int = SWEEPS) -> list[Factors]:
+    """Factorise each float32 [P, C] ≥ 0 (P may differ) with `rank` factors, on a GPU all at once."""
+    if all(matrix.device.type == "cpu" for matrix in activations):
+        # A batch is no faster there; and so nothing of a picture's factors depends on what else there is.
+        alone = (factorize_batch(Dense(matrix.unsqueeze(0)), rank, sweeps) for matrix in activations)
+        return [Factors(where[0], what[0]) for where, what in alone]
+    heights = [len(matrix) for matrix in activations]
+    where, what = factorize_batch(Dense(pad_sequence(list(activations), batch_first=True)), rank, sweeps)
+    return [Factors(u[:height], v) for u, v, height in zip(where, what, heights, strict=True)]
+
+
+@torch.inference_mode()
+def factorize_batch(matrices: Matrices, rank: int, sweeps: int = SWEEPS) -> tuple[Tensor, Tensor]:
+    """Return U [B, P, K] and V [B, K, C], balanced and sorted as `Factors` says. Zero rows of A get zero rows of U."""
+    projected = _projected(matrices, 2 * rank + 8)
+    maps, what = _nonnegative_singular_pairs(projected, rank)
+    if matrices.device.type == "cpu":
+        left, right = projected.where.mT.contiguous(), projected.what.contiguous()
+        hals.sweep(maps.numpy(), what.numpy(), left.numpy(), right.numpy(), sweeps - 1)
+    else:
+        for _ in range(sweeps - 1):
+            _sweep(projected, maps, what)
+    _sweep(matrices, maps, what)
+    return _balanced(maps.mT, what)
+
+
+def _projected(matrices: Matrices, size: int) -> LowRank:
+    """Return Q Qᵀ A with Q [B, P, L], L ≤ `size`, an orthonormal basis of nearly what the first L columns of U span.
+
+    Turned so that the rows of Qᵀ A stand at right angles, the longest last: the singular value decomposition.
+    """
+    batch, height, channels = matrices.shape
+    generator = torch.Generator().manual_seed(0)  # the same for every matrix: nothing depends on what else there is
+    directions = torch.randn(min(size, height, channels), channels, generator=generator)
+    spanned = matrices.times_concepts(directions.to(matrices.device).expand(batch, -1, -1))
+    alive = (spanned != 0).any(dim=2, keepdim=True)
+    spanned = matrices.times_concepts(matrices.times_maps(torch.linalg.qr(spanned).Q))  # turns to the large ones
+    basis = torch.linalg.qr(spanned).Q * alive  # rounding must not put anything on zero rows
+    what = matrices.times_maps(basis)
+    # in float64: the eigenvalues are squares of what is looked for
+    vectors = torch.linalg.eigh((what @ what.mT).double()).eigenvectors.to(what)
+    return LowRank(basis @ vectors, vectors.mT @ what)
+
+
+def _nonnegative_singular_pairs(projected: LowRank, rank: int) -> tuple[Tensor, Tensor]:
+    """Return Uᵀ and V of NNDSVD; zero on both sides beyond the rank of the matrix."""
+    lengths = projected.what.norm(dim=2, keepdim=True)
+    alive = lengths.square() > _EXPLAINED * lengths[:, -1:].square()
+    shape = (0, 0, 0, max(0, rank - lengths.shape[1]))
+    left, right = (
+        functional.pad((side * alive).flip(1)[:, :rank], shape) for side in (projected.where.mT, projected.what)
+    )
+    sides = [(sign * left).clamp_min(0) for sign in (1, -1)], [(sign * right).clamp_min(0) for sign in (1, -1)]
+    plus, minus = (maps.norm(dim=2) * what.norm(dim=2) for maps, what in zip(*sides, strict=True))
+    chosen = (plus >= minus).unsqueeze(2)
+    maps, what = (torch.where(chosen, positive, negative) for positive, negative in sides)
+    # Zeros are slow to leave: measured, a quarter fewer sweeps where those of a living factor start with something.
+    maps, what = (torch.where(side > 0, side, _FILLED * side.amax(dim=2, keepdim=True)) for side in (maps, what))
+    return maps.contiguous(), what.contiguous()
+
+
+def _sweep(matrices: Matrices, maps: Tensor, what: Tensor) -> None:
+    """Improve Uᵀ [B, K, P], then V [B, K, C]."""
+    _improve(maps, matrices.times_concepts(what).mT.contiguous(), what @ what.mT)
+    _improve(what, matrices.times_maps(maps.mT), maps @ maps.mT)
+
+
+def _improve(factor: Tensor, target: Tensor, gram: Tensor) -> None:
+    """Improve each row of `factor` [B, K, N] in turn, the others held (HALS): target [B, K, N], gram [B, K, K]."""
+    own = gram.diagonal(dim1=1, dim2=2).unsqueeze(2)
+    scale = (own > _EPS) / own.clamp_min(_EPS)
+    others = gram * scale * (1 - torch.eye(gram.shape[1], device=gram.device))
+    # two calls a row: at this size it is calls that cost
+    rows = (side.chunk(factor.shape[1], dim=1) for side in (factor, target * scale, others))
+    for row, wanted, weights in zip(*rows, strict=True):
+        torch.clamp(torch.baddbmm(wanted, weights, factor, alpha=-1), min=0, out=row)
+
+
+def _balanced(where: Tensor, what: Tensor) -> tuple[Tensor, Tensor]:
+    """Share each factor's energy evenly between U and V, and sort by it."""
+    where_norm, what_norm = where.norm(dim=1), what.norm(dim=2)
+    energy = where_norm * what_norm
+    order = energy.argsort(dim=-1, descending=True, stable=True)
+    scale = energy.sqrt()
+    where = where * (scale / where_norm.clamp_min(_EPS)).unsqueeze(1)
+    what = what * (scale / what_norm.clamp_min(_EPS)).unsqueeze(2)
+    batch = torch.arange(len(order), device=order.device).unsqueeze(1)
+    return where.mT[batch, order].mT.contiguous(), what[batch, order].contiguous()
+
+
+# --- the stored form --------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class QuantizedFactors:
+    """Factors in the form that shards keep: 8 bits an entry, one scale a factor, on a grid of `height` x `width`.
+
+    Measured: 13 KB an image at rank 8 and 1280 channels; global descriptors keep a cosine of 0.9999 with those of
+    unquantised factors, mAP is unchanged. Indexed and queried images both pass through this form, so that a stored
+    and an uploaded picture give the same answer.
+    """
+
+    where: NDArray[np.uint8]  # [height·width, K]
+    where_scale: NDArray[np.float32]  # [K]
+    what: NDArray[np.uint8]  # [K, C]
+    what_scale: NDArray[np.float32]  # [K]
+    height: int
+    width: int
+
+    def restore(self) -> Factors:
+        """Return float factors within half a quantisation step of the original."""
+        where = torch.from_numpy(self.where).float() * torch.from_numpy(self.where_scale)
+        what = torch.from_numpy(self.what).float() * torch.from_numpy(self.what_scale).unsqueeze(1)
+        return Factors(where, what)
+
+
+def quantize(factors: Factors, height: int, width: int) -> QuantizedFactors:
+    """Quantise factors of a `height` x `width` grid linearly to 8 bits, the largest entry of each factor at 255."""
+    where, what = factors.where.cpu(), factors.what.cpu()
+    where_scale, what_scale = where.amax(dim=0) / 255, what.amax(dim=1) / 255
+    return QuantizedFactors(
+        where=(where / where_scale.clamp_min(_EPS)).round().to(torch.uint8).numpy(),
+        where_scale=where_scale.numpy(),
+        what=(what / what_scale.clamp_min(_EPS).unsqueeze(1)).round().to(torch.uint8).numpy(),
+        what_scale=what_scale.numpy(),
+        height=height,
+        width=width,
+    )

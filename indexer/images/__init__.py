@@ -1,0 +1,1 @@
+"""Encoded bytes to upright RGB pixels, and what a file says of itself."""

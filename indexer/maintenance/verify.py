@@ -1,0 +1,229 @@
+"""Is a collection as it was written? Every checksum, count and reference, and for each fault what mends it."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from enum import StrEnum
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+
+from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.layout import CollectionAddress, Layout
+from whatwhere.indexer.collection.manifest import Manifest, ids_sha256, read_facts, read_ids, read_removed
+from whatwhere.indexer.collection.reader import generation_of
+from whatwhere.indexer.collection.recipe import Recipe
+from whatwhere.indexer.collection.segments import check_segment, open_segment, stored_descriptions
+from whatwhere.indexer.collection.stores import catalog_of, open_catalog
+from whatwhere.indexer.collection.vector_stores import store_to_read
+from whatwhere.indexer.collection.whiteners import stored_whitener, stored_whiteners
+from whatwhere.indexer.collection.writer import not_being_written
+from whatwhere.indexer.errors import CollectionCorrupt, CollectionNotFound
+from whatwhere.indexer.features.descriptors import find_descriptor
+from whatwhere.indexer.storage.files import sha256_of
+from whatwhere.indexer.vectors.factories import is_lossless
+from whatwhere.indexer.vectors.store import Index
+
+# Of a vector and the one derived again: what a compressed index may differ by, and what rounding may.
+COMPRESSED_COSINE = 0.9
+LOSSLESS_COSINE = 0.9999
+_DERIVED_AT_ONCE = 1024
+
+
+class Part(StrEnum):
+    """What of a collection is at fault."""
+
+    RECIPE = "recipe"
+    CATALOG = "catalogue"
+    SHARD = "shard"
+    GENERATION = "generation"
+
+
+MENDED_BY = {
+    Part.RECIPE: "--repair writes it again from a generation's manifest",
+    Part.CATALOG: "--repair makes its indexes anew; other faults of it need a backup",
+    Part.SHARD: "--repair describes its images again from their files",
+    Part.GENERATION: "--repair derives a new generation from the shards",
+}
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What is wrong with one file, named below the collection's directory."""
+
+    part: Part
+    file: str
+    problem: str
+
+    @property
+    def repair(self) -> str:
+        """What mends it."""
+        return MENDED_BY[self.part]
+
+
+def verify_collection(root: CollectionAddress, deep: bool = False) -> list[Fault]:
+    """Compare everything that is read of a collection with what was written; `deep` derives the vectors again too.
+
+    What a killed run left behind is no fault: the next run puts it right. Raises CollectionNotFound where there is no
+    collection, CollectionMismatch for another version's, CollectionLocked while it is being written to.
+    """
+    with _as_written(Layout.at(root)) as layout, not_being_written(layout):
+        faults = [*_of_recipe(layout)]
+        if _is_only_begun(layout):
+            return faults
+        catalogued = [*_of_catalog(layout)]
+        faults += catalogued
+        if not catalogued:
+            with open_catalog(layout) as catalog:
+                faults += _of_shards(layout, catalog)
+                faults += _of_generation(layout, catalog)
+                if deep and not faults:
+                    faults += _of_vectors(layout, catalog)
+        return faults
+
+
+@contextmanager
+def _as_written(layout: Layout) -> Iterator[Layout]:
+    """Give the layout of a collection that is there, and none of whose files comes from the cache."""
+    with TemporaryDirectory(prefix="whatwhere-") as folder:
+        if layout.objects is not None:
+            layout = replace(layout, root=Path(folder))
+        if not any(layout.fetch(path).exists() for path in (layout.recipe, layout.catalog, layout.current)):
+            Recipe.load(layout)  # says that there is none
+        yield layout
+
+
+def _is_only_begun(layout: Layout) -> bool:
+    """Tell whether nothing was kept yet: the run that began the collection was killed before it had a catalogue."""
+    kept = [*layout.names(layout.shards), *layout.names(layout.generations)]
+    if kept or layout.current.exists():
+        return False
+    try:
+        open_catalog(layout).close()
+    except CollectionCorrupt:
+        return True
+    return False
+
+
+def _of_recipe(layout: Layout) -> Iterator[Fault]:
+    try:
+        Recipe.load(layout)
+    except (CollectionCorrupt, CollectionNotFound) as error:
+        missing = isinstance(error, CollectionNotFound)
+        yield Fault(Part.RECIPE, layout.recipe.name, "missing" if missing else str(error))
+
+
+def _of_catalog(layout: Layout) -> Iterator[Fault]:
+    name = _catalog_name(layout)
+    try:
+        with open_catalog(layout) as catalog:
+            yield from (Fault(Part.CATALOG, name, problem) for problem in catalog.check())
+    except CollectionCorrupt as error:
+        yield Fault(Part.CATALOG, name, str(error))
+
+
+def _catalog_name(layout: Layout) -> str:
+    """Return the file of the catalogue, or where else it is."""
+    catalog = catalog_of(layout)
+    return catalog.name if isinstance(catalog, Path) else catalog
+
+
+def _of_shards(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
+    for shard in catalog.shards():
+        path = layout.fetch(layout.shards / shard.file_name)
+        name = str(path.relative_to(layout.root))
+        if not path.is_file():
+            yield Fault(Part.SHARD, name, "missing")
+        elif sha256_of(path) != shard.sha256:
+            yield Fault(Part.SHARD, name, "holds other bytes than were written")
+
+
+def _of_generation(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
+    try:
+        manifest = Manifest.live(layout)
+    except CollectionCorrupt as error:
+        yield Fault(Part.GENERATION, layout.current.name, str(error))
+        return
+    recorded = catalog.last_generation()
+    if manifest is None or manifest.number < recorded:
+        if recorded:
+            problem = f"generation {recorded} was published, and CURRENT names {manifest and manifest.number}"
+            yield Fault(Part.GENERATION, layout.current.name, problem)
+        return
+    if manifest.max_image_id > catalog.max_id():
+        problem = f"ends at images/{catalog.max_id()}, generation {manifest.number} at images/{manifest.max_image_id}"
+        yield Fault(Part.CATALOG, _catalog_name(layout), problem)
+    yield from _of_recipes(layout, manifest)
+    faults = [*_of_files(layout, manifest)]
+    yield from faults or _of_ids(layout, manifest)
+
+
+def _of_recipes(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
+    try:
+        if not Recipe.load(layout).describes_as(manifest.recipe):
+            yield Fault(Part.RECIPE, layout.recipe.name, f"is not that of generation {manifest.number}")
+    except (CollectionCorrupt, CollectionNotFound):
+        return  # said by `_of_recipe`
+
+
+def _of_files(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
+    """Yield what is wrong with the files of a generation, each named once."""
+    folder = layout.fetch_folder(layout.generation(manifest.number))
+    name = str(folder.relative_to(layout.root))
+    yield from _fault_of(name, read_removed, folder, manifest.removed_sha256)
+    if manifest.is_remote:
+        yield from _fault_of(name, read_ids, folder, manifest.ids_sha256)
+        yield from _fault_of(name, read_facts, folder, manifest.facts_sha256)
+    entries = manifest.indexes.values()
+    for segment in dict.fromkeys(segment for entry in entries for segment in entry.segments):
+        yield from _fault_of(f"{layout.segments.name}/{segment.file_name}", check_segment, layout, segment)
+    for fingerprint in dict.fromkeys(fingerprint for entry in entries for fingerprint in entry.whiteners):
+        yield from _fault_of(f"{layout.whiteners.name}/{fingerprint}.safetensors", stored_whitener, layout, fingerprint)
+
+
+def _fault_of(file: str, check: Callable[..., object], *arguments: object) -> Iterator[Fault]:
+    try:
+        check(*arguments)
+    except CollectionCorrupt as error:
+        yield Fault(Part.GENERATION, file, str(error))
+
+
+def _of_ids(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
+    for name in manifest.indexes:
+        try:
+            same = ids_sha256(_index(layout, manifest, name).ids) == manifest.ids_sha256
+        except CollectionCorrupt as error:  # of a store elsewhere: files were compared
+            yield Fault(Part.GENERATION, name, str(error))
+            continue
+        if not same:
+            yield Fault(Part.GENERATION, name, f"holds other images than generation {manifest.number} says")
+
+
+def _index(layout: Layout, manifest: Manifest, name: str) -> Index:
+    generation = generation_of(layout.fetch_folder(layout.generation(manifest.number)), manifest)
+    held = manifest.indexes[name].held
+    compared = {segment.sha256: open_segment(layout, segment) for segment in held.segments}  # by `_of_files`
+    return store_to_read(layout, manifest, compared).open(held, generation)
+
+
+def _of_vectors(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
+    """Yield the descriptors whose vectors are not those that the shards give."""
+    manifest = Manifest.live(layout)
+    if manifest is None:
+        return
+    for name, entry in manifest.indexes.items():
+        index = _index(layout, manifest, name)
+        method, whiteners = find_descriptor(name, manifest.recipe.preset), stored_whiteners(layout, entry)
+        lossless = all(is_lossless(segment.factory) for segment in entry.segments)
+        least = LOSSLESS_COSINE if lossless else COMPRESSED_COSINE
+        live = np.intersect1d(index.ids, catalog.indexed_ids(), assume_unique=True)
+        for start in range(0, len(live), _DERIVED_AT_ONCE):
+            ids = live[start : start + _DERIVED_AT_ONCE].tolist()
+            differing = [
+                image_id
+                for image_id, description in stored_descriptions(layout, catalog, ids)
+                if method.describe(description, whiteners) @ index.vector(image_id) < least
+            ]
+            for image_id in differing:
+                yield Fault(Part.GENERATION, name, f"images/{image_id} has another vector than its shard gives")

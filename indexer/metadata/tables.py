@@ -1,0 +1,189 @@
+"""Metadata tables, keyed by path: CSV and JSON lines."""
+
+import csv
+import io
+import os
+import re
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeAlias
+
+from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.indexer.metadata.values import CONVERTS, CellKinds, Metadata, checked, is_text, json_object
+from whatwhere.indexer.storage.files import path_of_uri
+
+KEY = "path"  # the column that names the file
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table to read, as often as `open` is called; `name` stands in the messages.
+
+    `keys` are the columns that may name the file, the first that is there does.
+    """
+
+    name: str
+    open: Callable[[], BinaryIO]
+    keys: tuple[str, ...] = (KEY,)
+
+
+Row: TypeAlias = tuple[int, object, Metadata]  # line, what names the file, values
+
+
+def read_table(path: Path) -> dict[str, Metadata]:
+    """Return a table's rows by their key as written: a URI, an absolute path, or one relative to the table's folder.
+
+    CSV (.csv) has a header; a name may carry its type (`year:int`; string, int, float, bool, time), without one the
+    column's values decide, all together. Empty cells are absent. JSON lines (.jsonl, .ndjson) hold an object a line.
+    Both name the file by `path`. InvalidRequest, with the line, for a table that is not whole or names a file twice.
+    """
+    if path.suffix.lower() not in (".csv", ".jsonl", ".ndjson"):
+        raise InvalidRequest(
+            f"{path} is neither CSV nor JSON lines by its name: call it .csv, .jsonl or .ndjson", field="metadata"
+        )
+    found: dict[str, Metadata] = {}
+    lines: dict[str, int] = {}  # by URI, so that two spellings of a file are noticed
+    for line, key, values in rows(Table(str(path), lambda: path.open("rb")), path.suffix.lower()):
+        where = f"{path}, line {line}"
+        if not isinstance(key, str) or not key.strip() or not is_text(key):
+            raise InvalidRequest(f"{where}: names no file by {KEY!r}", field="metadata")
+        try:
+            uri = uri_of_key(key, path.parent)
+        except ValueError as error:
+            raise InvalidRequest(f"{where}: {key!r} is no URI ({error})", field="metadata") from error
+        if uri in lines:
+            raise InvalidRequest(f"{where}: {key!r} stands in line {lines[uri]} already", field="metadata")
+        lines[uri] = line
+        found[key] = checked(values, where)
+    return found
+
+
+def uri_of_key(key: str, folder: Path) -> str:
+    """Return the URI of the file that a table in `folder` names; two spellings of a file have the same."""
+    if key.startswith("file://"):
+        key = str(path_of_uri(key))
+    elif _URI.match(key):
+        return key
+    return Path(os.path.abspath(folder / key)).as_uri()
+
+
+_URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
+
+
+def rows(table: Table, suffix: str) -> Iterator[Row]:
+    """Yield the rows of CSV (.csv) or JSON lines, never all in memory; InvalidRequest, with the line, as read_table."""
+    try:
+        yield from _csv_rows(table) if suffix == ".csv" else _json_rows(table)
+    except OSError as error:
+        raise InvalidRequest(f"{table.name} cannot be read: {error.strerror}", field="metadata") from error
+    except UnicodeDecodeError as error:
+        line = _line_that_is_not_utf8(table)
+        raise InvalidRequest(
+            f"{table.name}, line {line}: not UTF-8: save the table as UTF-8", field="metadata"
+        ) from error
+
+
+def _line_that_is_not_utf8(table: Table) -> int:
+    with table.open() as file:
+        for number, line in enumerate(file, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return 1  # written to meanwhile
+
+
+@contextmanager
+def _text_of(table: Table) -> Iterator[io.TextIOWrapper]:
+    """Open a table as text, ends of lines as they are: they may stand inside of quotes."""
+    with table.open() as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+        yield text
+
+
+def _json_rows(table: Table) -> Iterator[Row]:
+    """Yield line number, key and values of each line."""
+    with table.open() as file:
+        for line, row in enumerate(file, start=1):  # by \n alone: U+2028 may stand inside a string
+            text = row.decode("utf-8-sig" if line == 1 else "utf-8")
+            if text.strip():
+                values = json_object(text, f"{table.name}, line {line}")
+                key = next((name for name in table.keys if name in values), KEY)
+                yield line, values.pop(key, None), values
+
+
+def _csv_rows(table: Table) -> Iterator[Row]:
+    """Yield line number, key and values of each row. The table is read twice: all cells of a column decide its kind."""
+    names, kinds = _kinds_of(table)
+    key = next(name for name in table.keys if name in names)
+    converts = [CONVERTS[kind] for kind in kinds]
+    numbered = _csv_cells(table)
+    next(numbered)
+    for line, cells in numbered:
+        values = {}
+        for name, cell, convert in zip(names, cells, converts, strict=True):
+            if name != key and cell.strip():
+                try:
+                    values[name] = convert(cell)
+                except ValueError as error:
+                    message = f"{table.name}, line {line}: {name} {cell!r} is {error}"
+                    raise InvalidRequest(message, field="metadata") from error
+        yield line, cells[names.index(key)], values
+
+
+def _kinds_of(table: Table) -> tuple[list[str], list[str]]:
+    """Return the names of a CSV's columns and their kinds, said or as their cells are."""
+    numbered = _csv_cells(table)
+    _, header = next(numbered, (0, []))
+    names, said = _columns(table, header)
+    seen = [CellKinds() for _ in names]
+    for _, cells in numbered:
+        for column, cell in zip(seen, cells, strict=True):
+            column.add(cell)
+    return names, [kind or column.kind for kind, column in zip(said, seen, strict=True)]
+
+
+def _csv_cells(table: Table) -> Iterator[tuple[int, list[str]]]:
+    """Yield each row with the line that it begins on; InvalidRequest where one is longer or shorter than the first."""
+    width = 0
+    line = 1
+    try:
+        with _text_of(table) as text:
+            reader = csv.reader(text, strict=True)
+            for cells in reader:
+                width = width or len(cells)
+                if cells and len(cells) != width:
+                    raise InvalidRequest(
+                        f"{table.name}, line {line}: {len(cells)} cells where the header has {width}", field="metadata"
+                    )
+                if cells:
+                    yield line, cells
+                line = reader.line_num + 1
+    except csv.Error as error:
+        raise InvalidRequest(
+            f"{table.name}, line {line}: {error}: the table is torn or no CSV", field="metadata"
+        ) from error
+
+
+def _columns(table: Table, header: Sequence[str]) -> tuple[list[str], list[str | None]]:
+    """Return the names of a CSV's columns, and the kinds of those that say theirs."""
+    names: list[str] = []
+    kinds: list[str | None] = []
+    for number, written in enumerate(header, start=1):
+        name, colon, kind = (part.strip() for part in written.rpartition(":"))
+        if colon and kind not in CONVERTS:
+            raise InvalidRequest(
+                f"{table.name}, line 1: {written!r} ends in no type: write one of {', '.join(CONVERTS)}",
+                field="metadata",
+            )
+        name = name if colon else kind
+        if not name or name in names:
+            why = f"the name {name!r} of another" if name else "no name"
+            raise InvalidRequest(f"{table.name}, line 1: column {number} has {why}: give it its own", field="metadata")
+        names.append(name)
+        kinds.append("string" if name in table.keys else kind if colon else None)
+    if not set(names).intersection(table.keys):
+        keys = " or ".join(map(repr, table.keys))
+        raise InvalidRequest(f"{table.name}, line 1: no column is called {keys}: it names the files", field="metadata")
+    return names, kinds

@@ -1,0 +1,134 @@
+"""Metadata values: which can be stored, and how table cells are converted to them."""
+
+import json
+import math
+import re
+from collections.abc import Callable, Iterator, Mapping
+from typing import TypeAlias
+
+from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.indexer.metadata.filters import moment_of
+
+MAX_VALUES = 1000  # of one picture, from one origin, counted with the elements of its lists
+MAX_DEPTH = 16
+
+Metadata: TypeAlias = Mapping[str, object]
+
+
+_NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # JSON's: 007 is a name, not a number
+_FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # without Python's 1_000, nan and inf
+_INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+_BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+_LARGEST = 2**63 - 1
+
+
+def _int(cell: str) -> int:
+    text = cell.strip()
+    if not _INTEGER.fullmatch(text) or abs(int(text)) > _LARGEST:
+        raise ValueError("not an integer of 64 bits")
+    return int(text)
+
+
+def _float(cell: str) -> float:
+    text = cell.strip()
+    if not _FLOAT.fullmatch(text) or not math.isfinite(float(text)):
+        raise ValueError("not a finite number")
+    return float(text)
+
+
+def _bool(cell: str) -> bool:
+    try:
+        return _BOOLEANS[cell.strip().lower()]
+    except KeyError:
+        raise ValueError("neither true nor false") from None
+
+
+def _time(cell: str) -> str:
+    text = cell.strip()
+    if moment_of(text) is None:
+        raise ValueError("neither an RFC 3339 timestamp nor a date like 2024-05-31")
+    return text
+
+
+CONVERTS: dict[str, Callable[[str], object]] = {
+    "string": str,
+    "int": _int,
+    "float": _float,
+    "bool": _bool,
+    "time": _time,
+}
+
+
+class CellKinds:
+    """What all cells of a column are, which tells the narrowest kind that they have; times are strings."""
+
+    def __init__(self) -> None:
+        self._some = False
+        self._numbers = self._integers = self._of_64_bits = self._finite = self._booleans = True
+
+    def add(self, cell: str) -> None:
+        """Take another cell into account; empty ones say nothing."""
+        text = cell.strip()
+        if not text:
+            return
+        self._some = True
+        self._booleans = self._booleans and text.lower() in ("true", "false")
+        self._numbers = self._numbers and bool(_NUMBER.fullmatch(text))
+        if self._numbers:
+            self._integers = self._integers and bool(_INTEGER.fullmatch(text))
+            self._of_64_bits = self._of_64_bits and self._integers and abs(int(text)) <= _LARGEST
+            self._finite = self._finite and math.isfinite(float(text))
+
+    @property
+    def kind(self) -> str:
+        """The kind."""
+        if self._some and self._numbers:
+            if self._integers:
+                return "int" if self._of_64_bits else "string"
+            return "float" if self._finite else "string"
+        return "bool" if self._some and self._booleans else "string"
+
+
+def checked(values: Metadata, where: str) -> dict[str, object]:
+    """Return the values without those that are null; InvalidRequest where one cannot be kept. `where` begins it."""
+    kept = {name: value for name, value in values.items() if value is not None}
+    count = sum(1 for _ in _leaves(kept, where, MAX_DEPTH))
+    if count > MAX_VALUES:
+        raise InvalidRequest(f"{where}: {count} values, the limit is {MAX_VALUES}", field="metadata")
+    return kept
+
+
+def _leaves(value: object, where: str, depth: int) -> Iterator[object]:
+    """Yield every value of lists and objects; InvalidRequest for one that neither JSON nor a database can hold."""
+    if depth < 0:
+        raise InvalidRequest(f"{where}: nested more than {MAX_DEPTH} deep", field="metadata")
+    if isinstance(value, dict):
+        for name, item in value.items():
+            if not name.strip() or not is_text(name):
+                raise InvalidRequest(f"{where}: {name!r} is no name", field="metadata")
+            yield from _leaves(item, f"{where}: {name}", depth - 1)
+    elif isinstance(value, list):
+        for item in value:
+            yield from _leaves(item, where, depth - 1)
+    else:
+        too_large = isinstance(value, int) and abs(value) > _LARGEST
+        if too_large or (isinstance(value, float) and not math.isfinite(value)):
+            raise InvalidRequest(f"{where}: a number is not finite or beyond 64 bits", field="metadata")
+        if isinstance(value, str) and not is_text(value):
+            raise InvalidRequest(f"{where}: a text holds a NUL or half a character", field="metadata")
+        yield value
+
+
+def is_text(text: str) -> bool:
+    """Tell whether a text can be stored: PostgreSQL knows no NUL, UTF-8 no lone surrogate."""
+    return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
+
+
+def json_object(text: str | bytes, where: str) -> dict[str, object]:
+    try:
+        values = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise InvalidRequest(f"{where}: not JSON ({error})", field="metadata") from error
+    if not isinstance(values, dict):
+        raise InvalidRequest(f"{where}: not a JSON object", field="metadata")
+    return values

@@ -1,0 +1,1 @@
+"""Indexing runs: settings, loading, chunks, recording, publishing; training of whiteners."""

@@ -1,0 +1,155 @@
+"""Run chunks through Ray Data: in order, few ahead of what is recorded, again where a worker was lost."""
+
+import logging
+import os
+import pickle
+import shutil
+import signal
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import ray
+import ray.data
+from ray.data import ActorPoolStrategy, DataContext
+from ray.exceptions import ActorDiedError, RayError, RayTaskError
+from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
+
+from whatwhere.indexer.catalog.records import Source
+from whatwhere.indexer.collection.layout import CollectionAddress
+from whatwhere.indexer.errors import ClusterUnavailable, WorkersLost
+from whatwhere.indexer.pipeline.ray.settings import ClusterSettings
+from whatwhere.indexer.pipeline.ray.work import Arrived, Work
+from whatwhere.indexer.pipeline.ray.worker import ChunkWorker, Ledger
+
+logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of each data set on the terminal
+AHEAD = 2  # chunks that may wait to be recorded, beside one in each worker's hands
+TRIES = 3  # of a chunk whose worker dies
+_OBJECT_STORE_BYTES = 256 * 1024 * 1024  # chunks cross as names and outcomes, not as pictures
+_LEDGER_THREADS = 8
+
+log = logging.getLogger(__name__)
+
+
+@contextmanager
+def connected(cluster: ClusterSettings) -> Iterator[None]:
+    """Start Ray, or join the one at the address, and leave it in the end; one that this process uses already is kept.
+
+    ClusterUnavailable where there is none.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    on_terminate = signal.getsignal(signal.SIGTERM)
+    folder = tempfile.mkdtemp(prefix="whatwhere-ray-") if cluster.address is None else None
+    try:
+        _join(cluster, folder)
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray's own would end the process without a word
+        yield
+    finally:
+        ray.shutdown()
+        if folder is not None:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _join(cluster: ClusterSettings, folder: str | None) -> None:
+    quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
+    own: dict[str, Any] = {
+        "num_cpus": max(len(os.sched_getaffinity(0)), cluster.cpus * (cluster.workers or 1)),
+        "include_dashboard": False,
+        "object_store_memory": _OBJECT_STORE_BYTES,
+        "_temp_dir": folder,
+    }
+    try:
+        ray.init(address=cluster.address or "local", **quiet, **({} if cluster.address else own))
+    except (ConnectionError, RuntimeError, ValueError) as error:
+        place = f"at {cluster.address}" if cluster.address else "on this machine"
+        raise ClusterUnavailable(
+            f"no Ray {place} ({error}): start one with `ray start --head`, or use --engine ray"
+        ) from error
+
+
+def described(chunks: Sequence[Sequence[Source]], work: Work, cluster: ClusterSettings) -> Iterator[Arrived]:
+    """Yield what became of each chunk, in order; that another is asked for says that the one before is recorded.
+
+    When a worker or its machine is lost, what is not recorded is described again. WorkersLost when that happens
+    TRIES times without any chunk in between; the named errors of workers.
+    """
+    workers = cluster.workers or _room(work, cluster)
+    work = replace(work, rate=None if work.rate is None else work.rate / workers)
+    ledger = _ledger(work.collection, workers + AHEAD)
+    recorded = lost = 0
+    while recorded < len(chunks):
+        try:
+            # After a loss one worker alone, until there is a chunk again: so that one that kills its worker is known.
+            for arrived in _pass(chunks[recorded:], recorded, work, cluster, (workers if lost == 0 else 1, ledger)):
+                yield arrived
+                recorded += 1
+                lost = 0
+                ray.get(ledger.recorded.remote(recorded))
+        except RayError as error:
+            if isinstance(error, RayTaskError) and not isinstance(error, ActorDiedError):
+                raise  # a fault in the program, which would come again
+            lost += 1
+            log.warning("worker lost chunk=%d try=%d of %d: %s", recorded, lost, TRIES, _first_line(error))
+            if lost == TRIES:
+                first, last = chunks[recorded][0].uri, chunks[recorded][-1].uri
+                raise WorkersLost(
+                    f"a worker was lost {TRIES} times between {first} and {last} ({_first_line(error)}): what was "
+                    "finished before is kept; leave these files out, or give workers more memory, and run again"
+                ) from error
+
+
+def _first_line(error: Exception) -> str:
+    return next(iter(str(error).strip().splitlines()), type(error).__name__)
+
+
+def _room(work: Work, cluster: ClusterSettings) -> int:
+    """Return how many workers fit in the cluster as it is, at least one."""
+    there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
+    gpus = _gpus(work, cluster)
+    by_cpu = there.get("CPU", 0) // cluster.cpus
+    return max(1, int(min(by_cpu, there.get("GPU", 0) // gpus) if gpus else by_cpu))
+
+
+def _gpus(work: Work, cluster: ClusterSettings) -> float:
+    if cluster.gpus is not None:
+        return cluster.gpus
+    return 1.0 if work.device == "cuda" else 0.0
+
+
+def _ledger(collection: CollectionAddress, window: int) -> Any:
+    """Start the ledger on this machine, where the catalogue is."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    options = {"num_cpus": 0, "max_concurrency": _LEDGER_THREADS, "scheduling_strategy": here}
+    return ray.remote(Ledger).options(**options).remote(collection, window)
+
+
+def _pass(
+    chunks: Sequence[Sequence[Source]], first: int, work: Work, cluster: ClusterSettings, pool: tuple[int, Any]
+) -> Iterator[Arrived]:
+    """Run chunks, numbered from `first` on, through a pool of (workers, ledger)."""
+    workers, ledger = pool
+    rows = [{"number": first + index, "sources": pickle.dumps(list(chunk))} for index, chunk in enumerate(chunks)]
+    with warnings.catch_warnings():  # Ray's of its own settings, and of `max_restarts`, for which it has no other place
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context = DataContext.get_current()
+        context.execution_options.preserve_order = True
+        context.enable_progress_bars = False
+        context.print_on_execution_start = False
+        data = ray.data.from_items(rows, override_num_blocks=len(rows)).map(
+            ChunkWorker,  # type: ignore[arg-type] # the class, which the workers call once
+            fn_constructor_args=(work, ledger, cluster.cpus),
+            compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
+            num_cpus=cluster.cpus,
+            num_gpus=_gpus(work, cluster),
+            max_restarts=0,  # a restart would wait for ever for the room that a lost machine had
+        )
+    for block in data.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
+        (result,) = (pickle.loads(cell.as_py()) for cell in block["result"])  # noqa: S301 - written by our own worker
+        if isinstance(result, Exception):
+            raise result
+        yield result

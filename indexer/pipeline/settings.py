@@ -1,0 +1,81 @@
+"""Settings, progress and summary of an indexing run."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from whatwhere.indexer.collection.stores import Stores
+from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.pipeline.ray.settings import ClusterSettings
+from whatwhere.indexer.sources.remote import RateLimit, Remote
+
+DEFAULT_RANK = 8
+MAX_RANK = 64
+
+
+@dataclass(frozen=True)
+class IndexSettings:
+    """How to index. None means: as the collection was made, or the default where it is new."""
+
+    rank: int | None = None
+    backbone: str | None = None
+    weights: Path | None = None  # a checkpoint of one's own in place of the published one
+    precision: str | None = None  # the network's: float32 or bfloat16
+    preset: str | None = None  # how descriptors are made of factors, see `whatwhere.indexer.features.descriptors`
+    descriptors: tuple[str, ...] | None = None
+    whiteners: Path | None = None  # a folder of whiteners in place of the ready-made ones
+    device: str = "auto"
+    batch_size: int = 8
+    workers: int | None = None  # decoding threads; None: one a core
+    checksum: bool = False  # read every file, also those of unchanged size and time
+    retry_failed: bool = False
+    limits: ImageLimits = field(default_factory=ImageLimits)
+    metadata: Path | None = (
+        None  # a table of what is known of the pictures, see `whatwhere.indexer.metadata.tables.read_table`
+    )
+    exif: bool = False  # take along when and by which camera pictures were taken, of those that are read
+    exif_gps: bool = False  # ... and where
+    prune: bool = False  # forget what is gone from the given paths
+    max_requests_per_second: float | None = None  # of what is elsewhere, over all threads
+    stores: Stores = field(default_factory=Stores)  # of a new collection, outside of its own files
+    cluster: ClusterSettings | None = None  # where pictures are described; None: here
+
+    def remote(self) -> Remote:
+        """Return what reads URIs of elsewhere; InvalidRequest for a rate that is none."""
+        rate = self.max_requests_per_second
+        if rate is not None and not 0 < rate < float("inf"):
+            raise InvalidRequest(f"{rate} requests a second are out of range: give more than 0", field="rate")
+        return Remote(rate=RateLimit(rate))
+
+
+@dataclass(frozen=True)
+class Progress:
+    """Where a run stands: sources looked at, of `total`."""
+
+    total: int
+    described: int = 0
+    failed: int = 0
+    duplicates: int = 0
+    unchanged: int = 0
+
+    @property
+    def done(self) -> int:
+        """Sources that need no more work."""
+        return self.described + self.failed + self.duplicates + self.unchanged
+
+
+@dataclass(frozen=True)
+class RunSummary:
+    """What a run did."""
+
+    progress: Progress
+    ignored: int  # files in the given folders whose names are neither those of images nor of their sidecars
+    images: int
+    generation: int
+    published: bool
+    vanished: tuple[str, ...] = ()  # sources below the given paths whose files are gone
+    pruned: bool = False  # the vanished ones were forgotten
+    unlisted: tuple[str, ...] = ()  # folders that could not be listed: nothing below them counts as vanished
+    metadata_changed: int = 0  # sources that a table or a sidecar says something else of than before
+    unmatched_rows: int = 0  # rows of the table that name none of the files of this run
+    torn_sidecars: int = 0  # what earlier ones said is kept

@@ -1,0 +1,138 @@
+"""Train whiteners on a folder of photographs: an independent, varied set, not the collection that will be searched."""
+
+import logging
+import os
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatwhere.indexer.backbones.backbone import DEFAULT_PRECISION, choose_device, load_backbone
+from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE
+from whatwhere.indexer.errors import InvalidRequest, WhatwhereError
+from whatwhere.indexer.features import whitening
+from whatwhere.indexer.features.describe import POOLED, Describer, Description
+from whatwhere.indexer.features.descriptors import (
+    DEFAULT_DESCRIPTORS,
+    DEFAULT_PRESET,
+    Descriptor,
+    find_descriptor,
+    training_rows,
+)
+from whatwhere.indexer.images.decode import DecodedImage, ImageLimits, decode_image
+from whatwhere.indexer.pipeline.loading import in_groups, map_ahead
+from whatwhere.indexer.pipeline.settings import DEFAULT_RANK
+from whatwhere.indexer.sources.read import read
+from whatwhere.indexer.sources.remote import Remote
+from whatwhere.indexer.sources.scan import find
+from whatwhere.indexer.sources.uris import name_of, shown
+
+BATCH = 8
+MAX_IMAGES = 5_000  # evenly chosen from more: 200,000 cells of 1280 floats, 1 GB, and twice that while they are fitted
+
+log = logging.getLogger(__name__)
+
+_File = TypeVar("_File")
+
+
+@dataclass(frozen=True)
+class TrainingSettings:
+    """For which descriptors, at which length, from how many factors an image, by which network with which weights."""
+
+    descriptors: tuple[str, ...] = DEFAULT_DESCRIPTORS
+    preset: str = DEFAULT_PRESET
+    dimensions: int = whitening.DEFAULT_DIMENSIONS
+    rank: int = DEFAULT_RANK
+    device: str = "auto"
+    backbone: str = DEFAULT_BACKBONE
+    weights: Path | None = None  # a checkpoint of one's own in place of the published one
+    precision: str = DEFAULT_PRECISION
+
+
+def train_whiteners(
+    paths: Sequence[Path | str],
+    output: Path,
+    settings: TrainingSettings | None = None,
+    on_progress: Callable[[int, int], None] = lambda _done, _total: None,
+) -> Mapping[str, whitening.Whitener]:
+    """Fit the whiteners that the descriptors need on the photographs at `paths`, write them into the folder `output`.
+
+    Returned by the name of the rows that they were trained on, which several descriptors may share. Unreadable
+    photographs are left out, with a warning. Raises InvalidRequest when fewer than two can be read, and the errors of
+    loading a backbone.
+    """
+    settings = settings or TrainingSettings()
+    names = whiteners_of([find_descriptor(name, settings.preset) for name in settings.descriptors])
+    uris = evenly_chosen(list(find(paths).pictures))
+    backbone = load_backbone(
+        settings.backbone, choose_device(settings.device), weights=settings.weights, precision=settings.precision
+    )
+    describer = Describer(backbone, settings.rank, [name for name in names if name in POOLED])
+    whiteners = fit_whiteners(_descriptions(uris, describer, on_progress), describer, names, settings.dimensions)
+    output.mkdir(parents=True, exist_ok=True)
+    for name, whitener in whiteners.items():
+        whitening.save(whitener, output / whitening.file_name(whitener.key.backbone, name))
+    return whiteners
+
+
+def whiteners_of(methods: Iterable[Descriptor]) -> tuple[str, ...]:
+    """Return the names of the rows that the descriptors' whiteners are trained on, each once."""
+    return tuple(dict.fromkeys(name for method in methods for name in method.whiteners))
+
+
+def evenly_chosen(files: Sequence[_File]) -> Sequence[_File]:
+    """Return at most MAX_IMAGES of the files, evenly spaced."""
+    return files[:: -(-len(files) // MAX_IMAGES) or 1]
+
+
+def fit_whiteners(
+    descriptions: Iterable[Description], describer: Describer, names: Sequence[str], dimensions: int
+) -> Mapping[str, whitening.Whitener]:
+    """Fit a whitener to the rows of each name (see `methods.training_rows`) of all descriptions.
+
+    Raises InvalidRequest for fewer than two photographs; below whitening.MINIMUM_IMAGES a warning is logged.
+    """
+    rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
+    used = 0
+    for description in descriptions:
+        used += 1
+        for name, parts in rows.items():
+            parts.append(training_rows(name, description).numpy())
+    if used < 2:
+        raise InvalidRequest(f"{used} readable photographs to train whiteners on: give hundreds")
+    if used < whitening.MINIMUM_IMAGES:
+        log.warning(
+            "only %d photographs: below %d a whitener fits their subjects rather than photographs, and harms retrieval",
+            used,
+            whitening.MINIMUM_IMAGES,
+        )
+    trained_on = f"{used} photographs, rank {describer.rank}"
+    return {
+        name: whitening.fit(np.concatenate(parts), describer.whitener_key(name), trained_on, dimensions)
+        for name, parts in rows.items()
+    }
+
+
+def _descriptions(
+    uris: Sequence[str], describer: Describer, on_progress: Callable[[int, int], None]
+) -> Iterator[Description]:
+    """Describe all readable photographs."""
+    done = 0
+    with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
+        for batch in in_groups(map_ahead(pool, partial(_decoded, Remote()), uris, ahead=2 * BATCH), BATCH):
+            yield from describer.describe([decoded.pixels for decoded in batch if decoded is not None])
+            done += len(batch)
+            on_progress(done, len(uris))
+
+
+def _decoded(remote: Remote, uri: str) -> DecodedImage | None:
+    try:
+        return decode_image(read(uri, ImageLimits(), remote).content, name_of(uri))
+    except (WhatwhereError, OSError) as error:
+        log.warning("left out %s: %s", shown(uri), error)
+        return None

@@ -1,0 +1,1 @@
+"""Files written beside and renamed, and folders of object stores."""

@@ -1,0 +1,1 @@
+"""The gRPC API: request checks, conversion, methods, one interceptor, admission, health."""

@@ -1,0 +1,299 @@
+"""What happens around every request: who asks, may it begin, its deadline, errors, one log line, the numbers."""
+
+import asyncio
+import logging
+import re
+import time
+import uuid
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any, NoReturn
+
+import grpc
+from google.protobuf.message import DecodeError
+from grpc_status import rpc_status
+
+from whatwhere.indexer import errors
+from whatwhere.service import request_context as tickets
+from whatwhere.service.api.admission import ConcurrencyLimiter
+from whatwhere.service.api.gateway import CLIENT, Gateway
+from whatwhere.service.api.status import CALLERS_MATTERS, code_of, to_status
+from whatwhere.service.observability.metrics import Metrics
+from whatwhere.service.observability.tracing import Tracer
+from whatwhere.service.request_context import RequestContext
+from whatwhere.service.security.tokens import Scope, TokenFile
+from whatwhere.service.settings import Limits
+
+REQUEST_ID = "x-request-id"
+HEALTH = "/grpc.health.v1.Health/"
+_OURS = "/whatwhere."
+_ADMIN = "/whatwhere.v1.AdminService/"
+_REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
+_BEARER = "bearer "
+_CANCELLED_WITHIN_S = 0.2
+_HANGS_UP_WITHIN_S = 0.1  # a caller's clock began before ours: it hangs up a little before our deadline
+
+log = logging.getLogger(__name__)
+
+
+@dataclass
+class RequestInterceptor(grpc.aio.ServerInterceptor):
+    """Wraps the unary methods of our services; health and reflection are counted, and reflection asks who it is."""
+
+    limits: Limits
+    metrics: Metrics
+    tokens: TokenFile | None = None
+    tracer: Tracer | None = None
+    gateway: Gateway = field(default_factory=Gateway)
+    door: ConcurrencyLimiter = field(init=False)
+    watchers: ConcurrencyLimiter = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Make the doors."""
+        self.door = ConcurrencyLimiter(self.limits.max_concurrent, self.limits.max_concurrent_per_client)
+        self.watchers = ConcurrencyLimiter(self.limits.max_watchers, self.limits.max_watchers_per_client)
+
+    async def intercept_service(
+        self,
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any] | None"]],
+        handler_call_details: grpc.HandlerCallDetails,
+    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+        """Return the method's handler with everything around it."""
+        handler = await continuation(handler_call_details)
+        if handler is None:
+            return handler
+        call = _Call(handler_call_details.method, handler_call_details.invocation_metadata or ())
+        if call.method.startswith(_OURS):
+            # As a stream of one message: the head can be judged before the body is received, and the body has its time.
+            return grpc.stream_unary_rpc_method_handler(
+                partial(self._handle, call, handler), response_serializer=handler.response_serializer
+            )
+        if handler.stream_stream is not None:
+            return grpc.stream_stream_rpc_method_handler(
+                partial(self._watch, call, handler.stream_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        if handler.unary_stream is not None:
+            return grpc.unary_stream_rpc_method_handler(
+                partial(self._watch, call, handler.unary_stream),
+                handler.request_deserializer,
+                handler.response_serializer,
+            )
+        return handler
+
+    async def _handle(self, call: "_Call", handler: Any, _: AsyncIterator[bytes], context: Any) -> Any:
+        ended = _Ended(call, self._ticket(context))
+        try:
+            self._judge(call, context)
+            with self.door.entered(call.client):
+                response = await self._answer(handler, ended.ticket, context)
+            await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
+            return response  # noqa: TRY300 - what is caught below may come from the line before
+        except asyncio.CancelledError:  # the caller has gone, or its deadline has come
+            ended.ticket.cancel()
+            ended.error = _gone(ended.ticket)
+            raise
+        except TimeoutError:
+            ended.ticket.cancel()
+            ended.error = errors.DeadlineExceeded(
+                f"not done in {self.limits.request_s:g} s, which is the most: ask for less"
+            )
+        except Exception as error:  # becomes a status, below
+            ended.error = error
+        finally:
+            self._note(ended)
+        assert ended.error is not None
+        _forget_frames(ended.error)
+        return await _abort(context, ended.error, call.request_id)
+
+    async def _answer(self, handler: Any, ticket: RequestContext, context: Any) -> Any:
+        """Receive the request and answer it. Its picture stays in this frame: gRPC keeps the other after an abort."""
+        request = await self._receive(handler, ticket, context)
+        tickets.current.set(ticket)
+        async with asyncio.timeout(self.limits.request_s):
+            return await handler.unary_unary(request, context)
+
+    async def _watch(self, call: "_Call", behavior: Any, request: Any, context: Any) -> None:
+        """Let a stream of health or reflection pass."""
+        call.client = self._client(call, context)
+        try:
+            if not call.method.startswith(HEALTH):  # which probes ask without a token
+                self._judge(call, context)
+            with self.watchers.entered(call.client):
+                stream = behavior(request, context)
+                if isinstance(stream, AsyncIterator):
+                    async for response in stream:
+                        await context.write(response)
+                else:
+                    await stream
+        except errors.WhatwhereError as error:
+            await _abort(context, error, call.request_id)
+
+    def _ticket(self, context: Any) -> RequestContext:
+        remaining_s = context.time_remaining()
+        longest_s = self.limits.request_s + self.limits.receive_s
+        return RequestContext(time.monotonic() + (longest_s if remaining_s is None else min(remaining_s, longest_s)))
+
+    def _judge(self, call: "_Call", context: Any) -> None:
+        """Say who asks; raises CallMetadataTooLarge, Unauthenticated, ScopeMissing."""
+        call.client = self._client(call, context)
+        size = sum(len(key) + len(value) for key, value in call.metadata)
+        if size > self.limits.max_metadata_bytes:
+            raise errors.CallMetadataTooLarge(
+                f"{size:,} bytes of call metadata, the limit is {self.limits.max_metadata_bytes:,}: send less"
+            )
+        if self.tokens is None:
+            return
+        secret = call.text("authorization")
+        if not secret[: len(_BEARER)].lower() == _BEARER:
+            raise errors.Unauthenticated("a token is needed: send the metadata authorization: Bearer TOKEN")
+        token = self.tokens.identify(secret[len(_BEARER) :].strip())
+        if token is None:
+            raise errors.Unauthenticated(
+                "the token is unknown, revoked or expired: ask the server's operator for another"
+            )
+        call.client = f"token:{token.name}"
+        needed = Scope.ADMIN if call.method.startswith(_ADMIN) else Scope.SEARCH
+        if call.method.startswith(_OURS) and needed not in token.scopes:
+            raise errors.ScopeMissing(f"the token {token.name} has not the scope {needed}, which this method needs")
+
+    def _client(self, call: "_Call", context: Any) -> str:
+        return self.gateway.client(call.binary(CLIENT)) or _peer(context)
+
+    async def _receive(self, handler: Any, ticket: RequestContext, context: Any) -> Any:
+        try:
+            with ticket.stage("receive"):
+                async with asyncio.timeout(self.limits.receive_s):
+                    body = await context.read()  # the iterator would keep it
+            if body is grpc.aio.EOF:
+                # gRPC itself may have refused the message, as too large: then it is about to cancel this call.
+                await asyncio.sleep(_CANCELLED_WITHIN_S)
+                raise errors.InvalidRequest("the call ended without a request message")
+            if (refused := self.gateway.take(body)) is not None:
+                raise refused
+            return handler.request_deserializer(body)
+        except TimeoutError:
+            raise errors.RequestTooSlow(
+                f"the request did not arrive in {self.limits.receive_s:g} s: send a smaller image, or a stored name"
+            ) from None
+        except DecodeError as error:
+            raise errors.InvalidRequest("the request is not a message of this method: check the proto") from error
+
+    def _note(self, ended: "_Ended") -> None:
+        """Log the request, count it, trace it."""
+        call, stages, error = ended.call, ended.ticket.stages, ended.error
+        seconds = (time.monotonic_ns() - call.started_ns) / 1e9
+        status = grpc.StatusCode.OK if error is None else code_of(error)
+        code = status.name
+        if error is not None and not isinstance(error, CALLERS_MATTERS):
+            log.error("request failed", exc_info=error, extra={"request_id": call.request_id})
+        fields = {"method": call.name, "code": code, "client": call.client, "request_id": call.request_id}
+        if isinstance(error, errors.WhatwhereError):
+            fields["reason"] = error.reason
+        times = {f"{name}_ms": round(spent * 1000, 1) for name, spent in ended.spent().items()}
+        log.info("request", extra={**fields, "ms": round(seconds * 1000, 1), **times})
+        if isinstance(error, errors.ServerOverloaded):
+            self.metrics.shed(call.name, code, error.reason)
+        else:
+            self.metrics.request(call.name, code, seconds, stages)
+        if self.tracer is not None:
+            attributes: dict[str, str | int] = {
+                "rpc.method": call.name,
+                "rpc.grpc.status_code": status.value[0],
+                "request_id": call.request_id,
+            }
+            self.tracer.request(call.name, call.started_ns, stages, attributes, call.texts())
+
+
+@dataclass
+class _Call:
+    """A request's head."""
+
+    method: str
+    metadata: Any
+    client: str = ""
+    request_id: str = ""
+    started_ns: int = field(default_factory=time.monotonic_ns)
+
+    def __post_init__(self) -> None:
+        """Take the caller's request id where it is printable, else a new one."""
+        self.request_id = choose_request_id(self.text(REQUEST_ID))
+
+    @property
+    def name(self) -> str:
+        """The method's name without its service."""
+        return self.method.rpartition("/")[2]
+
+    def text(self, key: str) -> str:
+        """Return the first value of this key, "" without one."""
+        return next((value for found, value in self.metadata if found == key and isinstance(value, str)), "")
+
+    def binary(self, key: str) -> bytes:
+        """Return the first value of this binary key, b"" without one."""
+        return next((value for found, value in self.metadata if found == key and isinstance(value, bytes)), b"")
+
+    def texts(self) -> Mapping[str, str]:
+        """Return what is text."""
+        return {key: value for key, value in self.metadata if isinstance(value, str)}
+
+
+@dataclass
+class _Ended:
+    """What is known of a request at its end."""
+
+    call: _Call
+    ticket: RequestContext
+    error: Exception | None = None
+
+    def spent(self) -> Mapping[str, float]:
+        """Return the seconds of each stage."""
+        sums: dict[str, float] = {}
+        for stage in self.ticket.stages:
+            sums[stage.name] = sums.get(stage.name, 0.0) + stage.seconds
+        return sums
+
+
+def choose_request_id(given: str) -> str:
+    """Return the caller's where it is printable, else a new one."""
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
+
+
+async def _abort(context: Any, error: Exception, request_id: str) -> NoReturn:
+    status = rpc_status.to_status(to_status(error, request_id))
+    # The id at the end: a client that was sent a head already does not try again, not even what is UNAVAILABLE.
+    trailing = (*status.trailing_metadata, (REQUEST_ID, request_id))
+    if isinstance(error, errors.ServerNotReady) and error.retry_delay_s is not None:
+        # gRPC's own clients wait this long in place of their backoff, which would give up before we are open.
+        trailing = (*trailing, ("grpc-retry-pushback-ms", str(round(1000 * error.retry_delay_s))))
+    await context.abort(status.code, status.details, trailing)
+    raise AssertionError("abort raises")
+
+
+def _forget_frames(error: BaseException | None) -> None:
+    """Let go of what was at hand where an error arose: futures and frames hold it in circles.
+
+    A searcher would outlive its generation until the next full collection of garbage, which an idle server never runs.
+    """
+    seen: set[int] = set()
+    while error is not None and id(error) not in seen:  # some libraries raise an error from itself
+        seen.add(id(error))
+        error.__traceback__ = None
+        error = error.__cause__ or error.__context__
+
+
+def _gone(ticket: RequestContext) -> errors.WhatwhereError:
+    if ticket.remaining_s < _HANGS_UP_WITHIN_S:
+        return errors.DeadlineExceeded("the caller's deadline passed")
+    return errors.RequestCancelled("the caller has gone")
+
+
+def _peer(context: Any) -> str:
+    """Name who is at the other end: the certificate's name where there is one, else the address without its port."""
+    names = context.auth_context().get("x509_common_name") or context.auth_context().get(
+        "x509_subject_alternative_name"
+    )
+    if names:
+        return f"certificate:{names[0].decode(errors='replace')}"
+    return f"address:{context.peer().rpartition(':')[0]}"

@@ -1,0 +1,56 @@
+"""Page tokens: where the next page starts, for which request, on which generation."""
+
+import base64
+import hashlib
+import json
+
+from whatwhere.indexer.errors import (
+    InvalidPageToken,
+    PageTokenExpired,
+)
+from whatwhere.service.rpc import image_search_pb2 as pb
+
+
+def search_fingerprint(request: pb.SearchImagesRequest) -> str:
+    """Digest what decides, within a generation, the order of a search's results."""
+    decisive = pb.SearchImagesRequest()
+    decisive.CopyFrom(request)
+    for name in ("page_size", "page_token", "localize_count", "localization"):
+        decisive.ClearField(name)
+    return _digest(decisive.SerializeToString(deterministic=True))
+
+
+def list_fingerprint(request: pb.ListImagesRequest) -> str:
+    """Digest what decides, within a generation, the order of a listing."""
+    return _digest(b"ListImages\0" + request.filter.encode())
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()[:16]
+
+
+def make_token(offset: int, fingerprint: str, generation: int) -> str:
+    """Return the token of the page that starts after `offset`."""
+    return base64.urlsafe_b64encode(json.dumps([offset, fingerprint, generation]).encode()).decode()
+
+
+def page_offset(token: str, fingerprint: str, generation: int) -> int:
+    """Return where the page of `token` starts, 0 without one.
+
+    InvalidPageToken when it was made for something else, PageTokenExpired when on another generation.
+    """
+    if not token:
+        return 0
+    try:
+        offset, found, made_on = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
+    except (ValueError, TypeError, RecursionError):
+        offset, found, made_on = None, None, None
+    if found != fingerprint or type(offset) is not int or offset < 0 or type(made_on) is not int:
+        raise InvalidPageToken("page_token was not made for this request: start at the first page", field="page_token")
+    if made_on != generation:
+        raise PageTokenExpired(
+            f"page_token was made on generation {made_on}, generation {generation} is being served now: "
+            "start at the first page",
+            field="page_token",
+        )
+    return offset

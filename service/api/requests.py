@@ -1,0 +1,173 @@
+"""Convert protobuf requests to dataclasses; every request check is here."""
+
+from collections.abc import Mapping
+from typing import TypeVar
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image
+
+from whatwhere.indexer.boxes import Box, checked_box
+from whatwhere.indexer.errors import InvalidFilter, InvalidRegion, InvalidRequest, MissingQuery
+from whatwhere.indexer.features.regions import Area, Region
+from whatwhere.indexer.images.decode import ImageLimits, decode_image
+from whatwhere.indexer.metadata.filters import Expression, parse
+from whatwhere.service.api.page_tokens import page_offset, search_fingerprint
+from whatwhere.service.results import stored_id
+from whatwhere.service.rpc import image_search_pb2 as pb
+from whatwhere.service.search.explain import Comparison
+from whatwhere.service.search.searcher import Example, Query
+from whatwhere.service.settings import Limits
+
+PREFIX = "DESCRIPTOR_"
+DESCRIPTOR_NAMES: Mapping[int, str | None] = {
+    value: name.removeprefix(PREFIX).lower().replace("_", "-") for name, value in pb.Descriptor.items()
+} | {pb.DESCRIPTOR_UNSPECIFIED: None}
+_LOCALIZATIONS: Mapping[int, bool] = {
+    pb.LOCALIZATION_UNSPECIFIED: False,
+    pb.LOCALIZATION_STORED: False,
+    pb.LOCALIZATION_EXACT: True,
+}  # → whether exact
+_Value = TypeVar("_Value")
+
+
+def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int) -> Query:
+    """Check a request and return the query; InvalidRequest and its kin name the field at fault."""
+    example = to_example(request)
+    min_score = request.min_score if request.HasField("min_score") else None
+    if min_score is not None and not -1 <= min_score <= 1:
+        raise InvalidRequest(f"min_score is {min_score}: give -1 to 1", field="min_score")
+    return Query(
+        content=example.content,
+        image_id=example.image_id,
+        region=to_region(request, limits),
+        concepts=frozenset(request.concepts),
+        avoided=frozenset(request.avoided_concepts),
+        descriptor=_enum(DESCRIPTOR_NAMES, request.descriptor, "descriptor"),
+        expansion_count=_count(request.expansion_count, limits.max_expansion_count, "expansion_count"),
+        localize_count=_count(request.localize_count, limits.max_localize_count, "localize_count"),
+        exact=_enum(_LOCALIZATIONS, request.localization, "localization"),
+        min_score=min_score,
+        filter=to_filter(request.filter, limits),
+        offset=page_offset(request.page_token, search_fingerprint(request), generation),
+        count=page_size(request.page_size, limits.default_page_size, limits.max_page_size),
+    )
+
+
+def to_example(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest) -> Example:
+    """Return the picture that is asked about; MissingQuery when there is none."""
+    kind = request.WhichOneof("query")
+    if kind is None or (kind == "image_content" and not request.image_content):
+        raise MissingQuery("the query is empty: set image_content (an encoded picture) or image (images/{image})")
+    return Example(
+        content=request.image_content if kind == "image_content" else None,
+        image_id=parse_image_name(request.image, "image") if kind == "image" else None,
+    )
+
+
+def needs_network(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest) -> bool:
+    """Tell whether the answer needs a forward pass, before anything is checked."""
+    if request.WhichOneof("query") == "image_content":
+        return True
+    if isinstance(request, pb.ExplainImageRequest) or not _LOCALIZATIONS.get(request.localization, False):
+        return False
+    return isinstance(request, pb.CompareImagesRequest) or request.localize_count > 0
+
+
+def to_region(request: pb.SearchImagesRequest, limits: Limits) -> Region | None:
+    """Return what of the query is asked for, None for all of it; InvalidRegion where a part of it is none."""
+    boxes = [to_box(request.region)] if request.HasField("region") else []
+    boxes += [to_box(box, f"more_regions[{place}]") for place, box in enumerate(request.more_regions)]
+    if len(request.more_regions) >= limits.max_regions:
+        raise InvalidRegion(
+            f"more_regions has {len(request.more_regions)} boxes: give at most {limits.max_regions - 1}",
+            field="more_regions",
+        )
+    if not boxes and not request.mask:
+        return None
+    if len(boxes) == 1 and not request.mask:
+        return boxes[0]
+    return Area(tuple(boxes), to_mask(request.mask, limits) if request.mask else None)
+
+
+def to_box(box: pb.Box, field: str = "region") -> Box:
+    """Check a box; InvalidRegion when it is none."""
+    return checked_box(box.x_min, box.y_min, box.x_max, box.y_max, field)
+
+
+def to_mask(content: bytes, limits: Limits) -> NDArray[np.uint8]:
+    """Decode a mask to its lightness uint8 [h, w]; InvalidRegion where it is no picture, too large or all black."""
+    allowed = ImageLimits(limits.image.max_bytes, limits.max_mask_pixels)
+    try:
+        pixels = decode_image(content, "the mask", limits=allowed, shorter_side=None).pixels
+    except InvalidRequest as error:
+        raise InvalidRegion(str(error), field="mask") from error
+    mask = np.array(Image.fromarray(pixels).convert("L"))
+    if not mask.any():
+        raise InvalidRegion("mask is black all over: paint white what to search for", field="mask")
+    return mask
+
+
+def to_comparison(request: pb.CompareImagesRequest, limits: Limits) -> Comparison:
+    """Check a request and return what to compare."""
+    if not 1 <= len(request.images) <= limits.max_compared_images:
+        raise InvalidRequest(
+            f"images has {len(request.images)} names: give 1 to {limits.max_compared_images}", field="images"
+        )
+    return Comparison(
+        example=to_example(request),
+        image_ids=tuple(parse_image_name(name, "images") for name in request.images),
+        rank=_count(request.rank, limits.max_compared_rank, "rank") or limits.default_compared_rank,
+        exact=_enum(_LOCALIZATIONS, request.localization, "localization"),
+        heatmap_size_px=picture_size(request.heatmap_size_px, limits, "heatmap_size_px"),
+    )
+
+
+def similar_count(request: pb.ExplainImageRequest, limits: Limits) -> int:
+    """Return how many similar factors to find, or raise InvalidRequest."""
+    return _count(request.similar_count, limits.max_similar_count, "similar_count")
+
+
+def picture_size(value: int, limits: Limits, field: str) -> int:
+    """Return the longer side in pixels, 0 where none was asked for, or raise InvalidRequest."""
+    if value != 0 and not limits.min_picture_px <= value <= limits.max_picture_px:
+        raise InvalidRequest(
+            f"{field} is {value}: give 0, or {limits.min_picture_px} to {limits.max_picture_px}", field=field
+        )
+    return value
+
+
+def to_filter(text: str, limits: Limits) -> Expression | None:
+    """Parse a filter, None where there is none; InvalidFilter when it is none or too long."""
+    if len(text) > limits.max_filter_length:
+        raise InvalidFilter(
+            f"filter is {len(text):,} characters long: give at most {limits.max_filter_length:,}", field="filter"
+        )
+    return parse(text) if text else None
+
+
+def parse_image_name(name: str, field: str) -> int:
+    """Return the id in "images/{id}", or raise InvalidRequest."""
+    found = stored_id(name)
+    if found is None:
+        raise InvalidRequest(f"{field} is {name[:80]!r}: give a stored image's name, such as images/12", field=field)
+    return found
+
+
+def page_size(value: int, default: int, maximum: int, field: str = "page_size") -> int:
+    """Return the page size to use: 0 is the default, too large is clamped, negative is refused."""
+    if value < 0:
+        raise InvalidRequest(f"{field} is {value}: give 0 (the default) or more", field=field)
+    return min(value, maximum) or default
+
+
+def _enum(table: Mapping[int, _Value], value: int, field: str) -> _Value:
+    if value not in table:
+        raise InvalidRequest(f"{field} is {value}: give one of {', '.join(map(str, table))}", field=field)
+    return table[value]
+
+
+def _count(value: int, maximum: int, field: str) -> int:
+    if not 0 <= value <= maximum:
+        raise InvalidRequest(f"{field} is {value}: give 0 to {maximum}", field=field)
+    return value

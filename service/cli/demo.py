@@ -1,0 +1,132 @@
+"""The demonstration behind `make demo`: the real commands, on photographs that installed packages carry.
+
+One view of a motorbike is asked for with a box; the other view, which is in the collection, is found and boxed. Then
+the page stays open on the collection until Ctrl-C, or is only shown to answer where nobody sits at a terminal.
+"""
+
+import argparse
+import importlib.resources
+import json
+import os
+import shlex
+import shutil
+import signal
+import subprocess
+import sys
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+FOLDER = Path("demo")
+PHOTOGRAPHS = {
+    "skimage": (
+        "data/astronaut.png",
+        "data/brick.png",
+        "data/camera.png",
+        "data/chelsea.png",
+        "data/clock_motion.png",
+        "data/coffee.png",
+        "data/coins.png",
+        "data/color.png",
+        "data/grass.png",
+        "data/gravel.png",
+        "data/horse.png",
+        "data/hubble_deep_field.jpg",
+        "data/ihc.png",
+        "data/moon.png",
+        "data/motorcycle_right.png",
+        "data/multipage_rgb.tif",  # a microscope's TIFF that no picture reader takes: recorded, with its reason
+        "data/page.png",
+        "data/retina.jpg",
+        "data/rocket.jpg",
+        "data/text.png",
+    ),
+    "sklearn": ("datasets/images/china.jpg", "datasets/images/flower.jpg"),
+}
+QUERY = ("skimage", "data/motorcycle_left.png")
+EXPECTED = "motorcycle_right.png"
+REGION = "90,100,690,455px"
+
+
+def main() -> None:
+    """Index, serve, ask, draw, show the page; exit 1 when the other view is not found first with a box on it."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--no-web", action="store_true", help="leave the page out")
+    web = not parser.parse_args().no_web
+    shutil.rmtree(FOLDER, ignore_errors=True)
+    collection, answer = FOLDER / "collection", FOLDER / "answer.png"
+    _run("index", str(_photographs()), "--collection", str(collection))
+    _run("images", "--collection", str(collection), "--state", "failed")
+    query = FOLDER / Path(QUERY[1]).name
+    shutil.copy(_packaged(*QUERY), query)
+    with _serving(collection, web=web) as (address, page):
+        question = ("search", str(query), "--server", address, "--region", REGION, "--top", "7", "--localize", "1")
+        _run(*question, "--picture", str(answer))
+        best = json.loads(_output(*question, "--json"))["hits"][0]
+        if not best["uri"].endswith(EXPECTED) or best["box"] is None:
+            sys.exit(f"the other view of the motorbike should have come first, with a box: {best}")
+        print(f"\nLook at {answer.absolute()}: the box drawn on one view (orange) found the other (blue).")
+        if page is not None:
+            _show(page, query)
+
+
+def _packaged(package: str, path: str) -> Path:
+    return Path(str(importlib.resources.files(package))) / path
+
+
+def _photographs() -> Path:
+    folder = FOLDER / "photographs"
+    folder.mkdir(parents=True)
+    for package, paths in PHOTOGRAPHS.items():
+        for path in paths:
+            shutil.copy(_packaged(package, path), folder)
+    return folder
+
+
+def _command(*arguments: str) -> list[str]:
+    print(f"\n$ whatwhere {shlex.join(arguments)}", flush=True)
+    return [sys.executable, "-m", "whatwhere.service.cli", *arguments]
+
+
+def _run(*arguments: str) -> None:
+    subprocess.run(_command(*arguments), check=True)  # noqa: S603 - our own command
+
+
+def _output(*arguments: str) -> str:
+    return subprocess.run(_command(*arguments), check=True, stdout=subprocess.PIPE, text=True).stdout  # noqa: S603
+
+
+def _show(page: str, query: Path) -> None:
+    """Say where the page is, and wait for whoever looks at it."""
+    with urllib.request.urlopen(page, timeout=30) as answered:  # noqa: S310 - our own server
+        answered.read()
+    if not sys.stdin.isatty():
+        print(f"The page on these photographs answered at {page}; from a terminal it stays open.")
+        return
+    print(f"Or ask yourself: {page} is open on these photographs; drop {query.absolute()} on it. Ctrl-C ends it.")
+    with suppress(KeyboardInterrupt):
+        signal.pause()
+
+
+@contextmanager
+def _serving(collection: Path, *, web: bool) -> Iterator[tuple[str, str | None]]:
+    """Run a server on free ports and yield its address and its page's; an operator's SIGTERM stops it."""
+    page = ("--web", "127.0.0.1:0") if web else ()
+    command = _command("serve", "--collection", str(collection), "--listen", "127.0.0.1:0", *page)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603 - our own command
+        try:
+            assert server.stdout is not None
+            ready = server.stdout.readline()
+            if not ready:
+                sys.exit("the server did not start; its messages are above")
+            print(ready, end="", flush=True)
+            yield ready.split()[-1], server.stdout.readline().split()[-1] if web else None
+        finally:
+            os.kill(server.pid, signal.SIGTERM)
+            server.wait(timeout=30)
+            print("server stopped")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,104 @@
+"""`whatwhere evaluate`."""
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whatwhere.indexer.storage.files import write_text
+from whatwhere.service.cli import progress
+from whatwhere.service.cli.app import app, messages, stoppable
+from whatwhere.service.cli.options import (
+    ComputedIn,
+    Device,
+    Dimensions,
+    Network,
+    OnDevice,
+    Precision,
+    Preset,
+    Rank,
+    Weights,
+    names,
+)
+
+
+@app.command()
+def evaluate(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="oxford5k, paris6k, roxford5k, rparis6k, voc2010 or folders."),
+    ],
+    images: Annotated[
+        list[Path], typer.Option(help="The folder of the pictures; give it again to search further ones (distractors).")
+    ],
+    ground_truth: Annotated[
+        Path | None,
+        typer.Option(
+            help="Oxford, Paris: the folder of the text files; revisited: the gnd_*.pkl; voc2010: Annotations, where "
+            "it is not beside the pictures; folders: a CSV of name,class[,use], where classes are not folders."
+        ),
+    ] = None,
+    descriptors: Annotated[str, typer.Option(help="Which to score, parted by commas, or all.")] = "all",
+    preset: Annotated[Preset, typer.Option(help="How descriptors are made of factors.")] = Preset.DEFAULT,
+    backbone: Network = "efficientnet-lite0",
+    weights: Weights = None,
+    precision: ComputedIn = Precision.FLOAT32,
+    rank: Rank = 8,
+    dimensions: Dimensions = 512,
+    whiten_on: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="DIR|collection",
+            help="Train the whiteners on these photographs, or on the searched ones themselves; else the ready-made.",
+        ),
+    ] = None,
+    localization: Annotated[bool, typer.Option(help="Also measure the boxes, where queries have them.")] = True,
+    cache: Annotated[
+        Path, typer.Option(help="Where features are kept for the next run.", envvar="WHATWHERE_CACHE")
+    ] = Path("~/.cache/whatwhere/features"),
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw the main numbers to this file, .png or .jpg.")] = None,
+    device: OnDevice = Device.AUTO,
+) -> None:
+    """Score every descriptor on a data set by the protocol of its authors, and print the table.
+
+    Features are kept: a second run, of other descriptors too, takes seconds; a run that was stopped continues. A part
+    of a data set is scored as such and says so. Oxford is whitened on Paris and Paris on Oxford:
+
+    Example: `whatwhere evaluate paris6k --images ~/paris --ground-truth ~/paris_gt --whiten-on ~/oxford`
+    """
+    from whatwhere.service.evaluation.retrieval.datasets import load_benchmark
+    from whatwhere.service.evaluation.retrieval.report import check_picture_name, draw, to_json, to_markdown
+    from whatwhere.service.evaluation.retrieval.run import TABLE_ORDER, EvaluationSettings
+    from whatwhere.service.evaluation.retrieval.run import evaluate as run
+
+    if picture is not None:
+        check_picture_name(picture)
+    folders = [folder for folder in whiten_on or [] if folder != "collection"]
+    settings = EvaluationSettings(
+        cache=cache.expanduser(),
+        descriptors=TABLE_ORDER if descriptors == "all" else names(descriptors),
+        preset=preset.value,
+        backbone=backbone,
+        weights=weights,
+        precision=precision.value,
+        rank=rank,
+        dimensions=dimensions,
+        whiten_on=tuple(map(Path, folders)),
+        whiten_on_collection="collection" in (whiten_on or []),
+        localization=localization,
+        device=device.value,
+    )
+    benchmark = load_benchmark(name, images, ground_truth)
+    with stoppable("features are kept: run again to continue"), progress.of_stages(messages) as report:
+        found = run(benchmark, settings, report)
+    text = to_markdown(found)
+    print(text, end="")
+    if json_file is not None:
+        write_text(json_file, json.dumps(to_json(found), indent=2) + "\n")
+    if markdown is not None:
+        write_text(markdown, text)
+    if picture is not None:
+        draw(found, picture)

@@ -1,0 +1,81 @@
+"""`whatwhere remove`."""
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from whatwhere.service.cli.app import app, new_table, out, print_json, stoppable
+from whatwhere.service.cli.options import AsJson, Collection
+
+if TYPE_CHECKING:
+    from whatwhere.indexer.maintenance.remove import Chosen
+
+
+@app.command()
+def remove(
+    collection: Collection,
+    images: Annotated[
+        list[str] | None, typer.Argument(metavar="[ID|images/ID]...", help="Images by their names.", show_default=False)
+    ] = None,
+    uri: Annotated[
+        str | None,
+        typer.Option(metavar="GLOB", help="Images of which a URI is like this: * any text, ? any character, [abc]."),
+    ] = None,
+    where: Annotated[
+        str | None,
+        typer.Option(metavar="EXPRESSION", help="Images that a filter holds for, such as 'label = \"boat\"'."),
+    ] = None,
+    undo: Annotated[bool, typer.Option("--undo", help="Bring back what was removed.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which images these are.")] = False,
+    as_json: AsJson = False,
+) -> None:
+    """Take images out of a collection; the files themselves are not touched.
+
+    Of names, --uri and --where, all that are given must choose an image. What is removed stays out, also when `index`
+    finds its files or copies of them again, until `remove --undo`; `compact` then frees the space.
+
+    Example: `whatwhere remove --uri 'file:///home/me/Pictures/private/*' --collection ~/pictures.ww`
+    """
+    from whatwhere.indexer.maintenance.remove import ImageSelection, choose, remove_images, restore_images
+
+    selection = ImageSelection(tuple(map(_identifier, images or ())), uri, where)
+    if selection.is_empty:
+        raise typer.BadParameter("say which images: by their names, --uri GLOB or --where EXPRESSION")
+    chosen = choose(collection, selection, removed=undo)
+    if not as_json:
+        _show(chosen)
+    done = None
+    if not dry_run:
+        with stoppable("run it again: it goes on where it was"):
+            done = (restore_images if undo else remove_images)(collection, chosen.ids)
+    if as_json:
+        print_json(
+            {
+                "images": [f"images/{identifier}" for identifier in chosen.ids],
+                "restored" if undo else "removed": 0 if done is None else done.count,
+                "generation": None if done is None else done.generation,
+            }
+        )
+    elif done is None:
+        out.print(f"would {'restore' if undo else 'remove'} {len(chosen.ids)}")
+    else:
+        out.print(f"{'restored' if undo else 'removed'} {done.count}")
+        out.print(f"{collection}: generation {done.generation}", soft_wrap=True)
+
+
+def _identifier(name: str) -> int:
+    number = name.removeprefix("images/")
+    if not (number.isascii() and number.isdigit() and len(number) < 19):  # SQLite's integers have 64 bits
+        raise typer.BadParameter(f"{name!r} is no image's name: give images/12 or 12")
+    return int(number)
+
+
+def _show(chosen: "Chosen") -> None:
+    """Print the first images with their places, and how many more there are."""
+    table = new_table("name", "state", "uri")
+    for record in chosen.first:
+        table.add_row(f"images/{record.id}", record.state, "\n".join(record.uris))
+    if chosen.first:
+        out.print(table)
+    if len(chosen.ids) > len(chosen.first):
+        out.print(f"... and {len(chosen.ids) - len(chosen.first)} more: --json names all")

@@ -1,0 +1,64 @@
+"""`whatwhere whiten`."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whatwhere.service.cli import progress
+from whatwhere.service.cli.app import app, messages, out, stoppable
+from whatwhere.service.cli.options import (
+    ComputedIn,
+    Device,
+    Dimensions,
+    Network,
+    OnDevice,
+    Paths,
+    Precision,
+    Preset,
+    Rank,
+    Weights,
+    names,
+)
+
+
+@app.command()
+def whiten(
+    paths: Paths,
+    output: Annotated[Path, typer.Option(help="The folder to write the whiteners into.")],
+    descriptors: Annotated[
+        str, typer.Option(help="For which descriptors, parted by commas.")
+    ] = "what,what-and-where,fused",
+    preset: Annotated[Preset, typer.Option(help="Of which preset (see `whatwhere index`).")] = Preset.DEFAULT,
+    dimensions: Dimensions = 512,
+    rank: Rank = 8,
+    device: OnDevice = Device.AUTO,
+    backbone: Network = "efficientnet-lite0",
+    weights: Weights = None,
+    precision: ComputedIn = Precision.FLOAT32,
+) -> None:
+    """Train whiteners on photographs, for `whatwhere index --whiteners`.
+
+    Take an independent, varied set of hundreds or more. A whitener of a small or one-sided set (the collection itself,
+    say) destroys retrieval.
+    """
+    from whatwhere.indexer.pipeline.train_whiteners import TrainingSettings, train_whiteners
+
+    settings = TrainingSettings(
+        descriptors=names(descriptors),
+        preset=preset.value,
+        dimensions=dimensions,
+        rank=rank,
+        device=device.value,
+        backbone=backbone,
+        weights=weights,
+        precision=precision.value,
+    )
+    with stoppable("nothing was written"), progress.of_training(messages) as report:
+        made = train_whiteners(paths, output, settings, report)
+    for whitener in made.values():
+        out.print(
+            f"{whitener.key.descriptor}: {whitener.dimensions} dimensions from {whitener.trained_on}, "
+            f"fingerprint {whitener.fingerprint[:12]}",
+            soft_wrap=True,
+        )

@@ -1,0 +1,87 @@
+"""What became of a call that failed: from its status to the error of `whatwhere.indexer.errors` that it stands for."""
+
+from typing import Any
+
+import grpc
+from google.protobuf.message import DecodeError
+from google.rpc import error_details_pb2
+from grpc_status import rpc_status
+
+from whatwhere.indexer import errors
+
+
+def to_error(failure: Any, address: str, timeout_s: float) -> errors.WhatwhereError:
+    """Return the error that the status's ErrorInfo names; without one, what its code stands for."""
+    details = _details(failure)
+    info, violations, retry = (_find(details, kind) for kind in _KINDS)
+    kind = _BY_REASON.get(info.reason)
+    message = failure.details() or ""
+    if kind is None:
+        kind, message = _by_code(failure.code(), message, address, timeout_s)
+    field = violations.field_violations[0].field if violations.field_violations else None
+    if not issubclass(kind, errors.TryAgainLater):
+        return kind(message, field=field)
+    delay_s = retry.retry_delay.ToTimedelta().total_seconds() if retry.HasField("retry_delay") else None
+    return kind(message, field=field, retry_delay_s=delay_s)
+
+
+def _by_code(
+    code: grpc.StatusCode, details: str, address: str, timeout_s: float
+) -> tuple[type[errors.WhatwhereError], str]:
+    """Return the error and its sentence for a status that gRPC itself, or something between, made."""
+    if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
+        return _exhausted(details)
+    kinds = {
+        grpc.StatusCode.DEADLINE_EXCEEDED: (
+            errors.DeadlineExceeded,
+            f"no answer from {address} within {timeout_s:g} s: allow a longer timeout, or see whether "
+            "`whatwhere health` gets an answer there",
+        ),
+        grpc.StatusCode.UNAVAILABLE: (
+            errors.ServerUnreachable,
+            f"no answer from {address} ({details}): is `whatwhere serve` running there, with TLS or without as asked?",
+        ),
+        grpc.StatusCode.UNAUTHENTICATED: (errors.Unauthenticated, f"{address} asks for a token: {details}"),
+        grpc.StatusCode.PERMISSION_DENIED: (errors.ScopeMissing, f"{address} does not allow this: {details}"),
+        grpc.StatusCode.CANCELLED: (errors.RequestCancelled, f"the call was cancelled: {details}"),
+    }
+    return kinds.get(code, (errors.WhatwhereError, f"{code.name}: {details}"))
+
+
+def _exhausted(details: str) -> tuple[type[errors.WhatwhereError], str]:
+    """Tell gRPC's own refusals by their words: it has one code for all of them."""
+    if "essage larger than max" in details:
+        return errors.ImageTooManyBytes, f"the image is too large for the server: {details}"
+    if "metadata size exceeds" in details:
+        return errors.CallMetadataTooLarge, f"the call's metadata, the token in it, is too long: {details}"
+    return errors.ServerOverloaded, f"the server has too much to do: {details}"
+
+
+_KINDS = (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo)
+
+
+def _details(failure: Any) -> Any:
+    try:
+        status = rpc_status.from_call(failure)
+    except (ValueError, DecodeError):  # something between has written another status over the server's
+        return ()
+    return () if status is None else status.details
+
+
+def _find(details: Any, kind: Any) -> Any:
+    """Return the detail of this kind, an empty one where there is none."""
+    found = kind()
+    for detail in details:
+        if detail.Unpack(found):
+            break
+    return found
+
+
+def _errors_by_reason(base: type[errors.WhatwhereError]) -> dict[str, type[errors.WhatwhereError]]:
+    found = {base.reason: base}
+    for derived in base.__subclasses__():
+        found |= _errors_by_reason(derived)
+    return found
+
+
+_BY_REASON = _errors_by_reason(errors.WhatwhereError)

@@ -1,0 +1,148 @@
+"""Answers to look at: the query with its box, the hits with theirs; and what other pictures are put together from."""
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
+
+from whatwhere.indexer.boxes import Box
+from whatwhere.indexer.errors import InvalidRequest, WhatwhereError
+from whatwhere.indexer.images.decode import decode_image
+from whatwhere.indexer.sources.read import read_briefly
+from whatwhere.service.results import StoredImage
+
+TILE_SIZE = (300, 225)
+COLUMNS = 4
+_CAPTION_HEIGHT = 44
+_SWATCH = 11
+_LEGEND_HEIGHT = 22
+_MARGIN = 16
+_BACKGROUND, _INK, _FAINT = "#ffffff", "#1b1b1b", "#6a6a6a"
+
+
+@dataclass(frozen=True)
+class Tile:
+    """One photograph of the picture; `pixels` None where its file is not on this machine.
+
+    `swatch` puts a square of `colour` before the caption.
+    """
+
+    pixels: NDArray[np.uint8] | None
+    caption: str
+    detail: str = ""
+    boxes: tuple[Box, ...] = ()
+    color: str = _FAINT
+    swatch: bool = False
+
+
+def load_pixels(image: StoredImage) -> NDArray[np.uint8] | None:
+    """Read a stored image from the first of its places that can be read from here; None when there is none."""
+    for uri in image.uris:
+        try:
+            return decode_image(read_briefly(uri), uri, shorter_side=None).pixels
+        except (OSError, WhatwhereError):
+            continue  # moved, or on another machine: the tile says so
+    return None
+
+
+def draw_tiles(rows: Sequence[Sequence[Tile | None]], tile_size: tuple[int, int] = TILE_SIZE) -> Image.Image:
+    """Draw rows of tiles, their photographs within `tile_size` (width, height) pixels; None leaves a place empty."""
+    step_x, step_y = tile_size[0] + _MARGIN, tile_size[1] + _CAPTION_HEIGHT + _MARGIN
+    columns = max(map(len, rows))
+    sheet = Image.new("RGB", (columns * step_x + _MARGIN, len(rows) * step_y + _MARGIN), _BACKGROUND)
+    for row, tiles in enumerate(rows):
+        for column, tile in enumerate(tiles):
+            if tile is not None:
+                frame = (_MARGIN + column * step_x, _MARGIN + row * step_y, *tile_size)
+                _draw_tile(sheet, tile, frame)
+    return sheet
+
+
+def _draw_tile(sheet: Image.Image, tile: Tile, frame: tuple[int, int, int, int]) -> None:
+    draw = ImageDraw.Draw(sheet)
+    left, top, width, height = frame
+    if tile.pixels is None:
+        draw.rectangle((left, top, left + width, top + height), outline=_FAINT)
+        draw.text((left + 12, top + 12), "its file is not on this machine", _FAINT, _font(14))
+    else:
+        photograph = Image.fromarray(tile.pixels)
+        photograph.thumbnail((width, height))
+        x, y = left + (width - photograph.width) // 2, top + (height - photograph.height) // 2
+        sheet.paste(photograph, (x, y))
+        for box in tile.boxes:
+            draw_box(sheet, box, (x, y, photograph.width, photograph.height), tile.color)
+    indent = 0
+    if tile.swatch:
+        indent = _SWATCH + 6
+        draw.rectangle((left, top + height + 7, left + _SWATCH, top + height + 7 + _SWATCH), tile.color)
+    caption = _shortened(tile.caption, width - indent, _font(15))
+    draw.text((left + indent, top + height + 4), caption, _INK, _font(15))
+    draw.text((left, top + height + 23), _shortened(tile.detail, width, _font(13)), _FAINT, _font(13))
+
+
+def with_legend(sheet: Image.Image, entries: Sequence[tuple[str, str]]) -> Image.Image:
+    """Put lines of squares, each of a colour (#rrggbb) and with its text, below a sheet that tiles were drawn to."""
+    placed, left, line = [], _MARGIN, 0
+    for color, text in entries:
+        width = _SWATCH + 6 + round(_font(13).getlength(text)) + 2 * _MARGIN
+        if left > _MARGIN and left + width > sheet.width:
+            left, line = _MARGIN, line + 1
+        placed.append((color, text, left, sheet.height + line * _LEGEND_HEIGHT))
+        left += width
+    taller = Image.new("RGB", (sheet.width, sheet.height + (line + 1) * _LEGEND_HEIGHT + _MARGIN), _BACKGROUND)
+    taller.paste(sheet)
+    draw = ImageDraw.Draw(taller)
+    for color, text, x, y in placed:
+        draw.rectangle((x, y + 3, x + _SWATCH, y + 3 + _SWATCH), color)
+        draw.text((x + _SWATCH + 6, y), text, _INK, _font(13))
+    return taller
+
+
+def draw_box(sheet: Image.Image, box: Box, frame: tuple[int, int, int, int], color: str) -> None:
+    """Draw a box on the photograph at `frame` (left, top, width, height) of the sheet, 4 pixels wide on white."""
+    left, top, width, height = frame
+    corners = (
+        left + round(box.x_min * (width - 1)),
+        top + round(box.y_min * (height - 1)),
+        left + round(box.x_max * (width - 1)),
+        top + round(box.y_max * (height - 1)),
+    )
+    draw = ImageDraw.Draw(sheet)
+    draw.rectangle(corners, outline="#ffffff", width=6)
+    draw.rectangle(corners, outline=color, width=4)
+
+
+def check_picture_path(path: Path) -> None:
+    """Raise InvalidRequest where it can be known beforehand that no picture can be written to `path`."""
+    formats = Image.registered_extensions()
+    if formats.get(path.suffix.lower()) not in Image.SAVE:
+        raise InvalidRequest(f"{path}: a picture is written as its name ends; end it in .png or .jpg", field="picture")
+    target = path if path.exists() else path.parent
+    if path.is_dir() or not target.exists():
+        raise InvalidRequest(f"{path}: {'is' if path.is_dir() else 'its folder is not'} there", field="picture")
+    if not os.access(target, os.W_OK):
+        raise InvalidRequest(f"{path}: may not be written; name another place by --picture", field="picture")
+
+
+def save_picture(picture: Image.Image, path: Path) -> None:
+    """Write a picture in the format that its name ends in; InvalidRequest where that fails."""
+    try:
+        picture.save(path)
+    except (OSError, ValueError) as error:
+        raise InvalidRequest(f"cannot write the picture {path}: {error}", field="picture") from error
+
+
+def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:
+    if font.getlength(text) <= width:
+        return text
+    while text and font.getlength(text + "…") > width:
+        text = text[:-1]
+    return text + "…"
+
+
+def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:
+    return ImageFont.load_default(size)

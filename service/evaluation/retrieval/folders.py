@@ -1,0 +1,111 @@
+"""A set of one's own: the class of a picture is its folder, or stands in a CSV file."""
+
+import csv
+import io
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+
+from whatwhere.indexer.errors import BenchmarkUnreadable
+from whatwhere.service.evaluation.retrieval.benchmark import (
+    Benchmark,
+    BenchmarkQuery,
+    Judgement,
+    Pictures,
+    Protocol,
+    assemble,
+)
+from whatwhere.service.evaluation.retrieval.sources import find_pictures, read_text
+
+READING = "same class"
+_METRICS = ("AP@30", "mAP")
+_USES = ("query", "database", "both")
+_REQUIRED, _OPTIONAL = ["name", "class"], ["use"]
+
+
+@dataclass(frozen=True)
+class _Entry:
+    kind: str
+    is_query: bool = True
+    is_searched: bool = True
+
+
+def read_folders(images: Sequence[Path], ground_truth: Path | None) -> Benchmark:
+    """Read pictures whose class is the folder that holds them, or stands in the CSV file `ground_truth`.
+
+    A picture's name is its path below its image folder. The CSV has the header `name,class`, and a third column `use`
+    where a picture is only a `query` or only in the `database`; pictures that it does not name are not searched. Every
+    picture asks for the others of its class, itself skipped. Raises BenchmarkUnreadable.
+    """
+    found = _by_name(find_pictures(images))
+    entries = (
+        _read_csv(ground_truth) if ground_truth else {name: _Entry(_folder_of(found[name], name)) for name in found}
+    )
+    searched = {name: found[name] for name, entry in entries.items() if entry.is_searched and name in found}
+    asking = {name: found[name] for name, entry in entries.items() if entry.is_query and name in found}
+    members: dict[str, set[str]] = {}
+    for name in searched:
+        members.setdefault(entries[name].kind, set()).add(name)
+    queries = [_query(name, entry.kind, members) for name, entry in entries.items() if entry.is_query]
+    return assemble(_protocol(entries, is_complete=ground_truth is None), Pictures(searched, asking), queries)
+
+
+def _query(name: str, kind: str, members: Mapping[str, set[str]]) -> BenchmarkQuery:
+    own = frozenset({name})
+    judgement = Judgement(frozenset(members.get(kind, ())) - own, own)
+    return BenchmarkQuery(name, name, kind, None, {READING: judgement})
+
+
+def _protocol(entries: Mapping[str, _Entry], *, is_complete: bool) -> Protocol:
+    """Return the protocol; what a CSV names is the whole set, of which pictures may be missing."""
+    if is_complete:
+        return Protocol("folders", (READING,), _METRICS)
+    counts = sum(entry.is_searched for entry in entries.values()), sum(entry.is_query for entry in entries.values())
+    return Protocol("folders", (READING,), _METRICS, *counts)
+
+
+def _by_name(pictures: Mapping[Path, str]) -> dict[str, Path]:
+    found: dict[str, Path] = {}
+    for path, name in pictures.items():
+        if found.setdefault(name, path) != path:
+            raise BenchmarkUnreadable(
+                f"{path} and {found[name]} are both {name} below their folders: give the folder that holds both"
+            )
+    return found
+
+
+def _folder_of(path: Path, name: str) -> str:
+    if "/" not in name:
+        raise BenchmarkUnreadable(f"{path} lies in no class: put it into a folder of its class, or give a CSV file")
+    return PurePosixPath(name).parent.name
+
+
+def _read_csv(path: Path) -> dict[str, _Entry]:
+    entries: dict[str, _Entry] = {}
+    # newline="": the reader itself must see line ends, a quoted name may hold one
+    rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    try:
+        header = next(rows, [])
+        if header not in (_REQUIRED, _REQUIRED + _OPTIONAL):
+            raise BenchmarkUnreadable(f"{path}, line 1: the header is {','.join(header)!r}; write name,class[,use]")
+        for row in rows:
+            if row:
+                name, entry = _entry(row, len(header), f"{path}, line {rows.line_num}")
+                if name in entries:
+                    raise BenchmarkUnreadable(f"{path}, line {rows.line_num}: {name!r} is named twice; leave one")
+                entries[name] = entry
+    except csv.Error as error:
+        raise BenchmarkUnreadable(f"{path}, line {rows.line_num}: {error}; quote names that hold quotes") from error
+    return entries
+
+
+def _entry(row: list[str], width: int, where: str) -> tuple[str, _Entry]:
+    if len(row) != width:
+        raise BenchmarkUnreadable(f"{where}: {len(row)} columns, the header has {width}; quote names that hold commas")
+    name, kind, use = (*row, "both")[:3]
+    if not name or not kind:
+        raise BenchmarkUnreadable(f"{where}: the {'class' if name else 'name'} is empty; write one")
+    use = use or "both"
+    if use not in _USES:
+        raise BenchmarkUnreadable(f"{where}: the use {use!r} is none of {', '.join(_USES)}")
+    return name, _Entry(kind, is_query=use != "database", is_searched=use != "query")

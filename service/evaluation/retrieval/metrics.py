@@ -1,0 +1,96 @@
+"""How good a ranking is: average precision and precision, as the evaluators of Oxford and revisitop compute them.
+
+Junk is taken out of the ranking first, so that it advances no rank. What is left are the ranks of the positives found
+and the number of positives that there are; all metrics are functions of these two. Junk that is also positive is junk.
+"""
+
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Set as AbstractSet
+from functools import partial
+from typing import Any, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from whatwhere.service.evaluation.retrieval.benchmark import Judgement
+
+Ranks: TypeAlias = NDArray[np.int64]
+Ranking: TypeAlias = "Sequence[Hashable] | NDArray[Any]"
+
+
+def hit_ranks(ranking: Ranking, positives: AbstractSet[Any], junk: AbstractSet[Any]) -> Ranks:
+    """Return the ranks of the positives, from 0, counted without junk, ascending: int64 [hits].
+
+    `ranking` holds each image once, best first, as names or indices; one pass, 0.4 ms for 5000 (measured).
+    """
+    images = ranking.tolist() if isinstance(ranking, np.ndarray) else ranking
+    return np.flatnonzero(np.fromiter((image in positives for image in images if image not in junk), dtype=bool))
+
+
+def average_precision(ranking: Ranking, positives: AbstractSet[Any], junk: AbstractSet[Any]) -> float | None:
+    """Return the area under precision over recall by the trapezoid rule of Oxford's evaluator, in [0, 1].
+
+    Positives that the ranking lacks count as never found. None without positives: the query has no place in the mean.
+    """
+    return _of_hits(_trapezoid_area, ranking, positives, junk)
+
+
+def average_precision_at(
+    depth: int, ranking: Ranking, positives: AbstractSet[Any], junk: AbstractSet[Any]
+) -> float | None:
+    """Return the average precision of the first `depth` results, in [0, 1]; None without positives.
+
+    The trapezoids of the hits among them, over as many as could be: `min(depth, positives)`. So a perfect first page is
+    1 however many positives there are. Ours: no protocol that we know defines AP@k with trapezoids.
+    """
+    return _of_hits(partial(_trapezoid_area, depth=depth), ranking, positives, junk)
+
+
+def precision_at(count: int, ranking: Ranking, positives: AbstractSet[Any], junk: AbstractSet[Any]) -> float | None:
+    """Return the share of positives among the first `count` results, in [0, 1]; None without positives.
+
+    As revisitop's mP@k: the count ends at the last positive, `min(count, rank of the last)`, so that a query with three
+    positives, all found at once, reaches 1 at 10 too.
+    """
+    return _of_hits(partial(_capped_precision, count=count), ranking, positives, junk)
+
+
+def scores(metrics: Iterable[str], ranking: Ranking, judgement: Judgement) -> dict[str, float] | None:
+    """Return each metric by its name in METRICS; None without positives. The ranking is gone through once."""
+    if not judgement.positives:
+        return None
+    ranks = hit_ranks(ranking, judgement.positives, judgement.junk)
+    return {metric: METRICS[metric](ranks, len(judgement.positives)) for metric in metrics}
+
+
+def _of_hits(
+    metric: Callable[[Ranks, int], float], ranking: Ranking, positives: AbstractSet[Any], junk: AbstractSet[Any]
+) -> float | None:
+    return metric(hit_ranks(ranking, positives, junk), len(positives)) if positives else None
+
+
+def _trapezoid_area(ranks: Ranks, positive_count: int, depth: int | None = None) -> float:
+    """Sum (precision before the hit + precision at the hit) / 2 over the hits, over the number of positives."""
+    if depth is not None:
+        ranks, positive_count = ranks[ranks < depth], min(depth, positive_count)
+    hits = np.arange(len(ranks))
+    before = np.where(ranks > 0, hits / np.maximum(ranks, 1), 1.0)  # nothing wrong so far: precision 1
+    at = (hits + 1) / (ranks + 1)
+    return float((before + at).sum() / (2 * positive_count))
+
+
+def _capped_precision(ranks: Ranks, positive_count: int, count: int) -> float:
+    if not len(ranks):
+        return 0.0
+    capped = min(count, int(ranks[-1]) + 1)
+    return int((ranks < capped).sum()) / capped
+
+
+# name in reports → the metric of (ranks, number of positives)
+METRICS: Mapping[str, Callable[[Ranks, int], float]] = {
+    "mAP": _trapezoid_area,
+    "AP@30": partial(_trapezoid_area, depth=30),
+    "mP@1": partial(_capped_precision, count=1),
+    "mP@5": partial(_capped_precision, count=5),
+    "mP@10": partial(_capped_precision, count=10),
+}

@@ -1,0 +1,98 @@
+"""What Prometheus sees of a server."""
+
+from collections.abc import Callable, Iterable
+
+from prometheus_client import (
+    CollectorRegistry,
+    Counter,
+    Gauge,
+    GCCollector,
+    Histogram,
+    PlatformCollector,
+    ProcessCollector,
+    start_http_server,
+)
+
+from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.service.request_context import Stage
+
+_REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60)
+_STAGE_S = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10)
+_BATCH = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
+
+
+class Metrics:
+    """The numbers of one server, in a registry of their own: several servers may live in one process."""
+
+    def __init__(self) -> None:
+        registry = self.registry = CollectorRegistry()
+        for collector in (ProcessCollector, PlatformCollector, GCCollector):
+            collector(registry=registry)
+        self._requests = Counter(
+            "whatwhere_requests", "Requests that ended, by method and gRPC code.", ("method", "code"), registry=registry
+        )
+        self._seconds = Histogram(
+            "whatwhere_request_seconds",
+            "Time from a request's head to its answer, by method; what was sent away is not counted.",
+            ("method",),
+            buckets=_REQUEST_S,
+            registry=registry,
+        )
+        self._stages = Histogram(
+            "whatwhere_stage_seconds",
+            "Time that requests spent in a stage: receive, queue, decode, activations, factorise, search, localise.",
+            ("stage",),
+            buckets=_STAGE_S,
+            registry=registry,
+        )
+        self._shed = Counter(
+            "whatwhere_requests_shed",
+            "Requests that were sent away unanswered, by reason.",
+            ("reason",),
+            registry=registry,
+        )
+        self._queues = Gauge(
+            "whatwhere_queue_depth", "Requests that wait for a thread, by lane.", ("lane",), registry=registry
+        )
+        self._batches = Histogram(
+            "whatwhere_batch_size", "Pictures that were described together.", buckets=_BATCH, registry=registry
+        )
+
+    def gauge(self, name: str, documentation: str, value: Callable[[], float]) -> None:
+        """Show what `value` returns whenever it is asked for."""
+        Gauge(f"whatwhere_{name}", documentation, registry=self.registry).set_function(value)
+
+    def queue(self, lane: str, depth: Callable[[], float]) -> None:
+        """Show how many requests wait for a thread of a lane."""
+        self._queues.labels(lane).set_function(depth)
+
+    def request(self, method: str, code: str, seconds: float, stages: Iterable[Stage]) -> None:
+        """Count a request that was taken in."""
+        self._requests.labels(method, code).inc()
+        self._seconds.labels(method).observe(seconds)
+        for stage in stages:
+            self._stages.labels(stage.name).observe(stage.seconds)
+
+    def shed(self, method: str, code: str, reason: str) -> None:
+        """Count a request that was sent away."""
+        self._requests.labels(method, code).inc()
+        self._shed.labels(reason).inc()
+
+    def batch(self, size: int) -> None:
+        """Count a batch."""
+        self._batches.observe(size)
+
+    def serve(self, address: str) -> tuple[int, Callable[[], None]]:
+        """Answer Prometheus at HOST:PORT; returns the port and what stops it. InvalidRequest where it is taken."""
+        host, _, port = address.rpartition(":")
+        try:
+            server, thread = start_http_server(int(port), host.strip("[]"), self.registry)
+        except (OSError, OverflowError) as error:
+            raise InvalidRequest(f"cannot listen on {address} for metrics: {error}", field="metrics_listen") from error
+
+        def stop() -> None:
+            server.shutdown()
+            server.server_close()
+            thread.join()
+
+        return server.server_port, stop

@@ -1,0 +1,1 @@
+"""Query to hits, boxes and explanations on one generation; batching on the network; hot swap."""
