@@ -5,7 +5,7 @@ STAMP := .venv/.installed
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends
 YAMLLINT := {extends: default, rules: {document-start: disable, line-length: {max: 120}, octal-values: {forbid-implicit-octal: false}}}
 
-.PHONY: help setup demo test browser postgresql check check-deploy bench audit format proto release-proto pictures clean
+.PHONY: help setup links demo test browser postgresql check check-deploy bench audit format proto release-proto pictures clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -15,10 +15,17 @@ setup: $(STAMP)  ## install everything into .venv
 $(STAMP): pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/pip install --quiet --editable '.[cpu,dev]'
+	$(MAKE) --no-print-directory links
 	@touch $@
 
+# mypy and import-linter follow folders, not setuptools' mapping of them: links show them the package as it is imported.
+links:  ## lay links of the packages into build/typing, for tools that follow folders
+	rm -rf build/typing && mkdir -p build/typing/whatwhere
+	ln -s ../../../service/public/__init__.py ../../../service/public/py.typed build/typing/whatwhere/
+	ln -s ../../../indexer ../../../migrations ../../../service build/typing/whatwhere/
+
 demo: $(STAMP)  ## index photographs, serve them, search one with a box, draw the answer, open the page (WEB=0: not)
-	$(BIN)/python -m service.demo $(if $(filter 0,$(WEB)),--no-web)
+	$(BIN)/python -m whatwhere.service.cli.demo $(if $(filter 0,$(WEB)),--no-web)
 
 # Several at once have a core each: most tests compute on one, or wait. Files stay together, for what they make once.
 SIDE_BY_SIDE = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --max-worker-restart 0
@@ -32,11 +39,12 @@ browser:  ## install Chromium, which tests of the page drive (Debian, as root); 
 postgresql:  ## install PostgreSQL, which tests of the catalogue start (Debian, as root); without it they skip
 	ls /usr/lib/postgresql/*/bin/initdb || $(APT_INSTALL) postgresql || { apt-get update && $(APT_INSTALL) postgresql; }
 
-check: $(STAMP) check-deploy  ## lint, formatting, types, migrations, deploy/
+check: $(STAMP) links check-deploy  ## lint, formatting, types, migrations, deploy/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/python -m migrations.check
+	PYTHONPATH=build/typing $(BIN)/lint-imports --no-logo
+	$(BIN)/python -m whatwhere.migrations.check
 
 check-deploy: $(STAMP)  ## parse what deploy/ holds, each by a validator of its own (patches applied, where there is kubectl)
 	$(BIN)/yamllint --strict --config-data '$(YAMLLINT)' deploy

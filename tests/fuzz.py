@@ -1,10 +1,10 @@
-"""Throw input at what reads foreign bytes and text: `python -m tests.fuzz images|filters --inputs N --seed S`.
+"""Feed mutated input to image and filter readers: `python -m tests.fuzz images|filters --inputs N --seed S`.
 
-images: small pictures of every format that is read, with bits turned, parts cut, doubled and exchanged, headers
-edited, checksums put right again, go to whatwhere.indexer.images.decode.decode_image. filters: sentences of the filters' grammar, whole
-and broken, and characters at random go to whatwhere.indexer.metadata.filters.parse. Either is read, or refused by a named error; anything
-else, and what takes longer than 2 s, is printed with its input. The slowest is printed in any case. Exit code 1 when
-something was wrong. The same seed gives the same inputs.
+images: small pictures of every format that is read, with bits flipped, parts cut, doubled and exchanged, headers edited
+and checksums corrected, go to `images.decode.decode_image`. filters: sentences of the filter grammar, whole and broken,
+and random characters go to `metadata.filters.parse`. Every input is read, or refused by a named error; anything else,
+and whatever takes longer than 2 s, is printed with its input. The slowest input is always printed. The exit code is
+1 if something was wrong. The same seed gives the same inputs.
 """
 
 import argparse

@@ -8,8 +8,9 @@ import safetensors.torch
 import torch
 from torch import Size, Tensor
 
-from whatwhere.indexer.backbones.weights import NAMES_TOLD
 from whatwhere.indexer.errors import WeightsUnavailable
+
+_NAMES_TOLD = 20  # of what is missing or unexpected
 
 
 @dataclass(frozen=True)
@@ -62,5 +63,5 @@ def require_fit(given: Mapping[str, Tensor], needed: Mapping[str, Size], optiona
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - NAMES_TOLD} more" if len(names) > NAMES_TOLD else ""
-    return ", ".join(names[:NAMES_TOLD]) + more
+    more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
+    return ", ".join(names[:_NAMES_TOLD]) + more

@@ -17,7 +17,6 @@ from whatwhere.indexer.errors import WeightsUnavailable
 from whatwhere.indexer.storage.files import sha256_of
 
 FOLDER_VARIABLE = "WHATWHERE_WEIGHTS"  # names a folder of published files, for machines without a network
-NAMES_TOLD = 20  # of what is missing or unexpected
 
 log = logging.getLogger(__name__)
 

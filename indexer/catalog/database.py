@@ -20,7 +20,7 @@ CatalogAddress: TypeAlias = Path | str
 def migration_config(connection: Connection | None = None) -> Config:
     """Return Alembic's configuration, to run on `connection`."""
     config = Config()
-    config.set_main_option("script_location", str(importlib.resources.files("migrations")).replace("%", "%%"))
+    config.set_main_option("script_location", str(importlib.resources.files("whatwhere.migrations")).replace("%", "%%"))
     config.attributes["connection"] = connection
     return config
 

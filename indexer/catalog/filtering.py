@@ -1,4 +1,4 @@
-"""Filters on the catalogue: an expression of `whatwhere.indexer.metadata.filters` → a condition with bound values → ids."""
+"""Translate filter expressions to SQL conditions with bound values, and those to image ids."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime

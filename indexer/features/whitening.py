@@ -130,7 +130,7 @@ def file_name(backbone: str, descriptor: str) -> str:
 def find(key: WhitenerKey, folder: Path | None = None) -> Whitener:
     """Return the whitener for `key` from `folder`, or the ready-made one of this package; it must be made for `key`."""
     shipped = folder is None
-    folder = folder or Path(str(importlib.resources.files("indexer"))) / "whiteners"
+    folder = folder or Path(str(importlib.resources.files("whatwhere.indexer"))) / "whiteners"
     path = folder / file_name(key.backbone, key.descriptor)
     if shipped and not path.is_file():
         raise WhitenerUnavailable(

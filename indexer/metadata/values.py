@@ -125,6 +125,7 @@ def is_text(text: str) -> bool:
 
 
 def json_object(text: str | bytes, where: str) -> dict[str, object]:
+    """Parse one JSON object; raise InvalidRequest, whose message begins with `where`, for anything else."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:

@@ -60,7 +60,7 @@ def index_paths(
     """Index the files, folders (recursive), lists and URIs at `paths` into `collection` and publish a generation.
 
     Bad images are recorded with their reason. InvalidRequest when a path does not exist, or cannot be listed (see
-    `whatwhere.indexer.sources.scan.find`), before anything is done; the errors of opening a collection, a backbone and whiteners;
+    `sources.scan.find`), before anything is done; the errors of opening a collection, a backbone and whiteners;
     finished chunks survive anything.
     """
     settings = settings or IndexSettings()

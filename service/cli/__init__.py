@@ -56,5 +56,4 @@ def _common(
     verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, on standard error.")] = False,
 ) -> None:
     if verbose:
-        for name in ("indexer", "service"):
-            logging.getLogger(name).setLevel(logging.INFO)
+        logging.getLogger("whatwhere").setLevel(logging.INFO)

@@ -11,7 +11,7 @@ from whatwhere.service.cli.app import app, messages, new_table, out, print_json,
 from whatwhere.service.cli.options import AsJson, Collection, CollectionWeights, Device, OnDevice
 
 if TYPE_CHECKING:
-    from whatwhere.service.local.visualization import Visualization
+    from whatwhere.service.search.visualization import Visualization
 
 
 @app.command()
@@ -45,8 +45,8 @@ def visualize(
     """
     from whatwhere.service.drawing.tiles import check_picture_path, save_picture
     from whatwhere.service.drawing.visualization import draw_visualization
-    from whatwhere.service.local.visualization import Asked
     from whatwhere.service.local.visualize import visualize as make
+    from whatwhere.service.search.visualization import Asked
 
     check_picture_path(picture)
     asked = Asked(image, factor, patches, steps, seed)

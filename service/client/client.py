@@ -38,7 +38,7 @@ _Answer = TypeVar("_Answer")
 
 
 class Client:
-    """A connection, to be shared by threads. Every call raises the errors of `whatwhere.indexer.errors` that the server names.
+    """A connection that threads may share. Every call raises the error of `whatwhere.errors` that the server names.
 
     Calls time out after `timeout_s` and are tried again within it, up to 4 times, only while the server is unavailable
     (one and a half seconds where nobody answers, eight where a server says that it is starting). Without `credentials`

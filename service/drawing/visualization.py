@@ -6,8 +6,8 @@ from PIL import Image, ImageOps
 from whatwhere.indexer.boxes import Box
 from whatwhere.service.drawing.explanation import OPACITY
 from whatwhere.service.drawing.tiles import COLUMNS, TILE_SIZE, Tile, draw_tiles, load_pixels
-from whatwhere.service.local.visualization import Patch, Pixels, Visualization
 from whatwhere.service.search.heatmaps import color_of, laid_over, layer_of
+from whatwhere.service.search.visualization import Patch, Pixels, Visualization
 
 _MARGIN = 0.15  # around a patch, of its sides
 

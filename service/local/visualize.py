@@ -14,10 +14,10 @@ from whatwhere.indexer.images.decode import ImageLimits, decode_image
 from whatwhere.indexer.sources.local import read_file
 from whatwhere.indexer.storage.files import printable
 from whatwhere.service.drawing.tiles import load_pixels
-from whatwhere.service.local.visualization import Asked, Patch, Visualization, VisualizedImage
 from whatwhere.service.results import stored_id
 from whatwhere.service.search.searcher import Searcher, open_searcher, to_stored_image
 from whatwhere.service.search.similar_factors import box_of_factor, row_of_factor, similar_factors
+from whatwhere.service.search.visualization import Asked, Patch, Visualization, VisualizedImage
 
 
 def visualize(

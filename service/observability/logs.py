@@ -39,5 +39,4 @@ def configure_logging(format: LogFormat) -> None:
     )
     root = logging.getLogger()
     root.handlers = [handler]
-    for name in ("indexer", "service"):
-        logging.getLogger(name).setLevel(logging.INFO)
+    logging.getLogger("whatwhere").setLevel(logging.INFO)

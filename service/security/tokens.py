@@ -236,7 +236,7 @@ def _writing(path: Path) -> Iterator[Path]:
 
 
 def _write(path: Path, tokens: Sequence[Token]) -> None:
-    """Write the file beside, then rename; unlike `whatwhere.indexer.storage.files.write_durably` it is never open to others meanwhile."""
+    """Write beside, then rename; unlike `storage.files.write_durably`, the file is never readable by others."""
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -439,7 +439,7 @@ def test_queries_of_one_building_are_localized(settings: EvaluationSettings) -> 
     assert found.mean_iou["whole image"] == pytest.approx((0.25 + 0.64) / 2)
 
 
-@pytest.mark.parametrize(("instances", "localisation"), [(False, True), (True, False)])
+@pytest.mark.parametrize(("instances", "localization"), [(False, True), (True, False)])
 def test_nothing_is_localized_where_it_means_nothing_or_is_not_wanted(
     settings: EvaluationSettings, instances: bool, localization: bool
 ) -> None:

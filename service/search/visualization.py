@@ -1,4 +1,4 @@
-"""What `whatwhere visualize` is asked for and answers."""
+"""What a visualization of one factor shows: the image, the generated picture, patches of other images."""
 
 from dataclasses import dataclass
 
