@@ -19,7 +19,8 @@ from whatwhere.service.client.client import Client
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
-SHARED = Path(__file__).resolve().parent.parent.parent / "shared"
+ROOT = Path(__file__).resolve().parent.parent
+SHARED = ROOT.parent / "shared"
 DATA = Path(os.environ.get("WHATWHERE_DATA", SHARED / "data"))
 SCIKIT_IMAGE = Path(skimage.data.__file__).parent
 SCIKIT_LEARN = Path(sklearn.datasets.__file__).parent / "images"
