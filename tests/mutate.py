@@ -138,11 +138,11 @@ def tested(
             process.start()
             running[process] = (tree, mutant)
         connection.wait([process.sentinel for process in running])
-        for process in [process for process in running if process.exitcode is not None]:
-            tree, mutant = running.pop(process)
+        for ended in [process for process in running if process.exitcode is not None]:
+            tree, mutant = running.pop(ended)
             tree.restore(mutant)
             free.append(tree)
-            yield mutant, int(process.exitcode or 0), tree.said.read_text(encoding="utf-8", errors="replace")
+            yield mutant, int(ended.exitcode or 0), tree.said.read_text(encoding="utf-8", errors="replace")
 
 
 @dataclass(frozen=True)
