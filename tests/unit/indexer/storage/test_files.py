@@ -54,6 +54,29 @@ def test_the_final_name_appears_only_when_the_writer_is_done(tmp_path: Path) -> 
     assert path.read_text() == "new"
 
 
+def test_bytes_are_on_the_disk_before_their_name_and_the_name_at_the_end(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A power cut leaves the old file or the new one, whole."""
+    done: list[tuple[str, str]] = []
+    fsync, replace = os.fsync, os.replace
+
+    def synced(descriptor: int) -> None:
+        done.append(("fsync", os.path.basename(os.readlink(f"/proc/self/fd/{descriptor}"))))
+        fsync(descriptor)
+
+    def replaced(source: Path, target: Path) -> None:
+        done.append(("replace", target.name))
+        replace(source, target)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    monkeypatch.setattr(os, "replace", replaced)
+
+    write_durably(tmp_path / "file", lambda temporary: temporary.write_text("new"))
+
+    assert done == [("fsync", ".file.tmp"), ("replace", "file"), ("fsync", tmp_path.name)]
+
+
 def test_a_writer_that_raises_leaves_no_file(tmp_path: Path) -> None:
     """The final name does not appear, and the error passes through."""
     path = tmp_path / "file"
