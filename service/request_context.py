@@ -27,7 +27,7 @@ class Stage:
 class RequestContext:
     """Handed from room to room with a request, from thread to thread, by one of them at a time.
 
-    `deadline_s` is on the monotonic clock. Nothing expensive begins on a ticket that is dead.
+    `deadline_s` is on the monotonic clock. Nothing expensive begins on a dead context.
     """
 
     def __init__(self, deadline_s: float | None = None) -> None:
@@ -55,7 +55,7 @@ class RequestContext:
         return math.inf if self._deadline_s is None else self._deadline_s - time.monotonic()
 
     def check(self) -> None:
-        """Raise RequestCancelled or DeadlineExceeded on a dead ticket."""
+        """Raise RequestCancelled or DeadlineExceeded on a dead context."""
         if self._cancelled:
             raise RequestCancelled("nobody waits for the answer any more")
         if self.late:
@@ -76,5 +76,5 @@ class RequestContext:
         self.stages.append(Stage(name, started_ns, time.monotonic_ns()))
 
 
-# the ticket of the request that this task or thread works for
-current: ContextVar[RequestContext] = ContextVar("ticket")
+# the request that this task or thread works for
+current_request: ContextVar[RequestContext] = ContextVar("request_context")

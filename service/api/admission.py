@@ -77,7 +77,7 @@ class WorkerPool:
         """How many wait for a thread."""
         return max(0, self._inside - self._threads)
 
-    async def run(self, work: Callable[[], _Result], ticket: RequestContext) -> _Result:
+    async def run(self, work: Callable[[], _Result], context: RequestContext) -> _Result:
         """Do `work` in a thread, after what came before; raises ServerOverloaded where the queue is full.
 
         When the caller goes while it waits, it is not done at all.
@@ -92,8 +92,8 @@ class WorkerPool:
         loop = asyncio.get_running_loop()
 
         def timed() -> _Result:
-            ticket.record("queue", queued_ns)
-            ticket.check()
+            context.record("queue", queued_ns)
+            context.check()
             started = monotonic()
             try:
                 return work()

@@ -15,13 +15,12 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from whatwhere.indexer import errors
-from whatwhere.service import request_context as tickets
 from whatwhere.service.api.admission import ConcurrencyLimiter
 from whatwhere.service.api.gateway import CLIENT, Gateway
 from whatwhere.service.api.status import CALLERS_MATTERS, code_of, to_status
 from whatwhere.service.observability.metrics import Metrics
 from whatwhere.service.observability.tracing import Tracer
-from whatwhere.service.request_context import RequestContext
+from whatwhere.service.request_context import RequestContext, current_request
 from whatwhere.service.security.tokens import Scope, TokenFile
 from whatwhere.service.settings import Limits
 
@@ -84,19 +83,19 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     async def _handle(self, call: "_Call", handler: Any, _: AsyncIterator[bytes], context: Any) -> Any:
-        ended = _Ended(call, self._ticket(context))
+        ended = _Ended(call, self._request_context(context))
         try:
             self._judge(call, context)
             with self.door.entered(call.client):
-                response = await self._answer(handler, ended.ticket, context)
+                response = await self._answer(handler, ended.request_context, context)
             await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
             return response  # noqa: TRY300 - what is caught below may come from the line before
         except asyncio.CancelledError:  # the caller has gone, or its deadline has come
-            ended.ticket.cancel()
-            ended.error = _gone(ended.ticket)
+            ended.request_context.cancel()
+            ended.error = _gone(ended.request_context)
             raise
         except TimeoutError:
-            ended.ticket.cancel()
+            ended.request_context.cancel()
             ended.error = errors.DeadlineExceeded(
                 f"not done in {self.limits.request_s:g} s, which is the most: ask for less"
             )
@@ -108,10 +107,10 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         _forget_frames(ended.error)
         return await _abort(context, ended.error, call.request_id)
 
-    async def _answer(self, handler: Any, ticket: RequestContext, context: Any) -> Any:
+    async def _answer(self, handler: Any, request_context: RequestContext, context: Any) -> Any:
         """Receive the request and answer it. Its picture stays in this frame: gRPC keeps the other after an abort."""
-        request = await self._receive(handler, ticket, context)
-        tickets.current.set(ticket)
+        request = await self._receive(handler, request_context, context)
+        current_request.set(request_context)
         async with asyncio.timeout(self.limits.request_s):
             return await handler.unary_unary(request, context)
 
@@ -131,7 +130,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         except errors.WhatwhereError as error:
             await _abort(context, error, call.request_id)
 
-    def _ticket(self, context: Any) -> RequestContext:
+    def _request_context(self, context: Any) -> RequestContext:
         remaining_s = context.time_remaining()
         longest_s = self.limits.request_s + self.limits.receive_s
         return RequestContext(time.monotonic() + (longest_s if remaining_s is None else min(remaining_s, longest_s)))
@@ -162,9 +161,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     def _client(self, call: "_Call", context: Any) -> str:
         return self.gateway.client(call.binary(CLIENT)) or _peer(context)
 
-    async def _receive(self, handler: Any, ticket: RequestContext, context: Any) -> Any:
+    async def _receive(self, handler: Any, request_context: RequestContext, context: Any) -> Any:
         try:
-            with ticket.stage("receive"):
+            with request_context.stage("receive"):
                 async with asyncio.timeout(self.limits.receive_s):
                     body = await context.read()  # the iterator would keep it
             if body is grpc.aio.EOF:
@@ -183,7 +182,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     def _note(self, ended: "_Ended") -> None:
         """Log the request, count it, trace it."""
-        call, stages, error = ended.call, ended.ticket.stages, ended.error
+        call, stages, error = ended.call, ended.request_context.stages, ended.error
         seconds = (time.monotonic_ns() - call.started_ns) / 1e9
         status = grpc.StatusCode.OK if error is None else code_of(error)
         code = status.name
@@ -244,13 +243,13 @@ class _Ended:
     """What is known of a request at its end."""
 
     call: _Call
-    ticket: RequestContext
+    request_context: RequestContext
     error: Exception | None = None
 
     def spent(self) -> Mapping[str, float]:
         """Return the seconds of each stage."""
         sums: dict[str, float] = {}
-        for stage in self.ticket.stages:
+        for stage in self.request_context.stages:
             sums[stage.name] = sums.get(stage.name, 0.0) + stage.seconds
         return sums
 
@@ -283,8 +282,8 @@ def _forget_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _gone(ticket: RequestContext) -> errors.WhatwhereError:
-    if ticket.remaining_s < _HANGS_UP_WITHIN_S:
+def _gone(request_context: RequestContext) -> errors.WhatwhereError:
+    if request_context.remaining_s < _HANGS_UP_WITHIN_S:
         return errors.DeadlineExceeded("the caller's deadline passed")
     return errors.RequestCancelled("the caller has gone")
 

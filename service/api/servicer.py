@@ -6,10 +6,9 @@ from typing import Any, TypeVar
 
 import grpc
 
-from whatwhere.service import request_context as tickets
 from whatwhere.service.api import page_tokens, requests, responses
 from whatwhere.service.api.admission import WorkerPool
-from whatwhere.service.request_context import RequestContext
+from whatwhere.service.request_context import RequestContext, current_request
 from whatwhere.service.rpc import admin_pb2, admin_pb2_grpc
 from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.rpc import image_search_pb2_grpc as rpc
@@ -49,7 +48,7 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
     ) -> pb.SearchImagesResponse:
         """Find the stored images most similar to a picture or a region of it."""
         lane = self._lanes.uploads if requests.needs_network(request) else self._lanes.searches
-        return await self._in(lane, lambda searcher, ticket: self._search(searcher, ticket, request))
+        return await self._in(lane, lambda searcher, request_context: self._search(searcher, request_context, request))
 
     async def GetImage(  # noqa: N802 - the name is the proto's
         self, request: pb.GetImageRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -73,21 +72,23 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
         self, request: pb.GetImageContentRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetImageContentResponse:
         """Return a stored image's picture."""
-        return await self._in(self._lanes.pictures, lambda searcher, ticket: self._content(searcher, ticket, request))
+        return await self._in(
+            self._lanes.pictures, lambda searcher, request_context: self._content(searcher, request_context, request)
+        )
 
     async def ExplainImage(  # noqa: N802 - the name is the proto's
         self, request: pb.ExplainImageRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ExplainImageResponse:
         """Show a picture's factors."""
         lane = self._lanes.uploads if requests.needs_network(request) else self._lanes.searches
-        return await self._in(lane, lambda searcher, ticket: self._explain(searcher, ticket, request))
+        return await self._in(lane, lambda searcher, request_context: self._explain(searcher, request_context, request))
 
     async def CompareImages(  # noqa: N802 - the name is the proto's
         self, request: pb.CompareImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.CompareImagesResponse:
         """Show the concepts that pictures share."""
         lane = self._lanes.uploads if requests.needs_network(request) else self._lanes.searches
-        return await self._in(lane, lambda searcher, ticket: self._compare(searcher, ticket, request))
+        return await self._in(lane, lambda searcher, request_context: self._compare(searcher, request_context, request))
 
     async def GetCollection(  # noqa: N802 - the name is the proto's
         self, request: pb.GetCollectionRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -99,15 +100,15 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
         )
 
     async def _in(self, lane: WorkerPool, answer: Callable[[Searcher, RequestContext], _Response]) -> _Response:
-        searcher, ticket = self._live().searcher, tickets.current.get()
-        return await lane.run(lambda: answer(searcher, ticket), ticket)
+        searcher, request_context = self._live().searcher, current_request.get()
+        return await lane.run(lambda: answer(searcher, request_context), request_context)
 
     def _search(
-        self, searcher: Searcher, ticket: RequestContext, request: pb.SearchImagesRequest
+        self, searcher: Searcher, request_context: RequestContext, request: pb.SearchImagesRequest
     ) -> pb.SearchImagesResponse:
         limits = self._limits
         query = requests.to_query(request, limits, searcher.generation)
-        result = searcher.search(query, ticket)
+        result = searcher.search(query, request_context)
         following, fingerprint = query.offset + query.count, page_tokens.search_fingerprint(request)
         more = result.has_more and following < limits.max_results
         token = page_tokens.make_token(following, fingerprint, searcher.generation) if more else ""
@@ -128,25 +129,25 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
         return pb.SampleImagesResponse(images=map(responses.from_image, images))
 
     def _content(
-        self, searcher: Searcher, ticket: RequestContext, request: pb.GetImageContentRequest
+        self, searcher: Searcher, request_context: RequestContext, request: pb.GetImageContentRequest
     ) -> pb.GetImageContentResponse:
         image_id = requests.parse_image_name(request.name, "name")
         size_px = requests.picture_size(request.size_px, self._limits, "size_px")
-        found = explain.picture(searcher, image_id, size_px, ticket)
+        found = explain.picture(searcher, image_id, size_px, request_context)
         return pb.GetImageContentResponse(content=found.content, mime_type=found.mime_type)
 
     def _explain(
-        self, searcher: Searcher, ticket: RequestContext, request: pb.ExplainImageRequest
+        self, searcher: Searcher, request_context: RequestContext, request: pb.ExplainImageRequest
     ) -> pb.ExplainImageResponse:
         size_px = requests.picture_size(request.heatmap_size_px, self._limits, "heatmap_size_px")
         similar_count = requests.similar_count(request, self._limits)
-        found = explain.explain(searcher, requests.to_example(request), size_px, similar_count, ticket)
+        found = explain.explain(searcher, requests.to_example(request), size_px, similar_count, request_context)
         return responses.from_explanation(found)
 
     def _compare(
-        self, searcher: Searcher, ticket: RequestContext, request: pb.CompareImagesRequest
+        self, searcher: Searcher, request_context: RequestContext, request: pb.CompareImagesRequest
     ) -> pb.CompareImagesResponse:
-        compared = explain.compare(searcher, requests.to_comparison(request, self._limits), ticket)
+        compared = explain.compare(searcher, requests.to_comparison(request, self._limits), request_context)
         return pb.CompareImagesResponse(images=map(responses.from_compared, compared))
 
 
@@ -172,4 +173,4 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             live.refresh()
             return admin_pb2.RefreshCollectionResponse(collection=responses.from_collection(live.searcher.info()))
 
-        return await self._lane.run(refreshed, tickets.current.get())
+        return await self._lane.run(refreshed, current_request.get())

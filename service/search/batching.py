@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 class _Job:
     """Something for the network: a picture to describe, or `work` of another kind, which is done alone."""
 
-    ticket: RequestContext
+    context: RequestContext
     queued_ns: int = field(default_factory=time.monotonic_ns)
     answer: Future[Any] = field(default_factory=Future)
     describer: Describer | None = None
@@ -92,17 +92,17 @@ class InferenceBatcher:
         describer: Describer,
         pixels: NDArray[np.uint8],
         crop: Region = WHOLE_IMAGE,
-        ticket: RequestContext | None = None,
+        context: RequestContext | None = None,
     ) -> Description:
         """Describe one fitted picture uint8 [h, w, 3], as `Describer.describe` does; waits for its turn."""
         described: Description = self._wait(
-            _Job(ticket or RequestContext(), describer=describer, pixels=pixels, crop=crop)
+            _Job(context or RequestContext(), describer=describer, pixels=pixels, crop=crop)
         )
         return described
 
-    def run(self, work: Callable[[], _Result], ticket: RequestContext | None = None) -> _Result:
+    def run(self, work: Callable[[], _Result], context: RequestContext | None = None) -> _Result:
         """Do something else with the network, alone; waits for its turn."""
-        result: _Result = self._wait(_Job(ticket or RequestContext(), work=work))
+        result: _Result = self._wait(_Job(context or RequestContext(), work=work))
         return result
 
     def _wait(self, job: _Job) -> Any:
@@ -150,7 +150,7 @@ class InferenceBatcher:
         alive = deque[_Job]()
         for job in self._jobs:
             try:
-                job.ticket.check()
+                job.context.check()
             except WhatwhereError as error:
                 job.answer.set_exception(error)
             else:
@@ -168,7 +168,7 @@ class InferenceBatcher:
 
     def _do(self, batch: Sequence[_Job]) -> None:
         for job in batch:
-            job.ticket.record("queue", job.queued_ns)
+            job.context.record("queue", job.queued_ns)
         try:
             results = [batch[0].work()] if batch[0].work is not None else self._described(batch)
         except WhatwhereError as error:
@@ -188,11 +188,11 @@ class InferenceBatcher:
         started_ns = time.monotonic_ns()
         activations = describer.backbone.activations([job.pixels for job in batch if job.pixels is not None])
         for job in batch:
-            job.ticket.record("activations", started_ns)
+            job.context.record("activations", started_ns)
         started_ns = time.monotonic_ns()
         descriptions = describer.describe_activations(activations, [job.crop for job in batch])
         for job in batch:
-            job.ticket.record("factorise", started_ns)
+            job.context.record("factorise", started_ns)
         return descriptions
 
 

@@ -37,26 +37,26 @@ class Comparison:
 
 
 def explain(
-    searcher: Searcher, example: Example, heatmap_size_px: int, similar_count: int, ticket: RequestContext
+    searcher: Searcher, example: Example, heatmap_size_px: int, similar_count: int, context: RequestContext
 ) -> Explanation:
     """Return a picture's factors, strongest first, each with the most similar ones of other images.
 
     Heatmaps are drawn where their size is not 0. Raises as `Searcher.describe`.
     """
-    description = searcher.describe(example, ticket)
-    with ticket.stage("explain"):
+    description = searcher.describe(example, context)
+    with context.stage("explain"):
         own_id = searcher.own_id(example)
         own = None if own_id is None else _record(searcher, own_id)
         stored = description.factors
         aspect = stored.width / stored.height if own is None else _aspect(own)
         maps = factor_maps(stored)
         similar = _similar(searcher, description, [found.index for found in maps], similar_count, own_id)
-        ticket.check()
+        context.check()
         factors = tuple(_factor(found, heatmap_size_px, aspect, similar[found.index]) for found in maps)
     return Explanation(factors, None if own is None else to_stored_image(own))
 
 
-def compare(searcher: Searcher, comparison: Comparison, ticket: RequestContext) -> tuple[ComparedImage, ...]:
+def compare(searcher: Searcher, comparison: Comparison, context: RequestContext) -> tuple[ComparedImage, ...]:
     """Return the concepts that the picture and the stored images share, on each of them, the picture first.
 
     Raises as `Searcher.describe`, and SourceUnavailable where it is to be exact and a file cannot be read.
@@ -66,28 +66,28 @@ def compare(searcher: Searcher, comparison: Comparison, ticket: RequestContext) 
     if comparison.example.image_id is not None:
         own = searcher.collection.indexed_image(comparison.example.image_id)
     if comparison.exact:
-        grids = searcher.activations(comparison.example, others, ticket)
-        with ticket.stage("explain"):
+        grids = searcher.activations(comparison.example, others, context)
+        with context.stage("explain"):
             maps = compare_exact(grids, comparison.rank)
     else:
-        description = searcher.describe(comparison.example, ticket)
-        with ticket.stage("explain"):
+        description = searcher.describe(comparison.example, context)
+        with context.stage("explain"):
             stored = [searcher.collection.description(record).factors for record in others]
             maps = compare_stored([description.factors, *stored], comparison.rank)
-    with ticket.stage("explain"):
+    with context.stage("explain"):
         return tuple(
             _compared(record, found, comparison.heatmap_size_px)
             for record, found in zip([own, *others], maps, strict=True)
         )
 
 
-def picture(searcher: Searcher, image_id: int, size_px: int, ticket: RequestContext) -> PictureFile:
+def picture(searcher: Searcher, image_id: int, size_px: int, context: RequestContext) -> PictureFile:
     """Return a stored image's file as it was indexed, or where `size_px` is not 0 a JPEG of that longer side.
 
     Raises ImageNotFound, and SourceUnavailable where no file has that content any more.
     """
     record = searcher.collection.indexed_image(image_id)
-    with ticket.stage("decode"):
+    with context.stage("decode"):
         content = read_source(record)
         if size_px == 0:
             return PictureFile(content, record.mime_type)

@@ -140,7 +140,7 @@ class Searcher:
         self.collection.catalog.images_by_id(self.collection.ids[:1].tolist())
         self.collection.index().vectors.ping()
 
-    def search(self, query: Query, ticket: RequestContext | None = None) -> SearchResult:
+    def search(self, query: Query, context: RequestContext | None = None) -> SearchResult:
         """Return one page of hits, best first; those that were removed meanwhile are left out.
 
         Where the store of the vectors answers the filter, that sees metadata as of the generation: what fits by now is
@@ -148,18 +148,18 @@ class Searcher:
 
         Raises the errors of reading an image, ImageNotFound, DescriptorNotIndexed, RegionNotSupported, and
         SourceUnavailable (exact localisation without a readable file); DeadlineExceeded or RequestCancelled where the
-        ticket dies before an expensive step.
+        context dies before an expensive step.
         """
-        ticket = ticket or RequestContext()
+        context = context or RequestContext()
         index = self.collection.index(query.descriptor)
         method = find_descriptor(index.descriptor, self.collection.recipe.preset)
         chosen = query.chosen(self.collection.recipe.rank)
         # The baselines are cropped; factors are chosen by the region.
         crop = WHOLE_IMAGE if method.uses_factors else query.region or WHOLE_IMAGE
-        description = self.describe(query, ticket, crop)
+        description = self.describe(query, context, crop)
         cropped = query.content is not None and not method.uses_factors
         selections = method.select(description, None if cropped else query.region, chosen)
-        with ticket.stage("search"):
+        with context.stage("search"):
             only = None if query.filter is None else self._only(index.vectors, query.filter)
             vector = method.vector(selections, index.whiteners)
             if query.expansion_count:
@@ -171,7 +171,7 @@ class Searcher:
             page = slice(query.offset, query.offset + query.count)
             records = self._holding(self.collection.indexed_images(ids[page].tolist()), only)
         localized = list(records.values())[: query.localize_count]
-        boxes = self._boxes(query, description, chosen, localized, ticket)
+        boxes = self._boxes(query, description, chosen, localized, context)
         return SearchResult(
             hits=tuple(
                 Hit(to_stored_image(records[identifier]), score, boxes.get(identifier))
@@ -226,7 +226,7 @@ class Searcher:
             return records
         return {image_id: record for image_id, record in records.items() if holds(only, facts_of(record))}
 
-    def describe(self, example: Example, ticket: RequestContext, crop: Region = WHOLE_IMAGE) -> Description:
+    def describe(self, example: Example, context: RequestContext, crop: Region = WHOLE_IMAGE) -> Description:
         """Read a stored image's description, or describe an encoded picture; of that pooled rows see only `crop`.
 
         Raises the errors of reading an image, ImageNotFound, DeadlineExceeded and RequestCancelled.
@@ -238,12 +238,12 @@ class Searcher:
         if crop == WHOLE_IMAGE and (known := self.uploads.find(key)) is not None:
             return known
         shorter_side = self.collection.recipe.shorter_side
-        with ticket.stage("decode"):
+        with context.stage("decode"):
             pixels = decode_image(
                 example.content, "the query image", limits=self.limits, shorter_side=shorter_side
             ).pixels
-        ticket.check()
-        description = self.network.describe(self.describer, pixels, crop, ticket)
+        context.check()
+        description = self.network.describe(self.describer, pixels, crop, context)
         if crop == WHOLE_IMAGE:
             self.uploads.keep(key, description)
         return description
@@ -254,7 +254,7 @@ class Searcher:
             return example.image_id
         return self.collection.catalog.id_of_content(example.content_hash)
 
-    def activations(self, example: Example, others: Sequence[ImageRecord], ticket: RequestContext) -> list[Tensor]:
+    def activations(self, example: Example, others: Sequence[ImageRecord], context: RequestContext) -> list[Tensor]:
         """Return new activations [h, w, C] of a picture and of stored images, at a shorter side of EXACT_SHORTER_SIDE.
 
         Raises SourceUnavailable where a stored image's file cannot be read.
@@ -264,10 +264,10 @@ class Searcher:
             own = read_source(self.collection.indexed_image(example.image_id or 0))
         pictures = []
         for content in itertools.chain([own], map(read_source, others)):  # one file in memory at a time
-            ticket.check()
+            context.check()
             decoded = decode_image(content, "a picture", limits=ImageLimits(), shorter_side=EXACT_SHORTER_SIDE)
             pictures.append(decoded.pixels)
-        return self.network.run(lambda: self.describer.backbone.activations(pictures), ticket)
+        return self.network.run(lambda: self.describer.backbone.activations(pictures), context)
 
     def _expanded(self, vector: NDArray[np.float32], query: Query, only: Only | None) -> NDArray[np.float32]:
         """Add the descriptors of the first results, the query's own stored image left out, and renormalise."""
@@ -283,13 +283,13 @@ class Searcher:
         description: Description,
         chosen: frozenset[int] | None,
         found: Sequence[ImageRecord],
-        ticket: RequestContext,
+        context: RequestContext,
     ) -> Mapping[int, Box | None]:
         if not found:
             return {}
-        with ticket.stage("localise"):
+        with context.stage("localise"):
             if query.exact and chosen is None:
-                query_grid, *grids = self.activations(query, found, ticket)
+                query_grid, *grids = self.activations(query, found, context)
                 boxes = localize_exact(query_grid, query.region, grids)
             else:
                 factors = [self.collection.description(record).factors for record in found]

@@ -103,13 +103,13 @@ def test_who_leaves_the_queue_is_not_served_and_gives_its_place(lane: WorkerPool
 
 def test_who_waited_past_the_deadline_is_not_served(lane: WorkerPool) -> None:
     """The deadline is looked at again when a thread is free."""
-    go, served, ticket = threading.Event(), [], RequestContext()
+    go, served, context = threading.Event(), [], RequestContext()
 
     async def late() -> None:
         first = asyncio.create_task(lane.run(lambda: go.wait(30), RequestContext()))
-        second = asyncio.create_task(lane.run(lambda: served.append("second"), ticket))
+        second = asyncio.create_task(lane.run(lambda: served.append("second"), context))
         await asyncio.sleep(0)
-        ticket._deadline_s = 0.0
+        context._deadline_s = 0.0
         go.set()
         await first
         await second

@@ -106,11 +106,11 @@ def test_company_within_the_delay_is_taken_along(describer: Describer, callers: 
 def test_what_nobody_waits_for_is_not_done(describer: Describer, callers: ThreadPoolExecutor) -> None:
     """A caller goes while its picture is in the queue: the network never sees it."""
     batches: list[int] = []
-    ticket = RequestContext()
+    context = RequestContext()
     with InferenceBatcher(on_batch=batches.append) as network:
         held = Held(network, callers)
-        future = queued(network, 1, lambda: callers.submit(network.describe, describer, picture(0), ticket=ticket))
-        ticket.cancel()
+        future = queued(network, 1, lambda: callers.submit(network.describe, describer, picture(0), context=context))
+        context.cancel()
         held.let_go()
         with pytest.raises(RequestCancelled):
             future.result(30)
@@ -121,11 +121,11 @@ def test_what_nobody_waits_for_is_not_done(describer: Describer, callers: Thread
 def test_who_goes_while_company_is_waited_for_is_not_served(describer: Describer, callers: ThreadPoolExecutor) -> None:
     """The last look is when the batch is taken."""
     batches: list[int] = []
-    ticket = RequestContext()
+    context = RequestContext()
     with InferenceBatcher(batch_size=2, batch_delay_s=1, on_batch=batches.append) as network:
-        future = queued(network, 1, lambda: callers.submit(network.describe, describer, picture(0), ticket=ticket))
+        future = queued(network, 1, lambda: callers.submit(network.describe, describer, picture(0), context=context))
         time.sleep(0.1)  # it has been looked at, and waits for company
-        ticket.cancel()
+        context.cancel()
         with pytest.raises(RequestCancelled):
             future.result(30)
 
@@ -161,13 +161,13 @@ def test_a_failure_is_its_callers_and_the_network_goes_on(describer: Describer) 
         assert (failures, network.failures) == (2, 0)
 
 
-def test_stages_are_on_the_ticket(describer: Describer) -> None:
+def test_stages_are_on_the_context(describer: Describer) -> None:
     """Waiting, the forward pass, the factorisation."""
-    ticket = RequestContext()
+    context = RequestContext()
     with InferenceBatcher() as network:
-        network.describe(describer, picture(0), ticket=ticket)
+        network.describe(describer, picture(0), context=context)
 
-    assert [stage.name for stage in ticket.stages] == ["queue", "activations", "factorise"]
+    assert [stage.name for stage in context.stages] == ["queue", "activations", "factorise"]
 
 
 def test_a_network_that_is_closed_refuses_what_waits_and_what_comes(
