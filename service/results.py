@@ -84,7 +84,7 @@ class CollectionInfo:
 
 @dataclass(frozen=True)
 class SimilarFactor:
-    """A factor of a stored image that shows the same concept as another's: cosine similarity, and where it is."""
+    """A factor of a stored image that shows the same as another's: cosine similarity, and where it is."""
 
     image: StoredImage
     factor: int
@@ -118,7 +118,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class ComparedImage:
-    """The concepts that pictures share, on one of them; `image` is None for one that was sent."""
+    """The factors that pictures share, on one of them; `image` is None for one that was sent."""
 
     image: StoredImage | None
     factors: tuple[Factor, ...]

@@ -86,7 +86,7 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
     async def CompareImages(  # noqa: N802 - the name is the proto's
         self, request: pb.CompareImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.CompareImagesResponse:
-        """Show the concepts that pictures share."""
+        """Show the factors that pictures share."""
         lane = self._lanes.uploads if requests.needs_network(request) else self._lanes.searches
         return await self._in(lane, lambda searcher, request_context: self._compare(searcher, request_context, request))
 

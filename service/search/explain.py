@@ -1,4 +1,4 @@
-"""What people look at: an image's factors, the concepts that images share, pictures; on one generation, as `searcher`.
+"""What people look at: an image's factors, the factors that images share, pictures; on one generation, as `searcher`.
 
 Each function takes the searcher of the generation that the request began with.
 """
@@ -27,7 +27,7 @@ _random = np.random.default_rng()
 
 @dataclass(frozen=True)
 class Comparison:
-    """What to factorise jointly, already checked: a picture and stored images, into `rank` concepts."""
+    """What to factorise jointly, already checked: a picture and stored images, into `rank` factors."""
 
     example: Example
     image_ids: tuple[int, ...]
@@ -57,7 +57,7 @@ def explain(
 
 
 def compare(searcher: Searcher, comparison: Comparison, context: RequestContext) -> tuple[ComparedImage, ...]:
-    """Return the concepts that the picture and the stored images share, on each of them, the picture first.
+    """Return the factors that the picture and the stored images share, on each of them, the picture first.
 
     Raises as `Searcher.describe`, and SourceUnavailable where it is to be exact and a file cannot be read.
     """

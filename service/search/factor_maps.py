@@ -1,6 +1,6 @@
-"""See why: an image's factors as heatmaps, and the concepts that several images share, by joint factorisation.
+"""See why: an image's factors as heatmaps, and the factors that several images share, by joint factorisation.
 
-Joint factorisation stacks the cells of all images into one matrix, so that one row of V, one concept, has a heatmap on
+Joint factorisation stacks the cells of all images into one matrix, so that one row of V, one factor, has a heatmap on
 each of them (deep feature factorisation; Collins et al., 2018). Looked at on iCoseg's elephants and gymnastics: the
 same part has the same factor in all images, from activations and from stored factors alike.
 """
@@ -20,7 +20,7 @@ from whatwhere.indexer.features.nmf import Dense, LowRank, Matrices, QuantizedFa
 from whatwhere.service.search.localize import block_diagonal, box_of_maps
 
 COMPARED_RANK = 5  # looked at: 4 still join gymnasts' legs with the crowd, 6 add a corner of the hall
-# Of an image's energy. On images that lack a concept some of it is left: measured at ranks 5 to 12 on elephants,
+# Of an image's energy. On images that lack a factor some of it is left: measured at ranks 5 to 12 on elephants,
 # gymnasts and both together at most 0.9 % in most of such cases, and more where it can be pointed at.
 LIVING_SHARE = 0.01
 PRINCIPAL_COMPONENTS = 3
@@ -59,7 +59,7 @@ def factor_maps(factors: QuantizedFactors) -> tuple[FactorMap, ...]:
 
 
 def compare_stored(images: Sequence[QuantizedFactors], rank: int) -> list[tuple[FactorMap, ...]]:
-    """Factorise images jointly from stored factors: `rank` maps of each, the same index the same concept in all.
+    """Factorise images jointly from stored factors: `rank` maps of each, the same index the same factor in all.
 
     A factor with less than LIVING_SHARE of an image's energy is dead there.
     """
@@ -73,7 +73,7 @@ def compare_stored(images: Sequence[QuantizedFactors], rank: int) -> list[tuple[
 def compare_exact(grids: Sequence[Tensor], rank: int) -> list[tuple[FactorMap, ...]]:
     """Factorise images jointly from their activations [h, w, C]: as `compare_stored`.
 
-    CroW's channel weights are those of all cells together: with each image's own, one concept would be another row of
+    CroW's channel weights are those of all cells together: with each image's own, one factor would be another row of
     V in each. Looked at, both give nearly the same heatmaps.
     """
     cells = torch.cat([grid.flatten(0, 1) for grid in grids]).cpu()

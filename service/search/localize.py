@@ -1,4 +1,4 @@
-"""Where the match is: factorise the query jointly with each result, keep the query's concepts, box their heatmap.
+"""Where the match is: factorise the query jointly with each result, keep the query's factors, box their heatmap.
 
 Measured on the 16 ordered pairs of official query boxes in a subset of Paris6k, mean IoU in percent: whole image 33;
 from stored factors of rank 8 with 6 joint factors 54; from new activations at a shorter side of 224 with 4 joint
@@ -32,19 +32,19 @@ def localize_stored(
     query: QuantizedFactors,
     region: Region | None,
     results: Sequence[QuantizedFactors],
-    concepts: Collection[int] | None = None,
+    chosen_factors: Collection[int] | None = None,
 ) -> list[Box | None]:
     """Box the match on each result from stored factors alone; None where nothing of the query is found.
 
-    With `concepts` the match is with these factors of the query.
+    With `chosen_factors` the match is with these factors of the query.
     """
     left, right = query.restore(), [result.restore() for result in results]
     own, inside = left.where, coverage(region, query.height, query.width).flatten()
-    if concepts is not None:
+    if chosen_factors is not None:
         # The query as two pictures, of what is chosen and of the rest: joint factors that lie in the first are kept.
-        chosen = torch.tensor([index in concepts for index in range(own.shape[1])])
+        chosen = torch.tensor([index in chosen_factors for index in range(own.shape[1])])
         own, inside = torch.cat([own * chosen, own * ~chosen]), torch.cat([inside, torch.zeros_like(inside)])
-    # A pair is block-diagonal: the query's maps over its own concepts, the result's over its own.
+    # A pair is block-diagonal: the query's maps over its own factors, the result's over its own.
     where = pad_sequence([block_diagonal(own, factors.where) for factors in right], batch_first=True)
     what = torch.stack([torch.cat([left.what, factors.what]) for factors in right])
     grids = [(result.height, result.width) for result in results]
@@ -61,7 +61,7 @@ def localize_exact(query: Tensor, region: Region | None, results: Sequence[Tenso
 
 
 def block_diagonal(*blocks: Tensor) -> Tensor:
-    """Put matrices [P, K] corner to corner, zero elsewhere: the heatmaps of images, each over its own concepts."""
+    """Put matrices [P, K] corner to corner, zero elsewhere: the heatmaps of images, each over its own factors."""
     joined: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call] # torch leaves it untyped
     return joined
 

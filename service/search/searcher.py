@@ -54,16 +54,16 @@ class Example:
 
 @dataclass(frozen=True)
 class Query(Example):
-    """What to search for, already checked.
+    """A checked search request.
 
-    `region` keeps only what is inside it, `concepts` only these factors where there are any, `avoided` leaves factors
-    out; without a `descriptor` the collection's best is taken; `filter` leaves out the images that it does not hold
-    for, as if they were not there; `offset` and `count` choose the page.
+    `region` keeps the factors inside it; None is the whole image. `factors` restricts the search to these factors of
+    the query, empty means all; `avoided_factors` excludes factors. `descriptor` None is the best of the collection.
+    `filter` excludes images before the search. `offset` and `count` choose the page.
     """
 
     region: Region | None = None
-    concepts: frozenset[int] = frozenset()
-    avoided: frozenset[int] = frozenset()
+    factors: frozenset[int] = frozenset()
+    avoided_factors: frozenset[int] = frozenset()
     descriptor: str | None = None
     expansion_count: int = 0
     localize_count: int = 0
@@ -75,16 +75,18 @@ class Query(Example):
 
     def chosen(self, rank: int) -> frozenset[int] | None:
         """Return the factors of `rank` to search for, None for all; InvalidRequest for one that there is not."""
-        if not self.concepts and not self.avoided:
+        if not self.factors and not self.avoided_factors:
             return None
-        for field_name, factors in (("concepts", self.concepts), ("avoided_concepts", self.avoided)):
+        for field_name, factors in (("concepts", self.factors), ("avoided_concepts", self.avoided_factors)):
             if unknown := sorted(factors - frozenset(range(rank))):
                 raise InvalidRequest(
-                    f"{field_name} has {unknown[0]}: the factors of an image are 0 to {rank - 1}", field=field_name
+                    f"factor {unknown[0]} does not exist: the factors of an image are 0 to {rank - 1}", field=field_name
                 )
-        if left := (self.concepts or frozenset(range(rank))) - self.avoided:
+        if left := (self.factors or frozenset(range(rank))) - self.avoided_factors:
             return left
-        raise InvalidRequest("avoided_concepts leaves no factor to search for: avoid fewer", field="avoided_concepts")
+        raise InvalidRequest(
+            "every factor is avoided, none is left to search for: avoid fewer", field="avoided_concepts"
+        )
 
 
 @dataclass

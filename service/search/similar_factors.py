@@ -1,6 +1,6 @@
-"""Where else a concept is: the factors of stored images most similar to one factor of a description.
+"""Where else a factor is: the factors of stored images most similar to one factor of a description.
 
-There is no index of single factors. A concept alone makes a query of the collection's best index of factors, and the
+There is no index of single factors. A factor alone makes a query of the collection's best index of factors, and the
 stored factors of what that finds are compared one by one.
 """
 
@@ -21,7 +21,7 @@ from whatwhere.indexer.features.nmf import QuantizedFactors
 from whatwhere.indexer.features.whitening import Whitener
 from whatwhere.service.search.localize import box_of_maps
 
-# Measured on 806 photographs, 60 concepts: so many hold 93 % of the five most similar of all, 50 hold 73, 100 hold 81.
+# Measured on 806 photographs, 60 factors: so many hold 93 % of the five most similar of all, 50 hold 73, 100 hold 81.
 CANDIDATES = 200
 # In each the first part is of the factors. Measured as above, 200 candidates: by `what` 87 %, by the others 93.
 _OF_FACTORS = (WHAT_AND_WHERE, FUSED, WHAT)
@@ -30,7 +30,7 @@ _EPS = 1e-6
 
 @dataclass(frozen=True)
 class FactorMatch:
-    """A stored image's factor that shows the same concept.
+    """A stored image's factor that shows the same.
 
     `score` is the cosine of the two rows of V, whitened as the descriptor `what` whitens them where the collection has
     its whitener, else plain; `box` is around the factor's most activated part.
@@ -74,19 +74,19 @@ def similar_factors(
     ones are left out, and none is similar to a dead factor. Raises InvalidRequest(field="factor") for a factor out of
     range, DescriptorNotIndexed where no index is of factors.
     """
-    concepts = {factor: row_of_factor(description, factor) for factor in factors}
+    rows = {factor: row_of_factor(description, factor) for factor in factors}
     index = _index_of_factors(collection)
     method = find_descriptor(index.descriptor, collection.recipe.preset)
-    living = [factor for factor, concept in concepts.items() if concept.norm() > _EPS]
+    living = [factor for factor, row in rows.items() if row.norm() > _EPS]
     ids: set[int] = set()
     for factor in living:
-        query = method.vector(method.select(description, concepts={factor}), index.whiteners)
+        query = method.vector(method.select(description, factors={factor}), index.whiteners)
         ids.update(index.vectors.search(query, max(count, candidates) + 1)[1].tolist())
     others = collection.indexed_images(sorted(ids - {own_id}))
     stored = [(image_id, collection.description(record).factors) for image_id, record in others.items()]
-    found: dict[int, list[FactorMatch]] = {factor: [] for factor in concepts}
+    found: dict[int, list[FactorMatch]] = {factor: [] for factor in rows}
     if stored:
-        scores = _scores([concepts[factor] for factor in living], stored, _whitener_of_what(collection))
+        scores = _scores([rows[factor] for factor in living], stored, _whitener_of_what(collection))
         best, which = scores.max(dim=2)
         for factor, of_images, numbers in zip(living, best, which, strict=True):
             for place in of_images.argsort(descending=True, stable=True)[:count].tolist():
@@ -103,7 +103,7 @@ def _index_of_factors(collection: CollectionReader) -> SearchableIndex:
         if name in collection.indexes:
             return collection.indexes[name]
     raise DescriptorNotIndexed(
-        f"similar concepts need an index of factors, the collection has {', '.join(collection.indexes)}: "
+        f"similar factors need an index of factors, the collection has {', '.join(collection.indexes)}: "
         f"make one with `whatwhere rebuild --descriptors {WHAT},{','.join(collection.indexes)}`",
         field="descriptor",
     )
@@ -122,11 +122,11 @@ def _whitened(rows: Tensor, whitener: Whitener | None) -> Tensor:
 
 
 def _scores(
-    concepts: Sequence[Tensor], stored: Sequence[tuple[int, QuantizedFactors]], whitener: Whitener | None
+    rows: Sequence[Tensor], stored: Sequence[tuple[int, QuantizedFactors]], whitener: Whitener | None
 ) -> Tensor:
-    """Return the similarity [F, N, K] of concepts to each factor of stored images, that of a dead factor -inf."""
+    """Return the similarity [F, N, K] of rows of V to each factor of stored images, that of a dead factor -inf."""
     what = torch.from_numpy(np.stack([factors.what for _, factors in stored])).float()
-    wanted = _whitened(torch.stack(list(concepts)), whitener)
+    wanted = _whitened(torch.stack(list(rows)), whitener)
     scores = wanted @ _whitened(what.flatten(0, 1), whitener).mT
     # whitened, a dead factor would be similar to something
     return torch.where(what.any(dim=2), scores.reshape(len(wanted), *what.shape[:2]), -torch.inf)

@@ -39,7 +39,7 @@ class VisualizedImage:
 
 @dataclass(frozen=True)
 class Patch:
-    """A stored image that shows the concept, and where."""
+    """A stored image that shows the factor, and where."""
 
     image: StoredImage
     similar: FactorMatch
@@ -47,7 +47,7 @@ class Patch:
 
 @dataclass(frozen=True)
 class Visualization:
-    """`picture` shows the concept as the network has it, its activations at this `cosine` to the factor's row of V."""
+    """`picture` shows the factor as the network has it, its activations at this `cosine` to the factor's row of V."""
 
     source: VisualizedImage
     factor: int
