@@ -74,12 +74,12 @@ class Server:
             if tracer is not None:
                 self._closing.callback(tracer.close)
             batch_size = _batch_size(settings)
-            self._network = InferenceBatcher(
+            self._batcher = InferenceBatcher(
                 batch_size, settings.batching.delay_s, self._metrics.batch, partial(use_threads, settings.cores)
             )
-            self._closing.callback(self._network.close)
-            self._lanes = _lanes(settings.cores, batch_size, settings.limits)
-            self._closing.callback(self._lanes.close)
+            self._closing.callback(self._batcher.close)
+            self._worker_pools = _worker_pools(settings.cores, batch_size, settings.limits)
+            self._closing.callback(self._worker_pools.close)
             self._interceptor = RequestInterceptor(settings.limits, self._metrics, tokens, tracer)
             if settings.metrics_listen is not None:
                 _check_port(settings.metrics_listen, "metrics_listen")
@@ -91,11 +91,11 @@ class Server:
 
     async def _build(self) -> int:
         settings = self._settings
-        self._health = Health((SERVICE, ADMIN), self._network, asyncio.get_running_loop())
+        self._health = Health((SERVICE, ADMIN), self._batcher, asyncio.get_running_loop())
         self._servers = [server := grpc.aio.server(interceptors=[self._interceptor], options=_options(settings.limits))]
-        servicer = ImageSearchServicer(self._opened, self._lanes, settings.limits)
+        servicer = ImageSearchServicer(self._opened, self._worker_pools, settings.limits)
         rpc.add_ImageSearchServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call] # generated
-        admin = AdminServicer(self._opened, self._lanes.searches)
+        admin = AdminServicer(self._opened, self._worker_pools.searches)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call] # generated
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
         if settings.reflection:
@@ -119,18 +119,18 @@ class Server:
 
     def _show(self) -> None:
         """Give Prometheus what can be read at any time."""
-        gauge, lanes = self._metrics.gauge, self._lanes
+        gauge, worker_pools = self._metrics.gauge, self._worker_pools
 
         def of_searcher(read: Callable[[Searcher], int]) -> Callable[[], float]:
             return lambda: 0 if self._live is None else read(self._live.searcher)
 
-        gauge("requests_in_flight", "Requests that are being answered.", lambda: len(self._interceptor.door))
+        gauge("requests_in_flight", "Requests that are being answered.", lambda: len(self._interceptor.limiter))
         gauge(
             "ready", "1 while requests are answered, as the health service says.", lambda: float(self._health.serving)
         )
-        self._metrics.queue("uploads", lambda: lanes.uploads.waiting)
-        self._metrics.queue("searches", lambda: lanes.searches.waiting)
-        self._metrics.queue("pictures", lambda: lanes.pictures.waiting)
+        self._metrics.queue("uploads", lambda: worker_pools.uploads.waiting)
+        self._metrics.queue("searches", lambda: worker_pools.searches.waiting)
+        self._metrics.queue("pictures", lambda: worker_pools.pictures.waiting)
         gauge("images", "Images that can be found.", of_searcher(lambda searcher: searcher.image_count))
         gauge("generation", "Generation that is served.", of_searcher(lambda searcher: searcher.generation))
         gauge("latest_generation", "Newest one published.", of_searcher(lambda searcher: searcher.latest_generation))
@@ -149,7 +149,7 @@ class Server:
 
     def open(self) -> None:
         """Open the collection and load the network; raises the errors of that."""
-        self._live = open_live(self._settings, self._network, self._health.report_generation)
+        self._live = open_live(self._settings, self._batcher, self._health.report_generation)
         self._closing.callback(self._live.close)
         self._live.follow()
         _in_loop(_call(self._health.opened, self._live))
@@ -254,7 +254,7 @@ def _batch_size(settings: ServerSettings) -> int:
     return settings.batching.size or (8 if choose_device(settings.device).type == "cuda" else 1)
 
 
-def _lanes(cores: int, batch_size: int, limits: Limits) -> WorkerPools:
+def _worker_pools(cores: int, batch_size: int, limits: Limits) -> WorkerPools:
     """Make the threads: those of uploads fill a batch while the next ones are decoded, one on each core.
 
     The network has all cores, each of these threads one. Measured on two cores: with two each, four callers that want

@@ -77,10 +77,10 @@ class _Fault:
 class Health:
     """Keeps the standard health service's answers true. For one event loop, but for `report_generation`."""
 
-    def __init__(self, services: tuple[str, ...], network: InferenceBatcher, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, services: tuple[str, ...], batcher: InferenceBatcher, loop: asyncio.AbstractEventLoop) -> None:
         self.servicer = HealthServicer()
         self._services = (ALL, *services)
-        self._network = network
+        self._batcher = batcher
         self._loop = loop
         self._live: LiveSearcher | None = None
         self._draining = False
@@ -124,10 +124,10 @@ class Health:
 
     def _look(self, live: LiveSearcher) -> _Fault | None:
         """Return what is wrong."""
-        if self._network.busy_s > _STUCK_S:
+        if self._batcher.busy_s > _STUCK_S:
             return _Fault(f"the network has not come back for {_STUCK_S:.0f} s", restart_helps=True)
         try:
-            if self._network.failures >= _FAILURES:
+            if self._batcher.failures >= _FAILURES:
                 live.searcher.try_network()
         except Exception as error:  # whatever it is, uploads would meet it too
             return _Fault(f"{type(error).__name__}: {error}", restart_helps=True)

@@ -45,12 +45,12 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     tokens: TokenFile | None = None
     tracer: Tracer | None = None
     gateway: Gateway = field(default_factory=Gateway)
-    door: ConcurrencyLimiter = field(init=False)
+    limiter: ConcurrencyLimiter = field(init=False)
     watchers: ConcurrencyLimiter = field(init=False)
 
     def __post_init__(self) -> None:
         """Make the doors."""
-        self.door = ConcurrencyLimiter(self.limits.max_concurrent, self.limits.max_concurrent_per_client)
+        self.limiter = ConcurrencyLimiter(self.limits.max_concurrent, self.limits.max_concurrent_per_client)
         self.watchers = ConcurrencyLimiter(self.limits.max_watchers, self.limits.max_watchers_per_client)
 
     async def intercept_service(
@@ -86,7 +86,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         ended = _Ended(call, self._request_context(context))
         try:
             self._judge(call, context)
-            with self.door.entered(call.client):
+            with self.limiter.entered(call.client):
                 response = await self._answer(handler, ended.request_context, context)
             await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
             return response  # noqa: TRY300 - what is caught below may come from the line before

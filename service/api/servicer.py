@@ -1,4 +1,4 @@
-"""The RPC methods: convert, ask the searcher in a thread of the right lane, convert back."""
+"""The RPC methods: convert, ask the searcher in a thread of the right worker pool, convert back."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -38,70 +38,77 @@ class WorkerPools:
 class ImageSearchServicer(rpc.ImageSearchServiceServicer):
     """Serves the live generation: a request takes its searcher once, and keeps to it when it is swapped meanwhile."""
 
-    def __init__(self, live: Callable[[], LiveSearcher], lanes: WorkerPools, limits: Limits) -> None:
+    def __init__(self, live: Callable[[], LiveSearcher], worker_pools: WorkerPools, limits: Limits) -> None:
         self._live = live  # raises ServerNotReady as long as there is none
-        self._lanes = lanes
+        self._worker_pools = worker_pools
         self._limits = limits
 
     async def SearchImages(  # noqa: N802 - the name is the proto's
         self, request: pb.SearchImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SearchImagesResponse:
         """Find the stored images most similar to a picture or a region of it."""
-        lane = self._lanes.uploads if requests.needs_network(request) else self._lanes.searches
-        return await self._in(lane, lambda searcher, request_context: self._search(searcher, request_context, request))
+        worker_pool = self._worker_pools.uploads if requests.needs_network(request) else self._worker_pools.searches
+        return await self._in(
+            worker_pool, lambda searcher, request_context: self._search(searcher, request_context, request)
+        )
 
     async def GetImage(  # noqa: N802 - the name is the proto's
         self, request: pb.GetImageRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetImageResponse:
         """Return one stored image."""
-        return await self._in(self._lanes.searches, lambda searcher, _: _get(searcher, request))
+        return await self._in(self._worker_pools.searches, lambda searcher, _: _get(searcher, request))
 
     async def ListImages(  # noqa: N802 - the name is the proto's
         self, request: pb.ListImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListImagesResponse:
         """List the stored images."""
-        return await self._in(self._lanes.searches, lambda searcher, _: self._list(searcher, request))
+        return await self._in(self._worker_pools.searches, lambda searcher, _: self._list(searcher, request))
 
     async def SampleImages(  # noqa: N802 - the name is the proto's
         self, request: pb.SampleImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SampleImagesResponse:
         """Draw stored images at random."""
-        return await self._in(self._lanes.searches, lambda searcher, _: self._sample(searcher, request))
+        return await self._in(self._worker_pools.searches, lambda searcher, _: self._sample(searcher, request))
 
     async def GetImageContent(  # noqa: N802 - the name is the proto's
         self, request: pb.GetImageContentRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetImageContentResponse:
         """Return a stored image's picture."""
         return await self._in(
-            self._lanes.pictures, lambda searcher, request_context: self._content(searcher, request_context, request)
+            self._worker_pools.pictures,
+            lambda searcher, request_context: self._content(searcher, request_context, request),
         )
 
     async def ExplainImage(  # noqa: N802 - the name is the proto's
         self, request: pb.ExplainImageRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ExplainImageResponse:
         """Show a picture's factors."""
-        lane = self._lanes.uploads if requests.needs_network(request) else self._lanes.searches
-        return await self._in(lane, lambda searcher, request_context: self._explain(searcher, request_context, request))
+        worker_pool = self._worker_pools.uploads if requests.needs_network(request) else self._worker_pools.searches
+        return await self._in(
+            worker_pool, lambda searcher, request_context: self._explain(searcher, request_context, request)
+        )
 
     async def CompareImages(  # noqa: N802 - the name is the proto's
         self, request: pb.CompareImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.CompareImagesResponse:
         """Show the factors that pictures share."""
-        lane = self._lanes.uploads if requests.needs_network(request) else self._lanes.searches
-        return await self._in(lane, lambda searcher, request_context: self._compare(searcher, request_context, request))
+        worker_pool = self._worker_pools.uploads if requests.needs_network(request) else self._worker_pools.searches
+        return await self._in(
+            worker_pool, lambda searcher, request_context: self._compare(searcher, request_context, request)
+        )
 
     async def GetCollection(  # noqa: N802 - the name is the proto's
         self, request: pb.GetCollectionRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetCollectionResponse:
         """Describe the collection."""
         return await self._in(
-            self._lanes.searches,
+            self._worker_pools.searches,
             lambda searcher, _: pb.GetCollectionResponse(collection=responses.from_collection(searcher.info())),
         )
 
-    async def _in(self, lane: WorkerPool, answer: Callable[[Searcher, RequestContext], _Response]) -> _Response:
+    async def _in(self, worker_pool: WorkerPool, answer: Callable[[Searcher, RequestContext], _Response]) -> _Response:
         searcher, request_context = self._live().searcher, current_request.get()
-        return await lane.run(lambda: answer(searcher, request_context), request_context)
+        return await worker_pool.run(lambda: answer(searcher, request_context), request_context)
 
     def _search(
         self, searcher: Searcher, request_context: RequestContext, request: pb.SearchImagesRequest
@@ -159,9 +166,9 @@ def _get(searcher: Searcher, request: pb.GetImageRequest) -> pb.GetImageResponse
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     """What an operator may ask of a running server."""
 
-    def __init__(self, live: Callable[[], LiveSearcher], lane: WorkerPool) -> None:
+    def __init__(self, live: Callable[[], LiveSearcher], worker_pool: WorkerPool) -> None:
         self._live = live
-        self._lane = lane
+        self._worker_pool = worker_pool
 
     async def RefreshCollection(  # noqa: N802 - the name is the proto's
         self, request: admin_pb2.RefreshCollectionRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -173,4 +180,4 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
             live.refresh()
             return admin_pb2.RefreshCollectionResponse(collection=responses.from_collection(live.searcher.info()))
 
-        return await self._lane.run(refreshed, current_request.get())
+        return await self._worker_pool.run(refreshed, current_request.get())

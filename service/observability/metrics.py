@@ -52,7 +52,7 @@ class Metrics:
             registry=registry,
         )
         self._queues = Gauge(
-            "whatwhere_queue_depth", "Requests that wait for a thread, by lane.", ("lane",), registry=registry
+            "whatwhere_queue_depth", "Requests that wait for a thread, by worker pool.", ("lane",), registry=registry
         )
         self._batches = Histogram(
             "whatwhere_batch_size", "Pictures that were described together.", buckets=_BATCH, registry=registry
@@ -62,9 +62,9 @@ class Metrics:
         """Show what `value` returns whenever it is asked for."""
         Gauge(f"whatwhere_{name}", documentation, registry=self.registry).set_function(value)
 
-    def queue(self, lane: str, depth: Callable[[], float]) -> None:
-        """Show how many requests wait for a thread of a lane."""
-        self._queues.labels(lane).set_function(depth)
+    def queue(self, worker_pool: str, depth: Callable[[], float]) -> None:
+        """Show how many requests wait for a thread of a worker pool."""
+        self._queues.labels(worker_pool).set_function(depth)
 
     def request(self, method: str, code: str, seconds: float, stages: Iterable[Stage]) -> None:
         """Count a request that was taken in."""

@@ -60,7 +60,7 @@ class LiveSearcher:
         self._stopping.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_PATIENCE_S)
-        self.searcher.network.close()
+        self.searcher.batcher.close()
         self.searcher.collection.close()
 
     def follow(self) -> None:
@@ -123,14 +123,14 @@ class LiveSearcher:
 
 
 def open_live(
-    settings: ServerSettings, network: InferenceBatcher, report: Callable[[bool], None] | None = None
+    settings: ServerSettings, batcher: InferenceBatcher, report: Callable[[bool], None] | None = None
 ) -> LiveSearcher:
     """Open the live generation, and load what runs on the network; raises the errors of opening them."""
     collection = open_collection(settings.collection)
     try:
         limits, cores = settings.limits.image, settings.cores
-        searcher = open_searcher(collection, settings.device, limits, settings.weights, network, cores)
-        searcher = replace(searcher, uploads=DescriptionCache(settings.remembered_uploads))
+        searcher = open_searcher(collection, settings.device, limits, settings.weights, batcher, cores)
+        searcher = replace(searcher, description_cache=DescriptionCache(settings.remembered_uploads))
         searcher.warm()
     except BaseException:
         collection.close()

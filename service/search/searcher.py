@@ -96,8 +96,8 @@ class Searcher:
     collection: CollectionReader
     describer: Describer
     limits: ImageLimits = field(default_factory=ImageLimits)
-    network: InferenceBatcher = field(default_factory=InferenceBatcher)
-    uploads: DescriptionCache = field(default_factory=DescriptionCache)
+    batcher: InferenceBatcher = field(default_factory=InferenceBatcher)
+    description_cache: DescriptionCache = field(default_factory=DescriptionCache)
 
     @property
     def generation(self) -> int:
@@ -135,7 +135,7 @@ class Searcher:
 
     def try_network(self) -> None:
         """Describe a small grey picture; raises what that raises."""
-        self.network.describe(self.describer, np.full((64, 64, 3), 127, dtype=np.uint8))
+        self.batcher.describe(self.describer, np.full((64, 64, 3), 127, dtype=np.uint8))
 
     def try_stores(self) -> None:
         """Ask the catalogue and the store of the vectors for little; raises what that raises."""
@@ -237,7 +237,7 @@ class Searcher:
             return self.collection.description(self.collection.indexed_image(example.image_id))
         assert example.content is not None
         key = (example.content_hash, self.describer.fingerprint)
-        if crop == WHOLE_IMAGE and (known := self.uploads.find(key)) is not None:
+        if crop == WHOLE_IMAGE and (known := self.description_cache.find(key)) is not None:
             return known
         shorter_side = self.collection.recipe.shorter_side
         with context.stage("decode"):
@@ -245,9 +245,9 @@ class Searcher:
                 example.content, "the query image", limits=self.limits, shorter_side=shorter_side
             ).pixels
         context.check()
-        description = self.network.describe(self.describer, pixels, crop, context)
+        description = self.batcher.describe(self.describer, pixels, crop, context)
         if crop == WHOLE_IMAGE:
-            self.uploads.keep(key, description)
+            self.description_cache.keep(key, description)
         return description
 
     def own_id(self, example: Example) -> int | None:
@@ -269,7 +269,7 @@ class Searcher:
             context.check()
             decoded = decode_image(content, "a picture", limits=ImageLimits(), shorter_side=EXACT_SHORTER_SIDE)
             pictures.append(decoded.pixels)
-        return self.network.run(lambda: self.describer.backbone.activations(pictures), context)
+        return self.batcher.run(lambda: self.describer.backbone.activations(pictures), context)
 
     def _expanded(self, vector: NDArray[np.float32], query: Query, only: Only | None) -> NDArray[np.float32]:
         """Add the descriptors of the first results, the query's own stored image left out, and renormalise."""
@@ -304,7 +304,7 @@ def open_searcher(
     device: str = "auto",
     limits: ImageLimits | None = None,
     weights: Path | None = None,
-    network: InferenceBatcher | None = None,
+    batcher: InferenceBatcher | None = None,
     threads: int | None = None,
 ) -> Searcher:
     """Load the collection's network, with the checkpoint `weights` where it was made with one's own.
@@ -321,7 +321,7 @@ def open_searcher(
     )
     recipe.require_network(backbone.spec.layer, backbone.weights_sha256, layout)
     describer = Describer(backbone, recipe.rank, pooled_by(recipe.methods))
-    return Searcher(collection, describer, limits or ImageLimits(), network or InferenceBatcher())
+    return Searcher(collection, describer, limits or ImageLimits(), batcher or InferenceBatcher())
 
 
 def to_stored_image(record: ImageRecord) -> StoredImage:
