@@ -1,6 +1,6 @@
-"""What people look at: an image's factors, the factors that images share, pictures; on one generation, as `searcher`.
+"""Explain images: their factors, joint factors, thumbnails and random samples of one generation.
 
-Each function takes the searcher of the generation that the request began with.
+Each function takes the searcher of the generation on which the request began.
 """
 
 import io
@@ -27,7 +27,10 @@ _random = np.random.default_rng()
 
 @dataclass(frozen=True)
 class Comparison:
-    """What to factorise jointly, already checked: a picture and stored images, into `rank` factors."""
+    """A checked request to factorize an image and stored images jointly into `rank` factors.
+
+    `exact` uses new activations instead of stored factors. `heatmap_size_px` 0 means no PNGs.
+    """
 
     example: Example
     image_ids: tuple[int, ...]
@@ -39,9 +42,10 @@ class Comparison:
 def explain(
     searcher: Searcher, example: Example, heatmap_size_px: int, similar_count: int, context: RequestContext
 ) -> Explanation:
-    """Return a picture's factors, strongest first, each with the most similar ones of other images.
+    """Return the factors of an image, strongest first, each with `similar_count` similar factors of stored images.
 
-    Heatmaps are drawn where their size is not 0. Raises as `Searcher.describe`.
+    `heatmap_size_px` is the longer side of the heatmaps' PNGs in pixels; 0 means no PNGs. Raises as
+    `Searcher.describe`, and DescriptorNotIndexed if similar factors are requested and no index has factors.
     """
     description = searcher.describe(example, context)
     with context.stage("explain"):
@@ -57,9 +61,9 @@ def explain(
 
 
 def compare(searcher: Searcher, comparison: Comparison, context: RequestContext) -> tuple[ComparedImage, ...]:
-    """Return the factors that the picture and the stored images share, on each of them, the picture first.
+    """Factorize an image and stored images jointly, and return the factors on each of them, the image first.
 
-    Raises as `Searcher.describe`, and SourceUnavailable where it is to be exact and a file cannot be read.
+    Raises as `Searcher.describe`, and SourceUnavailable if `exact` is set and a file cannot be read.
     """
     others = [searcher.collection.indexed_image(image_id) for image_id in comparison.image_ids]
     own: ImageRecord | None = None
@@ -82,9 +86,9 @@ def compare(searcher: Searcher, comparison: Comparison, context: RequestContext)
 
 
 def picture(searcher: Searcher, image_id: int, size_px: int, context: RequestContext) -> PictureFile:
-    """Return a stored image's file as it was indexed, or where `size_px` is not 0 a JPEG of that longer side.
+    """Return a stored image's unchanged file, or a JPEG thumbnail with a longer side of `size_px` pixels if not 0.
 
-    Raises ImageNotFound, and SourceUnavailable where no file has that content any more.
+    Raises ImageNotFound, and SourceUnavailable if no file with the indexed content can be read.
     """
     record = searcher.collection.indexed_image(image_id)
     with context.stage("decode"):
@@ -95,7 +99,7 @@ def picture(searcher: Searcher, image_id: int, size_px: int, context: RequestCon
 
 
 def sample(searcher: Searcher, count: int, matching: Expression | None) -> list[StoredImage]:
-    """Return images drawn at random, each as likely as any other, fewer where there are no more."""
+    """Return `count` distinct random images, uniformly distributed; fewer if fewer match the filter `matching`."""
     ids = searcher.collection.ids if matching is None else searcher.matching(matching)
     drawn = _random.choice(ids, min(count, len(ids)), replace=False)
     return [to_stored_image(record) for record in searcher.collection.indexed_images(drawn.tolist()).values()]
