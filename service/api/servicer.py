@@ -1,4 +1,4 @@
-"""The RPC methods: convert, ask the searcher in a thread of the right worker pool, convert back."""
+"""RPC methods: convert the request, run the search in a worker pool, convert the result."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,33 +22,36 @@ _Response = TypeVar("_Response")
 
 @dataclass(frozen=True)
 class WorkerPools:
-    """Threads for what needs the network, and others for what does not: the cheap does not wait behind the dear."""
+    """Worker pools by cost, so that fast requests do not wait behind slow ones.
+
+    `uploads` runs requests that need the network, `pictures` thumbnails and files, `searches` all others.
+    """
 
     uploads: WorkerPool
     searches: WorkerPool
-    pictures: WorkerPool  # to look at: a page of results asks for one each
+    pictures: WorkerPool  # a page of results requests one for each hit
 
     def close(self) -> None:
-        """Refuse what waits."""
+        """Cancel queued requests."""
         self.uploads.close()
         self.searches.close()
         self.pictures.close()
 
 
 class ImageSearchServicer(rpc.ImageSearchServiceServicer):
-    """Serves the live generation: a request takes its searcher once, and keeps to it when it is swapped meanwhile."""
+    """Serves the live generation. A request reads the searcher once, and ends on the generation on which it began."""
 
     def __init__(self, live: Callable[[], LiveSearcher], worker_pools: WorkerPools, limits: Limits) -> None:
-        self._live = live  # raises ServerNotReady as long as there is none
+        self._live = live  # raises ServerNotReady until a collection is open
         self._worker_pools = worker_pools
         self._limits = limits
 
     async def SearchImages(  # noqa: N802 - the name is the proto's
         self, request: pb.SearchImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SearchImagesResponse:
-        """Find the stored images most similar to a picture or a region of it."""
+        """Find the stored images most similar to an image or a region of it."""
         worker_pool = self._worker_pools.uploads if requests.needs_network(request) else self._worker_pools.searches
-        return await self._in(
+        return await self._run(
             worker_pool, lambda searcher, request_context: self._search(searcher, request_context, request)
         )
 
@@ -56,25 +59,25 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
         self, request: pb.GetImageRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetImageResponse:
         """Return one stored image."""
-        return await self._in(self._worker_pools.searches, lambda searcher, _: _get(searcher, request))
+        return await self._run(self._worker_pools.searches, lambda searcher, _: _get(searcher, request))
 
     async def ListImages(  # noqa: N802 - the name is the proto's
         self, request: pb.ListImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListImagesResponse:
         """List the stored images."""
-        return await self._in(self._worker_pools.searches, lambda searcher, _: self._list(searcher, request))
+        return await self._run(self._worker_pools.searches, lambda searcher, _: self._list(searcher, request))
 
     async def SampleImages(  # noqa: N802 - the name is the proto's
         self, request: pb.SampleImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SampleImagesResponse:
-        """Draw stored images at random."""
-        return await self._in(self._worker_pools.searches, lambda searcher, _: self._sample(searcher, request))
+        """Return random stored images."""
+        return await self._run(self._worker_pools.searches, lambda searcher, _: self._sample(searcher, request))
 
     async def GetImageContent(  # noqa: N802 - the name is the proto's
         self, request: pb.GetImageContentRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetImageContentResponse:
-        """Return a stored image's picture."""
-        return await self._in(
+        """Return a thumbnail or the file of a stored image."""
+        return await self._run(
             self._worker_pools.pictures,
             lambda searcher, request_context: self._content(searcher, request_context, request),
         )
@@ -82,18 +85,18 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
     async def ExplainImage(  # noqa: N802 - the name is the proto's
         self, request: pb.ExplainImageRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ExplainImageResponse:
-        """Show a picture's factors."""
+        """Return the factors of an image."""
         worker_pool = self._worker_pools.uploads if requests.needs_network(request) else self._worker_pools.searches
-        return await self._in(
+        return await self._run(
             worker_pool, lambda searcher, request_context: self._explain(searcher, request_context, request)
         )
 
     async def CompareImages(  # noqa: N802 - the name is the proto's
         self, request: pb.CompareImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.CompareImagesResponse:
-        """Show the factors that pictures share."""
+        """Return joint factors of several images."""
         worker_pool = self._worker_pools.uploads if requests.needs_network(request) else self._worker_pools.searches
-        return await self._in(
+        return await self._run(
             worker_pool, lambda searcher, request_context: self._compare(searcher, request_context, request)
         )
 
@@ -101,12 +104,12 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
         self, request: pb.GetCollectionRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetCollectionResponse:
         """Describe the collection."""
-        return await self._in(
+        return await self._run(
             self._worker_pools.searches,
             lambda searcher, _: pb.GetCollectionResponse(collection=responses.from_collection(searcher.info())),
         )
 
-    async def _in(self, worker_pool: WorkerPool, answer: Callable[[Searcher, RequestContext], _Response]) -> _Response:
+    async def _run(self, worker_pool: WorkerPool, answer: Callable[[Searcher, RequestContext], _Response]) -> _Response:
         searcher, request_context = self._live().searcher, current_request.get()
         return await worker_pool.run(lambda: answer(searcher, request_context), request_context)
 
@@ -164,7 +167,7 @@ def _get(searcher: Searcher, request: pb.GetImageRequest) -> pb.GetImageResponse
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
-    """What an operator may ask of a running server."""
+    """Serves operators of a running server."""
 
     def __init__(self, live: Callable[[], LiveSearcher], worker_pool: WorkerPool) -> None:
         self._live = live
@@ -173,7 +176,7 @@ class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
     async def RefreshCollection(  # noqa: N802 - the name is the proto's
         self, request: admin_pb2.RefreshCollectionRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> admin_pb2.RefreshCollectionResponse:
-        """Look for a newer generation now."""
+        """Open and serve the newest generation now."""
         live = self._live()
 
         def refreshed() -> admin_pb2.RefreshCollectionResponse:
