@@ -82,7 +82,7 @@ def busy(server: Server) -> Iterator[None]:
         go.wait(60)
 
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(server._network.run, wait)
+        pool.submit(server._batcher.run, wait)
         assert begun.wait(30)
         try:
             yield
@@ -217,8 +217,8 @@ def test_failures_in_a_row_are_looked_into(collection: Path, monkeypatch: pytest
     with running(ServerSettings(collection, listen=LOOPBACK)) as (server, address):
         for _ in range(3):
             with pytest.raises(ZeroDivisionError):
-                server._network.run(lambda: 1 / 0)
-        wait_until(lambda: server._network.failures == 0)
+                server._batcher.run(lambda: 1 / 0)
+        wait_until(lambda: server._batcher.failures == 0)
         status = health_of(address)
 
     assert status == "SERVING"
