@@ -1,4 +1,4 @@
-"""One request's leave to work: whether somebody still waits for the answer, and how long each stage took."""
+"""The context of a request: deadline, cancellation, and the duration of each stage."""
 
 import math
 import time
@@ -12,7 +12,7 @@ from whatwhere.indexer.errors import DeadlineExceeded, RequestCancelled
 
 @dataclass(frozen=True)
 class Stage:
-    """A finished stage, between two readings of the monotonic clock."""
+    """A finished stage, with the monotonic clock at its beginning and end."""
 
     name: str
     started_ns: int
@@ -20,14 +20,14 @@ class Stage:
 
     @property
     def seconds(self) -> float:
-        """How long it took."""
+        """Duration in seconds."""
         return (self.ended_ns - self.started_ns) / 1e9
 
 
 class RequestContext:
-    """Handed from room to room with a request, from thread to thread, by one of them at a time.
+    """Deadline, cancellation and stages of one request. Used by one thread at a time.
 
-    `deadline_s` is on the monotonic clock. Nothing expensive begins on a ticket that is dead.
+    `deadline_s` is a time of the monotonic clock; None means no deadline. No expensive step begins on a dead context.
     """
 
     def __init__(self, deadline_s: float | None = None) -> None:
@@ -36,12 +36,12 @@ class RequestContext:
         self._cancelled = False
 
     def cancel(self) -> None:
-        """Say that nobody waits any more."""
+        """Cancel the request: the caller has disconnected."""
         self._cancelled = True
 
     @property
     def dead(self) -> bool:
-        """Whether the answer would come to nobody, or too late."""
+        """Whether the request was cancelled or is late."""
         return self._cancelled or self.late
 
     @property
@@ -51,19 +51,19 @@ class RequestContext:
 
     @property
     def remaining_s(self) -> float:
-        """How long it is until the deadline, below 0 after it."""
+        """Seconds until the deadline, negative after it, infinite without one."""
         return math.inf if self._deadline_s is None else self._deadline_s - time.monotonic()
 
     def check(self) -> None:
-        """Raise RequestCancelled or DeadlineExceeded on a dead ticket."""
+        """Raise RequestCancelled or DeadlineExceeded if the context is dead."""
         if self._cancelled:
-            raise RequestCancelled("nobody waits for the answer any more")
+            raise RequestCancelled("the caller has disconnected")
         if self.late:
-            raise DeadlineExceeded("the deadline passed before the answer was there: allow more time, or ask for less")
+            raise DeadlineExceeded("the deadline has passed: allow more time, or request less")
 
     @contextmanager
     def stage(self, name: str) -> Iterator[None]:
-        """Check, then time what is done inside."""
+        """Check the context, then time the block as a stage. Raises as `check`."""
         self.check()
         started_ns = time.monotonic_ns()
         try:
@@ -72,9 +72,9 @@ class RequestContext:
             self.record(name, started_ns)
 
     def record(self, name: str, started_ns: int) -> None:
-        """Note a stage that began then and ends now."""
+        """Record a stage that began at `started_ns` of the monotonic clock and ends now."""
         self.stages.append(Stage(name, started_ns, time.monotonic_ns()))
 
 
-# the ticket of the request that this task or thread works for
-current: ContextVar[RequestContext] = ContextVar("ticket")
+# of the current asyncio task
+current_request: ContextVar[RequestContext] = ContextVar("request_context")

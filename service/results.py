@@ -1,4 +1,4 @@
-"""What a search gives, the same from the searcher in this process and from the client of a server."""
+"""Results of searches and explanations, equal for the in-process searcher and for the client of a server."""
 
 import re
 from dataclasses import dataclass, field
@@ -16,14 +16,18 @@ _NAME = re.compile(r"images/([1-9][0-9]{0,17})", re.ASCII)
 
 
 def stored_id(name: str) -> int | None:
-    """Return the id in a stored image's name, "images/{id}"; None of what is no such name."""
+    """Return the id in a stored image's name, "images/{id}"; None for any other text."""
     match = _NAME.fullmatch(name)
     return None if match is None else int(match[1])
 
 
 @dataclass(frozen=True)
 class StoredImage:
-    """An indexed image; `name` is "images/{id}", sizes are of the upright original."""
+    """A stored image.
+
+    `name` is "images/{id}". `width` and `height` are pixels of the upright original; `byte_count` and `sha256` are
+    those of the encoded file. `uris` are all URIs with this content, the first one found first.
+    """
 
     name: str
     uris: tuple[str, ...]
@@ -37,18 +41,18 @@ class StoredImage:
 
     @property
     def uri(self) -> str:
-        """Where the image was found first."""
+        """First URI of the image, "" if there is none."""
         return self.uris[0] if self.uris else ""
 
     @property
     def file_name(self) -> str:
-        """The last part of `uri`, as people write it."""
+        """Last part of `uri`, decoded."""
         return Path(unquote(urlsplit(self.uri).path)).name
 
 
 @dataclass(frozen=True)
 class Hit:
-    """One result: cosine similarity, and the matching box where it was localised."""
+    """One result: `score` is the cosine similarity, `box` the match; None if it was not localized or not found."""
 
     image: StoredImage
     score: float
@@ -57,7 +61,12 @@ class Hit:
 
 @dataclass(frozen=True)
 class SearchResult:
-    """One page of results, best first; `next_page_token` is empty on the last (and in this process)."""
+    """One page of results, best first.
+
+    `kept_factor_count` is the number of the query's factors that were used. `region_fallback` tells that no factor was
+    inside the region, so that the nearest one was used. `next_page_token` is empty on the last page and without a
+    server.
+    """
 
     hits: tuple[Hit, ...]
     region_fallback: bool = False
@@ -70,7 +79,8 @@ class SearchResult:
 class CollectionInfo:
     """The collection that is being served.
 
-    `latest_generation` is the newest published one: not `generation` while it is being opened, or cannot be.
+    `latest_generation` is the newest published one; it differs from `generation` while it is being opened, or if it
+    cannot be opened.
     """
 
     generation: int
@@ -84,7 +94,7 @@ class CollectionInfo:
 
 @dataclass(frozen=True)
 class SimilarFactor:
-    """A factor of a stored image that shows the same concept as another's: cosine similarity, and where it is."""
+    """A similar factor of a stored image: `score` is the cosine similarity, `box` its most activated part."""
 
     image: StoredImage
     factor: int
@@ -94,9 +104,10 @@ class SimilarFactor:
 
 @dataclass(frozen=True)
 class Factor:
-    """One factor on one picture: `heat` float32 [h, w] in [0, 1], the largest at 1, all 0 where it is not there.
+    """One factor on one image.
 
-    `energy_share` is that of all factors' energy; `png` is empty where none was asked for; `colour` is #rrggbb.
+    `heat` is float32 [h, w] in [0, 1] with maximum 1, or all 0 if the factor is absent; `box` is None then.
+    `energy_share` is a fraction of the energy of all factors, `color` #rrggbb. `png` is empty if it was not requested.
     """
 
     index: int
@@ -110,7 +121,7 @@ class Factor:
 
 @dataclass(frozen=True)
 class Explanation:
-    """The factors of a picture, strongest first, and the stored image of the same content where there is one."""
+    """The factors of an image, strongest first, and the stored image with the same content, if any."""
 
     factors: tuple[Factor, ...]
     image: StoredImage | None = None
@@ -118,7 +129,7 @@ class Explanation:
 
 @dataclass(frozen=True)
 class ComparedImage:
-    """The concepts that pictures share, on one of them; `image` is None for one that was sent."""
+    """Joint factors on one of the compared images; `image` is None for an uploaded one."""
 
     image: StoredImage | None
     factors: tuple[Factor, ...]
@@ -126,7 +137,7 @@ class ComparedImage:
 
 @dataclass(frozen=True)
 class PictureFile:
-    """An encoded picture and its media type."""
+    """An encoded image and its media type."""
 
     content: bytes
     mime_type: str

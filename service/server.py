@@ -1,4 +1,4 @@
-"""Build the server from its parts, and stop it without losing a request."""
+"""Assemble a server, run it, and stop it gracefully."""
 
 import asyncio
 import ipaddress
@@ -37,8 +37,8 @@ from whatwhere.service.web.serving import Web
 SERVICE = pb.DESCRIPTOR.services_by_name["ImageSearchService"].full_name
 ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
-_HARD_METADATA_FACTOR = 4  # beyond so many times the named limit, gRPC itself refuses
-_STARTS_WITHIN_S = 2.0  # a client asks again after this long, some times: opening a collection takes seconds
+_HARD_METADATA_FACTOR = 4  # above this multiple of the limit, gRPC itself refuses
+_STARTS_WITHIN_S = 2.0  # retry delay for clients: opening a collection takes seconds
 _IDLE_MS = 15 * 60 * 1000
 _HANDSHAKE_MS = 10 * 1000
 _KEEPALIVE_MS = 60 * 1000
@@ -49,9 +49,11 @@ log = logging.getLogger(__name__)
 
 
 class Server:
-    """A server, from its address to its end. Its methods may be called from any thread.
+    """A server of one collection. Thread-safe.
 
-    Made, it holds its address; started, it answers health and refuses requests by SERVER_NOT_READY; opened, it serves.
+    The constructor binds the addresses. After `start` the server answers health, and refuses requests with
+    SERVER_NOT_READY. After `open` it serves. Raises InvalidRequest if an address is invalid, cannot be bound, or is not
+    allowed without TLS and authentication; CredentialsUnreadable.
     """
 
     def __init__(self, settings: ServerSettings) -> None:
@@ -74,12 +76,12 @@ class Server:
             if tracer is not None:
                 self._closing.callback(tracer.close)
             batch_size = _batch_size(settings)
-            self._network = InferenceBatcher(
+            self._batcher = InferenceBatcher(
                 batch_size, settings.batching.delay_s, self._metrics.batch, partial(use_threads, settings.cores)
             )
-            self._closing.callback(self._network.close)
-            self._lanes = _lanes(settings.cores, batch_size, settings.limits)
-            self._closing.callback(self._lanes.close)
+            self._closing.callback(self._batcher.close)
+            self._worker_pools = _worker_pools(settings.cores, batch_size, settings.limits)
+            self._closing.callback(self._worker_pools.close)
             self._interceptor = RequestInterceptor(settings.limits, self._metrics, tokens, tracer)
             if settings.metrics_listen is not None:
                 _check_port(settings.metrics_listen, "metrics_listen")
@@ -91,11 +93,11 @@ class Server:
 
     async def _build(self) -> int:
         settings = self._settings
-        self._health = Health((SERVICE, ADMIN), self._network, asyncio.get_running_loop())
+        self._health = Health((SERVICE, ADMIN), self._batcher, asyncio.get_running_loop())
         self._servers = [server := grpc.aio.server(interceptors=[self._interceptor], options=_options(settings.limits))]
-        servicer = ImageSearchServicer(self._opened, self._lanes, settings.limits)
+        servicer = ImageSearchServicer(self._opened, self._worker_pools, settings.limits)
         rpc.add_ImageSearchServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call] # generated
-        admin = AdminServicer(self._opened, self._lanes.searches)
+        admin = AdminServicer(self._opened, self._worker_pools.searches)
         admin_pb2_grpc.add_AdminServiceServicer_to_server(admin, server)  # type: ignore[no-untyped-call] # generated
         health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, server)
         if settings.reflection:
@@ -114,48 +116,54 @@ class Server:
 
     def _opened(self) -> LiveSearcher:
         if self._live is None:
-            raise ServerNotReady("the server is starting: try again in some seconds", retry_delay_s=_STARTS_WITHIN_S)
+            raise ServerNotReady("the server is starting: try again in a few seconds", retry_delay_s=_STARTS_WITHIN_S)
         return self._live
 
     def _show(self) -> None:
-        """Give Prometheus what can be read at any time."""
-        gauge, lanes = self._metrics.gauge, self._lanes
+        """Add the gauges to the metrics."""
+        gauge, worker_pools = self._metrics.gauge, self._worker_pools
 
         def of_searcher(read: Callable[[Searcher], int]) -> Callable[[], float]:
             return lambda: 0 if self._live is None else read(self._live.searcher)
 
-        gauge("requests_in_flight", "Requests that are being answered.", lambda: len(self._interceptor.door))
+        gauge("requests_in_flight", "Requests in flight.", lambda: len(self._interceptor.limiter))
         gauge(
-            "ready", "1 while requests are answered, as the health service says.", lambda: float(self._health.serving)
+            "ready",
+            "1 if requests are answered, as reported by the health service.",
+            lambda: float(self._health.serving),
         )
-        self._metrics.queue("uploads", lambda: lanes.uploads.waiting)
-        self._metrics.queue("searches", lambda: lanes.searches.waiting)
-        self._metrics.queue("pictures", lambda: lanes.pictures.waiting)
-        gauge("images", "Images that can be found.", of_searcher(lambda searcher: searcher.image_count))
-        gauge("generation", "Generation that is served.", of_searcher(lambda searcher: searcher.generation))
-        gauge("latest_generation", "Newest one published.", of_searcher(lambda searcher: searcher.latest_generation))
+        self._metrics.queue("uploads", lambda: worker_pools.uploads.waiting)
+        self._metrics.queue("searches", lambda: worker_pools.searches.waiting)
+        self._metrics.queue("pictures", lambda: worker_pools.pictures.waiting)
+        gauge("images", "Searchable images.", of_searcher(lambda searcher: searcher.image_count))
+        gauge("generation", "Generation being served.", of_searcher(lambda searcher: searcher.generation))
+        gauge(
+            "latest_generation",
+            "Newest published generation.",
+            of_searcher(lambda searcher: searcher.latest_generation),
+        )
 
     @property
     def addresses(self) -> dict[str, str]:
-        """What it listens on, by the names of the settings, with the ports that were free."""
+        """Addresses by name (listen, web, health, metrics), with the actual ports."""
         settings = self._settings
-        asked = [
+        bound = [
             ("listen", settings.listen, self.port),
             ("web", settings.web_listen, 0 if self._web is None else self._web.port),
             ("health", settings.health_listen, self.health_port),
             ("metrics", settings.metrics_listen, self.metrics_port),
         ]
-        return {name: f"{address.rpartition(':')[0]}:{port}" for name, address, port in asked if address is not None}
+        return {name: f"{address.rpartition(':')[0]}:{port}" for name, address, port in bound if address is not None}
 
     def open(self) -> None:
-        """Open the collection and load the network; raises the errors of that."""
-        self._live = open_live(self._settings, self._network, self._health.report_generation)
+        """Open the collection, load the network, and serve. Raises the errors of `open_live`."""
+        self._live = open_live(self._settings, self._batcher, self._health.report_generation)
         self._closing.callback(self._live.close)
         self._live.follow()
         _in_loop(_call(self._health.opened, self._live))
 
     def start(self) -> None:
-        """Begin to answer."""
+        """Start to answer health and requests."""
         _in_loop(self._start())
 
     async def _start(self) -> None:
@@ -167,11 +175,11 @@ class Server:
         self._watching = asyncio.create_task(self._health.watch())
 
     def drain(self) -> None:
-        """Say NOT_SERVING, and go on answering."""
+        """Report NOT_SERVING, and keep answering."""
         _in_loop(_call(self._health.draining))
 
     def stop(self, grace: float | None) -> None:
-        """Take no more requests, and wait until those in flight have ended, for at most `grace` seconds."""
+        """Refuse new requests, and wait at most `grace` seconds for those in flight; None cancels them at once."""
         if not self._stopped:
             self._stopped = True
             _in_loop(self._stop(grace))
@@ -190,10 +198,9 @@ class Server:
 
 
 def create_server(settings: ServerSettings) -> tuple[Server, int]:
-    """Bind, open the collection and the network, and return the server, not yet started, with its port.
+    """Bind the addresses, open the collection, and return the server (not started yet) and its port.
 
-    Raises the errors of opening them, CredentialsUnreadable, and InvalidRequest when the address cannot be bound or may
-    not be without TLS and tokens.
+    Raises the errors of `Server` and `Server.open`.
     """
     server = Server(settings)
     try:
@@ -205,11 +212,14 @@ def create_server(settings: ServerSettings) -> tuple[Server, int]:
 
 
 def serve(settings: ServerSettings, on_ready: Callable[[Mapping[str, str]], None]) -> None:
-    """Serve until SIGTERM or SIGINT, then let requests in flight end; `on_ready` gets `Server.addresses`."""
+    """Serve until SIGTERM or SIGINT, then let requests in flight finish.
+
+    Calls `on_ready` with `Server.addresses` when the collection is open. Raises as `create_server`.
+    """
     stopping = threading.Event()
 
     def stop_soon(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second one ends it at once
+        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
         stopping.set()
 
     for number in (signal.SIGTERM, signal.SIGINT):
@@ -229,7 +239,7 @@ def serve(settings: ServerSettings, on_ready: Callable[[Mapping[str, str]], None
     log.info("stopped")
 
 
-# --- one event loop for all servers of the process: grpc.aio has one poller ------------------------------------------
+# --- one event loop for all servers of the process, since grpc.aio has one poller -------------------------------------
 
 
 @cache
@@ -247,19 +257,19 @@ async def _call(work: Callable[..., _Result], *arguments: Any) -> _Result:
     return work(*arguments)
 
 
-# --- its parts ------------------------------------------------------------------------------------------------------
+# --- parts ----------------------------------------------------------------------------------------------------------
 
 
 def _batch_size(settings: ServerSettings) -> int:
     return settings.batching.size or (8 if choose_device(settings.device).type == "cuda" else 1)
 
 
-def _lanes(cores: int, batch_size: int, limits: Limits) -> WorkerPools:
-    """Make the threads: those of uploads fill a batch while the next ones are decoded, one on each core.
+def _worker_pools(cores: int, batch_size: int, limits: Limits) -> WorkerPools:
+    """Create the worker pools. `uploads` has threads for one batch, and one per core to decode the next one.
 
-    The network has all cores, each of these threads one. Measured on two cores: with two each, four callers that want
-    ten boxes get 7.0 answers a second in place of 9.0; with one core for the network, 16 uploaders 7.5 in place of 8.2;
-    with OpenMP's passive waiting both are slower by a tenth.
+    The network's thread uses all cores, each thread of a pool one. Measured on two cores: with two cores per thread,
+    four clients that request ten boxes get 7.0 instead of 9.0 answers per second; with one core for the network, 16
+    uploading clients get 7.5 instead of 8.2; with OpenMP's passive waiting, both are 10 % slower.
     """
     one = partial(use_threads, 1)
     return WorkerPools(
@@ -277,8 +287,8 @@ def _options(limits: Limits) -> list[tuple[str, int]]:
         ("grpc.max_concurrent_streams", limits.max_streams_per_connection),
         ("grpc.max_connection_idle_ms", _IDLE_MS),
         ("grpc.server_handshake_timeout_ms", _HANDSHAKE_MS),
-        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),  # who has gone without a word is noticed
-        ("grpc.http2.min_ping_interval_without_data_ms", _PINGED_MS),  # clients may look whether we have, too
+        ("grpc.keepalive_time_ms", _KEEPALIVE_MS),  # detects clients that vanished without closing
+        ("grpc.http2.min_ping_interval_without_data_ms", _PINGED_MS),  # clients may do the same
         ("grpc.so_reuseport", 0),  # a second server on the port is an error, not a silent half of the traffic
     ]
 
@@ -289,18 +299,18 @@ def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredent
             return server.add_insecure_port(address)
         return server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise InvalidRequest(f"cannot listen on {address}: taken, or not this machine's") from error
+        raise InvalidRequest(f"cannot listen on {address}: it is in use or not an address of this machine") from error
 
 
 def _check_port(address: str, field: str) -> None:
-    """Raise InvalidRequest for an address without a port that exists: gRPC itself takes 99999 as 34463."""
+    """Raise InvalidRequest if the port is not a number from 0 to 65535: gRPC reads 99999 as 34463."""
     port = address.rpartition(":")[2]
     if not (port.isascii() and port.isdigit() and int(port) <= 65535):
         raise InvalidRequest(f"{address!r} is not HOST:PORT with a port from 0 to 65535", field=field)
 
 
 def _check_exposure(settings: ServerSettings) -> None:
-    """Raise InvalidRequest for an address that others reach, without TLS or without knowing who asks."""
+    """Raise InvalidRequest if an address beyond loopback lacks TLS or authentication."""
     missing = []
     if settings.tls is None:
         missing.append("TLS (--tls-certificate, --tls-key)")
@@ -310,7 +320,7 @@ def _check_exposure(settings: ServerSettings) -> None:
         if address is not None and missing and not (settings.allow_insecure or _is_loopback(address)):
             raise InvalidRequest(
                 f"{address} can be reached from other machines, without {' and without '.join(missing)}: give these, "
-                "listen on 127.0.0.1, or say --allow-insecure, which lets whoever reaches the port ask and listen",
+                "listen on 127.0.0.1, or use --allow-insecure, which lets anyone search and read the traffic",
                 field=field,
             )
 

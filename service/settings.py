@@ -1,4 +1,4 @@
-"""Every number a server is run with, read once at the entry point."""
+"""Settings of a server, read once at the entry point."""
 
 import os
 from dataclasses import dataclass, field
@@ -13,7 +13,7 @@ _MIB = 1024 * 1024
 
 @dataclass(frozen=True)
 class Limits:
-    """What may be asked for; README.md has the table."""
+    """Limits of requests; service/README.md has the table."""
 
     # --- one request
     image: ImageLimits = field(default_factory=lambda: ImageLimits(max_bytes=32 * _MIB))
@@ -33,31 +33,31 @@ class Limits:
     default_compared_rank: int = 5
     max_compared_rank: int = 16
     min_picture_px: int = 16
-    max_picture_px: int = 2048  # of the longer side of a thumbnail or a heatmap
-    max_metadata_bytes: int = 8 * 1024  # of the call: names and values
-    message_overhead_bytes: int = _MIB  # on top of the image, so that an oversized one gets its named error
-    request_s: float = 60.0  # the longest that a request may take, whatever the caller's deadline
-    receive_s: float = 20.0  # for its bytes to arrive in
+    max_picture_px: int = 2048  # longer side of a thumbnail or a heatmap
+    max_metadata_bytes: int = 8 * 1024  # of a call: names and values
+    message_overhead_bytes: int = _MIB  # added to the image's, so that an oversized image is refused by its own error
+    request_s: float = 60.0  # time limit of a request, regardless of the caller's deadline
+    receive_s: float = 20.0  # time limit for its bytes to arrive
 
-    # --- all of them; times the message size this is also what requests can hold of memory, up to three times at once
+    # --- all requests; max_concurrent times the message size bounds their memory, up to a factor of three
     max_concurrent: int = 64
     max_concurrent_per_client: int = 32
-    max_queued_uploads: int = 16  # that wait for a thread: twice as many would wait twice as long
+    max_queued_uploads: int = 16  # a longer queue only means longer waiting
     max_queued_searches: int = 64
     max_streams_per_connection: int = 100
-    max_watchers: int = 1024  # of health, one of each client of several servers, and of reflection: they may stay
+    max_watchers: int = 1024  # streams of health (one per client of several servers) and reflection
     max_watchers_per_client: int = 64
     max_web_connections: int = 512
     max_web_connections_per_client: int = 64
-    web_idle_s: float = 30.0  # how long a connection may stay between two requests, or without reading an answer
+    web_idle_s: float = 30.0  # of a connection between requests, or while the client does not read
 
 
 @dataclass(frozen=True)
 class Batching:
-    """How the network is fed: pictures that wait together are described together, `size` at most.
+    """Batching of queued uploads: at most `size` images per batch; an image waits up to `delay_s` seconds for others.
 
-    None: 8 on CUDA, and 1 on a CPU, where batches are no faster (measured: 8.2 uploads a second by fours, 8.5 one at a
-    time) and the first of them waits for the last. A lone picture waits `delay_s` for company.
+    `size` None means 8 on CUDA and 1 on a CPU, where batches are no faster (measured: 8.2 uploads per second in batches
+    of four, 8.5 one at a time) and add latency.
     """
 
     size: int | None = None
@@ -66,30 +66,30 @@ class Batching:
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How to serve one collection."""
+    """Settings of a server of one collection."""
 
-    collection: Path | str  # a directory, or the URI of an object store's folder
+    collection: Path | str  # a directory or the URI of an object store
     listen: str = "127.0.0.1:50051"
     device: str = "auto"
-    weights: Path | None = None  # the checkpoint that the collection was made with, where that is one's own
-    refresh_s: float = 1.0  # how often to look for a newer generation; 0: never
+    weights: Path | None = None  # the checkpoint that the collection was indexed with, if it was one of your own
+    refresh_s: float = 1.0  # interval of checks for a newer generation; 0: never
     tls: TlsFiles | None = None
     tokens: Path | None = None
-    allow_insecure: bool = False  # listen beyond loopback without TLS and without knowing who asks
-    web_listen: str | None = None  # the page and the JSON form of the methods, by the same TLS and tokens
-    web_hosts: tuple[str, ...] = ()  # names that the web address goes by beside its own and its certificate's
-    health_listen: str | None = None  # a plain-text address for probes
+    allow_insecure: bool = False  # listen beyond loopback without TLS or authentication
+    web_listen: str | None = None  # HTTP: the page and the JSON API, with the same TLS and tokens
+    web_hosts: tuple[str, ...] = ()  # further host names of the web address, besides its own and its certificate's
+    health_listen: str | None = None  # health in plain text, for probes
     metrics_listen: str | None = None
     reflection: bool = True
     traces: bool = False
-    threads: int | None = None  # cores to use; None: all that this process may
-    remembered_uploads: int = 256  # whose descriptions are kept, 40 KB each: the next page needs no network; 0: none
-    grace_s: float = 10.0  # how long requests in flight may go on after SIGTERM
-    drain_s: float = 0.0  # how long to go on answering before that, while health says NOT_SERVING
+    threads: int | None = None  # cores to use; None: all available to this process
+    remembered_uploads: int = 256  # size of the description cache, 40 KB each; 0: no cache
+    grace_s: float = 10.0  # time for requests in flight after SIGTERM
+    drain_s: float = 0.0  # time before that in which health is NOT_SERVING and requests are still answered
     limits: Limits = field(default_factory=Limits)
     batching: Batching = field(default_factory=Batching)
 
     @property
     def cores(self) -> int:
-        """How many cores to use."""
+        """Number of cores to use."""
         return self.threads or len(os.sched_getaffinity(0))

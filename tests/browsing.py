@@ -100,7 +100,7 @@ def field(response: httpx.Response) -> str | None:
 
 
 def crowded(collection: Path, **changes: Any) -> ServerSettings:
-    """Return settings of a server whose upload lane has two threads (one and a batch of one)."""
+    """Return settings of a server whose pool for uploads has two threads (one and a batch of one)."""
     return plain(collection, batching=Batching(1), **changes)
 
 

@@ -99,21 +99,20 @@ class Descriptor:
 
     @torch.inference_mode()
     def select(
-        self, description: Description, region: Region | None = None, concepts: Collection[int] | None = None
+        self, description: Description, region: Region | None = None, factors: Collection[int] | None = None
     ) -> tuple[Selection, ...]:
-        """Return the rows of each part, where there are `concepts` those of these factors alone.
+        """Return the rows of each part, where there are `factors` those of these factors alone.
 
         RegionNotSupported for a baseline: its rows are of what was cropped, and belong to no factor.
         """
-        if concepts is not None and not self.uses_factors:
+        if factors is not None and not self.uses_factors:
             raise RegionNotSupported(
-                f"concepts are factors, which {self.name} does not use: ask with one of "
-                f"{WHAT}, {WHAT_AND_WHERE}, {FUSED}",
+                f"{self.name} has no factors to choose from: search by one of {WHAT}, {WHAT_AND_WHERE}, {FUSED}",
                 field="concepts",
             )
         stored = description.factors
         inside = None if region is None else coverage(region, stored.height, stored.width)
-        focus = Focus(region, inside, None if concepts is None else frozenset(concepts))
+        focus = Focus(region, inside, None if factors is None else frozenset(factors))
         return tuple(part.select(description, focus) for part in self.parts)
 
     @torch.inference_mode()

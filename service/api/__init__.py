@@ -1,1 +1,1 @@
-"""The gRPC API: request checks, conversion, methods, one interceptor, admission, health."""
+"""gRPC API: request checks, conversion, methods, interceptor, admission control, health."""

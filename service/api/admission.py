@@ -1,4 +1,4 @@
-"""Who may begin, who waits, who is sent away: overload sheds at the door, in the order of cost."""
+"""Admission control: limit concurrent requests, and queue work in bounded worker pools."""
 
 import asyncio
 import random
@@ -13,14 +13,17 @@ from typing import TypeVar
 from whatwhere.indexer.errors import ServerOverloaded, TooManyRequests
 from whatwhere.service.request_context import RequestContext
 
-_SMOOTHING = 0.1  # of a new measurement in the running mean of how long a piece of work takes
+_SMOOTHING = 0.1  # weight of a new measurement in the moving average of the work's duration
 _LEAST_DELAY_S = 0.1
 
 _Result = TypeVar("_Result")
 
 
 class ConcurrencyLimiter:
-    """Counts what is inside, in all and for each client. For one event loop, whose thread alone may use it."""
+    """Limits concurrent requests, in total and per client.
+
+    Belongs to one event loop and must be used from its thread only, except for `len`.
+    """
 
     def __init__(self, most: int, most_per_client: int) -> None:
         self._most = most
@@ -29,20 +32,23 @@ class ConcurrencyLimiter:
         self._count = 0
 
     def __len__(self) -> int:
-        """Return how many requests are inside; from any thread."""
+        """Return the number of requests in flight; from any thread."""
         return self._count
 
     @contextmanager
     def entered(self, client: str) -> Iterator[None]:
-        """Be inside; raises TooManyRequests where this client has too many there, ServerOverloaded where all have."""
+        """Count a request of `client` as in flight.
+
+        Raises TooManyRequests if the client has reached its limit, ServerOverloaded if the total is reached.
+        """
         if self._inside[client] >= self._most_per_client:
             raise TooManyRequests(
-                f"you have {self._most_per_client} requests at once, which is the most: wait for one to end",
+                f"you have {self._most_per_client} requests in flight, which is the limit: wait until one ends",
                 retry_delay_s=_jittered(_LEAST_DELAY_S),
             )
         if self._count >= self._most:
             raise ServerOverloaded(
-                f"{self._most} requests are being answered, which is the most: try again later",
+                f"the server has {self._most} requests in flight, which is the limit: try again later",
                 retry_delay_s=_jittered(_LEAST_DELAY_S),
             )
         self._inside[client] += 1
@@ -53,13 +59,13 @@ class ConcurrencyLimiter:
             self._count -= 1
             self._inside[client] -= 1
             if not self._inside[client]:
-                del self._inside[client]  # or every address that ever asked would be remembered
+                del self._inside[client]  # otherwise every address would stay in memory
 
 
 class WorkerPool:
-    """Threads of their own for one kind of work, and a bounded queue before them. For one event loop.
+    """A thread pool with a bounded queue for one kind of work. Belongs to one event loop.
 
-    Each thread calls `initializer` at its start.
+    Each thread calls `initializer` once when it starts.
     """
 
     def __init__(
@@ -74,17 +80,18 @@ class WorkerPool:
 
     @property
     def waiting(self) -> int:
-        """How many wait for a thread."""
+        """Number of requests in the queue."""
         return max(0, self._inside - self._threads)
 
-    async def run(self, work: Callable[[], _Result], ticket: RequestContext) -> _Result:
-        """Do `work` in a thread, after what came before; raises ServerOverloaded where the queue is full.
+    async def run(self, work: Callable[[], _Result], context: RequestContext) -> _Result:
+        """Run `work` in a thread of the pool, first in, first out.
 
-        When the caller goes while it waits, it is not done at all.
+        Work whose caller has disconnected or whose deadline has passed in the queue is not run. Raises ServerOverloaded
+        if the queue is full, and the errors of `work`.
         """
         if self.waiting >= self._most_waiting:
             raise ServerOverloaded(
-                f"{self._most_waiting} {self._name} are waiting, which is the most: try again later",
+                f"{self._most_waiting} {self._name} are queued, which is the limit: try again later",
                 retry_delay_s=_jittered(self._mean_s * self._inside / self._threads),
             )
         self._inside += 1
@@ -92,8 +99,8 @@ class WorkerPool:
         loop = asyncio.get_running_loop()
 
         def timed() -> _Result:
-            ticket.record("queue", queued_ns)
-            ticket.check()
+            context.record("queue", queued_ns)
+            context.check()
             started = monotonic()
             try:
                 return work()
@@ -105,14 +112,14 @@ class WorkerPool:
         return await asyncio.wrap_future(future)
 
     def close(self) -> None:
-        """Refuse what waits; threads end with what they do."""
+        """Cancel queued work, and let running work finish."""
         self._pool.shutdown(wait=False, cancel_futures=True)
 
     def _note(self, seconds: float) -> None:
         self._mean_s += _SMOOTHING * (seconds - self._mean_s) if self._mean_s else seconds
 
     def _leave(self, loop: asyncio.AbstractEventLoop, _: "Future[_Result]") -> None:
-        """Free the place when the thread is free, which a caller that goes does not wait for."""
+        """Free the slot when the thread is free, even if the caller has disconnected before."""
         if not loop.is_closed():
             loop.call_soon_threadsafe(self._left)
 
@@ -121,5 +128,5 @@ class WorkerPool:
 
 
 def _jittered(delay_s: float) -> float:
-    """Spread the next tries, or all that were sent away together would come back together."""
+    """Add jitter, so that clients refused together do not retry together."""
     return max(_LEAST_DELAY_S, delay_s) * random.uniform(0.75, 1.5)  # noqa: S311 - not a secret

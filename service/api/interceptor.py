@@ -1,4 +1,4 @@
-"""What happens around every request: who asks, may it begin, its deadline, errors, one log line, the numbers."""
+"""Wrap every request: authentication, admission, deadline, error status, log line, metrics and trace."""
 
 import asyncio
 import logging
@@ -15,13 +15,12 @@ from google.protobuf.message import DecodeError
 from grpc_status import rpc_status
 
 from whatwhere.indexer import errors
-from whatwhere.service import request_context as tickets
 from whatwhere.service.api.admission import ConcurrencyLimiter
 from whatwhere.service.api.gateway import CLIENT, Gateway
-from whatwhere.service.api.status import CALLERS_MATTERS, code_of, to_status
+from whatwhere.service.api.status import CALLER_ERRORS, code_of, to_status
 from whatwhere.service.observability.metrics import Metrics
 from whatwhere.service.observability.tracing import Tracer
-from whatwhere.service.request_context import RequestContext
+from whatwhere.service.request_context import RequestContext, current_request
 from whatwhere.service.security.tokens import Scope, TokenFile
 from whatwhere.service.settings import Limits
 
@@ -32,26 +31,29 @@ _ADMIN = "/whatwhere.v1.AdminService/"
 _REQUEST_ID = re.compile(r"[\x21-\x7e]{1,128}")
 _BEARER = "bearer "
 _CANCELLED_WITHIN_S = 0.2
-_HANGS_UP_WITHIN_S = 0.1  # a caller's clock began before ours: it hangs up a little before our deadline
+_HANGS_UP_WITHIN_S = 0.1  # a caller's deadline begins earlier than ours: it disconnects slightly before our deadline
 
 log = logging.getLogger(__name__)
 
 
 @dataclass
 class RequestInterceptor(grpc.aio.ServerInterceptor):
-    """Wraps the unary methods of our services; health and reflection are counted, and reflection asks who it is."""
+    """Wraps the unary methods of whatwhere's services.
+
+    Streams of health and reflection are only limited in number; reflection also requires a token.
+    """
 
     limits: Limits
     metrics: Metrics
     tokens: TokenFile | None = None
     tracer: Tracer | None = None
     gateway: Gateway = field(default_factory=Gateway)
-    door: ConcurrencyLimiter = field(init=False)
+    limiter: ConcurrencyLimiter = field(init=False)
     watchers: ConcurrencyLimiter = field(init=False)
 
     def __post_init__(self) -> None:
-        """Make the doors."""
-        self.door = ConcurrencyLimiter(self.limits.max_concurrent, self.limits.max_concurrent_per_client)
+        """Create the limiters."""
+        self.limiter = ConcurrencyLimiter(self.limits.max_concurrent, self.limits.max_concurrent_per_client)
         self.watchers = ConcurrencyLimiter(self.limits.max_watchers, self.limits.max_watchers_per_client)
 
     async def intercept_service(
@@ -59,13 +61,13 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any] | None"]],
         handler_call_details: grpc.HandlerCallDetails,
     ) -> "grpc.RpcMethodHandler[Any, Any] | None":
-        """Return the method's handler with everything around it."""
+        """Return the wrapped handler of a method."""
         handler = await continuation(handler_call_details)
         if handler is None:
             return handler
         call = _Call(handler_call_details.method, handler_call_details.invocation_metadata or ())
         if call.method.startswith(_OURS):
-            # As a stream of one message: the head can be judged before the body is received, and the body has its time.
+            # As a stream of one message: the head is checked before the body is received, which has a time limit.
             return grpc.stream_unary_rpc_method_handler(
                 partial(self._handle, call, handler), response_serializer=handler.response_serializer
             )
@@ -84,21 +86,21 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         return handler
 
     async def _handle(self, call: "_Call", handler: Any, _: AsyncIterator[bytes], context: Any) -> Any:
-        ended = _Ended(call, self._ticket(context))
+        ended = _Ended(call, self._request_context(context))
         try:
-            self._judge(call, context)
-            with self.door.entered(call.client):
-                response = await self._answer(handler, ended.ticket, context)
+            self._authenticate(call, context)
+            with self.limiter.entered(call.client):
+                response = await self._answer(handler, ended.request_context, context)
             await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
-            return response  # noqa: TRY300 - what is caught below may come from the line before
-        except asyncio.CancelledError:  # the caller has gone, or its deadline has come
-            ended.ticket.cancel()
-            ended.error = _gone(ended.ticket)
+            return response  # noqa: TRY300 - the line before may raise the errors caught below
+        except asyncio.CancelledError:  # the caller has disconnected, or its deadline has passed
+            ended.request_context.cancel()
+            ended.error = _gone(ended.request_context)
             raise
         except TimeoutError:
-            ended.ticket.cancel()
+            ended.request_context.cancel()
             ended.error = errors.DeadlineExceeded(
-                f"not done in {self.limits.request_s:g} s, which is the most: ask for less"
+                f"the request took longer than the limit of {self.limits.request_s:g} s: request less"
             )
         except Exception as error:  # becomes a status, below
             ended.error = error
@@ -108,19 +110,19 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         _forget_frames(ended.error)
         return await _abort(context, ended.error, call.request_id)
 
-    async def _answer(self, handler: Any, ticket: RequestContext, context: Any) -> Any:
-        """Receive the request and answer it. Its picture stays in this frame: gRPC keeps the other after an abort."""
-        request = await self._receive(handler, ticket, context)
-        tickets.current.set(ticket)
+    async def _answer(self, handler: Any, request_context: RequestContext, context: Any) -> Any:
+        """Receive and answer the request. Its upload stays in this frame: gRPC keeps the outer frame after an abort."""
+        request = await self._receive(handler, request_context, context)
+        current_request.set(request_context)
         async with asyncio.timeout(self.limits.request_s):
             return await handler.unary_unary(request, context)
 
     async def _watch(self, call: "_Call", behavior: Any, request: Any, context: Any) -> None:
-        """Let a stream of health or reflection pass."""
+        """Admit a stream of health or reflection."""
         call.client = self._client(call, context)
         try:
-            if not call.method.startswith(HEALTH):  # which probes ask without a token
-                self._judge(call, context)
+            if not call.method.startswith(HEALTH):  # probes have no token
+                self._authenticate(call, context)
             with self.watchers.entered(call.client):
                 stream = behavior(request, context)
                 if isinstance(stream, AsyncIterator):
@@ -131,44 +133,44 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         except errors.WhatwhereError as error:
             await _abort(context, error, call.request_id)
 
-    def _ticket(self, context: Any) -> RequestContext:
+    def _request_context(self, context: Any) -> RequestContext:
         remaining_s = context.time_remaining()
         longest_s = self.limits.request_s + self.limits.receive_s
         return RequestContext(time.monotonic() + (longest_s if remaining_s is None else min(remaining_s, longest_s)))
 
-    def _judge(self, call: "_Call", context: Any) -> None:
-        """Say who asks; raises CallMetadataTooLarge, Unauthenticated, ScopeMissing."""
+    def _authenticate(self, call: "_Call", context: Any) -> None:
+        """Identify the caller. Raises CallMetadataTooLarge, Unauthenticated or ScopeMissing."""
         call.client = self._client(call, context)
         size = sum(len(key) + len(value) for key, value in call.metadata)
         if size > self.limits.max_metadata_bytes:
             raise errors.CallMetadataTooLarge(
-                f"{size:,} bytes of call metadata, the limit is {self.limits.max_metadata_bytes:,}: send less"
+                f"the call metadata has {size:,} bytes, the limit is {self.limits.max_metadata_bytes:,}: send less"
             )
         if self.tokens is None:
             return
         secret = call.text("authorization")
         if not secret[: len(_BEARER)].lower() == _BEARER:
-            raise errors.Unauthenticated("a token is needed: send the metadata authorization: Bearer TOKEN")
+            raise errors.Unauthenticated("a token is required: send the metadata authorization: Bearer TOKEN")
         token = self.tokens.identify(secret[len(_BEARER) :].strip())
         if token is None:
             raise errors.Unauthenticated(
-                "the token is unknown, revoked or expired: ask the server's operator for another"
+                "the token is unknown, revoked or expired: request a new one from the server's operator"
             )
         call.client = f"token:{token.name}"
         needed = Scope.ADMIN if call.method.startswith(_ADMIN) else Scope.SEARCH
         if call.method.startswith(_OURS) and needed not in token.scopes:
-            raise errors.ScopeMissing(f"the token {token.name} has not the scope {needed}, which this method needs")
+            raise errors.ScopeMissing(f"the token {token.name} lacks the scope {needed}, which this method requires")
 
     def _client(self, call: "_Call", context: Any) -> str:
         return self.gateway.client(call.binary(CLIENT)) or _peer(context)
 
-    async def _receive(self, handler: Any, ticket: RequestContext, context: Any) -> Any:
+    async def _receive(self, handler: Any, request_context: RequestContext, context: Any) -> Any:
         try:
-            with ticket.stage("receive"):
+            with request_context.stage("receive"):
                 async with asyncio.timeout(self.limits.receive_s):
-                    body = await context.read()  # the iterator would keep it
+                    body = await context.read()  # the iterator would keep a reference to it
             if body is grpc.aio.EOF:
-                # gRPC itself may have refused the message, as too large: then it is about to cancel this call.
+                # gRPC may have refused the message as too large; it then cancels this call within a moment.
                 await asyncio.sleep(_CANCELLED_WITHIN_S)
                 raise errors.InvalidRequest("the call ended without a request message")
             if (refused := self.gateway.take(body)) is not None:
@@ -176,18 +178,18 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             return handler.request_deserializer(body)
         except TimeoutError:
             raise errors.RequestTooSlow(
-                f"the request did not arrive in {self.limits.receive_s:g} s: send a smaller image, or a stored name"
+                f"the request did not arrive within {self.limits.receive_s:g} s: send a smaller image or a stored name"
             ) from None
         except DecodeError as error:
             raise errors.InvalidRequest("the request is not a message of this method: check the proto") from error
 
     def _note(self, ended: "_Ended") -> None:
-        """Log the request, count it, trace it."""
-        call, stages, error = ended.call, ended.ticket.stages, ended.error
+        """Log, count and trace the request."""
+        call, stages, error = ended.call, ended.request_context.stages, ended.error
         seconds = (time.monotonic_ns() - call.started_ns) / 1e9
         status = grpc.StatusCode.OK if error is None else code_of(error)
         code = status.name
-        if error is not None and not isinstance(error, CALLERS_MATTERS):
+        if error is not None and not isinstance(error, CALLER_ERRORS):
             log.error("request failed", exc_info=error, extra={"request_id": call.request_id})
         fields = {"method": call.name, "code": code, "client": call.client, "request_id": call.request_id}
         if isinstance(error, errors.WhatwhereError):
@@ -209,7 +211,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
 @dataclass
 class _Call:
-    """A request's head."""
+    """Method, metadata and caller of a request."""
 
     method: str
     metadata: Any
@@ -218,63 +220,64 @@ class _Call:
     started_ns: int = field(default_factory=time.monotonic_ns)
 
     def __post_init__(self) -> None:
-        """Take the caller's request id where it is printable, else a new one."""
+        """Choose the request id."""
         self.request_id = choose_request_id(self.text(REQUEST_ID))
 
     @property
     def name(self) -> str:
-        """The method's name without its service."""
+        """Name of the method without its service."""
         return self.method.rpartition("/")[2]
 
     def text(self, key: str) -> str:
-        """Return the first value of this key, "" without one."""
+        """Return the first text value of a key, "" if absent."""
         return next((value for found, value in self.metadata if found == key and isinstance(value, str)), "")
 
     def binary(self, key: str) -> bytes:
-        """Return the first value of this binary key, b"" without one."""
+        """Return the first binary value of a key, b"" if absent."""
         return next((value for found, value in self.metadata if found == key and isinstance(value, bytes)), b"")
 
     def texts(self) -> Mapping[str, str]:
-        """Return what is text."""
+        """Return all text values."""
         return {key: value for key, value in self.metadata if isinstance(value, str)}
 
 
 @dataclass
 class _Ended:
-    """What is known of a request at its end."""
+    """A request at its end: call, context and error."""
 
     call: _Call
-    ticket: RequestContext
+    request_context: RequestContext
     error: Exception | None = None
 
     def spent(self) -> Mapping[str, float]:
-        """Return the seconds of each stage."""
+        """Return the seconds spent in each stage."""
         sums: dict[str, float] = {}
-        for stage in self.ticket.stages:
+        for stage in self.request_context.stages:
             sums[stage.name] = sums.get(stage.name, 0.0) + stage.seconds
         return sums
 
 
 def choose_request_id(given: str) -> str:
-    """Return the caller's where it is printable, else a new one."""
+    """Return the caller's request id if it is valid, else a new one."""
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
 async def _abort(context: Any, error: Exception, request_id: str) -> NoReturn:
     status = rpc_status.to_status(to_status(error, request_id))
-    # The id at the end: a client that was sent a head already does not try again, not even what is UNAVAILABLE.
+    # Trailing, not initial metadata: a client that has received a head does not retry, not even on UNAVAILABLE.
     trailing = (*status.trailing_metadata, (REQUEST_ID, request_id))
     if isinstance(error, errors.ServerNotReady) and error.retry_delay_s is not None:
-        # gRPC's own clients wait this long in place of their backoff, which would give up before we are open.
+        # gRPC clients wait this long instead of their own backoff, which would give up before the server is open.
         trailing = (*trailing, ("grpc-retry-pushback-ms", str(round(1000 * error.retry_delay_s))))
     await context.abort(status.code, status.details, trailing)
     raise AssertionError("abort raises")
 
 
 def _forget_frames(error: BaseException | None) -> None:
-    """Let go of what was at hand where an error arose: futures and frames hold it in circles.
+    """Drop the tracebacks of an error: their frames form reference cycles with futures.
 
-    A searcher would outlive its generation until the next full collection of garbage, which an idle server never runs.
+    Otherwise a searcher would outlive its generation until the next full garbage collection, which an idle server never
+    runs.
     """
     seen: set[int] = set()
     while error is not None and id(error) not in seen:  # some libraries raise an error from itself
@@ -283,14 +286,14 @@ def _forget_frames(error: BaseException | None) -> None:
         error = error.__cause__ or error.__context__
 
 
-def _gone(ticket: RequestContext) -> errors.WhatwhereError:
-    if ticket.remaining_s < _HANGS_UP_WITHIN_S:
-        return errors.DeadlineExceeded("the caller's deadline passed")
-    return errors.RequestCancelled("the caller has gone")
+def _gone(request_context: RequestContext) -> errors.WhatwhereError:
+    if request_context.remaining_s < _HANGS_UP_WITHIN_S:
+        return errors.DeadlineExceeded("the caller's deadline has passed")
+    return errors.RequestCancelled("the caller has disconnected")
 
 
 def _peer(context: Any) -> str:
-    """Name who is at the other end: the certificate's name where there is one, else the address without its port."""
+    """Return the name of the client certificate, else the address without its port."""
     names = context.auth_context().get("x509_common_name") or context.auth_context().get(
         "x509_subject_alternative_name"
     )

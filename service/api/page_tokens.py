@@ -1,4 +1,4 @@
-"""Page tokens: where the next page starts, for which request, on which generation."""
+"""Page tokens: the offset of the next page, a hash of the request, and the generation."""
 
 import base64
 import hashlib
@@ -12,7 +12,7 @@ from whatwhere.service.rpc import image_search_pb2 as pb
 
 
 def search_fingerprint(request: pb.SearchImagesRequest) -> str:
-    """Digest what decides, within a generation, the order of a search's results."""
+    """Return a hash of the fields that determine the order of a search's results within a generation."""
     decisive = pb.SearchImagesRequest()
     decisive.CopyFrom(request)
     for name in ("page_size", "page_token", "localize_count", "localization"):
@@ -21,7 +21,7 @@ def search_fingerprint(request: pb.SearchImagesRequest) -> str:
 
 
 def list_fingerprint(request: pb.ListImagesRequest) -> str:
-    """Digest what decides, within a generation, the order of a listing."""
+    """Return a hash of the fields that determine the order of a list within a generation."""
     return _digest(b"ListImages\0" + request.filter.encode())
 
 
@@ -35,9 +35,9 @@ def make_token(offset: int, fingerprint: str, generation: int) -> str:
 
 
 def page_offset(token: str, fingerprint: str, generation: int) -> int:
-    """Return where the page of `token` starts, 0 without one.
+    """Return the offset at which the page of `token` starts, 0 for an empty token.
 
-    InvalidPageToken when it was made for something else, PageTokenExpired when on another generation.
+    Raises InvalidPageToken if the token belongs to another request, PageTokenExpired if to another generation.
     """
     if not token:
         return 0
@@ -46,7 +46,9 @@ def page_offset(token: str, fingerprint: str, generation: int) -> int:
     except (ValueError, TypeError, RecursionError):
         offset, found, made_on = None, None, None
     if found != fingerprint or type(offset) is not int or offset < 0 or type(made_on) is not int:
-        raise InvalidPageToken("page_token was not made for this request: start at the first page", field="page_token")
+        raise InvalidPageToken(
+            "page_token does not belong to this request: start at the first page", field="page_token"
+        )
     if made_on != generation:
         raise PageTokenExpired(
             f"page_token was made on generation {made_on}, generation {generation} is being served now: "

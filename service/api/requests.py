@@ -1,4 +1,4 @@
-"""Convert protobuf requests to dataclasses; every request check is here."""
+"""Check protobuf requests, and convert them to dataclasses. All checks of requests are here."""
 
 from collections.abc import Mapping
 from typing import TypeVar
@@ -32,17 +32,17 @@ _Value = TypeVar("_Value")
 
 
 def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int) -> Query:
-    """Check a request and return the query; InvalidRequest and its kin name the field at fault."""
+    """Check a request and return the query. Raises InvalidRequest or a subclass with the name of the invalid field."""
     example = to_example(request)
     min_score = request.min_score if request.HasField("min_score") else None
     if min_score is not None and not -1 <= min_score <= 1:
-        raise InvalidRequest(f"min_score is {min_score}: give -1 to 1", field="min_score")
+        raise InvalidRequest(f"min_score is {min_score}: give a number from -1 to 1", field="min_score")
     return Query(
         content=example.content,
         image_id=example.image_id,
         region=to_region(request, limits),
-        concepts=frozenset(request.concepts),
-        avoided=frozenset(request.avoided_concepts),
+        factors=frozenset(request.concepts),
+        avoided_factors=frozenset(request.avoided_concepts),
         descriptor=_enum(DESCRIPTOR_NAMES, request.descriptor, "descriptor"),
         expansion_count=_count(request.expansion_count, limits.max_expansion_count, "expansion_count"),
         localize_count=_count(request.localize_count, limits.max_localize_count, "localize_count"),
@@ -55,10 +55,10 @@ def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int) -
 
 
 def to_example(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest) -> Example:
-    """Return the picture that is asked about; MissingQuery when there is none."""
+    """Return the query image. Raises MissingQuery if none is set."""
     kind = request.WhichOneof("query")
     if kind is None or (kind == "image_content" and not request.image_content):
-        raise MissingQuery("the query is empty: set image_content (an encoded picture) or image (images/{image})")
+        raise MissingQuery("the query is empty: set image_content (an encoded image) or image (images/{image})")
     return Example(
         content=request.image_content if kind == "image_content" else None,
         image_id=parse_image_name(request.image, "image") if kind == "image" else None,
@@ -66,7 +66,7 @@ def to_example(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.Com
 
 
 def needs_network(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest) -> bool:
-    """Tell whether the answer needs a forward pass, before anything is checked."""
+    """Return whether the answer needs a forward pass. The request is not checked yet."""
     if request.WhichOneof("query") == "image_content":
         return True
     if isinstance(request, pb.ExplainImageRequest) or not _LOCALIZATIONS.get(request.localization, False):
@@ -75,7 +75,7 @@ def needs_network(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.
 
 
 def to_region(request: pb.SearchImagesRequest, limits: Limits) -> Region | None:
-    """Return what of the query is asked for, None for all of it; InvalidRegion where a part of it is none."""
+    """Return the region of a query, None for the whole image. Raises InvalidRegion."""
     boxes = [to_box(request.region)] if request.HasField("region") else []
     boxes += [to_box(box, f"more_regions[{place}]") for place, box in enumerate(request.more_regions)]
     if len(request.more_regions) >= limits.max_regions:
@@ -91,12 +91,12 @@ def to_region(request: pb.SearchImagesRequest, limits: Limits) -> Region | None:
 
 
 def to_box(box: pb.Box, field: str = "region") -> Box:
-    """Check a box; InvalidRegion when it is none."""
+    """Check a box. Raises InvalidRegion with the name of the invalid side."""
     return checked_box(box.x_min, box.y_min, box.x_max, box.y_max, field)
 
 
 def to_mask(content: bytes, limits: Limits) -> NDArray[np.uint8]:
-    """Decode a mask to its lightness uint8 [h, w]; InvalidRegion where it is no picture, too large or all black."""
+    """Decode a mask to its lightness, uint8 [h, w]. Raises InvalidRegion if it is unreadable, too large or black."""
     allowed = ImageLimits(limits.image.max_bytes, limits.max_mask_pixels)
     try:
         pixels = decode_image(content, "the mask", limits=allowed, shorter_side=None).pixels
@@ -104,12 +104,12 @@ def to_mask(content: bytes, limits: Limits) -> NDArray[np.uint8]:
         raise InvalidRegion(str(error), field="mask") from error
     mask = np.array(Image.fromarray(pixels).convert("L"))
     if not mask.any():
-        raise InvalidRegion("mask is black all over: paint white what to search for", field="mask")
+        raise InvalidRegion("mask is black everywhere: paint the region to search for white", field="mask")
     return mask
 
 
 def to_comparison(request: pb.CompareImagesRequest, limits: Limits) -> Comparison:
-    """Check a request and return what to compare."""
+    """Check a request and return the comparison. Raises InvalidRequest or a subclass."""
     if not 1 <= len(request.images) <= limits.max_compared_images:
         raise InvalidRequest(
             f"images has {len(request.images)} names: give 1 to {limits.max_compared_images}", field="images"
@@ -124,12 +124,12 @@ def to_comparison(request: pb.CompareImagesRequest, limits: Limits) -> Compariso
 
 
 def similar_count(request: pb.ExplainImageRequest, limits: Limits) -> int:
-    """Return how many similar factors to find, or raise InvalidRequest."""
+    """Return the number of similar factors. Raises InvalidRequest if it is out of range."""
     return _count(request.similar_count, limits.max_similar_count, "similar_count")
 
 
 def picture_size(value: int, limits: Limits, field: str) -> int:
-    """Return the longer side in pixels, 0 where none was asked for, or raise InvalidRequest."""
+    """Return the longer side in pixels, or 0. Raises InvalidRequest if it is out of range."""
     if value != 0 and not limits.min_picture_px <= value <= limits.max_picture_px:
         raise InvalidRequest(
             f"{field} is {value}: give 0, or {limits.min_picture_px} to {limits.max_picture_px}", field=field
@@ -138,7 +138,7 @@ def picture_size(value: int, limits: Limits, field: str) -> int:
 
 
 def to_filter(text: str, limits: Limits) -> Expression | None:
-    """Parse a filter, None where there is none; InvalidFilter when it is none or too long."""
+    """Parse a filter; None if it is empty. Raises InvalidFilter if it is invalid or too long."""
     if len(text) > limits.max_filter_length:
         raise InvalidFilter(
             f"filter is {len(text):,} characters long: give at most {limits.max_filter_length:,}", field="filter"
@@ -147,15 +147,17 @@ def to_filter(text: str, limits: Limits) -> Expression | None:
 
 
 def parse_image_name(name: str, field: str) -> int:
-    """Return the id in "images/{id}", or raise InvalidRequest."""
+    """Return the id in "images/{id}". Raises InvalidRequest for any other name."""
     found = stored_id(name)
     if found is None:
-        raise InvalidRequest(f"{field} is {name[:80]!r}: give a stored image's name, such as images/12", field=field)
+        raise InvalidRequest(
+            f"{field} is {name[:80]!r}: give the name of a stored image, such as images/12", field=field
+        )
     return found
 
 
 def page_size(value: int, default: int, maximum: int, field: str = "page_size") -> int:
-    """Return the page size to use: 0 is the default, too large is clamped, negative is refused."""
+    """Return the page size: 0 means the default, larger values are clamped. Raises InvalidRequest if negative."""
     if value < 0:
         raise InvalidRequest(f"{field} is {value}: give 0 (the default) or more", field=field)
     return min(value, maximum) or default

@@ -11,7 +11,7 @@ from whatwhere.service.rpc import image_search_pb2 as pb
 
 
 def enum_name(descriptor: str) -> str:
-    """Return the enum's name for a descriptor's: what-and-where → DESCRIPTOR_WHAT_AND_WHERE."""
+    """Return the enum name of a descriptor: what-and-where → DESCRIPTOR_WHAT_AND_WHERE."""
     return PREFIX + descriptor.upper().replace("-", "_")
 
 
@@ -26,7 +26,7 @@ def from_result(result: SearchResult, next_page_token: str) -> pb.SearchImagesRe
 
 
 def from_hit(hit: Hit) -> pb.Hit:
-    """Return a result; the box is absent where there is none."""
+    """Return one hit."""
     return pb.Hit(image=from_image(hit.image), score=hit.score, box=_from_box(hit.box))
 
 
@@ -50,19 +50,19 @@ def from_image(image: StoredImage) -> pb.Image:
 
 
 def from_explanation(explanation: Explanation) -> pb.ExplainImageResponse:
-    """Return the response of an explanation; the image is absent where none is stored."""
+    """Return the response of an explanation."""
     image = None if explanation.image is None else from_image(explanation.image)
     return pb.ExplainImageResponse(factors=map(from_factor, explanation.factors), image=image)
 
 
 def from_compared(compared: ComparedImage) -> pb.ComparedImage:
-    """Return one of the pictures that were compared."""
+    """Return one of the compared images."""
     image = None if compared.image is None else from_image(compared.image)
     return pb.ComparedImage(image=image, factors=map(from_factor, compared.factors))
 
 
 def from_factor(factor: Factor) -> pb.Factor:
-    """Return one factor on one picture; the box is absent where it is not there."""
+    """Return one factor on one image."""
     height, width = factor.heat.shape
     values = np.rint(factor.heat * 255).astype(np.uint8).tobytes()
     return pb.Factor(

@@ -1,4 +1,4 @@
-"""The RPC methods: convert, ask the searcher in a thread of the right lane, convert back."""
+"""RPC methods: convert the request, run the search in a worker pool, convert the result."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -6,10 +6,9 @@ from typing import Any, TypeVar
 
 import grpc
 
-from whatwhere.service import request_context as tickets
 from whatwhere.service.api import page_tokens, requests, responses
 from whatwhere.service.api.admission import WorkerPool
-from whatwhere.service.request_context import RequestContext
+from whatwhere.service.request_context import RequestContext, current_request
 from whatwhere.service.rpc import admin_pb2, admin_pb2_grpc
 from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.rpc import image_search_pb2_grpc as rpc
@@ -23,91 +22,103 @@ _Response = TypeVar("_Response")
 
 @dataclass(frozen=True)
 class WorkerPools:
-    """Threads for what needs the network, and others for what does not: the cheap does not wait behind the dear."""
+    """Worker pools by cost, so that fast requests do not wait behind slow ones.
+
+    `uploads` runs requests that need the network, `pictures` thumbnails and files, `searches` all others.
+    """
 
     uploads: WorkerPool
     searches: WorkerPool
-    pictures: WorkerPool  # to look at: a page of results asks for one each
+    pictures: WorkerPool  # a page of results requests one for each hit
 
     def close(self) -> None:
-        """Refuse what waits."""
+        """Cancel queued requests."""
         self.uploads.close()
         self.searches.close()
         self.pictures.close()
 
 
 class ImageSearchServicer(rpc.ImageSearchServiceServicer):
-    """Serves the live generation: a request takes its searcher once, and keeps to it when it is swapped meanwhile."""
+    """Serves the live generation. A request reads the searcher once, and ends on the generation on which it began."""
 
-    def __init__(self, live: Callable[[], LiveSearcher], lanes: WorkerPools, limits: Limits) -> None:
-        self._live = live  # raises ServerNotReady as long as there is none
-        self._lanes = lanes
+    def __init__(self, live: Callable[[], LiveSearcher], worker_pools: WorkerPools, limits: Limits) -> None:
+        self._live = live  # raises ServerNotReady until a collection is open
+        self._worker_pools = worker_pools
         self._limits = limits
 
     async def SearchImages(  # noqa: N802 - the name is the proto's
         self, request: pb.SearchImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SearchImagesResponse:
-        """Find the stored images most similar to a picture or a region of it."""
-        lane = self._lanes.uploads if requests.needs_network(request) else self._lanes.searches
-        return await self._in(lane, lambda searcher, ticket: self._search(searcher, ticket, request))
+        """Find the stored images most similar to an image or a region of it."""
+        worker_pool = self._worker_pools.uploads if requests.needs_network(request) else self._worker_pools.searches
+        return await self._run(
+            worker_pool, lambda searcher, request_context: self._search(searcher, request_context, request)
+        )
 
     async def GetImage(  # noqa: N802 - the name is the proto's
         self, request: pb.GetImageRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetImageResponse:
         """Return one stored image."""
-        return await self._in(self._lanes.searches, lambda searcher, _: _get(searcher, request))
+        return await self._run(self._worker_pools.searches, lambda searcher, _: _get(searcher, request))
 
     async def ListImages(  # noqa: N802 - the name is the proto's
         self, request: pb.ListImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ListImagesResponse:
         """List the stored images."""
-        return await self._in(self._lanes.searches, lambda searcher, _: self._list(searcher, request))
+        return await self._run(self._worker_pools.searches, lambda searcher, _: self._list(searcher, request))
 
     async def SampleImages(  # noqa: N802 - the name is the proto's
         self, request: pb.SampleImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.SampleImagesResponse:
-        """Draw stored images at random."""
-        return await self._in(self._lanes.searches, lambda searcher, _: self._sample(searcher, request))
+        """Return random stored images."""
+        return await self._run(self._worker_pools.searches, lambda searcher, _: self._sample(searcher, request))
 
     async def GetImageContent(  # noqa: N802 - the name is the proto's
         self, request: pb.GetImageContentRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetImageContentResponse:
-        """Return a stored image's picture."""
-        return await self._in(self._lanes.pictures, lambda searcher, ticket: self._content(searcher, ticket, request))
+        """Return a thumbnail or the file of a stored image."""
+        return await self._run(
+            self._worker_pools.pictures,
+            lambda searcher, request_context: self._content(searcher, request_context, request),
+        )
 
     async def ExplainImage(  # noqa: N802 - the name is the proto's
         self, request: pb.ExplainImageRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.ExplainImageResponse:
-        """Show a picture's factors."""
-        lane = self._lanes.uploads if requests.needs_network(request) else self._lanes.searches
-        return await self._in(lane, lambda searcher, ticket: self._explain(searcher, ticket, request))
+        """Return the factors of an image."""
+        worker_pool = self._worker_pools.uploads if requests.needs_network(request) else self._worker_pools.searches
+        return await self._run(
+            worker_pool, lambda searcher, request_context: self._explain(searcher, request_context, request)
+        )
 
     async def CompareImages(  # noqa: N802 - the name is the proto's
         self, request: pb.CompareImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.CompareImagesResponse:
-        """Show the concepts that pictures share."""
-        lane = self._lanes.uploads if requests.needs_network(request) else self._lanes.searches
-        return await self._in(lane, lambda searcher, ticket: self._compare(searcher, ticket, request))
+        """Return joint factors of several images."""
+        worker_pool = self._worker_pools.uploads if requests.needs_network(request) else self._worker_pools.searches
+        return await self._run(
+            worker_pool, lambda searcher, request_context: self._compare(searcher, request_context, request)
+        )
 
     async def GetCollection(  # noqa: N802 - the name is the proto's
         self, request: pb.GetCollectionRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetCollectionResponse:
         """Describe the collection."""
-        return await self._in(
-            self._lanes.searches,
+        return await self._run(
+            self._worker_pools.searches,
             lambda searcher, _: pb.GetCollectionResponse(collection=responses.from_collection(searcher.info())),
         )
 
-    async def _in(self, lane: WorkerPool, answer: Callable[[Searcher, RequestContext], _Response]) -> _Response:
-        searcher, ticket = self._live().searcher, tickets.current.get()
-        return await lane.run(lambda: answer(searcher, ticket), ticket)
+    async def _run(self, worker_pool: WorkerPool, answer: Callable[[Searcher, RequestContext], _Response]) -> _Response:
+        searcher, request_context = self._live().searcher, current_request.get()
+        return await worker_pool.run(lambda: answer(searcher, request_context), request_context)
 
     def _search(
-        self, searcher: Searcher, ticket: RequestContext, request: pb.SearchImagesRequest
+        self, searcher: Searcher, request_context: RequestContext, request: pb.SearchImagesRequest
     ) -> pb.SearchImagesResponse:
         limits = self._limits
         query = requests.to_query(request, limits, searcher.generation)
-        result = searcher.search(query, ticket)
+        result = searcher.search(query, request_context)
         following, fingerprint = query.offset + query.count, page_tokens.search_fingerprint(request)
         more = result.has_more and following < limits.max_results
         token = page_tokens.make_token(following, fingerprint, searcher.generation) if more else ""
@@ -128,25 +139,25 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
         return pb.SampleImagesResponse(images=map(responses.from_image, images))
 
     def _content(
-        self, searcher: Searcher, ticket: RequestContext, request: pb.GetImageContentRequest
+        self, searcher: Searcher, request_context: RequestContext, request: pb.GetImageContentRequest
     ) -> pb.GetImageContentResponse:
         image_id = requests.parse_image_name(request.name, "name")
         size_px = requests.picture_size(request.size_px, self._limits, "size_px")
-        found = explain.picture(searcher, image_id, size_px, ticket)
+        found = explain.picture(searcher, image_id, size_px, request_context)
         return pb.GetImageContentResponse(content=found.content, mime_type=found.mime_type)
 
     def _explain(
-        self, searcher: Searcher, ticket: RequestContext, request: pb.ExplainImageRequest
+        self, searcher: Searcher, request_context: RequestContext, request: pb.ExplainImageRequest
     ) -> pb.ExplainImageResponse:
         size_px = requests.picture_size(request.heatmap_size_px, self._limits, "heatmap_size_px")
         similar_count = requests.similar_count(request, self._limits)
-        found = explain.explain(searcher, requests.to_example(request), size_px, similar_count, ticket)
+        found = explain.explain(searcher, requests.to_example(request), size_px, similar_count, request_context)
         return responses.from_explanation(found)
 
     def _compare(
-        self, searcher: Searcher, ticket: RequestContext, request: pb.CompareImagesRequest
+        self, searcher: Searcher, request_context: RequestContext, request: pb.CompareImagesRequest
     ) -> pb.CompareImagesResponse:
-        compared = explain.compare(searcher, requests.to_comparison(request, self._limits), ticket)
+        compared = explain.compare(searcher, requests.to_comparison(request, self._limits), request_context)
         return pb.CompareImagesResponse(images=map(responses.from_compared, compared))
 
 
@@ -156,20 +167,20 @@ def _get(searcher: Searcher, request: pb.GetImageRequest) -> pb.GetImageResponse
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):
-    """What an operator may ask of a running server."""
+    """Serves operators of a running server."""
 
-    def __init__(self, live: Callable[[], LiveSearcher], lane: WorkerPool) -> None:
+    def __init__(self, live: Callable[[], LiveSearcher], worker_pool: WorkerPool) -> None:
         self._live = live
-        self._lane = lane
+        self._worker_pool = worker_pool
 
     async def RefreshCollection(  # noqa: N802 - the name is the proto's
         self, request: admin_pb2.RefreshCollectionRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> admin_pb2.RefreshCollectionResponse:
-        """Look for a newer generation now."""
+        """Open and serve the newest generation now."""
         live = self._live()
 
         def refreshed() -> admin_pb2.RefreshCollectionResponse:
             live.refresh()
             return admin_pb2.RefreshCollectionResponse(collection=responses.from_collection(live.searcher.info()))
 
-        return await self._lane.run(refreshed, tickets.current.get())
+        return await self._worker_pool.run(refreshed, current_request.get())

@@ -1,4 +1,4 @@
-"""One table from errors to gRPC statuses."""
+"""Convert errors to gRPC statuses, by one table."""
 
 from collections.abc import Mapping
 from datetime import timedelta
@@ -13,7 +13,7 @@ from whatwhere.indexer import errors
 
 DOMAIN = "whatwhere"
 
-# One row for each error; a test holds that none is missing.
+# One row for each error class; a test checks that none is missing.
 STATUS_CODES: Mapping[type[errors.WhatwhereError], grpc.StatusCode] = {
     errors.WhatwhereError: grpc.StatusCode.INTERNAL,
     errors.InvalidRequest: grpc.StatusCode.INVALID_ARGUMENT,
@@ -59,8 +59,8 @@ STATUS_CODES: Mapping[type[errors.WhatwhereError], grpc.StatusCode] = {
     errors.WorkersLost: grpc.StatusCode.ABORTED,
     errors.ServerUnreachable: grpc.StatusCode.UNAVAILABLE,
 }
-# What the caller sent or asked for. All other messages may name places on the server's disk.
-CALLERS_MATTERS = (
+# Errors whose message is sent to the caller. Other messages may contain paths on the server's disk.
+CALLER_ERRORS = (
     errors.InvalidRequest,
     errors.ImageNotFound,
     errors.RegionNotSupported,
@@ -76,20 +76,20 @@ CALLERS_MATTERS = (
 
 
 def code_of(error: Exception) -> grpc.StatusCode:
-    """Return the code of an error; INTERNAL for those that are not ours."""
+    """Return the code of an error; INTERNAL for errors that are not WhatwhereErrors."""
     return STATUS_CODES[type(error)] if isinstance(error, errors.WhatwhereError) else grpc.StatusCode.INTERNAL
 
 
 def to_status(error: Exception, request_id: str) -> status_pb2.Status:
-    """Return the status of an error: one ErrorInfo, a BadRequest for a field at fault, a RetryInfo where it is known.
+    """Return the status of an error: one ErrorInfo, a BadRequest for an invalid field, a RetryInfo for a known delay.
 
-    What is not the caller's matter says nothing but the request id, under which the log has the rest.
+    The message of an error that the caller cannot fix contains only the request id; the server's log has the cause.
     """
     code = code_of(error)
     reason = error.reason if isinstance(error, errors.WhatwhereError) else "INTERNAL"
     message = f"the server failed; its log has the cause under request id {request_id}"
     field = None
-    if isinstance(error, CALLERS_MATTERS):
+    if isinstance(error, CALLER_ERRORS):
         message, field = str(error), error.field
     details = [_packed(error_details_pb2.ErrorInfo(reason=reason, domain=DOMAIN, metadata={"request_id": request_id}))]
     if field is not None:

@@ -93,8 +93,8 @@ def search(
         mask=mask,
         picture=picture,
         options={
-            "concepts": concept or (),
-            "avoided_concepts": avoid or (),
+            "factors": concept or (),
+            "avoided_factors": avoid or (),
             "descriptor": None if descriptor is None else descriptor.value,
             "page_size": top,
             "expansion_count": expand,

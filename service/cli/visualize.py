@@ -46,12 +46,12 @@ def visualize(
     from whatwhere.service.drawing.tiles import check_picture_path, save_picture
     from whatwhere.service.drawing.visualization import draw_visualization
     from whatwhere.service.local.visualize import visualize as make
-    from whatwhere.service.search.visualization import Asked
+    from whatwhere.service.search.visualization import VisualizationRequest
 
     check_picture_path(picture)
-    asked = Asked(image, factor, patches, steps, seed)
+    request = VisualizationRequest(image, factor, patches, steps, seed)
     with stoppable("nothing was written"), _progress() as report:
-        shown = make(asked, collection, weights=weights, device=device.value, progress=report)
+        shown = make(request, collection, weights=weights, device=device.value, progress=report)
     save_picture(draw_visualization(shown), picture)
     if as_json:
         print_json(_answer(shown))

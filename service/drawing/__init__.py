@@ -1,1 +1,1 @@
-"""Pictures for people: answers, explanations, visualizations."""
+"""Pictures of search results, explanations and visualizations."""

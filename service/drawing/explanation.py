@@ -1,4 +1,4 @@
-"""Explanations to look at: photographs under their factors, one row a rank or one row a photograph."""
+"""Draw explanations: photographs under the heatmaps of their factors."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,14 +19,14 @@ from whatwhere.service.search.heatmaps import (
 )
 
 OPACITY = 0.75
-FACTORS_IN_A_ROW = 4  # of explanations: more go on in the next row
+FACTORS_IN_A_ROW = 4  # of explanations: further factors continue in the next row
 _EXPLAINED_HEIGHT, _COMPARED_HEIGHT = 225, 180
-_NARROWEST, _WIDEST = 0.7, 4 / 3  # tiles, over their height: room for what stands below, and no wider than photographs
+_NARROWEST, _WIDEST = 0.7, 4 / 3  # width over height of a tile: room for the caption, and no wider than photographs
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph to be explained: `pixels` uint8 [height, width, 3], white where its file is not on this machine."""
+    """A photograph to explain: `pixels` uint8 [height, width, 3], white if its file cannot be read."""
 
     name: str
     pixels: NDArray[np.uint8]
@@ -44,9 +44,9 @@ def draw_explanation(
     principal: PrincipalMaps | None = None,
     opacity: float = OPACITY,
 ) -> Image.Image:
-    """Draw one row for each rank: the photograph, all factors in one, and each factor with share, colour and box.
+    """Draw one row for each rank: the photograph, all factors in one tile, and each factor with share, color and box.
 
-    Principal components are the last row. `opacity` in [0, 1] is that of the hottest cell.
+    `principal` adds a last row with principal components. `opacity` in [0, 1] is that of a heatmap's maximum.
     """
     size = _tile_size([photograph], _EXPLAINED_HEIGHT)
     pixels = _fitted(photograph, size)
@@ -61,9 +61,9 @@ def draw_explanation(
 def draw_comparison(
     photographs: Sequence[Photograph], compared: Sequence[Sequence[FactorMap]], opacity: float = OPACITY
 ) -> Image.Image:
-    """Draw one row for each photograph: it, all factors in one, and one column for each factor in its own colour.
+    """Draw one row for each photograph: the photograph, all factors in one tile, and one column for each factor.
 
-    Below stands each factor's mean share of the photographs' energy.
+    The legend gives each factor's mean share of the photographs' energy.
     """
     size = _tile_size(photographs, _COMPARED_HEIGHT)
     rows = []
@@ -77,14 +77,14 @@ def draw_comparison(
 
 
 def _tile_size(photographs: Sequence[Photograph], height: int) -> tuple[int, int]:
-    """Return the tile that holds every photograph within `height` x WIDEST, and what stands below it."""
+    """Return the smallest tile (width, height) for all photographs and their captions, within `height` x WIDEST."""
     width = height * min(max(photograph.aspect for photograph in photographs), _WIDEST)
     tallest = max(min(height, width / photograph.aspect) for photograph in photographs)
     return round(max(width, height * _NARROWEST)), round(tallest)
 
 
 def _fitted(photograph: Photograph, size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Scale a photograph down to where it is drawn, so that heatmaps are scaled only once."""
+    """Scale a photograph down to its tile, so that heatmaps are scaled only once."""
     picture = Image.fromarray(photograph.pixels)
     picture.thumbnail(size)
     return np.asarray(picture)
@@ -108,7 +108,7 @@ def _rank_rows(
 def _blended_tile(pixels: NDArray[np.uint8], factors: Sequence[FactorMap], opacity: float) -> Tile:
     colors = [color_of(factor.index) for factor in factors]
     layer = blended_layer([factor.heat for factor in factors], colors, _size_of(pixels), opacity)
-    return Tile(laid_over(pixels, layer), "all factors", "the strongest shown")
+    return Tile(laid_over(pixels, layer), "all factors", "the strongest at each pixel")
 
 
 def _factor_tile(pixels: NDArray[np.uint8], factor: FactorMap, opacity: float, *, boxed: bool) -> Tile:
@@ -116,7 +116,7 @@ def _factor_tile(pixels: NDArray[np.uint8], factor: FactorMap, opacity: float, *
     return Tile(
         laid_over(pixels, layer_of(factor.heat, color, _size_of(pixels), opacity)),
         f"factor {factor.index}",
-        "not here" if factor.box is None else f"{factor.energy_share:.0%} of the energy",
+        "absent" if factor.box is None else f"{factor.energy_share:.0%} of the energy",
         (factor.box,) if boxed and factor.box is not None else (),
         color,
         swatch=True,
@@ -127,7 +127,7 @@ def _principal_row(name: str, pixels: NDArray[np.uint8], principal: PrincipalMap
     size = _size_of(pixels)
     row: list[Tile | None] = [
         Tile(pixels, "principal components", name),
-        Tile(principal_colors(principal.maps, size), "the three", "as red, green, blue"),
+        Tile(principal_colors(principal.maps, size), "all three", "as red, green, blue"),
     ]
     for number, share in enumerate(principal.variance_shares):
         colored = laid_over(pixels, signed_layer(principal.maps[..., number], size, opacity))

@@ -1,4 +1,4 @@
-"""Draw the answer of a search: the query and the results with their boxes."""
+"""Draw the result of a search: the query and the hits with their boxes."""
 
 from collections.abc import Sequence
 
@@ -10,22 +10,26 @@ from whatwhere.indexer.boxes import Box
 from whatwhere.service.drawing.tiles import COLUMNS, Tile, draw_tiles, load_pixels
 from whatwhere.service.results import Hit, SearchResult
 
-_QUERY_COLOR, _HIT_COLOR = "#d55e00", "#0072b2"  # vermilion and blue of Okabe and Ito: told apart by everyone
+_QUERY_COLOR, _HIT_COLOR = "#d55e00", "#0072b2"  # Okabe and Ito: distinguishable for color-blind people
 
 
 def draw_search(query: NDArray[np.uint8] | None, regions: Sequence[Box], result: SearchResult) -> Image.Image:
-    """Draw a query and its hits, best first, four to a row; the hits' files are read where they are on this machine."""
-    asked = "the region asked for" if regions else "whole image"
-    tiles = [Tile(query, "query", asked, tuple(regions), _QUERY_COLOR)]
-    for rank, hit in enumerate(result.hits, start=1):
-        tiles.append(_hit_tile(rank, hit))
+    """Draw the query and its hits, best first, four to a row.
+
+    `query` is uint8 [height, width, 3]; None if its file cannot be read. The hits' files are read; if a
+    file cannot be read, its tile shows a note.
+    """
+    detail = "query region" if regions else "whole image"
+    tiles = [Tile(query, "query", detail, tuple(regions), _QUERY_COLOR)]
+    for position, hit in enumerate(result.hits, start=1):
+        tiles.append(_hit_tile(position, hit))
     return draw_tiles([tiles[start : start + COLUMNS] for start in range(0, len(tiles), COLUMNS)])
 
 
-def _hit_tile(rank: int, hit: Hit) -> Tile:
+def _hit_tile(position: int, hit: Hit) -> Tile:
     return Tile(
         load_pixels(hit.image),
-        f"{rank}  {hit.image.file_name}",
+        f"{position}  {hit.image.file_name}",
         f"score {hit.score:.3f}",
         () if hit.box is None else (hit.box,),
         _HIT_COLOR,

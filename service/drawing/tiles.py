@@ -1,4 +1,4 @@
-"""Answers to look at: the query with its box, the hits with theirs; and what other pictures are put together from."""
+"""Draw photographs with boxes, captions and a legend on one sheet; shared by all pictures of this package."""
 
 import os
 from collections.abc import Sequence
@@ -26,9 +26,10 @@ _BACKGROUND, _INK, _FAINT = "#ffffff", "#1b1b1b", "#6a6a6a"
 
 @dataclass(frozen=True)
 class Tile:
-    """One photograph of the picture; `pixels` None where its file is not on this machine.
+    """One photograph of a sheet, with a caption, a detail line and boxes.
 
-    `swatch` puts a square of `colour` before the caption.
+    `pixels` is uint8 [height, width, 3]; None if the file cannot be read. `color` (#rrggbb) is that of the boxes
+    and, if `swatch` is set, of a square before the caption.
     """
 
     pixels: NDArray[np.uint8] | None
@@ -40,17 +41,20 @@ class Tile:
 
 
 def load_pixels(image: StoredImage) -> NDArray[np.uint8] | None:
-    """Read a stored image from the first of its places that can be read from here; None when there is none."""
+    """Read a stored image, uint8 [height, width, 3], from its first readable URI; None if no URI is readable."""
     for uri in image.uris:
         try:
             return decode_image(read_briefly(uri), uri, shorter_side=None).pixels
         except (OSError, WhatwhereError):
-            continue  # moved, or on another machine: the tile says so
+            continue  # moved, or on another machine: the tile shows a note
     return None
 
 
 def draw_tiles(rows: Sequence[Sequence[Tile | None]], tile_size: tuple[int, int] = TILE_SIZE) -> Image.Image:
-    """Draw rows of tiles, their photographs within `tile_size` (width, height) pixels; None leaves a place empty."""
+    """Draw rows of tiles; None leaves a cell empty.
+
+    `tile_size` (width, height) in pixels bounds each photograph, which keeps its aspect ratio.
+    """
     step_x, step_y = tile_size[0] + _MARGIN, tile_size[1] + _CAPTION_HEIGHT + _MARGIN
     columns = max(map(len, rows))
     sheet = Image.new("RGB", (columns * step_x + _MARGIN, len(rows) * step_y + _MARGIN), _BACKGROUND)
@@ -67,7 +71,7 @@ def _draw_tile(sheet: Image.Image, tile: Tile, frame: tuple[int, int, int, int])
     left, top, width, height = frame
     if tile.pixels is None:
         draw.rectangle((left, top, left + width, top + height), outline=_FAINT)
-        draw.text((left + 12, top + 12), "its file is not on this machine", _FAINT, _font(14))
+        draw.text((left + 12, top + 12), "file cannot be read", _FAINT, _font(14))
     else:
         photograph = Image.fromarray(tile.pixels)
         photograph.thumbnail((width, height))
@@ -85,7 +89,7 @@ def _draw_tile(sheet: Image.Image, tile: Tile, frame: tuple[int, int, int, int])
 
 
 def with_legend(sheet: Image.Image, entries: Sequence[tuple[str, str]]) -> Image.Image:
-    """Put lines of squares, each of a colour (#rrggbb) and with its text, below a sheet that tiles were drawn to."""
+    """Return the sheet with a legend below it: one color swatch and text for each entry (#rrggbb, text)."""
     placed, left, line = [], _MARGIN, 0
     for color, text in entries:
         width = _SWATCH + 6 + round(_font(13).getlength(text)) + 2 * _MARGIN
@@ -103,7 +107,10 @@ def with_legend(sheet: Image.Image, entries: Sequence[tuple[str, str]]) -> Image
 
 
 def draw_box(sheet: Image.Image, box: Box, frame: tuple[int, int, int, int], color: str) -> None:
-    """Draw a box on the photograph at `frame` (left, top, width, height) of the sheet, 4 pixels wide on white."""
+    """Draw a box (fractions) on the photograph at `frame` (left, top, width, height in pixels) of the sheet.
+
+    The line is 4 pixels wide, with a white outline.
+    """
     left, top, width, height = frame
     corners = (
         left + round(box.x_min * (width - 1)),
@@ -117,19 +124,24 @@ def draw_box(sheet: Image.Image, box: Box, frame: tuple[int, int, int, int], col
 
 
 def check_picture_path(path: Path) -> None:
-    """Raise InvalidRequest where it can be known beforehand that no picture can be written to `path`."""
+    """Check that a picture can be written to `path`.
+
+    Raises InvalidRequest if the suffix is not a writable format, `path` is a directory, its directory does not exist or
+    is not writable.
+    """
     formats = Image.registered_extensions()
     if formats.get(path.suffix.lower()) not in Image.SAVE:
-        raise InvalidRequest(f"{path}: a picture is written as its name ends; end it in .png or .jpg", field="picture")
+        raise InvalidRequest(f"{path}: the suffix chooses the format: use .png or .jpg", field="picture")
     target = path if path.exists() else path.parent
     if path.is_dir() or not target.exists():
-        raise InvalidRequest(f"{path}: {'is' if path.is_dir() else 'its folder is not'} there", field="picture")
+        reason = "is a directory: give a file name" if path.is_dir() else "its directory does not exist: create it"
+        raise InvalidRequest(f"{path}: {reason}", field="picture")
     if not os.access(target, os.W_OK):
-        raise InvalidRequest(f"{path}: may not be written; name another place by --picture", field="picture")
+        raise InvalidRequest(f"{path}: is not writable: give another path", field="picture")
 
 
 def save_picture(picture: Image.Image, path: Path) -> None:
-    """Write a picture in the format that its name ends in; InvalidRequest where that fails."""
+    """Write a picture in the format of the path's suffix. Raises InvalidRequest if writing fails."""
     try:
         picture.save(path)
     except (OSError, ValueError) as error:

@@ -1,4 +1,4 @@
-"""Draw what a factor looks like: the photograph, its heatmap, the generated picture, patches."""
+"""Draw the visualization of a factor: the photograph, its heatmap, the generated image, patches."""
 
 import numpy as np
 from PIL import Image, ImageOps
@@ -9,41 +9,43 @@ from whatwhere.service.drawing.tiles import COLUMNS, TILE_SIZE, Tile, draw_tiles
 from whatwhere.service.search.heatmaps import color_of, laid_over, layer_of
 from whatwhere.service.search.visualization import Patch, Pixels, Visualization
 
-_MARGIN = 0.15  # around a patch, of its sides
+_MARGIN = 0.15  # around a patch, as a fraction of its sides
 
 
-def draw_visualization(shown: Visualization) -> Image.Image:
-    """Draw the photograph, the factor's heatmap and what the network sees in it; below, four to a row, patches."""
-    color = color_of(shown.factor)
-    factor = f"factor {shown.factor}"
-    boxes = () if shown.box is None else (shown.box,)
-    photograph = Tile(shown.source.pixels, shown.source.name, "the photograph", boxes, color)
-    heatmap = Tile(_under_heatmap(shown, color), factor, "where it is", color=color, swatch=True)
-    picture = Tile(shown.picture, "what the network sees in it", f"made by gradient ascent, cosine {shown.cosine:.2f}")
-    patches = [_patch_tile(rank, patch) for rank, patch in enumerate(shown.patches, start=1)]
+def draw_visualization(visualization: Visualization) -> Image.Image:
+    """Draw the photograph, the factor's heatmap and the generated image; below, patches, four to a row."""
+    color = color_of(visualization.factor)
+    factor = f"factor {visualization.factor}"
+    boxes = () if visualization.box is None else (visualization.box,)
+    photograph = Tile(visualization.source.pixels, visualization.source.name, "the photograph", boxes, color)
+    heatmap = Tile(_under_heatmap(visualization, color), factor, "heatmap", color=color, swatch=True)
+    picture = Tile(visualization.picture, "generated image", f"by gradient ascent, cosine {visualization.cosine:.2f}")
+    patches = [_patch_tile(position, patch) for position, patch in enumerate(visualization.patches, start=1)]
     below = [patches[start : start + COLUMNS] for start in range(0, len(patches), COLUMNS)]
     return draw_tiles([[photograph, heatmap, picture], *below])
 
 
-def _under_heatmap(shown: Visualization, color: str) -> Pixels | None:
-    if shown.source.pixels is None:
+def _under_heatmap(visualization: Visualization, color: str) -> Pixels | None:
+    if visualization.source.pixels is None:
         return None
-    photograph = ImageOps.contain(Image.fromarray(shown.source.pixels), TILE_SIZE)
-    factors = shown.source.description.factors
-    heat = factors.restore().where[:, shown.factor].reshape(factors.height, factors.width)
+    photograph = ImageOps.contain(Image.fromarray(visualization.source.pixels), TILE_SIZE)
+    factors = visualization.source.description.factors
+    heat = factors.restore().where[:, visualization.factor].reshape(factors.height, factors.width)
     layer = layer_of((heat / heat.max()).numpy(), color, photograph.size, OPACITY)
     return laid_over(np.asarray(photograph), layer)
 
 
-def _patch_tile(rank: int, patch: Patch) -> Tile:
+def _patch_tile(position: int, patch: Patch) -> Tile:
     similar = patch.similar
     pixels = load_pixels(patch.image)
     detail = f"{patch.image.name}, factor {similar.factor}, score {similar.score:.3f}"
-    return Tile(None if pixels is None else _cropped(pixels, similar.box), f"{rank}  {patch.image.file_name}", detail)
+    return Tile(
+        None if pixels is None else _cropped(pixels, similar.box), f"{position}  {patch.image.file_name}", detail
+    )
 
 
 def _cropped(pixels: Pixels, box: Box | None) -> Pixels:
-    """Cut out what is in a box, with a margin, and scale it to a tile."""
+    """Crop to a box with a margin, and scale the crop to a tile."""
     photograph = Image.fromarray(pixels)
     if box is not None:
         across, down = _MARGIN * (box.x_max - box.x_min), _MARGIN * (box.y_max - box.y_min)

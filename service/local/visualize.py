@@ -17,11 +17,11 @@ from whatwhere.service.drawing.tiles import load_pixels
 from whatwhere.service.results import stored_id
 from whatwhere.service.search.searcher import Searcher, open_searcher, to_stored_image
 from whatwhere.service.search.similar_factors import box_of_factor, row_of_factor, similar_factors
-from whatwhere.service.search.visualization import Asked, Patch, Visualization, VisualizedImage
+from whatwhere.service.search.visualization import Patch, Visualization, VisualizationRequest, VisualizedImage
 
 
 def visualize(
-    asked: Asked,
+    request: VisualizationRequest,
     address: CollectionAddress,
     *,
     weights: Path | None = None,
@@ -34,23 +34,23 @@ def visualize(
     DescriptorNotIndexed, and the errors of opening a collection and its network.
     """
     with open_collection(address) as collection:
-        image_id = None if Path(asked.image).exists() else stored_id(asked.image)
+        image_id = None if Path(request.image).exists() else stored_id(request.image)
         stored = None if image_id is None else _stored(collection, image_id)
         if stored is not None:  # before the network is loaded
-            _living_concept(stored, asked.factor)
+            _living_concept(stored, request.factor)
         searcher = open_searcher(collection, device, weights=weights)
-        source = stored or _described(searcher, Path(asked.image))
-        concept = _living_concept(source, asked.factor)
-        factor = asked.factor
-        found = similar_factors(collection, source.description, [factor], asked.patches, own_id=source.own_id)[factor]
+        source = stored or _described(searcher, Path(request.image))
+        concept = _living_concept(source, request.factor)
+        factor = request.factor
+        found = similar_factors(collection, source.description, [factor], request.patches, own_id=source.own_id)[factor]
         images = {each.image_id: to_stored_image(collection.indexed_image(each.image_id)) for each in found}
     backbone = searcher.describer.backbone
-    picture = visualize_row(backbone, concept, steps=asked.steps, seed=asked.seed, progress=progress)
+    picture = visualize_row(backbone, concept, steps=request.steps, seed=request.seed, progress=progress)
     (activations,) = backbone.activations([picture])
     return Visualization(
         source,
-        asked.factor,
-        box_of_factor(source.description.factors, asked.factor),
+        request.factor,
+        box_of_factor(source.description.factors, request.factor),
         picture,
         float(cosine_to(concept, activations.cpu())),
         tuple(Patch(images[each.image_id], each) for each in found),

@@ -1,4 +1,4 @@
-"""How a server's log is written: a line an event, as key=value or as JSON."""
+"""Configure logging: one line per event, as key=value or JSON."""
 
 import logging
 import sys
@@ -8,16 +8,16 @@ import structlog
 
 
 class LogFormat(StrEnum):
-    """A line of the log."""
+    """Format of a log line."""
 
     TEXT = "text"
     JSON = "json"
 
 
 def configure_logging(format: LogFormat) -> None:
-    """Write all logs of the process to standard error, ours from INFO on.
+    """Write all logs of the process to standard error, those of whatwhere from INFO on.
 
-    What loggers are given as `extra` becomes fields of the line; line breaks inside values are escaped.
+    The `extra` of a log call becomes fields of the line; line breaks in values are escaped.
     """
     renderer: structlog.typing.Processor
     if format is LogFormat.JSON:

@@ -1,4 +1,4 @@
-"""What Prometheus sees of a server."""
+"""Prometheus metrics of a server."""
 
 from collections.abc import Callable, Iterable
 
@@ -22,73 +22,77 @@ _BATCH = (1, 2, 3, 4, 6, 8, 12, 16, 24, 32)
 
 
 class Metrics:
-    """The numbers of one server, in a registry of their own: several servers may live in one process."""
+    """Metrics of one server, in a separate registry: several servers can run in one process."""
 
     def __init__(self) -> None:
         registry = self.registry = CollectorRegistry()
         for collector in (ProcessCollector, PlatformCollector, GCCollector):
             collector(registry=registry)
         self._requests = Counter(
-            "whatwhere_requests", "Requests that ended, by method and gRPC code.", ("method", "code"), registry=registry
+            "whatwhere_requests", "Finished requests, by method and gRPC code.", ("method", "code"), registry=registry
         )
         self._seconds = Histogram(
             "whatwhere_request_seconds",
-            "Time from a request's head to its answer, by method; what was sent away is not counted.",
+            "Time from a request's head to its response, by method; without refused requests.",
             ("method",),
             buckets=_REQUEST_S,
             registry=registry,
         )
         self._stages = Histogram(
             "whatwhere_stage_seconds",
-            "Time that requests spent in a stage: receive, queue, decode, activations, factorise, search, localise.",
+            "Time in each stage: receive, queue, decode, activations, factorise, search, localise, explain.",
             ("stage",),
             buckets=_STAGE_S,
             registry=registry,
         )
         self._shed = Counter(
             "whatwhere_requests_shed",
-            "Requests that were sent away unanswered, by reason.",
+            "Requests refused because of overload, by reason.",
             ("reason",),
             registry=registry,
         )
-        self._queues = Gauge(
-            "whatwhere_queue_depth", "Requests that wait for a thread, by lane.", ("lane",), registry=registry
-        )
+        self._queues = Gauge("whatwhere_queue_depth", "Queued requests, by worker pool.", ("lane",), registry=registry)
         self._batches = Histogram(
-            "whatwhere_batch_size", "Pictures that were described together.", buckets=_BATCH, registry=registry
+            "whatwhere_batch_size", "Images described in one batch.", buckets=_BATCH, registry=registry
         )
 
     def gauge(self, name: str, documentation: str, value: Callable[[], float]) -> None:
-        """Show what `value` returns whenever it is asked for."""
+        """Add a gauge whose value is computed at every scrape."""
         Gauge(f"whatwhere_{name}", documentation, registry=self.registry).set_function(value)
 
-    def queue(self, lane: str, depth: Callable[[], float]) -> None:
-        """Show how many requests wait for a thread of a lane."""
-        self._queues.labels(lane).set_function(depth)
+    def queue(self, worker_pool: str, depth: Callable[[], float]) -> None:
+        """Add the queue depth of a worker pool."""
+        self._queues.labels(worker_pool).set_function(depth)
 
     def request(self, method: str, code: str, seconds: float, stages: Iterable[Stage]) -> None:
-        """Count a request that was taken in."""
+        """Count an admitted request with its duration and stages."""
         self._requests.labels(method, code).inc()
         self._seconds.labels(method).observe(seconds)
         for stage in stages:
             self._stages.labels(stage.name).observe(stage.seconds)
 
     def shed(self, method: str, code: str, reason: str) -> None:
-        """Count a request that was sent away."""
+        """Count a refused request."""
         self._requests.labels(method, code).inc()
         self._shed.labels(reason).inc()
 
     def batch(self, size: int) -> None:
-        """Count a batch."""
+        """Count a batch of `size` images."""
         self._batches.observe(size)
 
     def serve(self, address: str) -> tuple[int, Callable[[], None]]:
-        """Answer Prometheus at HOST:PORT; returns the port and what stops it. InvalidRequest where it is taken."""
+        """Serve the metrics at HOST:PORT, and return the port and a function that stops serving.
+
+        Raises InvalidRequest if the address cannot be bound.
+        """
         host, _, port = address.rpartition(":")
         try:
             server, thread = start_http_server(int(port), host.strip("[]"), self.registry)
         except (OSError, OverflowError) as error:
-            raise InvalidRequest(f"cannot listen on {address} for metrics: {error}", field="metrics_listen") from error
+            raise InvalidRequest(
+                f"cannot listen on {address} for metrics ({error}): give a free address of this machine",
+                field="metrics_listen",
+            ) from error
 
         def stop() -> None:
             server.shutdown()

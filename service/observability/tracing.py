@@ -1,4 +1,4 @@
-"""OpenTelemetry traces of requests: a span each, and one for each of its stages. Sole home of OpenTelemetry."""
+"""OpenTelemetry traces: one span per request, and a child span per stage."""
 
 import importlib
 import time
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Tracer:
-    """Makes spans of finished requests; the caller's span, in `traceparent`, is their parent."""
+    """Creates spans of finished requests, as children of the caller's span in `traceparent`."""
 
     def __init__(self, provider: "TracerProvider") -> None:
         self._provider = provider
@@ -27,7 +27,10 @@ class Tracer:
         attributes: Mapping[str, str | int],
         metadata: Mapping[str, str],
     ) -> None:
-        """Record a request that began at `started_ns` of the monotonic clock and ends now."""
+        """Record a request that began at `started_ns` of the monotonic clock and ends now.
+
+        `metadata` is the call metadata with `traceparent`.
+        """
         from opentelemetry import propagate, trace  # noqa: PLC0415 - an extra
 
         offset_ns = time.time_ns() - time.monotonic_ns()
@@ -47,14 +50,14 @@ class Tracer:
         span.end()
 
     def close(self) -> None:
-        """Send what has not been sent yet."""
+        """Send the remaining spans."""
         self._provider.shutdown()
 
 
 def otlp_tracer() -> Tracer:
-    """Send spans by OTLP over gRPC to where the standard variables say (`OTEL_EXPORTER_OTLP_ENDPOINT`, …).
+    """Return a tracer that sends spans by OTLP over gRPC, configured by the standard environment variables.
 
-    InvalidRequest where the extra is not installed.
+    The endpoint is `OTEL_EXPORTER_OTLP_ENDPOINT`. Raises InvalidRequest if the extra `tracing` is not installed.
     """
     try:
         resources: Any = importlib.import_module("opentelemetry.sdk.resources")
@@ -62,7 +65,7 @@ def otlp_tracer() -> Tracer:
         exporting: Any = importlib.import_module("opentelemetry.sdk.trace.export")
         otlp: Any = importlib.import_module("opentelemetry.exporter.otlp.proto.grpc.trace_exporter")
     except ImportError as error:
-        raise InvalidRequest(f"traces need OpenTelemetry: pip install 'whatwhere[tracing]' ({error})") from error
+        raise InvalidRequest(f"traces need OpenTelemetry ({error}): pip install 'whatwhere[tracing]'") from error
     named = resources.Resource.create({"service.name": "whatwhere"}).merge(resources.OTELResourceDetector().detect())
     provider = tracing.TracerProvider(resource=named)
     provider.add_span_processor(exporting.BatchSpanProcessor(otlp.OTLPSpanExporter()))

@@ -26,8 +26,9 @@ if _version_not_supported:
 
 
 class AdminServiceStub:
-    """Tells one server what to do now. Where the server knows tokens, every method needs one with the scope "admin", else
-    PERMISSION_DENIED with reason SCOPE_MISSING; errors, authentication and request ids are those of ImageSearchService.
+    """Operates one server. If the server has tokens, every method requires one with the scope "admin"; otherwise the call
+    fails with PERMISSION_DENIED (reason SCOPE_MISSING). Errors, authentication and request ids are those of
+    ImageSearchService.
     """
 
     def __init__(self, channel):
@@ -44,15 +45,16 @@ class AdminServiceStub:
 
 
 class AdminServiceServicer:
-    """Tells one server what to do now. Where the server knows tokens, every method needs one with the scope "admin", else
-    PERMISSION_DENIED with reason SCOPE_MISSING; errors, authentication and request ids are those of ImageSearchService.
+    """Operates one server. If the server has tokens, every method requires one with the scope "admin"; otherwise the call
+    fails with PERMISSION_DENIED (reason SCOPE_MISSING). Errors, authentication and request ids are those of
+    ImageSearchService.
     """
 
     def RefreshCollection(self, request, context):
-        """Looks at once for a newer generation, opens and serves it, and answers when it is served: for servers that look
-        seldom or never (`whatwhere serve --refresh`), and to be sure after an index run. Searches go on meanwhile. Asking
-        again changes nothing. FAILED_PRECONDITION or DATA_LOSS where the newest generation cannot be opened; the one
-        before is served on.
+        """Opens and serves the newest generation now, and returns when it is being served. Useful for servers that look for
+        generations rarely or never (`whatwhere serve --refresh`), and after an index run. Searches continue meanwhile. The
+        method is idempotent. FAILED_PRECONDITION or DATA_LOSS if the newest generation cannot be opened; the server then
+        keeps serving the previous one.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -75,8 +77,9 @@ def add_AdminServiceServicer_to_server(servicer, server):
 
  # This class is part of an EXPERIMENTAL API.
 class AdminService:
-    """Tells one server what to do now. Where the server knows tokens, every method needs one with the scope "admin", else
-    PERMISSION_DENIED with reason SCOPE_MISSING; errors, authentication and request ids are those of ImageSearchService.
+    """Operates one server. If the server has tokens, every method requires one with the scope "admin"; otherwise the call
+    fails with PERMISSION_DENIED (reason SCOPE_MISSING). Errors, authentication and request ids are those of
+    ImageSearchService.
     """
 
     @staticmethod

@@ -28,25 +28,27 @@ if _version_not_supported:
 class ImageSearchServiceStub:
     """Searches one collection by example.
 
-    Errors carry a google.rpc.Status with one google.rpc.ErrorInfo (domain "whatwhere"; its reason is a stable name such
-    as INVALID_REGION) and, for a field at fault, one google.rpc.BadRequest. Beside those that methods name, every call
-    can end with:
-    INVALID_ARGUMENT    a field with a value that can never be served, or more metadata than is read;
-    UNAUTHENTICATED     no token where one is needed, or one that is unknown, revoked or expired;
-    PERMISSION_DENIED   a token without the scope that the method needs (reason SCOPE_MISSING);
-    RESOURCE_EXHAUSTED  more requests at once than this client may have (reason TOO_MANY_REQUESTS) or than can be
-    queued (reason SERVER_OVERLOADED); google.rpc.RetryInfo says after how long to ask again;
-    DEADLINE_EXCEEDED   the caller's deadline or the server's own passed, or the request arrived too slowly (reason
-    REQUEST_TOO_SLOW);
-    UNAVAILABLE         the server is starting or stopping, or there is none: the only one to retry at once, with
+    An error is a google.rpc.Status with one google.rpc.ErrorInfo (domain "whatwhere"; its reason is a stable name such
+    as INVALID_REGION). If a field is invalid, one google.rpc.BadRequest names it. In addition to the errors of each
+    method, every call can fail with:
+    INVALID_ARGUMENT    a field has an invalid value, or the call's metadata exceeds its limit;
+    UNAUTHENTICATED     the server requires a token, and the call has none or an unknown, revoked or expired one;
+    PERMISSION_DENIED   the token lacks the scope of the method (reason SCOPE_MISSING);
+    RESOURCE_EXHAUSTED  this client has too many requests in flight (reason TOO_MANY_REQUESTS), or the server has, or
+    its queue is full (reason SERVER_OVERLOADED); google.rpc.RetryInfo gives the delay before a
+    retry;
+    DEADLINE_EXCEEDED   the client's deadline or the server's time limit has passed, or the request took too long to
+    arrive (reason REQUEST_TOO_SLOW);
+    UNAVAILABLE         the server is starting, stopping or unreachable; only this code should be retried at once, with
     exponential backoff;
     INTERNAL, DATA_LOSS the server failed; its log has the cause under the request id.
 
-    Authentication: where the server knows tokens, the call's metadata has `authorization: Bearer TOKEN`; over TLS only.
+    Authentication: a server with tokens reads the call metadata `authorization: Bearer TOKEN`. Send tokens only over
+    TLS.
 
-    Request ids: the metadata `x-request-id` of a call (1 to 128 printable ASCII characters without spaces), or a new id
-    where there is none, comes back as metadata of the same name and, of an error, in ErrorInfo as metadata "request_id";
-    the server's log names it.
+    Request ids: a client may send the call metadata `x-request-id` (1 to 128 printable ASCII characters without spaces);
+    otherwise the server creates an id. The server returns the id as metadata of the same name, writes it to its log, and
+    adds it to the ErrorInfo of an error as metadata "request_id".
     """
 
     def __init__(self, channel):
@@ -100,84 +102,84 @@ class ImageSearchServiceStub:
 class ImageSearchServiceServicer:
     """Searches one collection by example.
 
-    Errors carry a google.rpc.Status with one google.rpc.ErrorInfo (domain "whatwhere"; its reason is a stable name such
-    as INVALID_REGION) and, for a field at fault, one google.rpc.BadRequest. Beside those that methods name, every call
-    can end with:
-    INVALID_ARGUMENT    a field with a value that can never be served, or more metadata than is read;
-    UNAUTHENTICATED     no token where one is needed, or one that is unknown, revoked or expired;
-    PERMISSION_DENIED   a token without the scope that the method needs (reason SCOPE_MISSING);
-    RESOURCE_EXHAUSTED  more requests at once than this client may have (reason TOO_MANY_REQUESTS) or than can be
-    queued (reason SERVER_OVERLOADED); google.rpc.RetryInfo says after how long to ask again;
-    DEADLINE_EXCEEDED   the caller's deadline or the server's own passed, or the request arrived too slowly (reason
-    REQUEST_TOO_SLOW);
-    UNAVAILABLE         the server is starting or stopping, or there is none: the only one to retry at once, with
+    An error is a google.rpc.Status with one google.rpc.ErrorInfo (domain "whatwhere"; its reason is a stable name such
+    as INVALID_REGION). If a field is invalid, one google.rpc.BadRequest names it. In addition to the errors of each
+    method, every call can fail with:
+    INVALID_ARGUMENT    a field has an invalid value, or the call's metadata exceeds its limit;
+    UNAUTHENTICATED     the server requires a token, and the call has none or an unknown, revoked or expired one;
+    PERMISSION_DENIED   the token lacks the scope of the method (reason SCOPE_MISSING);
+    RESOURCE_EXHAUSTED  this client has too many requests in flight (reason TOO_MANY_REQUESTS), or the server has, or
+    its queue is full (reason SERVER_OVERLOADED); google.rpc.RetryInfo gives the delay before a
+    retry;
+    DEADLINE_EXCEEDED   the client's deadline or the server's time limit has passed, or the request took too long to
+    arrive (reason REQUEST_TOO_SLOW);
+    UNAVAILABLE         the server is starting, stopping or unreachable; only this code should be retried at once, with
     exponential backoff;
     INTERNAL, DATA_LOSS the server failed; its log has the cause under the request id.
 
-    Authentication: where the server knows tokens, the call's metadata has `authorization: Bearer TOKEN`; over TLS only.
+    Authentication: a server with tokens reads the call metadata `authorization: Bearer TOKEN`. Send tokens only over
+    TLS.
 
-    Request ids: the metadata `x-request-id` of a call (1 to 128 printable ASCII characters without spaces), or a new id
-    where there is none, comes back as metadata of the same name and, of an error, in ErrorInfo as metadata "request_id";
-    the server's log names it.
+    Request ids: a client may send the call metadata `x-request-id` (1 to 128 printable ASCII characters without spaces);
+    otherwise the server creates an id. The server returns the id as metadata of the same name, writes it to its log, and
+    adds it to the ErrorInfo of an error as metadata "request_id".
     """
 
     def SearchImages(self, request, context):
-        """Finds the stored images most similar to a picture, or to a region of it. NOT_FOUND where the stored image to search
-        by is none (reason IMAGE_NOT_FOUND); FAILED_PRECONDITION where the collection lacks the descriptor, the descriptor
-        cannot answer a region of a stored image, or exact localisation cannot read a result's file.
+        """Finds the stored images most similar to an image or to a region of it. NOT_FOUND if the stored query image does not
+        exist (reason IMAGE_NOT_FOUND); FAILED_PRECONDITION if the collection lacks the descriptor, if the descriptor does
+        not support a region of a stored image, or if exact localization cannot read the file of a result.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetImage(self, request, context):
-        """Returns one stored image; NOT_FOUND where there is none of this name (reason IMAGE_NOT_FOUND).
+        """Returns one stored image. NOT_FOUND if it does not exist (reason IMAGE_NOT_FOUND).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ListImages(self, request, context):
-        """Lists the stored images by name.
+        """Lists the stored images by id.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def SampleImages(self, request, context):
-        """Returns stored images drawn at random, each as likely as any other.
+        """Returns a uniform random sample of the stored images.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetImageContent(self, request, context):
-        """Returns a stored image's picture: a thumbnail, or the file as it was indexed. NOT_FOUND where there is no image of
-        this name (reason IMAGE_NOT_FOUND); FAILED_PRECONDITION where no file with that content can be read any more
-        (reason SOURCE_UNAVAILABLE).
+        """Returns the content of a stored image: a thumbnail, or the file as it was indexed. NOT_FOUND if the image does not
+        exist (reason IMAGE_NOT_FOUND); FAILED_PRECONDITION if no file with the indexed content can be read (reason
+        SOURCE_UNAVAILABLE).
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def ExplainImage(self, request, context):
-        """Shows what a picture consists of: its factors, where each lies, and where else in the collection there is the like.
-        Errors as SearchImages.
+        """Returns the factors of an image, their heatmaps, and similar factors of stored images. Errors as SearchImages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def CompareImages(self, request, context):
-        """Factorises a picture and stored images jointly: what has the same index is the same concept in all of them. Errors
-        as SearchImages.
+        """Factorizes an image and stored images jointly: an index is the same factor in all of them. Errors as SearchImages.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
         raise NotImplementedError('Method not implemented!')
 
     def GetCollection(self, request, context):
-        """Describes the collection that is being served.
+        """Returns the collection that is being served.
         """
         context.set_code(grpc.StatusCode.UNIMPLEMENTED)
         context.set_details('Method not implemented!')
@@ -237,25 +239,27 @@ def add_ImageSearchServiceServicer_to_server(servicer, server):
 class ImageSearchService:
     """Searches one collection by example.
 
-    Errors carry a google.rpc.Status with one google.rpc.ErrorInfo (domain "whatwhere"; its reason is a stable name such
-    as INVALID_REGION) and, for a field at fault, one google.rpc.BadRequest. Beside those that methods name, every call
-    can end with:
-    INVALID_ARGUMENT    a field with a value that can never be served, or more metadata than is read;
-    UNAUTHENTICATED     no token where one is needed, or one that is unknown, revoked or expired;
-    PERMISSION_DENIED   a token without the scope that the method needs (reason SCOPE_MISSING);
-    RESOURCE_EXHAUSTED  more requests at once than this client may have (reason TOO_MANY_REQUESTS) or than can be
-    queued (reason SERVER_OVERLOADED); google.rpc.RetryInfo says after how long to ask again;
-    DEADLINE_EXCEEDED   the caller's deadline or the server's own passed, or the request arrived too slowly (reason
-    REQUEST_TOO_SLOW);
-    UNAVAILABLE         the server is starting or stopping, or there is none: the only one to retry at once, with
+    An error is a google.rpc.Status with one google.rpc.ErrorInfo (domain "whatwhere"; its reason is a stable name such
+    as INVALID_REGION). If a field is invalid, one google.rpc.BadRequest names it. In addition to the errors of each
+    method, every call can fail with:
+    INVALID_ARGUMENT    a field has an invalid value, or the call's metadata exceeds its limit;
+    UNAUTHENTICATED     the server requires a token, and the call has none or an unknown, revoked or expired one;
+    PERMISSION_DENIED   the token lacks the scope of the method (reason SCOPE_MISSING);
+    RESOURCE_EXHAUSTED  this client has too many requests in flight (reason TOO_MANY_REQUESTS), or the server has, or
+    its queue is full (reason SERVER_OVERLOADED); google.rpc.RetryInfo gives the delay before a
+    retry;
+    DEADLINE_EXCEEDED   the client's deadline or the server's time limit has passed, or the request took too long to
+    arrive (reason REQUEST_TOO_SLOW);
+    UNAVAILABLE         the server is starting, stopping or unreachable; only this code should be retried at once, with
     exponential backoff;
     INTERNAL, DATA_LOSS the server failed; its log has the cause under the request id.
 
-    Authentication: where the server knows tokens, the call's metadata has `authorization: Bearer TOKEN`; over TLS only.
+    Authentication: a server with tokens reads the call metadata `authorization: Bearer TOKEN`. Send tokens only over
+    TLS.
 
-    Request ids: the metadata `x-request-id` of a call (1 to 128 printable ASCII characters without spaces), or a new id
-    where there is none, comes back as metadata of the same name and, of an error, in ErrorInfo as metadata "request_id";
-    the server's log names it.
+    Request ids: a client may send the call metadata `x-request-id` (1 to 128 printable ASCII characters without spaces);
+    otherwise the server creates an id. The server returns the id as metadata of the same name, writes it to its log, and
+    adds it to the ErrorInfo of an error as metadata "request_id".
     """
 
     @staticmethod

@@ -1,1 +1,1 @@
-"""Query to hits, boxes and explanations on one generation; batching on the network; hot swap."""
+"""Search and explanation on one generation, batched inference and hot swap."""

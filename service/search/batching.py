@@ -1,6 +1,6 @@
-"""The one thread that the network runs on: uploads that wait together are described together.
+"""Run the network in a single thread, and describe queued uploads as one batch.
 
-More than one forward pass at once makes all of them slower: each already uses every core, or the whole device.
+Concurrent forward passes slow each other down: each of them already uses all cores, or the whole device.
 """
 
 import logging
@@ -21,7 +21,7 @@ from whatwhere.indexer.features.describe import Describer, Description
 from whatwhere.indexer.features.regions import Region
 from whatwhere.service.request_context import RequestContext
 
-_PATIENCE_S = 10.0  # at the end a forward pass that goes on is not waited for any longer
+_PATIENCE_S = 10.0  # close() waits no longer than this for a running forward pass
 
 _Result = TypeVar("_Result")
 log = logging.getLogger(__name__)
@@ -29,9 +29,9 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class _Job:
-    """Something for the network: a picture to describe, or `work` of another kind, which is done alone."""
+    """A job of the queue: an image to describe, or other `work` with the network, which runs alone."""
 
-    ticket: RequestContext
+    context: RequestContext
     queued_ns: int = field(default_factory=time.monotonic_ns)
     answer: Future[Any] = field(default_factory=Future)
     describer: Describer | None = None
@@ -41,10 +41,10 @@ class _Job:
 
 
 class InferenceBatcher:
-    """Takes jobs from many threads, in their order; what nobody waits for any more is left out.
+    """Run jobs from many threads in order of arrival; cancelled and late jobs are skipped.
 
-    A picture waits at most `batch_delay_s` for others to be described with, `batch_size` at once. `on_batch` is told
-    how many they were; `initializer` is called by the thread at its start.
+    At most `batch_size` images are described together; an image waits at most `batch_delay_s` seconds for others.
+    `on_batch` is called with the size of each batch. `initializer` is called once in the batcher's thread.
     """
 
     def __init__(
@@ -62,7 +62,7 @@ class InferenceBatcher:
         self._changed = threading.Condition()
         self._closed = False
         self._busy_since: float | None = None
-        self.failures = 0  # in a row, that were not the caller's
+        self.failures = 0  # consecutive ones; a caller's mistake does not count
         self._thread = threading.Thread(target=self._run, name="network", daemon=True)
         self._thread.start()
 
@@ -71,11 +71,11 @@ class InferenceBatcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop."""
+        """Close the batcher."""
         self.close()
 
     def close(self) -> None:
-        """End with the job that is being done; those that wait are refused."""
+        """Finish the running batch, and refuse queued jobs with ServerNotReady."""
         with self._changed:
             self._closed = True
             self._changed.notify_all()
@@ -83,7 +83,7 @@ class InferenceBatcher:
 
     @property
     def busy_s(self) -> float:
-        """For how long the jobs of now have been going on; 0 when there are none."""
+        """Seconds since the running batch began; 0 if the thread is idle."""
         since = self._busy_since
         return 0.0 if since is None else time.monotonic() - since
 
@@ -92,28 +92,32 @@ class InferenceBatcher:
         describer: Describer,
         pixels: NDArray[np.uint8],
         crop: Region = WHOLE_IMAGE,
-        ticket: RequestContext | None = None,
+        context: RequestContext | None = None,
     ) -> Description:
-        """Describe one fitted picture uint8 [h, w, 3], as `Describer.describe` does; waits for its turn."""
+        """Describe one resized image, uint8 [h, w, 3], as `Describer.describe` does; blocks until it is done.
+
+        Raises ServerNotReady if the batcher is closed, and RequestCancelled or DeadlineExceeded if the context dies in
+        the queue.
+        """
         described: Description = self._wait(
-            _Job(ticket or RequestContext(), describer=describer, pixels=pixels, crop=crop)
+            _Job(context or RequestContext(), describer=describer, pixels=pixels, crop=crop)
         )
         return described
 
-    def run(self, work: Callable[[], _Result], ticket: RequestContext | None = None) -> _Result:
-        """Do something else with the network, alone; waits for its turn."""
-        result: _Result = self._wait(_Job(ticket or RequestContext(), work=work))
+    def run(self, work: Callable[[], _Result], context: RequestContext | None = None) -> _Result:
+        """Run `work` alone in the network's thread; blocks until it is done. Raises as `describe`."""
+        result: _Result = self._wait(_Job(context or RequestContext(), work=work))
         return result
 
     def _wait(self, job: _Job) -> Any:
         with self._changed:
             if self._closed:
-                raise ServerNotReady("the server is stopping: ask another one, or again later")
+                raise ServerNotReady("the server is stopping: try again later, or use another server")
             self._jobs.append(job)
             self._changed.notify_all()
         return job.answer.result()
 
-    # --- the thread's own side ------------------------------------------------------------------------------------
+    # --- in the batcher's thread ----------------------------------------------------------------------------------
 
     def _run(self) -> None:
         self._initializer()
@@ -123,10 +127,10 @@ class InferenceBatcher:
                 self._do(batch)
             finally:
                 self._busy_since = None
-                del batch  # until the next one comes, it would hold what it was for
+                del batch  # an idle thread would keep its images and describer alive
 
     def _next_batch(self) -> list[_Job]:
-        """Wait for the next jobs to be done together; none at the end."""
+        """Wait for the next batch; empty if the batcher is closed."""
         with self._changed:
             while not self._closed:
                 self._changed.wait_for(lambda: self._jobs or self._closed)
@@ -135,11 +139,13 @@ class InferenceBatcher:
                 if self._jobs and not self._closed:
                     return self._take()
             for job in self._jobs:
-                job.answer.set_exception(ServerNotReady("the server is stopping: ask another one"))
+                job.answer.set_exception(
+                    ServerNotReady("the server is stopping: try again later, or use another server")
+                )
             return []
 
     def _await_company(self) -> None:
-        """Let the first job, where it is a picture, wait for others to be described with."""
+        """If the first job is an image, wait for others until the batch is full or the delay has passed."""
         if self._jobs and self._jobs[0].work is None and self._batch_delay_s > 0:
             waited_s = (time.monotonic_ns() - self._jobs[0].queued_ns) / 1e9
             self._changed.wait_for(
@@ -150,7 +156,7 @@ class InferenceBatcher:
         alive = deque[_Job]()
         for job in self._jobs:
             try:
-                job.ticket.check()
+                job.context.check()
             except WhatwhereError as error:
                 job.answer.set_exception(error)
             else:
@@ -158,7 +164,7 @@ class InferenceBatcher:
         self._jobs = alive
 
     def _take(self) -> list[_Job]:
-        """Take the first job, and with a picture those behind it that the same describer describes."""
+        """Take the first job. If it is an image, also take the following images with the same describer."""
         first = self._jobs.popleft()
         batch = [first]
         if first.work is None:
@@ -168,12 +174,12 @@ class InferenceBatcher:
 
     def _do(self, batch: Sequence[_Job]) -> None:
         for job in batch:
-            job.ticket.record("queue", job.queued_ns)
+            job.context.record("queue", job.queued_ns)
         try:
             results = [batch[0].work()] if batch[0].work is not None else self._described(batch)
         except WhatwhereError as error:
             _fail(batch, error)
-        except Exception as error:  # the request that asked answers for it; this thread goes on
+        except Exception as error:  # the request reports it; this thread continues
             self.failures += 1
             _fail(batch, error)
         else:
@@ -188,11 +194,11 @@ class InferenceBatcher:
         started_ns = time.monotonic_ns()
         activations = describer.backbone.activations([job.pixels for job in batch if job.pixels is not None])
         for job in batch:
-            job.ticket.record("activations", started_ns)
+            job.context.record("activations", started_ns)
         started_ns = time.monotonic_ns()
         descriptions = describer.describe_activations(activations, [job.crop for job in batch])
         for job in batch:
-            job.ticket.record("factorise", started_ns)
+            job.context.record("factorise", started_ns)
         return descriptions
 
 

@@ -1,4 +1,4 @@
-"""What was described a moment ago: the next page, and a box drawn on the same upload, need no network again."""
+"""Cache descriptions of recent uploads: the next page, or another box on the same upload, needs no network."""
 
 import threading
 from collections import OrderedDict
@@ -8,9 +8,10 @@ from whatwhere.indexer.features.describe import Description
 
 
 class DescriptionCache:
-    """Keeps the descriptions of the uploads asked about last, `capacity` of them, each some 40 KB. Thread-safe.
+    """A thread-safe LRU cache of at most `capacity` descriptions, about 40 KB each.
 
-    Keys name the content by its SHA-256 and what described it: who does not have the picture's bytes finds nothing.
+    A key contains the SHA-256 of the upload and the describer's fingerprint: a client without the image's bytes cannot
+    find its description.
     """
 
     def __init__(self, capacity: int = 0) -> None:
@@ -19,7 +20,7 @@ class DescriptionCache:
         self._changing = threading.Lock()
 
     def find(self, key: Hashable) -> Description | None:
-        """Return what is kept under a key, and keep it longest of all from now on."""
+        """Return the description of a key, None if absent, and mark it as the most recently used."""
         with self._changing:
             found = self._kept.get(key)
             if found is not None:
@@ -27,7 +28,7 @@ class DescriptionCache:
             return found
 
     def keep(self, key: Hashable, description: Description) -> None:
-        """Keep a description, in the place of the one that was not asked for longest."""
+        """Add a description, and evict the least recently used one if the cache is full."""
         with self._changing:
             self._kept[key] = description
             while len(self._kept) > self._capacity:

@@ -1,6 +1,6 @@
-"""What people look at: an image's factors, the concepts that images share, pictures; on one generation, as `searcher`.
+"""Explain images: their factors, joint factors, thumbnails and random samples of one generation.
 
-Each function takes the searcher of the generation that the request began with.
+Each function takes the searcher of the generation on which the request began.
 """
 
 import io
@@ -27,7 +27,10 @@ _random = np.random.default_rng()
 
 @dataclass(frozen=True)
 class Comparison:
-    """What to factorise jointly, already checked: a picture and stored images, into `rank` concepts."""
+    """A checked request to factorize an image and stored images jointly into `rank` factors.
+
+    `exact` uses new activations instead of stored factors. `heatmap_size_px` 0 means no PNGs.
+    """
 
     example: Example
     image_ids: tuple[int, ...]
@@ -37,57 +40,58 @@ class Comparison:
 
 
 def explain(
-    searcher: Searcher, example: Example, heatmap_size_px: int, similar_count: int, ticket: RequestContext
+    searcher: Searcher, example: Example, heatmap_size_px: int, similar_count: int, context: RequestContext
 ) -> Explanation:
-    """Return a picture's factors, strongest first, each with the most similar ones of other images.
+    """Return the factors of an image, strongest first, each with `similar_count` similar factors of stored images.
 
-    Heatmaps are drawn where their size is not 0. Raises as `Searcher.describe`.
+    `heatmap_size_px` is the longer side of the heatmaps' PNGs in pixels; 0 means no PNGs. Raises as
+    `Searcher.describe`, and DescriptorNotIndexed if similar factors are requested and no index has factors.
     """
-    description = searcher.describe(example, ticket)
-    with ticket.stage("explain"):
+    description = searcher.describe(example, context)
+    with context.stage("explain"):
         own_id = searcher.own_id(example)
         own = None if own_id is None else _record(searcher, own_id)
         stored = description.factors
         aspect = stored.width / stored.height if own is None else _aspect(own)
         maps = factor_maps(stored)
         similar = _similar(searcher, description, [found.index for found in maps], similar_count, own_id)
-        ticket.check()
+        context.check()
         factors = tuple(_factor(found, heatmap_size_px, aspect, similar[found.index]) for found in maps)
     return Explanation(factors, None if own is None else to_stored_image(own))
 
 
-def compare(searcher: Searcher, comparison: Comparison, ticket: RequestContext) -> tuple[ComparedImage, ...]:
-    """Return the concepts that the picture and the stored images share, on each of them, the picture first.
+def compare(searcher: Searcher, comparison: Comparison, context: RequestContext) -> tuple[ComparedImage, ...]:
+    """Factorize an image and stored images jointly, and return the factors on each of them, the image first.
 
-    Raises as `Searcher.describe`, and SourceUnavailable where it is to be exact and a file cannot be read.
+    Raises as `Searcher.describe`, and SourceUnavailable if `exact` is set and a file cannot be read.
     """
     others = [searcher.collection.indexed_image(image_id) for image_id in comparison.image_ids]
     own: ImageRecord | None = None
     if comparison.example.image_id is not None:
         own = searcher.collection.indexed_image(comparison.example.image_id)
     if comparison.exact:
-        grids = searcher.activations(comparison.example, others, ticket)
-        with ticket.stage("explain"):
+        grids = searcher.activations(comparison.example, others, context)
+        with context.stage("explain"):
             maps = compare_exact(grids, comparison.rank)
     else:
-        description = searcher.describe(comparison.example, ticket)
-        with ticket.stage("explain"):
+        description = searcher.describe(comparison.example, context)
+        with context.stage("explain"):
             stored = [searcher.collection.description(record).factors for record in others]
             maps = compare_stored([description.factors, *stored], comparison.rank)
-    with ticket.stage("explain"):
+    with context.stage("explain"):
         return tuple(
             _compared(record, found, comparison.heatmap_size_px)
             for record, found in zip([own, *others], maps, strict=True)
         )
 
 
-def picture(searcher: Searcher, image_id: int, size_px: int, ticket: RequestContext) -> PictureFile:
-    """Return a stored image's file as it was indexed, or where `size_px` is not 0 a JPEG of that longer side.
+def picture(searcher: Searcher, image_id: int, size_px: int, context: RequestContext) -> PictureFile:
+    """Return a stored image's unchanged file, or a JPEG thumbnail with a longer side of `size_px` pixels if not 0.
 
-    Raises ImageNotFound, and SourceUnavailable where no file has that content any more.
+    Raises ImageNotFound, and SourceUnavailable if no file with the indexed content can be read.
     """
     record = searcher.collection.indexed_image(image_id)
-    with ticket.stage("decode"):
+    with context.stage("decode"):
         content = read_source(record)
         if size_px == 0:
             return PictureFile(content, record.mime_type)
@@ -95,7 +99,7 @@ def picture(searcher: Searcher, image_id: int, size_px: int, ticket: RequestCont
 
 
 def sample(searcher: Searcher, count: int, matching: Expression | None) -> list[StoredImage]:
-    """Return images drawn at random, each as likely as any other, fewer where there are no more."""
+    """Return `count` distinct random images, uniformly distributed; fewer if fewer match the filter `matching`."""
     ids = searcher.collection.ids if matching is None else searcher.matching(matching)
     drawn = _random.choice(ids, min(count, len(ids)), replace=False)
     return [to_stored_image(record) for record in searcher.collection.indexed_images(drawn.tolist()).values()]

@@ -1,8 +1,8 @@
-"""See why: an image's factors as heatmaps, and the concepts that several images share, by joint factorisation.
+"""Heatmaps of an image's factors, and of the factors that several images share, by joint factorization.
 
-Joint factorisation stacks the cells of all images into one matrix, so that one row of V, one concept, has a heatmap on
-each of them (deep feature factorisation; Collins et al., 2018). Looked at on iCoseg's elephants and gymnastics: the
-same part has the same factor in all images, from activations and from stored factors alike.
+Joint factorization stacks the cells of all images into one matrix, so that one row of V (one factor) has a heatmap on
+each image (deep feature factorization; Collins et al., 2018). On iCoseg's elephants and gymnastics, the same part has
+the same factor in all images by visual inspection, both from activations and from stored factors.
 """
 
 from collections.abc import Sequence
@@ -19,20 +19,20 @@ from whatwhere.indexer.features import pooling
 from whatwhere.indexer.features.nmf import Dense, LowRank, Matrices, QuantizedFactors, factorize_batch
 from whatwhere.service.search.localize import block_diagonal, box_of_maps
 
-COMPARED_RANK = 5  # looked at: 4 still join gymnasts' legs with the crowd, 6 add a corner of the hall
-# Of an image's energy. On images that lack a concept some of it is left: measured at ranks 5 to 12 on elephants,
-# gymnasts and both together at most 0.9 % in most of such cases, and more where it can be pointed at.
+COMPARED_RANK = 5  # by visual inspection: 4 still merge gymnasts' legs with the crowd, 6 add a corner of the hall
+# Share of an image's energy below which a joint factor is absent. A residue of it remains even then: measured at ranks
+# 5 to 12 on elephants, gymnasts and both together, at most 0.9 % in most cases in which the factor is not visible.
 LIVING_SHARE = 0.01
 PRINCIPAL_COMPONENTS = 3
 
 
 @dataclass(frozen=True)
 class FactorMap:
-    """One factor on one image: `index` is the row of V, 0 the strongest of its factorisation.
+    """One factor on one image: `index` is the row of V, 0 the strongest of its factorization.
 
-    `heat` float32 [h, w] in [0, 1] is the heatmap over its own maximum on this image; zero where the factor is dead
-    there, which has no box. `energy_share` is the factor's (‖U_k‖₂·‖V_k‖₂)², U_k restricted to this image, over the sum
-    of all its living factors'. `box` surrounds the largest connected part of its most activated cells.
+    `heat` float32 [h, w] in [0, 1] is the heatmap divided by its maximum on this image. A dead factor, absent from the
+    image, has all zeros and no box. `energy_share` is the factor's (‖U_k‖₂·‖V_k‖₂)², U_k restricted to this image,
+    divided by the sum over its living factors. `box` bounds the largest connected part of the most activated cells.
     """
 
     index: int
@@ -43,9 +43,9 @@ class FactorMap:
 
 @dataclass(frozen=True)
 class PrincipalMaps:
-    """Principal components of an image's cells, the alternative to factors: signed, largest variance first.
+    """Principal components of an image's cells, for comparison with factors: signed, largest variance first.
 
-    `maps` float32 [h, w, 3]; `variance_shares` are of the variance of all cells.
+    `maps` is float32 [h, w, 3]; `variance_shares` are fractions of the variance of all cells.
     """
 
     maps: NDArray[np.float32]
@@ -53,15 +53,16 @@ class PrincipalMaps:
 
 
 def factor_maps(factors: QuantizedFactors) -> tuple[FactorMap, ...]:
-    """Return the K factors of one image as they are stored."""
+    """Return the K stored factors of one image."""
     restored = factors.restore()
     return _maps(restored.where, restored.what, (factors.height, factors.width), living_share=0)
 
 
 def compare_stored(images: Sequence[QuantizedFactors], rank: int) -> list[tuple[FactorMap, ...]]:
-    """Factorise images jointly from stored factors: `rank` maps of each, the same index the same concept in all.
+    """Factorize images jointly from their stored factors.
 
-    A factor with less than LIVING_SHARE of an image's energy is dead there.
+    Returns `rank` maps for each image; an index is the same factor in all images. A factor with less than LIVING_SHARE
+    of an image's energy is dead on it.
     """
     restored = [image.restore() for image in images]
     where = block_diagonal(*(factors.where for factors in restored))
@@ -71,10 +72,10 @@ def compare_stored(images: Sequence[QuantizedFactors], rank: int) -> list[tuple[
 
 
 def compare_exact(grids: Sequence[Tensor], rank: int) -> list[tuple[FactorMap, ...]]:
-    """Factorise images jointly from their activations [h, w, C]: as `compare_stored`.
+    """Factorize images jointly from their activations [h, w, C]; returns as `compare_stored`.
 
-    CroW's channel weights are those of all cells together: with each image's own, one concept would be another row of
-    V in each. Looked at, both give nearly the same heatmaps.
+    CroW's channel weights are computed from all cells together: with weights per image, one factor would need a
+    different row of V for each image. By visual inspection, both give nearly the same heatmaps.
     """
     cells = torch.cat([grid.flatten(0, 1) for grid in grids]).cpu()
     weighted = cells * pooling.crow_channel_weights(cells.unsqueeze(1))
@@ -82,7 +83,7 @@ def compare_exact(grids: Sequence[Tensor], rank: int) -> list[tuple[FactorMap, .
 
 
 def principal_maps(grid: Tensor) -> PrincipalMaps:
-    """Return the principal components of activations [h, w, C], weighted by channel as those that are factorised."""
+    """Return the principal components of activations [h, w, C], with the channel weights of the factorization."""
     height, width, _ = grid.shape
     cells = (grid * pooling.crow_channel_weights(grid)).flatten(0, 1).cpu().numpy()
     analysis = PCA(PRINCIPAL_COMPONENTS, svd_solver="full").fit(cells)
@@ -91,14 +92,14 @@ def principal_maps(grid: Tensor) -> PrincipalMaps:
 
 
 def _compare(stacked: Matrices, rank: int, grids: Sequence[tuple[int, int]]) -> list[tuple[FactorMap, ...]]:
-    """Factorise one stack of the cells of all images, and part its heatmaps image by image."""
+    """Factorize the stacked cells of all images, and split the heatmaps by image."""
     (where,), (what,) = factorize_batch(stacked, rank)
     parts = where.split([height * width for height, width in grids])
     return [_maps(part, what, grid, LIVING_SHARE) for part, grid in zip(parts, grids, strict=True)]
 
 
 def _maps(where: Tensor, what: Tensor, grid: tuple[int, int], living_share: float) -> tuple[FactorMap, ...]:
-    """Part U [h·w, K] and V [K, C] of one image into its factors; those with less of the energy are dead."""
+    """Split U [h·w, K] and V [K, C] into factors; factors below `living_share` of the energy are dead."""
     energy = (where.norm(dim=0) * what.norm(dim=1)).square()
     living = energy * (energy >= living_share * energy.sum())
     shares = living / living.sum().clamp_min(torch.finfo(energy.dtype).tiny)

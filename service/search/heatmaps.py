@@ -1,7 +1,7 @@
-"""Heatmaps in colour, to be laid over photographs: here, or by a browser. Arrays and Pillow only.
+"""Color heatmaps, and overlay them on photographs; a browser can overlay them as well. Arrays and Pillow only.
 
-A layer is RGBA uint8 [height, width, 4], transparent where nothing is. A heatmap's cells tile its picture, so that a
-value stands at the centre of its cell.
+A layer is RGBA uint8 [height, width, 4] with alpha 0 at heat 0. The cells of a heatmap tile its image; each value is
+at the center of its cell.
 """
 
 import io
@@ -11,10 +11,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageColor
 
-# One colour a factor, strongest first. The first seven are Okabe and Ito's (Color Universal Design, 2008) without
-# black, the others of Paul Tol's schemes (SRON/EPS/TN/09-002, 2021: bright, light, muted, pale, dark), each the
-# farthest from those before it. Measured by CIEDE2000 as people with normal vision, protanopia, deuteranopia and
-# tritanopia see them (simulated as Machado et al., 2009): the first four are at least 19 apart, eight 10, all 6.5.
+# One color per factor, strongest first. The first seven are Okabe and Ito's (Color Universal Design, 2008) without
+# black. The others are from Paul Tol's schemes (SRON/EPS/TN/09-002, 2021: bright, light, muted, pale, dark), each the
+# most distant from all before it. Minimum CIEDE2000 distances over normal vision, protanopia, deuteranopia and
+# tritanopia (simulated as in Machado et al., 2009): 19 among the first four, 10 among eight, 6.5 among all.
 PALETTE = (
     *("#d55e00", "#56b4e9", "#f0e442", "#0072b2", "#009e73", "#cc79a7", "#e69f00"),
     *("#882255", "#ccddaa", "#225522", "#99ddff", "#ffaabb", "#ee6677", "#aa3377", "#666633", "#aa4499"),
@@ -24,53 +24,53 @@ _SMALLEST = np.float32(1e-12)
 
 
 def color_of(index: int) -> str:
-    """Return a factor's colour, #rrggbb; from the seventeenth factor on they come again."""
+    """Return the color of a factor, #rrggbb; colors repeat after 16 factors."""
     return PALETTE[index % len(PALETTE)]
 
 
 def upsampled(heat: NDArray[np.float32], width: int, height: int) -> NDArray[np.float32]:
-    """Scale a heatmap [h, w] to [height, width] bilinearly; beyond the outermost centres the outermost values hold."""
+    """Scale a heatmap [h, w] to [height, width] bilinearly; the border repeats the outermost values."""
     return np.asarray(Image.fromarray(heat).resize((width, height), Image.Resampling.BILINEAR))
 
 
 def layer_of(heat: NDArray[np.float32], color: str, size: tuple[int, int], opacity: float = 1.0) -> NDArray[np.uint8]:
-    """Colour a heatmap [h, w] in [0, 1] at `size` (width, height): alpha is heat times opacity."""
+    """Return a heatmap [h, w] in [0, 1] as a layer of `size` (width, height): alpha is heat times opacity."""
     return _layer(np.array(ImageColor.getrgb(color)), upsampled(heat, *size) * opacity)
 
 
 def blended_layer(
     heats: Sequence[NDArray[np.float32]], colors: Sequence[str], size: tuple[int, int], opacity: float = 1.0
 ) -> NDArray[np.uint8]:
-    """Show several heatmaps at once: each pixel has the colour of the hottest there, alpha its heat times opacity."""
+    """Return several heatmaps as one layer: each pixel has the color of its maximum, with alpha heat times opacity."""
     heat = np.stack([upsampled(heat, *size) for heat in heats])
     color = np.array([ImageColor.getrgb(color) for color in colors])
     return _layer(color[heat.argmax(axis=0)], heat.max(axis=0) * opacity)
 
 
 def signed_layer(values: NDArray[np.float32], size: tuple[int, int], opacity: float = 1.0) -> NDArray[np.uint8]:
-    """Colour signed values [h, w]: vermilion above zero, blue below, alpha its size over the largest of all."""
+    """Return signed values [h, w] as a layer: vermilion above zero, blue below, alpha relative to the largest value."""
     scaled = upsampled(values / np.maximum(np.abs(values).max(), _SMALLEST), *size)
     color = np.where(scaled[..., np.newaxis] > 0, ImageColor.getrgb(_POSITIVE), ImageColor.getrgb(_NEGATIVE))
     return _layer(color, np.abs(scaled) * opacity)
 
 
 def principal_colors(maps: NDArray[np.float32], size: tuple[int, int]) -> NDArray[np.uint8]:
-    """Show three signed maps [h, w, 3] as red, green and blue [height, width, 3], each from its smallest value up."""
+    """Return three signed maps [h, w, 3] as red, green and blue uint8 [height, width, 3], each scaled to its range."""
     low, high = maps.min(axis=(0, 1)), maps.max(axis=(0, 1))
     scaled = (maps - low) / np.maximum(high - low, _SMALLEST)
     return _in_bytes(np.stack([upsampled(channel, *size) for channel in np.moveaxis(scaled, 2, 0)], axis=2))
 
 
 def laid_over(photograph: NDArray[np.uint8], layer: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Lay a layer over a photograph [height, width, 3] of its size, turned grey so that colours are the layer's."""
+    """Overlay a layer on a photograph [height, width, 3] of equal size, which is converted to gray."""
     gray = Image.fromarray(photograph).convert("L").convert("RGBA")
     return np.asarray(Image.alpha_composite(gray, Image.fromarray(layer)).convert("RGB"))
 
 
 def heatmap_png(heat: NDArray[np.float32], color: str, size_px: int, aspect: float) -> bytes:
-    """Return a heatmap [h, w] in [0, 1] as an RGBA PNG of one colour (#rrggbb), alpha the heat.
+    """Return a heatmap [h, w] in [0, 1] as an RGBA PNG of one color (#rrggbb) with the heat as alpha.
 
-    `size_px` is the longer side, `aspect` the upright picture's width over its height.
+    `size_px` is the longer side in pixels, `aspect` the width of the upright image divided by its height.
     """
     width, height = (max(1, round(size_px * side)) for side in (min(1.0, aspect), min(1.0, 1 / aspect)))
     written = io.BytesIO()
@@ -86,6 +86,6 @@ def _layer(color: NDArray[np.integer], alpha: NDArray[np.floating]) -> NDArray[n
 
 
 def _in_bytes(values: NDArray[np.floating]) -> NDArray[np.uint8]:
-    """Scale [0, 1] to 0 to 255."""
+    """Scale [0, 1] to [0, 255]."""
     scaled: NDArray[np.uint8] = np.rint(values * 255).astype(np.uint8)
     return scaled

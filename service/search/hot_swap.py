@@ -1,4 +1,4 @@
-"""The generation that is being served: follows the collection while requests go on."""
+"""Serve the newest generation of a collection, and swap generations while requests run."""
 
 import logging
 import threading
@@ -14,15 +14,15 @@ from whatwhere.service.search.description_cache import DescriptionCache
 from whatwhere.service.search.searcher import Searcher, open_searcher
 from whatwhere.service.settings import ServerSettings
 
-_RETRY_AT_MOST_S = 60.0  # opening reads every new byte: not each second for one that stays broken
-_PATIENCE_S = 10.0  # at the end a generation that is still being opened is not waited for any longer
+_RETRY_AT_MOST_S = 60.0  # opening reads every new byte: a broken generation is not retried every second
+_PATIENCE_S = 10.0  # close() waits no longer than this for a generation that is being opened
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class _Failure:
-    """A generation that could not be opened (number None: not even its number could be read)."""
+    """A generation that could not be opened. `number` is None if the current number could not be read."""
 
     number: int | None
     reason: str
@@ -33,9 +33,9 @@ class _Failure:
 class LiveSearcher:
     """The searcher of the live generation.
 
-    A request takes `searcher` once and keeps it to its end. A newer generation is opened and warmed beside it, then
-    takes its place; the old one goes with the last request that works with it. `report` is told whether the newest
-    generation is the one being served, whenever that was looked at.
+    A request reads `searcher` once and uses it until it ends. A newer generation is opened and warmed up beside the
+    current one and then replaces it; the old one is released with its last request. `report` is called after each
+    attempt with whether the newest generation is being served.
     """
 
     def __init__(self, searcher: Searcher, refresh_s: float = 0, report: Callable[[bool], None] | None = None) -> None:
@@ -52,19 +52,19 @@ class LiveSearcher:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Stop following, and close the network and the catalogue."""
+        """Close the live searcher."""
         self.close()
 
     def close(self) -> None:
-        """Stop following, and close the network and the catalogue, which all generations share."""
+        """Stop following, and close the batcher and the catalog, which all generations share."""
         self._stopping.set()
         if self._thread is not None and self._thread is not threading.current_thread():
             self._thread.join(_PATIENCE_S)
-        self.searcher.network.close()
+        self.searcher.batcher.close()
         self.searcher.collection.close()
 
     def follow(self) -> None:
-        """Look for a newer generation every `refresh_s` seconds from now on; never where that is 0."""
+        """Start to check for a newer generation every `refresh_s` seconds; does nothing if that is 0."""
         if self._refresh_s > 0:
             self._thread = threading.Thread(target=self._follow, name="generations", daemon=True)
             self._thread.start()
@@ -74,8 +74,8 @@ class LiveSearcher:
             self.refresh()
 
     def refresh(self) -> None:
-        """Serve the newest generation; one that cannot be opened is logged, and the old one goes on serving."""
-        with self._refreshing:  # by the thread that follows, and by whoever asks
+        """Serve the newest generation. If it cannot be opened, log the reason and keep serving the current one."""
+        with self._refreshing:  # called by the following thread and by AdminService
             self._refresh()
 
     def _refresh(self) -> None:
@@ -86,14 +86,14 @@ class LiveSearcher:
                 if self._is_to_wait(number):
                     return
                 self._swap()
-        except Exception as error:  # whatever it is, requests go on
+        except Exception as error:  # requests continue in any case
             self._note_failure(number, error)
             return
         self._failure = None
         self._report(True)
 
     def _swap(self) -> None:
-        """Open the newest generation, warm it, and let it take the place of the one being served."""
+        """Open the newest generation, warm it up, and replace the current one."""
         old = self.searcher.collection
         searcher = self.searcher.on(open_collection(old.layout.address, old))
         searcher.warm()
@@ -101,18 +101,18 @@ class LiveSearcher:
         log.info("serving generation=%d images=%d", searcher.generation, searcher.collection.manifest.image_count)
 
     def _is_to_wait(self, number: int | None) -> bool:
-        """Tell whether this generation has failed and is not yet to be tried again."""
+        """Return whether this generation has failed and its next retry is not due yet."""
         failure = self._failure
         return failure is not None and failure.number == number and time.monotonic() < failure.retry_at
 
     def _note_failure(self, number: int | None, error: Exception) -> None:
-        """Report it; log it once for each reason; try again later, each time after twice as long."""
+        """Report a failure, log each reason once, and double the delay before the next retry."""
         reason = f"{type(error).__name__}: {error}"
         before = self._failure if self._failure is not None and self._failure.number == number else None
         wait_s = min(2 * before.wait_s if before is not None else self._refresh_s, _RETRY_AT_MOST_S)
         if before is None or before.reason != reason:
             log.error(
-                "cannot serve generation=%s, generation %d goes on serving: %s",
+                "cannot serve generation=%s, still serving generation %d: %s",
                 "unknown" if number is None else number,
                 self.searcher.generation,
                 reason,
@@ -123,14 +123,17 @@ class LiveSearcher:
 
 
 def open_live(
-    settings: ServerSettings, network: InferenceBatcher, report: Callable[[bool], None] | None = None
+    settings: ServerSettings, batcher: InferenceBatcher, report: Callable[[bool], None] | None = None
 ) -> LiveSearcher:
-    """Open the live generation, and load what runs on the network; raises the errors of opening them."""
+    """Open the newest generation and load its network.
+
+    Raises the errors of `open_collection` and `open_searcher`.
+    """
     collection = open_collection(settings.collection)
     try:
         limits, cores = settings.limits.image, settings.cores
-        searcher = open_searcher(collection, settings.device, limits, settings.weights, network, cores)
-        searcher = replace(searcher, uploads=DescriptionCache(settings.remembered_uploads))
+        searcher = open_searcher(collection, settings.device, limits, settings.weights, batcher, cores)
+        searcher = replace(searcher, description_cache=DescriptionCache(settings.remembered_uploads))
         searcher.warm()
     except BaseException:
         collection.close()

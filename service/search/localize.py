@@ -1,8 +1,8 @@
-"""Where the match is: factorise the query jointly with each result, keep the query's concepts, box their heatmap.
+"""Localize the match: factorize query and result jointly, keep the factors of the query, and box their heatmaps.
 
-Measured on the 16 ordered pairs of official query boxes in a subset of Paris6k, mean IoU in percent: whole image 33;
-from stored factors of rank 8 with 6 joint factors 54; from new activations at a shorter side of 224 with 4 joint
-factors 59. Other ranks, blurs and thresholds moved either by less than the noise of 16 pairs.
+Mean IoU in percent on the 16 ordered pairs of official query boxes in a subset of Paris6k: whole image 33; stored
+factors of rank 8 with 6 joint factors 54; new activations at a shorter side of 224 with 4 joint factors 59. Other
+ranks, blurs and thresholds changed either value by less than the noise of 16 pairs.
 """
 
 from collections.abc import Collection, Sequence
@@ -22,9 +22,9 @@ from whatwhere.indexer.features.regions import Region, coverage
 
 STORED_RANK = 6
 EXACT_RANK = 4
-SWEEPS = 20  # more move boxes by no more than the noise, measured
-EXACT_SHORTER_SIDE = 224  # of the pictures that new activations are made of
-KEPT_SHARE = 0.3  # of the picture's cells, the most activated ones
+SWEEPS = 20  # measured: more sweeps change boxes by no more than the noise
+EXACT_SHORTER_SIDE = 224  # of images for new activations
+KEPT_SHARE = 0.3  # of the cells, the most activated ones
 UPSAMPLING = 8
 
 
@@ -32,19 +32,19 @@ def localize_stored(
     query: QuantizedFactors,
     region: Region | None,
     results: Sequence[QuantizedFactors],
-    concepts: Collection[int] | None = None,
+    chosen_factors: Collection[int] | None = None,
 ) -> list[Box | None]:
-    """Box the match on each result from stored factors alone; None where nothing of the query is found.
+    """Return the box of the match on each result, from stored factors; None if nothing of the query is found.
 
-    With `concepts` the match is with these factors of the query.
+    `region` restricts the query to its inside, and `chosen_factors` to these of its factors; None means all.
     """
     left, right = query.restore(), [result.restore() for result in results]
     own, inside = left.where, coverage(region, query.height, query.width).flatten()
-    if concepts is not None:
-        # The query as two pictures, of what is chosen and of the rest: joint factors that lie in the first are kept.
-        chosen = torch.tensor([index in concepts for index in range(own.shape[1])])
+    if chosen_factors is not None:
+        # Split the query into two images, the chosen factors and the rest; joint factors inside the first are kept.
+        chosen = torch.tensor([index in chosen_factors for index in range(own.shape[1])])
         own, inside = torch.cat([own * chosen, own * ~chosen]), torch.cat([inside, torch.zeros_like(inside)])
-    # A pair is block-diagonal: the query's maps over its own concepts, the result's over its own.
+    # A pair is block-diagonal: each image's heatmaps multiply only its own factors.
     where = pad_sequence([block_diagonal(own, factors.where) for factors in right], batch_first=True)
     what = torch.stack([torch.cat([left.what, factors.what]) for factors in right])
     grids = [(result.height, result.width) for result in results]
@@ -52,7 +52,7 @@ def localize_stored(
 
 
 def localize_exact(query: Tensor, region: Region | None, results: Sequence[Tensor]) -> list[Box | None]:
-    """Box the match on each result from activations [h, w, C]; None where nothing of the query is found."""
+    """Return the box of the match on each result, from activations [h, w, C]; None if nothing of the query is found."""
     left, *right = ((grid * pooling.crow_channel_weights(grid)).flatten(0, 1).cpu() for grid in (query, *results))
     pairs = pad_sequence([torch.cat([left, weighted]) for weighted in right], batch_first=True)
     grids = [(result.shape[0], result.shape[1]) for result in results]
@@ -61,13 +61,13 @@ def localize_exact(query: Tensor, region: Region | None, results: Sequence[Tenso
 
 
 def block_diagonal(*blocks: Tensor) -> Tensor:
-    """Put matrices [P, K] corner to corner, zero elsewhere: the heatmaps of images, each over its own concepts."""
+    """Return the block-diagonal matrix of heatmaps [P, K], so that each image's multiply only its own factors."""
     joined: Tensor = torch.block_diag(*blocks)  # type: ignore[no-untyped-call] # torch leaves it untyped
     return joined
 
 
 def _boxes(pairs: Matrices, rank: int, inside: Tensor, grids: Sequence[tuple[int, int]]) -> list[Box | None]:
-    """Box what the joint factors that lie in the query's region have of each result; `inside` [P] of P query cells."""
+    """Box each result's part of the joint factors inside the query's region; `inside` is [P] over query cells."""
     where, _ = factorize_batch(pairs, rank, SWEEPS)
     boxes = []
     for maps, (height, width) in zip(where, grids, strict=True):
@@ -78,9 +78,9 @@ def _boxes(pairs: Matrices, rank: int, inside: Tensor, grids: Sequence[tuple[int
 
 
 def box_of_maps(maps: Tensor) -> Box | None:
-    """Box the largest connected part of the most activated 30 % of the mean of heatmaps [K, h, w], each of maximum 1.
+    """Box the largest connected part of the most activated 30 % of the heatmaps' mean; None if all are zero.
 
-    None when all heatmaps are zero.
+    `maps` is [K, h, w]; each heatmap is scaled to maximum 1 before the mean.
     """
     peaks = maps.amax(dim=(1, 2), keepdim=True)
     mean = (maps / peaks.clamp_min(1e-12)).mean(dim=0)

@@ -1,4 +1,4 @@
-"""Query → hits, on one generation of one collection; knows nothing of gRPC."""
+"""Search one generation of a collection, independent of gRPC."""
 
 import hashlib
 import itertools
@@ -41,29 +41,29 @@ from whatwhere.service.search.localize import EXACT_SHORTER_SIDE, localize_exact
 
 @dataclass(frozen=True)
 class Example:
-    """A picture to ask about, already checked: one of `content` (encoded) and `image_id` (a stored one's)."""
+    """A checked query image: either `content` (encoded) or `image_id` (a stored image)."""
 
     content: bytes | None = None
     image_id: int | None = None
 
     @cached_property
     def content_hash(self) -> str:
-        """The SHA-256 of the encoded picture."""
+        """SHA-256 of the encoded image, in hexadecimal."""
         return hashlib.sha256(self.content or b"").hexdigest()
 
 
 @dataclass(frozen=True)
 class Query(Example):
-    """What to search for, already checked.
+    """A checked search request.
 
-    `region` keeps only what is inside it, `concepts` only these factors where there are any, `avoided` leaves factors
-    out; without a `descriptor` the collection's best is taken; `filter` leaves out the images that it does not hold
-    for, as if they were not there; `offset` and `count` choose the page.
+    `region` keeps the factors inside it; None is the whole image. `factors` restricts the search to these factors of
+    the query, empty means all; `avoided_factors` excludes factors. `descriptor` None is the best of the collection.
+    `filter` excludes images before the search. `offset` and `count` choose the page.
     """
 
     region: Region | None = None
-    concepts: frozenset[int] = frozenset()
-    avoided: frozenset[int] = frozenset()
+    factors: frozenset[int] = frozenset()
+    avoided_factors: frozenset[int] = frozenset()
     descriptor: str | None = None
     expansion_count: int = 0
     localize_count: int = 0
@@ -74,92 +74,100 @@ class Query(Example):
     count: int = 10
 
     def chosen(self, rank: int) -> frozenset[int] | None:
-        """Return the factors of `rank` to search for, None for all; InvalidRequest for one that there is not."""
-        if not self.concepts and not self.avoided:
+        """Return the factors to search for, None for all.
+
+        Raises InvalidRequest if a factor is not less than `rank`, or if none remains.
+        """
+        if not self.factors and not self.avoided_factors:
             return None
-        for field_name, factors in (("concepts", self.concepts), ("avoided_concepts", self.avoided)):
+        for field_name, factors in (("concepts", self.factors), ("avoided_concepts", self.avoided_factors)):
             if unknown := sorted(factors - frozenset(range(rank))):
                 raise InvalidRequest(
-                    f"{field_name} has {unknown[0]}: the factors of an image are 0 to {rank - 1}", field=field_name
+                    f"factor {unknown[0]} does not exist: the factors of an image are 0 to {rank - 1}", field=field_name
                 )
-        if left := (self.concepts or frozenset(range(rank))) - self.avoided:
+        if left := (self.factors or frozenset(range(rank))) - self.avoided_factors:
             return left
-        raise InvalidRequest("avoided_concepts leaves no factor to search for: avoid fewer", field="avoided_concepts")
+        raise InvalidRequest(
+            "every factor is avoided, none is left to search for: avoid fewer", field="avoided_concepts"
+        )
 
 
 @dataclass
 class Searcher:
-    """Searches one generation. Safe to use from several threads; all generations use one network."""
+    """Searches one generation. Thread-safe; all generations share the batcher and the description cache."""
 
     collection: CollectionReader
     describer: Describer
     limits: ImageLimits = field(default_factory=ImageLimits)
-    network: InferenceBatcher = field(default_factory=InferenceBatcher)
-    uploads: DescriptionCache = field(default_factory=DescriptionCache)
+    batcher: InferenceBatcher = field(default_factory=InferenceBatcher)
+    description_cache: DescriptionCache = field(default_factory=DescriptionCache)
 
     @property
     def generation(self) -> int:
-        """The number of the generation."""
+        """Number of the generation."""
         return self.collection.manifest.number
 
     @property
     def latest_generation(self) -> int:
-        """The number of the newest published generation, this one's where none can be read."""
+        """Number of the newest published generation; of this generation if it cannot be read."""
         try:
             return self.collection.layout.current_number() or self.generation
         except (CollectionCorrupt, OSError):
-            return self.generation  # who follows the collection reports that
+            return self.generation  # LiveSearcher reports that
 
     @property
     def image_count(self) -> int:
-        """How many images can be found."""
+        """Number of searchable images."""
         return self.collection.manifest.image_count
 
     def on(self, collection: CollectionReader) -> "Searcher":
-        """Return a searcher of another generation with the same network; CollectionMismatch where that does not fit."""
+        """Return a searcher of another generation with the same network.
+
+        Raises CollectionMismatch if that generation was described by another network or in another way.
+        """
         recipe = collection.recipe
         if not recipe.describes_as(self.collection.recipe):
             raise CollectionMismatch(
                 f"generation {collection.manifest.number} of {collection.layout} was described by another network "
-                "or in another way than the one being served: restart the server to serve it"
+                "or with other settings than the current one: restart the server to serve it"
             )
         describer = Describer(self.describer.backbone, recipe.rank, pooled_by(recipe.methods))
         return replace(self, collection=collection, describer=describer)
 
     def warm(self) -> None:
-        """Search every descriptor once, so that the first request need not wait for the disk."""
+        """Search every descriptor once, so that the first request does not wait for the disk."""
         for name, entry in self.collection.manifest.indexes.items():
             self.collection.index(name).vectors.search(np.zeros(entry.dimensions, dtype=np.float32), 1)
 
     def try_network(self) -> None:
-        """Describe a small grey picture; raises what that raises."""
-        self.network.describe(self.describer, np.full((64, 64, 3), 127, dtype=np.uint8))
+        """Check the network by describing a small gray image; raises its errors."""
+        self.batcher.describe(self.describer, np.full((64, 64, 3), 127, dtype=np.uint8))
 
     def try_stores(self) -> None:
-        """Ask the catalogue and the store of the vectors for little; raises what that raises."""
+        """Check the catalog and the vector store by a small query each; raises their errors."""
         self.collection.catalog.images_by_id(self.collection.ids[:1].tolist())
         self.collection.index().vectors.ping()
 
-    def search(self, query: Query, ticket: RequestContext | None = None) -> SearchResult:
-        """Return one page of hits, best first; those that were removed meanwhile are left out.
+    def search(self, query: Query, context: RequestContext | None = None) -> SearchResult:
+        """Return one page of hits, best first, without images that were removed since the generation was published.
 
-        Where the store of the vectors answers the filter, that sees metadata as of the generation: what fits by now is
-        found from the next one on, what does no longer is left out.
+        If the vector store evaluates the filter, it uses the metadata of the generation: images whose metadata no
+        longer match are left out, and images that match only since then appear from the next generation on.
 
-        Raises the errors of reading an image, ImageNotFound, DescriptorNotIndexed, RegionNotSupported, and
-        SourceUnavailable (exact localisation without a readable file); DeadlineExceeded or RequestCancelled where the
-        ticket dies before an expensive step.
+        Raises the errors of decoding, ImageNotFound, DescriptorNotIndexed, RegionNotSupported, InvalidRequest for
+        factors, SourceUnavailable (exact localization without a readable file), and DeadlineExceeded or
+        RequestCancelled if the context dies before an expensive step.
         """
-        ticket = ticket or RequestContext()
+        context = context or RequestContext()
         index = self.collection.index(query.descriptor)
         method = find_descriptor(index.descriptor, self.collection.recipe.preset)
         chosen = query.chosen(self.collection.recipe.rank)
-        # The baselines are cropped; factors are chosen by the region.
+        # Baselines describe the cropped image; descriptors of factors select the factors inside the region.
         crop = WHOLE_IMAGE if method.uses_factors else query.region or WHOLE_IMAGE
-        description = self.describe(query, ticket, crop)
+        description = self.describe(query, context, crop)
         cropped = query.content is not None and not method.uses_factors
         selections = method.select(description, None if cropped else query.region, chosen)
-        with ticket.stage("search"):
+        with context.stage("search"):
             only = None if query.filter is None else self._only(index.vectors, query.filter)
             vector = method.vector(selections, index.whiteners)
             if query.expansion_count:
@@ -171,7 +179,7 @@ class Searcher:
             page = slice(query.offset, query.offset + query.count)
             records = self._holding(self.collection.indexed_images(ids[page].tolist()), only)
         localized = list(records.values())[: query.localize_count]
-        boxes = self._boxes(query, description, chosen, localized, ticket)
+        boxes = self._boxes(query, description, chosen, localized, context)
         return SearchResult(
             hits=tuple(
                 Hit(to_stored_image(records[identifier]), score, boxes.get(identifier))
@@ -184,13 +192,13 @@ class Searcher:
         )
 
     def image(self, image_id: int) -> StoredImage:
-        """Return one indexed image, or raise ImageNotFound."""
+        """Return one indexed image. Raises ImageNotFound."""
         return to_stored_image(self.collection.indexed_image(image_id))
 
     def images(self, *, after_id: int, count: int, matching: Expression | None = None) -> tuple[list[StoredImage], int]:
-        """Return `count` images by id, those after `after_id`, and the last one's id where more follow, else 0.
+        """Return up to `count` images with ids above `after_id`, and the last id if more follow, else 0.
 
-        Those that were removed meanwhile are left out.
+        Images that were removed since the generation was published are left out.
         """
         ids = self.collection.ids if matching is None else self.matching(matching)
         following = ids[np.searchsorted(ids, after_id, side="right") :]
@@ -212,65 +220,65 @@ class Searcher:
         )
 
     def matching(self, expression: Expression) -> NDArray[np.int64]:
-        """Return the sorted ids, of this generation, of the images that a filter holds for."""
+        """Return the sorted ids of this generation's images that match a filter, int64 [N]."""
         return self.collection.live(self.collection.catalog.ids_where(expression))
 
     def _only(self, vectors: Index, expression: Expression) -> Only:
-        """Return a filter as the store of the vectors can answer it, or the ids that the catalogue answers it by."""
+        """Return a filter as a condition of the vector store, or as ids from the catalog if the store cannot filter."""
         condition = condition_of(expression) if vectors.filterable else None
         return self.matching(expression) if condition is None else condition
 
     def _holding(self, records: dict[int, ImageRecord], only: Only | None) -> dict[int, ImageRecord]:
-        """Return those of the images for which a condition still holds."""
+        """Return the records that still satisfy a condition of the vector store."""
         if only is None or isinstance(only, np.ndarray):
             return records
         return {image_id: record for image_id, record in records.items() if holds(only, facts_of(record))}
 
-    def describe(self, example: Example, ticket: RequestContext, crop: Region = WHOLE_IMAGE) -> Description:
-        """Read a stored image's description, or describe an encoded picture; of that pooled rows see only `crop`.
+    def describe(self, example: Example, context: RequestContext, crop: Region = WHOLE_IMAGE) -> Description:
+        """Read a stored image's description, or describe an encoded image, with pooled rows from `crop` only.
 
-        Raises the errors of reading an image, ImageNotFound, DeadlineExceeded and RequestCancelled.
+        Raises the errors of decoding, ImageNotFound, DeadlineExceeded and RequestCancelled.
         """
         if example.image_id is not None:
             return self.collection.description(self.collection.indexed_image(example.image_id))
         assert example.content is not None
         key = (example.content_hash, self.describer.fingerprint)
-        if crop == WHOLE_IMAGE and (known := self.uploads.find(key)) is not None:
+        if crop == WHOLE_IMAGE and (known := self.description_cache.find(key)) is not None:
             return known
         shorter_side = self.collection.recipe.shorter_side
-        with ticket.stage("decode"):
+        with context.stage("decode"):
             pixels = decode_image(
                 example.content, "the query image", limits=self.limits, shorter_side=shorter_side
             ).pixels
-        ticket.check()
-        description = self.network.describe(self.describer, pixels, crop, ticket)
+        context.check()
+        description = self.batcher.describe(self.describer, pixels, crop, context)
         if crop == WHOLE_IMAGE:
-            self.uploads.keep(key, description)
+            self.description_cache.keep(key, description)
         return description
 
     def own_id(self, example: Example) -> int | None:
-        """Return the id of the stored image of the same content as the picture, where there is one."""
+        """Return the id of the stored image with the same content, None if there is none."""
         if example.image_id is not None:
             return example.image_id
         return self.collection.catalog.id_of_content(example.content_hash)
 
-    def activations(self, example: Example, others: Sequence[ImageRecord], ticket: RequestContext) -> list[Tensor]:
-        """Return new activations [h, w, C] of a picture and of stored images, at a shorter side of EXACT_SHORTER_SIDE.
+    def activations(self, example: Example, others: Sequence[ImageRecord], context: RequestContext) -> list[Tensor]:
+        """Return new activations [h, w, C] of an image and of stored images, at a shorter side of EXACT_SHORTER_SIDE.
 
-        Raises SourceUnavailable where a stored image's file cannot be read.
+        Raises SourceUnavailable if the file of a stored image cannot be read.
         """
         own = example.content
         if own is None:
             own = read_source(self.collection.indexed_image(example.image_id or 0))
         pictures = []
         for content in itertools.chain([own], map(read_source, others)):  # one file in memory at a time
-            ticket.check()
-            decoded = decode_image(content, "a picture", limits=ImageLimits(), shorter_side=EXACT_SHORTER_SIDE)
+            context.check()
+            decoded = decode_image(content, "an image", limits=ImageLimits(), shorter_side=EXACT_SHORTER_SIDE)
             pictures.append(decoded.pixels)
-        return self.network.run(lambda: self.describer.backbone.activations(pictures), ticket)
+        return self.batcher.run(lambda: self.describer.backbone.activations(pictures), context)
 
     def _expanded(self, vector: NDArray[np.float32], query: Query, only: Only | None) -> NDArray[np.float32]:
-        """Add the descriptors of the first results, the query's own stored image left out, and renormalise."""
+        """Add the vectors of the first results, without the query's own stored image, and normalize."""
         vectors = self.collection.index(query.descriptor).vectors
         own_id = self.own_id(query)
         _, ids = vectors.search(vector, query.expansion_count + 1, only)
@@ -283,13 +291,13 @@ class Searcher:
         description: Description,
         chosen: frozenset[int] | None,
         found: Sequence[ImageRecord],
-        ticket: RequestContext,
+        context: RequestContext,
     ) -> Mapping[int, Box | None]:
         if not found:
             return {}
-        with ticket.stage("localise"):
+        with context.stage("localise"):
             if query.exact and chosen is None:
-                query_grid, *grids = self.activations(query, found, ticket)
+                query_grid, *grids = self.activations(query, found, context)
                 boxes = localize_exact(query_grid, query.region, grids)
             else:
                 factors = [self.collection.description(record).factors for record in found]
@@ -302,16 +310,16 @@ def open_searcher(
     device: str = "auto",
     limits: ImageLimits | None = None,
     weights: Path | None = None,
-    network: InferenceBatcher | None = None,
+    batcher: InferenceBatcher | None = None,
     threads: int | None = None,
 ) -> Searcher:
-    """Load the collection's network, with the checkpoint `weights` where it was made with one's own.
+    """Load the collection's network, from the checkpoint `weights` if it was indexed with one.
 
-    CollectionMismatch when these weights, or without a file the published ones, are not the collection's.
+    Raises CollectionMismatch if these weights, or the published ones without `weights`, are not the collection's.
     """
     recipe = collection.recipe
     layout = collection.layout
-    if weights is None:  # before the published ones are fetched for a collection that was made with others
+    if weights is None:  # fail before the published weights are downloaded for a collection made with others
         spec = find_backbone(recipe.backbone)
         recipe.require_network(spec.layer, spec.weights.sha256_prefix, layout)
     backbone = load_backbone(
@@ -319,11 +327,11 @@ def open_searcher(
     )
     recipe.require_network(backbone.spec.layer, backbone.weights_sha256, layout)
     describer = Describer(backbone, recipe.rank, pooled_by(recipe.methods))
-    return Searcher(collection, describer, limits or ImageLimits(), network or InferenceBatcher())
+    return Searcher(collection, describer, limits or ImageLimits(), batcher or InferenceBatcher())
 
 
 def to_stored_image(record: ImageRecord) -> StoredImage:
-    """Return what callers see of a record."""
+    """Return the public view of a catalog record."""
     return StoredImage(
         name=f"images/{record.id}",
         uris=record.uris,
@@ -338,18 +346,18 @@ def to_stored_image(record: ImageRecord) -> StoredImage:
 
 
 def read_source(record: ImageRecord) -> bytes:
-    """Return the bytes that were indexed; SourceUnavailable where no place holds them any more.
+    """Return the indexed bytes of an image. Raises SourceUnavailable if no URI has them.
 
-    Another content in the same place is not what the collection's owner chose to show.
+    Other content at the same URI is refused: the owner of the collection did not index it.
     """
-    for uri in record.uris:  # the catalogue's: whatever a client sends, nothing else is ever read
+    for uri in record.uris:  # from the catalog: no input of a client ever becomes a path
         try:
             content = read_briefly(uri)
         except (OSError, WhatwhereError):
-            continue  # the same content may stand elsewhere
+            continue  # another URI may have the same content
         if hashlib.sha256(content).hexdigest() == record.content_hash:
             return content
     raise SourceUnavailable(
-        f"the file of images/{record.id} cannot be read, or holds another picture by now: put it back, or ask for "
-        "stored localisation, which needs none"
+        f"the file of images/{record.id} cannot be read, or its content has changed: put it back, or use stored "
+        "localization, which needs no files"
     )

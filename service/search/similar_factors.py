@@ -1,7 +1,7 @@
-"""Where else a concept is: the factors of stored images most similar to one factor of a description.
+"""Find the factors of stored images that are most similar to one factor of a description.
 
-There is no index of single factors. A concept alone makes a query of the collection's best index of factors, and the
-stored factors of what that finds are compared one by one.
+There is no index of single factors. A search for the factor alone in the collection's best index of factors finds
+candidate images; their stored factors are then compared exactly.
 """
 
 from collections.abc import Sequence
@@ -21,19 +21,19 @@ from whatwhere.indexer.features.nmf import QuantizedFactors
 from whatwhere.indexer.features.whitening import Whitener
 from whatwhere.service.search.localize import box_of_maps
 
-# Measured on 806 photographs, 60 concepts: so many hold 93 % of the five most similar of all, 50 hold 73, 100 hold 81.
+# Measured on 806 photographs, 60 factors: 200 candidates contain 93 % of the true five most similar, 50: 73, 100: 81.
 CANDIDATES = 200
-# In each the first part is of the factors. Measured as above, 200 candidates: by `what` 87 %, by the others 93.
+# Their first part is made of factors. Measured as above with 200 candidates: 87 % by `what`, 93 % by the others.
 _OF_FACTORS = (WHAT_AND_WHERE, FUSED, WHAT)
 _EPS = 1e-6
 
 
 @dataclass(frozen=True)
 class FactorMatch:
-    """A stored image's factor that shows the same concept.
+    """A similar factor of a stored image.
 
-    `score` is the cosine of the two rows of V, whitened as the descriptor `what` whitens them where the collection has
-    its whitener, else plain; `box` is around the factor's most activated part.
+    `score` is the cosine of the two rows of V, whitened as in the descriptor `what` if the collection has that
+    whitener. `box` bounds the factor's most activated part.
     """
 
     image_id: int
@@ -43,18 +43,18 @@ class FactorMatch:
 
 
 def row_of_factor(description: Description, factor: int) -> Tensor:
-    """Return one factor's row of V, float32 [C]; InvalidRequest(field="factor") where there is no such factor."""
+    """Return one factor's row of V, float32 [C]. Raises InvalidRequest(field="factor") if the index is out of range."""
     count = len(description.factors.what)
     if not 0 <= factor < count:
         raise InvalidRequest(
-            f"factor {factor} is none of the image's, which has {count}: give one from 0 to {count - 1}",
+            f"factor {factor} does not exist, the image has {count} factors: give an index from 0 to {count - 1}",
             field="factor",
         )
     return description.factors.restore().what[factor]
 
 
 def box_of_factor(factors: QuantizedFactors, factor: int) -> Box | None:
-    """Box the most activated part of one factor's heatmap; None for a dead factor."""
+    """Return the box of the most activated part of one factor; None for a dead factor."""
     heatmap = factors.restore().where[:, factor]
     return box_of_maps(heatmap.reshape(1, factors.height, factors.width))
 
@@ -68,25 +68,25 @@ def similar_factors(
     own_id: int | None = None,
     candidates: int = CANDIDATES,
 ) -> dict[int, list[FactorMatch]]:
-    """Return for each of these factors those of other stored images most similar to it: one an image, best first.
+    """Return for each factor the `count` most similar ones of other stored images: one per image, best first.
 
-    `candidates` images are found for each factor, and all of them are looked at for all, once; `own_id` and removed
-    ones are left out, and none is similar to a dead factor. Raises InvalidRequest(field="factor") for a factor out of
-    range, DescriptorNotIndexed where no index is of factors.
+    `candidates` images are searched for each factor; all factors are compared with all candidates. `own_id` and removed
+    images are excluded. The list of a dead factor is empty. Raises InvalidRequest(field="factor") if a factor is out of
+    range, and DescriptorNotIndexed if the collection has no index of factors.
     """
-    concepts = {factor: row_of_factor(description, factor) for factor in factors}
+    rows = {factor: row_of_factor(description, factor) for factor in factors}
     index = _index_of_factors(collection)
     method = find_descriptor(index.descriptor, collection.recipe.preset)
-    living = [factor for factor, concept in concepts.items() if concept.norm() > _EPS]
+    living = [factor for factor, row in rows.items() if row.norm() > _EPS]
     ids: set[int] = set()
     for factor in living:
-        query = method.vector(method.select(description, concepts={factor}), index.whiteners)
+        query = method.vector(method.select(description, factors={factor}), index.whiteners)
         ids.update(index.vectors.search(query, max(count, candidates) + 1)[1].tolist())
     others = collection.indexed_images(sorted(ids - {own_id}))
     stored = [(image_id, collection.description(record).factors) for image_id, record in others.items()]
-    found: dict[int, list[FactorMatch]] = {factor: [] for factor in concepts}
+    found: dict[int, list[FactorMatch]] = {factor: [] for factor in rows}
     if stored:
-        scores = _scores([concepts[factor] for factor in living], stored, _whitener_of_what(collection))
+        scores = _scores([rows[factor] for factor in living], stored, _whitener_of_what(collection))
         best, which = scores.max(dim=2)
         for factor, of_images, numbers in zip(living, best, which, strict=True):
             for place in of_images.argsort(descending=True, stable=True)[:count].tolist():
@@ -103,7 +103,7 @@ def _index_of_factors(collection: CollectionReader) -> SearchableIndex:
         if name in collection.indexes:
             return collection.indexes[name]
     raise DescriptorNotIndexed(
-        f"similar concepts need an index of factors, the collection has {', '.join(collection.indexes)}: "
+        f"similar factors need an index of factors, the collection has only {', '.join(collection.indexes)}: "
         f"make one with `whatwhere rebuild --descriptors {WHAT},{','.join(collection.indexes)}`",
         field="descriptor",
     )
@@ -116,17 +116,17 @@ def _whitener_of_what(collection: CollectionReader) -> Whitener | None:
 
 
 def _whitened(rows: Tensor, whitener: Whitener | None) -> Tensor:
-    """Return rows [K, C] at length 1, whitened where there is a whitener."""
+    """Scale rows [K, C] to length 1, and whiten them if a whitener is given."""
     rows = functional.normalize(rows, dim=1, eps=_EPS)
     return rows if whitener is None else functional.normalize(whitener.apply(rows), dim=1, eps=_EPS)
 
 
 def _scores(
-    concepts: Sequence[Tensor], stored: Sequence[tuple[int, QuantizedFactors]], whitener: Whitener | None
+    rows: Sequence[Tensor], stored: Sequence[tuple[int, QuantizedFactors]], whitener: Whitener | None
 ) -> Tensor:
-    """Return the similarity [F, N, K] of concepts to each factor of stored images, that of a dead factor -inf."""
+    """Return the similarity [F, N, K] of F rows of V to the K factors of N stored images; -inf for dead factors."""
     what = torch.from_numpy(np.stack([factors.what for _, factors in stored])).float()
-    wanted = _whitened(torch.stack(list(concepts)), whitener)
+    wanted = _whitened(torch.stack(list(rows)), whitener)
     scores = wanted @ _whitened(what.flatten(0, 1), whitener).mT
-    # whitened, a dead factor would be similar to something
+    # whitening would turn a dead factor's zeros into an arbitrary direction
     return torch.where(what.any(dim=2), scores.reshape(len(wanted), *what.shape[:2]), -torch.inf)

@@ -1,6 +1,6 @@
-"""How many threads the numeric libraries may use, chosen by each thread that calls them for itself.
+"""Set the number of threads that the numeric libraries use in the calling thread.
 
-OpenMP keeps that number for each thread, and starts a team of its own for each.
+OpenMP stores this number per calling thread, and starts a separate team of threads for each of them.
 """
 
 import torch
@@ -9,6 +9,6 @@ from whatwhere.indexer.vectors.index import use_threads as use_threads_for_vecto
 
 
 def use_threads(count: int) -> None:
-    """Let the network and searches, when they are called from this thread, use so many."""
+    """Let the network and vector searches use `count` threads when the calling thread uses them."""
     torch.set_num_threads(count)
     use_threads_for_vectors(count)

@@ -1,4 +1,4 @@
-"""What a visualization of one factor shows: the image, the generated picture, patches of other images."""
+"""Data of a factor's visualization: the image, the generated image, patches of other images."""
 
 from dataclasses import dataclass
 
@@ -17,8 +17,11 @@ Pixels = NDArray[np.uint8]
 
 
 @dataclass(frozen=True)
-class Asked:
-    """What to visualise: one factor of `image`, a file or a stored image's name."""
+class VisualizationRequest:
+    """One factor of `image` (a path or a stored image's name) to visualize.
+
+    `patches` is the number of stored images, `steps` that of the gradient ascent, `seed` that of its noise.
+    """
 
     image: str
     factor: int
@@ -29,7 +32,7 @@ class Asked:
 
 @dataclass(frozen=True)
 class VisualizedImage:
-    """The image that the factor is of, `pixels` None where its file is not on this machine."""
+    """The image with the factor; `pixels` is None if its file cannot be read."""
 
     name: str
     pixels: Pixels | None
@@ -39,7 +42,7 @@ class VisualizedImage:
 
 @dataclass(frozen=True)
 class Patch:
-    """A stored image that shows the concept, and where."""
+    """A stored image and its similar factor with its box."""
 
     image: StoredImage
     similar: FactorMatch
@@ -47,7 +50,10 @@ class Patch:
 
 @dataclass(frozen=True)
 class Visualization:
-    """`picture` shows the concept as the network has it, its activations at this `cosine` to the factor's row of V."""
+    """The visualization of one factor.
+
+    `picture` is the generated image; `cosine` is that of its mean activations and the factor's row of V.
+    """
 
     source: VisualizedImage
     factor: int

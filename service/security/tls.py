@@ -1,4 +1,4 @@
-"""TLS: the certificates of a server, followed on disk while it serves, and those of a client."""
+"""TLS credentials of servers, reloaded when their files change, and of clients."""
 
 import logging
 import os
@@ -16,7 +16,7 @@ from whatwhere.indexer.errors import CredentialsUnreadable
 from whatwhere.indexer.storage.files import FileVersion, version_of
 
 _EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
-_NOT_ITS_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second where one is RSA, the other EC
+_NOT_ITS_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second if one is RSA and the other EC
 
 log = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ _Made = TypeVar("_Made")
 
 @dataclass(frozen=True)
 class TlsFiles:
-    """PEM files of a server. With `client_ca` every client must show a certificate that one of these has signed."""
+    """PEM files of a server. `client_ca` requires client certificates signed by one of its CAs (mutual TLS)."""
 
     certificate: Path
     key: Path
@@ -34,37 +34,37 @@ class TlsFiles:
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:
-    """Return credentials that follow the files: each new connection gets the certificate that is there by then.
+    """Return credentials that follow the files: each new connection uses the current certificate.
 
-    What cannot be used any more (between a new certificate and its key the two do not fit) is logged once for each
-    reason, the old goes on, and every new connection looks again. Raises CredentialsUnreadable for what cannot be used
-    at the start.
+    If the files become invalid (while a new certificate is written before its key, for example), the reason is logged
+    once, the previous certificate stays in use, and every new connection checks the files again. Raises
+    CredentialsUnreadable if the files are invalid at the start.
     """
     followed = _Followed(files, _configuration)
     return grpc.dynamic_ssl_server_credentials(
         followed.made,
-        followed.fetch,  # type: ignore[arg-type] # the stubs do not know that None keeps what there is
+        followed.fetch,  # type: ignore[arg-type] # the stubs lack that None keeps the current configuration
         require_client_authentication=files.client_ca is not None,
     )
 
 
 class ServerContext:
-    """What a server of the standard library's TLS is given: it follows the files as `server_credentials` does.
+    """A context for the standard library's TLS that follows the files as `server_credentials` does.
 
-    `names` are those that the certificate is for: none of one that has expired. Raises CredentialsUnreadable.
+    Raises CredentialsUnreadable if the files are invalid at the start.
     """
 
     def __init__(self, files: TlsFiles) -> None:
         self._followed = _Followed(files, _certified)
         self.context = self._followed.made.context
-        self.context.sni_callback = self._show_newest  # asked in every handshake, with a name or without
+        self.context.sni_callback = self._use_current  # called in every handshake, with or without a name
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The names and addresses of the certificate that is shown now."""
+        """DNS names and IP addresses of the current certificate; empty if it has expired."""
         return self._followed.made.names
 
-    def _show_newest(self, connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
+    def _use_current(self, connection: ssl.SSLObject, _: str | None, __: ssl.SSLContext) -> None:
         self._followed.fetch()
         connection.context = self._followed.made.context
 
@@ -72,9 +72,10 @@ class ServerContext:
 def channel_credentials(
     ca: Path | None = None, certificate: Path | None = None, key: Path | None = None
 ) -> grpc.ChannelCredentials:
-    """Return a client's credentials: servers are believed that `ca` has signed, without it one of the system's.
+    """Return a client's credentials, which trust `ca` (a PEM file), or the system's CAs by default.
 
-    `certificate` and `key`, only together, are what the client shows. Raises CredentialsUnreadable.
+    `certificate` and `key` are the client's own for mutual TLS. Raises CredentialsUnreadable if a file is invalid or
+    only one of the two is given.
     """
     roots = _system_roots() if ca is None else _bytes(ca)
     if ca is not None and roots is not None:
@@ -82,7 +83,7 @@ def channel_credentials(
     if certificate is None and key is None:
         return grpc.ssl_channel_credentials(roots)
     if certificate is None or key is None:
-        raise CredentialsUnreadable(f"{certificate or key}: a client's certificate and its key go together: give both")
+        raise CredentialsUnreadable(f"{certificate or key}: a client's certificate and key go together: give both")
     pair = _Pair(_bytes(certificate), _bytes(key))
     _check_pair(pair, certificate, key)
     return grpc.ssl_channel_credentials(roots, pair.key, pair.certificate)
@@ -90,42 +91,42 @@ def channel_credentials(
 
 @dataclass(frozen=True, repr=False)
 class _Pair:
-    """The bytes of a certificate with its chain, and of its key."""
+    """The PEM bytes of a certificate chain and of its key."""
 
     certificate: bytes
     key: bytes
 
 
 class _Followed(Generic[_Made]):
-    """What is made of the files as they were last good. gRPC asks from threads of its own, several at once."""
+    """An object made of the last valid files. Thread-safe: gRPC calls `fetch` from several threads."""
 
     def __init__(self, files: TlsFiles, make: Callable[[TlsFiles], _Made]) -> None:
         self._files = files
         self._make = make
         self._lock = threading.Lock()
-        self._complaint: str | None = None
+        self._reported: str | None = None
         self._version = _version(files)
         self.made = make(files)
 
     def fetch(self) -> _Made | None:
-        """Return what is made of files that have changed, None to go on with the one before."""
+        """Return a new object if the files have changed and are valid, else None."""
         with self._lock:
             try:
-                version = _version(self._files)  # before their bytes: a later change is then seen as one
+                version = _version(self._files)  # before the bytes, so that a later change is noticed
                 if version == self._version:
-                    self._complaint = None
+                    self._reported = None
                     return None
                 made = self._make(self._files)
-            except Exception as error:  # whatever it is, connections go on
-                if self._complaint != str(error):
-                    log.error(  # noqa: TRY400 - a traceback only of what nobody foresaw
-                        "the old certificate goes on: %s",
+            except Exception as error:  # connections continue with the previous certificate
+                if self._reported != str(error):
+                    log.error(  # noqa: TRY400 - a traceback only for unexpected errors
+                        "still using the previous certificate: %s",
                         error,
                         exc_info=None if isinstance(error, CredentialsUnreadable | OSError) else error,
                     )
-                self._complaint = str(error)
+                self._reported = str(error)
                 return None
-            self.made, self._version, self._complaint = made, version, None
+            self.made, self._version, self._reported = made, version, None
             log.info("certificate=%s reloaded", self._files.certificate)
             return made
 
@@ -140,7 +141,7 @@ def _version(files: TlsFiles) -> _Version:
 
 
 def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
-    """Read and check the files; raises CredentialsUnreadable. What was checked is what is served, byte for byte."""
+    """Read and check the files. Raises CredentialsUnreadable. The checked bytes are those that are served."""
     pair = _Pair(_bytes(files.certificate), _bytes(files.key))
     context = _check_pair(pair, files.certificate, files.key)
     roots = None
@@ -148,20 +149,20 @@ def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
         roots = _bytes(files.client_ca)
         _check_certificates(roots, files.client_ca)
     if _has_expired(context, pair.certificate):
-        log.warning("%s: has expired: clients will refuse it", files.certificate)
+        log.warning("%s has expired: clients will refuse it", files.certificate)
     return grpc.ssl_server_certificate_configuration([(pair.key, pair.certificate)], roots)
 
 
 @dataclass(frozen=True)
 class _Certified:
-    """A certificate as the standard library shows it, and its names."""
+    """A TLS context of the standard library, and the names of its certificate."""
 
     context: ssl.SSLContext
     names: tuple[str, ...]
 
 
 def _certified(files: TlsFiles) -> _Certified:
-    """Read and check the files, as `_configuration` does; that one warns of an expired certificate."""
+    """Read and check the files. Raises CredentialsUnreadable. `_configuration` logs an expired certificate."""
     pair = _Pair(_bytes(files.certificate), _bytes(files.key))
     context = _check_pair(pair, files.certificate, files.key)
     names = _names(context, pair.certificate)
@@ -192,7 +193,7 @@ def _unreadable(error: OSError) -> CredentialsUnreadable:
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """Give a path to these bytes, for OpenSSL reads certificates from files alone; a key never reaches a disk."""
+    """Yield a path to these bytes in memory: OpenSSL reads certificates only from files. A key never reaches a disk."""
     descriptor = os.memfd_create("pem")
     try:
         with os.fdopen(os.dup(descriptor), "wb") as file:
@@ -207,13 +208,15 @@ def _check_certificates(content: bytes, path: Path) -> None:
         with _as_file(content) as file:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
     except ssl.SSLError as error:
-        raise CredentialsUnreadable(f"{path}: no certificate in PEM ({_reason(error)}), or torn") from error
+        raise CredentialsUnreadable(
+            f"{path}: not a valid PEM certificate ({_reason(error)}): give a complete PEM file"
+        ) from error
 
 
 def _check_pair(pair: _Pair, certificate: Path, key: Path) -> ssl.SSLContext:
-    """Return a context that has loaded them; raises CredentialsUnreadable where gRPC would serve nobody."""
+    """Return a server context with certificate and key. Raises CredentialsUnreadable if gRPC could not use them."""
 
-    def refuse() -> str:  # without it OpenSSL would ask at the terminal
+    def refuse() -> str:  # otherwise OpenSSL would prompt at the terminal
         raise CredentialsUnreadable(f"{key}: encrypted: give the key without a passphrase (`openssl pkey -in KEY`)")
 
     _check_certificates(pair.certificate, certificate)
@@ -223,11 +226,9 @@ def _check_pair(pair: _Pair, certificate: Path, key: Path) -> ssl.SSLContext:
             context.load_cert_chain(first, second, refuse)
     except ssl.SSLError as error:
         if error.reason in _NOT_ITS_KEY:
-            raise CredentialsUnreadable(
-                f"{key}: not the key of {certificate}: give the two that belong together"
-            ) from error
+            raise CredentialsUnreadable(f"{key}: not the key of {certificate}: give a matching pair") from error
         raise CredentialsUnreadable(
-            f"{key}: no private key in PEM that fits {certificate} ({_reason(error)}), or one of the two is torn"
+            f"{key}: not a valid PEM private key for {certificate} ({_reason(error)}): give a matching pair"
         ) from error
     return context
 
@@ -237,18 +238,18 @@ def _reason(error: ssl.SSLError) -> str:
 
 
 def _has_expired(server: ssl.SSLContext, certificate: bytes) -> bool:
-    """Tell whether a client that trusts this very certificate would find it expired."""
+    """Return whether a client that trusts this certificate finds it expired."""
     try:
         _shown(server, certificate)
     except ssl.SSLCertVerificationError as error:
         return error.verify_code == _EXPIRED
-    except ssl.SSLError:  # what OpenSSL would not speak, gRPC's own library may: no reason not to start
+    except ssl.SSLError:  # gRPC's own library may support what OpenSSL does not
         return False
     return False
 
 
 def _names(server: ssl.SSLContext, certificate: bytes) -> tuple[str, ...]:
-    """Return the names and addresses that the certificate is for; none of one that a client would refuse."""
+    """Return the DNS names and IP addresses of the certificate; none if a client would refuse it."""
     try:
         shown = _shown(server, certificate).getpeercert() or {}
     except ssl.SSLError:
@@ -258,9 +259,9 @@ def _names(server: ssl.SSLContext, certificate: bytes) -> tuple[str, ...]:
 
 
 def _shown(server: ssl.SSLContext, certificate: bytes) -> ssl.SSLObject:
-    """Return a client that trusts this very certificate after a handshake in memory; raises ssl.SSLError.
+    """Return a client that trusts this certificate after a handshake in memory. Raises ssl.SSLError.
 
-    The standard library reads the dates and names of no certificate that it did not meet in a handshake.
+    The standard library exposes dates and names of a certificate only after a handshake.
     """
     client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     client.check_hostname = False
@@ -269,7 +270,7 @@ def _shown(server: ssl.SSLContext, certificate: bytes) -> ssl.SSLObject:
         client.load_verify_locations(file)
     to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
     ends = client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True)
-    for end in (ends[0], ends[1], ends[0]):  # hello, hello with the certificate, verdict
+    for end in (ends[0], ends[1], ends[0]):  # client hello, server hello with the certificate, verification
         try:
             end.do_handshake()
         except ssl.SSLWantReadError:
@@ -278,10 +279,10 @@ def _shown(server: ssl.SSLContext, certificate: bytes) -> ssl.SSLObject:
 
 
 def _system_roots() -> bytes | None:
-    """Return the certificates that the system trusts; None, which is gRPC's own list, where it has none."""
+    """Return the CAs that the system trusts; None (gRPC's own list) if it has none."""
     places = ssl.get_default_verify_paths()
     if places.cafile is not None:
         return _bytes(Path(places.cafile))
-    if places.capath is not None:  # under the names that OpenSSL looks them up by
+    if places.capath is not None:  # the file names by which OpenSSL looks them up
         return b"\n".join(map(_bytes, sorted(Path(places.capath).glob("*.[0-9]")))) or None
     return None

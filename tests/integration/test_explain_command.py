@@ -236,7 +236,7 @@ def test_wrong_usage_is_refused_with_a_remedy(arguments: tuple[str, ...], said: 
         (("explain", "images/999", "-c", "{collection}"), ImageNotFound, "images/999"),
         # Before the work: the image that is not there is not looked for.
         (("explain", "gone.jpg", "--picture", "{folder}/why.xyz"), InvalidRequest, ".png or .jpg"),
-        (("explain", "gone.jpg", "--picture", "{folder}/none/why.png"), InvalidRequest, "its folder is not there"),
+        (("explain", "gone.jpg", "--picture", "{folder}/none/why.png"), InvalidRequest, "its directory does not exist"),
         (("compare", "a.jpg", "b.jpg", "--picture", "{folder}"), InvalidRequest, "{folder}"),
     ],
 )

@@ -321,7 +321,7 @@ def test_factors_are_shown_over_the_picture_and_searched_by(page: Page, served: 
     assert kept["concepts"] == [0]
     assert (both["concepts"], both["avoidedConcepts"]) == ([0], [1])
     with Client(f"127.0.0.1:{served.port}") as client:
-        expected = [hit.image.uri.rpartition("/")[2] for hit in client.search("images/1", concepts=[0]).hits]
+        expected = [hit.image.uri.rpartition("/")[2] for hit in client.search("images/1", factors=[0]).hits]
     assert found(page) == expected
 
 

@@ -86,8 +86,8 @@ def test_boxes_a_mask_and_concepts_arrive(serving: tuple[str, object], tmp_path:
     asked: dict[str, tuple[tuple[str | Path, ...], dict[str, Any]]] = {
         "boxes": (("--region", "0,0,0.5,0.5", "--region", "0.5,0.5,1,1"), {"region": boxes}),
         "mask": (("--mask", mask), {"mask": mask.read_bytes()}),
-        "concepts": (("--concept", "0", "--concept", "2"), {"concepts": [0, 2]}),
-        "avoided": (("--avoid", "1"), {"avoided_concepts": [1]}),
+        "concepts": (("--concept", "0", "--concept", "2"), {"factors": [0, 2]}),
+        "avoided": (("--avoid", "1"), {"avoided_factors": [1]}),
     }
 
     scores = {}

@@ -82,7 +82,7 @@ def busy(server: Server) -> Iterator[None]:
         go.wait(60)
 
     with ThreadPoolExecutor(1) as pool:
-        pool.submit(server._network.run, wait)
+        pool.submit(server._batcher.run, wait)
         assert begun.wait(30)
         try:
             yield
@@ -217,8 +217,8 @@ def test_failures_in_a_row_are_looked_into(collection: Path, monkeypatch: pytest
     with running(ServerSettings(collection, listen=LOOPBACK)) as (server, address):
         for _ in range(3):
             with pytest.raises(ZeroDivisionError):
-                server._network.run(lambda: 1 / 0)
-        wait_until(lambda: server._network.failures == 0)
+                server._batcher.run(lambda: 1 / 0)
+        wait_until(lambda: server._batcher.failures == 0)
         status = health_of(address)
 
     assert status == "SERVING"
@@ -243,7 +243,7 @@ def test_a_catalog_that_cannot_be_read_is_a_fault(
 
 
 def crowded(collection: Path) -> ServerSettings:
-    """Return settings of a server whose upload lane has two threads (one and a batch of one), and one may wait."""
+    """Return settings of a server whose pool for uploads has two threads (one and a batch of one), and one may wait."""
     return ServerSettings(
         collection, listen=LOOPBACK, threads=1, batching=Batching(1), limits=Limits(max_queued_uploads=1)
     )
@@ -254,7 +254,7 @@ def test_beyond_the_queue_uploads_are_sent_away_and_searches_are_not(collection:
     with running(crowded(collection)) as (server, address), Client(address) as client, ThreadPoolExecutor(3) as pool:
         with busy(server):
             taken = [pool.submit(client.search, QUERY_PHOTOGRAPH) for _ in range(3)]
-            wait_until(lambda: server._lanes.uploads.waiting == 1)
+            wait_until(lambda: server._worker_pools.uploads.waiting == 1)
             with pytest.raises(ServerOverloaded) as refused:
                 client.search(QUERY_PHOTOGRAPH)
             cheap = client.search("images/1"), list(client.images()), client.collection()
@@ -321,10 +321,10 @@ def test_what_nobody_waits_for_is_not_done(collection: Path) -> None:
             with grpc.insecure_channel(address) as channel:
                 request = pb.SearchImagesRequest(image_content=QUERY_PHOTOGRAPH.read_bytes())
                 call = rpc.ImageSearchServiceStub(channel).SearchImages.future(request)
-                wait_until(lambda: len(server._interceptor.door) == 1)
+                wait_until(lambda: len(server._interceptor.limiter) == 1)
                 call.cancel()
-            wait_until(lambda: len(server._interceptor.door) == 0)
-        wait_until(lambda: server._lanes.uploads._inside == 0)
+            wait_until(lambda: len(server._interceptor.limiter) == 0)
+        wait_until(lambda: server._worker_pools.uploads._inside == 0)
         found = numbers(server.metrics_port)
 
     assert found["whatwhere_batch_size_count"] == 0

@@ -325,7 +325,7 @@ def test_health_says_when_the_newest_generation_cannot_be_served(root: Path, cap
     (logged,) = [record.message for record in caplog.records if record.levelno >= logging.ERROR]
     assert (before, broken[0], after[0]) == ([True] * 3, [True, True, False], [True] * 3)
     assert (broken[1].generation, broken[1].latest_generation, broken[2], after[1]) == (1, 7, 8, 9)
-    assert logged.startswith("cannot serve generation=7, generation 1 goes on serving: CollectionCorrupt")
+    assert logged.startswith("cannot serve generation=7, still serving generation 1: CollectionCorrupt")
 
 
 def health_of(channel: grpc.Channel) -> list[bool]:

@@ -108,13 +108,13 @@ def test_a_revoked_token_is_no_longer_listed(path: Path) -> None:
 @pytest.mark.parametrize(
     ("arguments", "code", "words"),
     [
-        (("create", "web"), 1, "there is a token web already"),
-        (("create", "two words"), 1, "'two words' is no name"),
-        (("create", "desk", "--expires", "2020-01-31"), 1, "must lie in the future"),
+        (("create", "web"), 1, "token web exists already"),
+        (("create", "two words"), 1, "'two words' is not a valid name"),
+        (("create", "desk", "--expires", "2020-01-31"), 1, "give a time in the future"),
         (("create", "desk", "--expires", "31.1.2999"), 2, "--expires"),
         (("create", "desk", "--scope", "write"), 2, "--scope"),
-        (("revoke", "desk"), 1, "the file holds web"),
-        (("list", "--file", "no-such-file.json"), 1, "no-such-file.json: not there"),
+        (("revoke", "desk"), 1, "the file has web"),
+        (("list", "--file", "no-such-file.json"), 1, "no-such-file.json: no such file"),
         (("create", "desk", "--file", "/no/such/folder/tokens.json"), 1, "/no/such/folder"),
     ],
 )
@@ -196,7 +196,7 @@ def test_who_has_no_token_of_the_server_is_refused(guarded: Guarded, token: str 
                 call()
             refusals.append(str(caught.value))
 
-    words = "a token is needed" if token is None else "unknown, revoked or expired"
+    words = "a token is required" if token is None else "unknown, revoked or expired"
     assert len(refusals) == 3
     assert all(words in refusal and "web" not in refusal for refusal in refusals)
 
@@ -205,7 +205,7 @@ def test_a_token_for_searches_may_search_and_no_more(guarded: Guarded) -> None:
     """The refusal names the scope that the token has not."""
     with guarded.client(guarded.secrets["web"]) as client:
         hits = client.search("images/1").hits
-        with pytest.raises(errors.ScopeMissing, match="the token web has not the scope admin"):
+        with pytest.raises(errors.ScopeMissing, match="the token web lacks the scope admin"):
             client.refresh()
 
     assert hits[0].image.name == "images/1"
@@ -215,7 +215,7 @@ def test_a_token_for_administration_may_refresh_and_no_more(guarded: Guarded) ->
     """It does not include searches."""
     with guarded.client(guarded.secrets["operator"]) as client:
         refreshed = client.refresh()
-        with pytest.raises(errors.ScopeMissing, match="the token operator has not the scope search"):
+        with pytest.raises(errors.ScopeMissing, match="the token operator lacks the scope search"):
             client.search("images/1")
 
     assert refreshed.image_count == 8

@@ -106,7 +106,7 @@ def test_a_file_that_is_not_on_this_machine_says_so_in_its_tile(tmp_path: Path, 
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("images/1", "--factor", "99"), "factor 99 is none of the image's, which has 8"),
+        (("images/1", "--factor", "99"), "factor 99 does not exist, the image has 8 factors"),
         (("{photograph}", "--factor", "8"), "from 0 to 7"),
         (("images/77", "--factor", "0"), "images/77 is not in the collection"),
         (("no-such-file.jpg", "--factor", "0"), "no-such-file.jpg"),

@@ -523,7 +523,7 @@ def test_what_is_not_done_by_the_end_is_told_so(collection: Path) -> None:
     folder = Path(server._web.private_address.removeprefix("unix:")).parent
     with ThreadPoolExecutor(2) as pool, browsing(server) as client, busy(server):
         waiting = pool.submit(client.post, "/v1/images:search", json=UPLOAD)
-        wait_until(lambda: len(server._interceptor.door) == 1)
+        wait_until(lambda: len(server._interceptor.limiter) == 1)
         started = time.monotonic()
         stopping = pool.submit(server.stop, 0.2)  # it waits for the network, too
         answer = waiting.result(PATIENCE_S)

@@ -247,12 +247,12 @@ def test_slow_senders_take_no_more_than_the_places_of_one_client(collection: Pat
         with connected(server) as first, connected(server) as second, connected(server) as third:
             for connection in (first, second):
                 connection.sendall(begun)
-            wait_until(lambda: len(server._interceptor.door) == 2)
+            wait_until(lambda: len(server._interceptor.limiter) == 2)
             third.sendall(begun)
             status, _ = answer(third)
             with browsing(server, "127.0.0.2") as other:
                 served = other.get("/v1/collection").status_code
-        wait_until(lambda: len(server._interceptor.door) == 0)
+        wait_until(lambda: len(server._interceptor.limiter) == 0)
         found = numbers(server.metrics_port)
 
     assert (status, served) == (429, 200)
@@ -468,7 +468,7 @@ def test_browsers_have_their_own_limits_and_share_them_with_their_other_clients(
     with running(settings) as server, browsing(server) as first, browsing(server, "127.0.0.2") as second:
         with ThreadPoolExecutor(1) as pool, busy(server):
             waiting = pool.submit(first.post, "/v1/images:search", json=UPLOAD)
-            wait_until(lambda: len(server._interceptor.door) == 1)
+            wait_until(lambda: len(server._interceptor.limiter) == 1)
             refused = first.get("/v1/collection")
             with grpc.insecure_channel(server.addresses["listen"]) as channel, pytest.raises(grpc.RpcError) as too_many:
                 stub_of(channel).GetCollection(pb.GetCollectionRequest())
@@ -556,11 +556,11 @@ def test_what_nobody_waits_for_is_not_done(collection: Path) -> None:
                 connection.sendall(
                     head("POST", "/v1/images:search", Content_Type="application/json", Content_Length=length) + body
                 )
-            wait_until(lambda: server._lanes.uploads.waiting == 1)
+            wait_until(lambda: server._worker_pools.uploads.waiting == 1)
             for connection in (first, second, third):
                 connection.close()
-            wait_until(lambda: len(server._interceptor.door) == 0)
-        wait_until(lambda: server._lanes.uploads._inside == 0)
+            wait_until(lambda: len(server._interceptor.limiter) == 0)
+        wait_until(lambda: server._worker_pools.uploads._inside == 0)
         found = numbers(server.metrics_port)
 
     assert found['whatwhere_requests_total{code="CANCELLED",method="SearchImages"}'] == 3

@@ -70,7 +70,7 @@ def test_every_field_arrives() -> None:
     assert (query.descriptor, query.count, query.expansion_count) == ("r-mac", 25, 5)
     assert (query.localize_count, query.exact, query.min_score) == (3, True, 0.0)
     assert query.filter == parse('label = "boat"')
-    assert (query.concepts, query.avoided) == ({0, 2}, {1})
+    assert (query.factors, query.avoided_factors) == ({0, 2}, {1})
 
 
 @pytest.mark.parametrize(
@@ -341,7 +341,7 @@ def test_concepts_are_those_kept_less_those_avoided(
     concepts: tuple[int, ...], avoided: tuple[int, ...], expected: set[int] | None
 ) -> None:
     """Of four factors; nothing is chosen where nobody chose."""
-    query = Query(image_id=1, concepts=frozenset(concepts), avoided=frozenset(avoided))
+    query = Query(image_id=1, factors=frozenset(concepts), avoided_factors=frozenset(avoided))
 
     assert query.chosen(4) == expected
 
@@ -355,7 +355,7 @@ def test_concepts_that_there_are_not_are_refused(
 ) -> None:
     """Of four factors; and so is avoiding all that were kept."""
     with pytest.raises(InvalidRequest) as refused:
-        Query(image_id=1, concepts=frozenset(concepts), avoided=frozenset(avoided)).chosen(4)
+        Query(image_id=1, factors=frozenset(concepts), avoided_factors=frozenset(avoided)).chosen(4)
 
     assert refused.value.field == field
 

@@ -37,14 +37,14 @@ def picture(seed: int) -> NDArray[np.uint8]:
 class Held:
     """A network that is busy until it is let go."""
 
-    def __init__(self, network: InferenceBatcher, callers: ThreadPoolExecutor) -> None:
+    def __init__(self, batcher: InferenceBatcher, callers: ThreadPoolExecutor) -> None:
         self._go, begun = threading.Event(), threading.Event()
 
         def wait() -> None:
             begun.set()
             self._go.wait(30)
 
-        self.done = callers.submit(network.run, wait)
+        self.done = callers.submit(batcher.run, wait)
         assert begun.wait(30)
 
     def let_go(self) -> None:
@@ -52,11 +52,11 @@ class Held:
         self.done.result(30)
 
 
-def queued(network: InferenceBatcher, count: int, submit: Callable[[], "Future[object]"]) -> "Future[object]":
+def queued(batcher: InferenceBatcher, count: int, submit: Callable[[], "Future[object]"]) -> "Future[object]":
     """Submit one more, and wait until so many are in the queue."""
     future = submit()
     deadline = time.monotonic() + 30
-    while len(network._jobs) < count:
+    while len(batcher._jobs) < count:
         assert time.monotonic() < deadline
         time.sleep(0.001)
     return future
@@ -66,10 +66,10 @@ def test_pictures_that_wait_together_are_described_together(describer: Describer
     """Three wait while the network is busy: a batch of two, and the third with its own crop, as each alone."""
     batches: list[int] = []
     crops = [Box(0, 0, 0.5, 1), Box(0, 0, 1, 1), Box(0.5, 0, 1, 1)]
-    with InferenceBatcher(batch_size=2, on_batch=batches.append) as network:
-        held = Held(network, callers)
+    with InferenceBatcher(batch_size=2, on_batch=batches.append) as batcher:
+        held = Held(batcher, callers)
         waiting = [
-            queued(network, n + 1, lambda n=n: callers.submit(network.describe, describer, picture(n), crops[n]))
+            queued(batcher, n + 1, lambda n=n: callers.submit(batcher.describe, describer, picture(n), crops[n]))
             for n in range(3)
         ]
         held.let_go()
@@ -84,9 +84,9 @@ def test_pictures_that_wait_together_are_described_together(describer: Describer
 
 def test_a_lone_picture_waits_no_longer_than_the_delay(describer: Describer) -> None:
     """And with company that fills the batch not at all."""
-    with InferenceBatcher(batch_size=2, batch_delay_s=0.3) as network:
+    with InferenceBatcher(batch_size=2, batch_delay_s=0.3) as batcher:
         started = time.monotonic()
-        network.describe(describer, picture(0))
+        batcher.describe(describer, picture(0))
         alone_s = time.monotonic() - started
 
     assert 0.3 <= alone_s < 5
@@ -95,8 +95,8 @@ def test_a_lone_picture_waits_no_longer_than_the_delay(describer: Describer) -> 
 def test_company_within_the_delay_is_taken_along(describer: Describer, callers: ThreadPoolExecutor) -> None:
     """A full batch does not wait for the rest of a long delay."""
     batches: list[int] = []
-    with InferenceBatcher(batch_size=2, batch_delay_s=60, on_batch=batches.append) as network:
-        both = [callers.submit(network.describe, describer, picture(n)) for n in range(2)]
+    with InferenceBatcher(batch_size=2, batch_delay_s=60, on_batch=batches.append) as batcher:
+        both = [callers.submit(batcher.describe, describer, picture(n)) for n in range(2)]
         for future in both:
             future.result(30)
 
@@ -106,11 +106,11 @@ def test_company_within_the_delay_is_taken_along(describer: Describer, callers: 
 def test_what_nobody_waits_for_is_not_done(describer: Describer, callers: ThreadPoolExecutor) -> None:
     """A caller goes while its picture is in the queue: the network never sees it."""
     batches: list[int] = []
-    ticket = RequestContext()
-    with InferenceBatcher(on_batch=batches.append) as network:
-        held = Held(network, callers)
-        future = queued(network, 1, lambda: callers.submit(network.describe, describer, picture(0), ticket=ticket))
-        ticket.cancel()
+    context = RequestContext()
+    with InferenceBatcher(on_batch=batches.append) as batcher:
+        held = Held(batcher, callers)
+        future = queued(batcher, 1, lambda: callers.submit(batcher.describe, describer, picture(0), context=context))
+        context.cancel()
         held.let_go()
         with pytest.raises(RequestCancelled):
             future.result(30)
@@ -121,11 +121,11 @@ def test_what_nobody_waits_for_is_not_done(describer: Describer, callers: Thread
 def test_who_goes_while_company_is_waited_for_is_not_served(describer: Describer, callers: ThreadPoolExecutor) -> None:
     """The last look is when the batch is taken."""
     batches: list[int] = []
-    ticket = RequestContext()
-    with InferenceBatcher(batch_size=2, batch_delay_s=1, on_batch=batches.append) as network:
-        future = queued(network, 1, lambda: callers.submit(network.describe, describer, picture(0), ticket=ticket))
+    context = RequestContext()
+    with InferenceBatcher(batch_size=2, batch_delay_s=1, on_batch=batches.append) as batcher:
+        future = queued(batcher, 1, lambda: callers.submit(batcher.describe, describer, picture(0), context=context))
         time.sleep(0.1)  # it has been looked at, and waits for company
-        ticket.cancel()
+        context.cancel()
         with pytest.raises(RequestCancelled):
             future.result(30)
 
@@ -135,12 +135,12 @@ def test_who_goes_while_company_is_waited_for_is_not_served(describer: Describer
 def test_other_work_comes_in_its_turn_and_alone(describer: Describer, callers: ThreadPoolExecutor) -> None:
     """Between two pictures, which are not described together across it."""
     order: list[object] = []
-    with InferenceBatcher(batch_size=8, on_batch=order.append) as network:
-        held = Held(network, callers)
+    with InferenceBatcher(batch_size=8, on_batch=order.append) as batcher:
+        held = Held(batcher, callers)
         waiting = [
-            queued(network, 1, lambda: callers.submit(network.describe, describer, picture(0))),
-            queued(network, 2, lambda: callers.submit(network.run, lambda: order.append("work"))),
-            queued(network, 3, lambda: callers.submit(network.describe, describer, picture(1))),
+            queued(batcher, 1, lambda: callers.submit(batcher.describe, describer, picture(0))),
+            queued(batcher, 2, lambda: callers.submit(batcher.run, lambda: order.append("work"))),
+            queued(batcher, 3, lambda: callers.submit(batcher.describe, describer, picture(1))),
         ]
         held.let_go()
         for future in waiting:
@@ -151,49 +151,49 @@ def test_other_work_comes_in_its_turn_and_alone(describer: Describer, callers: T
 
 def test_a_failure_is_its_callers_and_the_network_goes_on(describer: Describer) -> None:
     """Failures in a row are counted until something goes well."""
-    with InferenceBatcher() as network:
+    with InferenceBatcher() as batcher:
         for _ in range(2):
             with pytest.raises(ZeroDivisionError):
-                network.run(lambda: 1 / 0)
-        failures = network.failures
-        network.describe(describer, picture(0))
+                batcher.run(lambda: 1 / 0)
+        failures = batcher.failures
+        batcher.describe(describer, picture(0))
 
-        assert (failures, network.failures) == (2, 0)
+        assert (failures, batcher.failures) == (2, 0)
 
 
-def test_stages_are_on_the_ticket(describer: Describer) -> None:
+def test_stages_are_on_the_context(describer: Describer) -> None:
     """Waiting, the forward pass, the factorisation."""
-    ticket = RequestContext()
-    with InferenceBatcher() as network:
-        network.describe(describer, picture(0), ticket=ticket)
+    context = RequestContext()
+    with InferenceBatcher() as batcher:
+        batcher.describe(describer, picture(0), context=context)
 
-    assert [stage.name for stage in ticket.stages] == ["queue", "activations", "factorise"]
+    assert [stage.name for stage in context.stages] == ["queue", "activations", "factorise"]
 
 
 def test_a_network_that_is_closed_refuses_what_waits_and_what_comes(
     describer: Describer, callers: ThreadPoolExecutor
 ) -> None:
     """What is being done ends well."""
-    network = InferenceBatcher()
-    held = Held(network, callers)
-    waiting = queued(network, 1, lambda: callers.submit(network.describe, describer, picture(0)))
-    closing = callers.submit(network.close)
+    batcher = InferenceBatcher()
+    held = Held(batcher, callers)
+    waiting = queued(batcher, 1, lambda: callers.submit(batcher.describe, describer, picture(0)))
+    closing = callers.submit(batcher.close)
     held.let_go()
     closing.result(30)
 
     with pytest.raises(ServerNotReady):
         waiting.result(30)
     with pytest.raises(ServerNotReady):
-        network.describe(describer, picture(0))
+        batcher.describe(describer, picture(0))
 
 
 def test_for_how_long_it_has_been_busy(callers: ThreadPoolExecutor) -> None:
     """By which a watcher sees that it does not come back."""
-    with InferenceBatcher() as network:
-        idle = network.busy_s
-        held = Held(network, callers)
+    with InferenceBatcher() as batcher:
+        idle = batcher.busy_s
+        held = Held(batcher, callers)
         time.sleep(0.05)
-        busy = network.busy_s
+        busy = batcher.busy_s
         held.let_go()
 
     assert idle == 0

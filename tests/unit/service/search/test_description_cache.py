@@ -15,33 +15,33 @@ def description() -> Description:
 
 def test_what_was_asked_about_last_is_kept() -> None:
     """Of two places, the one not looked at for longest goes first."""
-    uploads, kept = DescriptionCache(2), {key: description() for key in "abc"}
-    uploads.keep("a", kept["a"])
-    uploads.keep("b", kept["b"])
-    assert uploads.find("a") is kept["a"]
+    cache, kept = DescriptionCache(2), {key: description() for key in "abc"}
+    cache.keep("a", kept["a"])
+    cache.keep("b", kept["b"])
+    assert cache.find("a") is kept["a"]
 
-    uploads.keep("c", kept["c"])
+    cache.keep("c", kept["c"])
 
-    assert uploads.find("a") is kept["a"]
-    assert uploads.find("b") is None
-    assert uploads.find("c") is kept["c"]
+    assert cache.find("a") is kept["a"]
+    assert cache.find("b") is None
+    assert cache.find("c") is kept["c"]
 
 
 def test_the_same_upload_again_takes_no_second_place() -> None:
     """Two threads may have described it at once."""
-    uploads, other, later = DescriptionCache(2), description(), description()
-    uploads.keep("a", other)
-    uploads.keep("b", description())
-    uploads.keep("b", later)
+    cache, other, later = DescriptionCache(2), description(), description()
+    cache.keep("a", other)
+    cache.keep("b", description())
+    cache.keep("b", later)
 
-    assert uploads.find("a") is other
-    assert uploads.find("b") is later
+    assert cache.find("a") is other
+    assert cache.find("b") is later
 
 
 def test_without_room_nothing_is_kept() -> None:
     """As `--remembered-uploads 0` asks."""
-    uploads = DescriptionCache()
+    cache = DescriptionCache()
 
-    uploads.keep("a", description())
+    cache.keep("a", description())
 
-    assert uploads.find("a") is None
+    assert cache.find("a") is None

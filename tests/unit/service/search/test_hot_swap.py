@@ -223,7 +223,7 @@ def test_a_generation_that_cannot_be_opened_leaves_the_old_one(
 
     (logged,) = [record.message for record in caplog.records if record.levelno >= logging.ERROR]
     assert reason in logged
-    assert "generation 1 goes on serving" in logged
+    assert "still serving generation 1" in logged
     assert broken == (1, before)
     assert reported == [False, False, False, True]
     assert live.searcher.generation == 2

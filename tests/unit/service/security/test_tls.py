@@ -263,8 +263,8 @@ def deleted_key(files: TlsFiles, second: trustme.LeafCert) -> None:
     ("damage", "words"),
     [
         (of_another, r"server\.key: not the key of .*server\.pem"),
-        (torn_certificate, r"server\.pem: no certificate in PEM"),
-        (torn_key, r"server\.key: no private key in PEM"),
+        (torn_certificate, r"server\.pem: not a valid PEM certificate"),
+        (torn_key, r"server\.key: not a valid PEM private key"),
         (deleted_key, r"server\.key: No such file"),
     ],
 )
@@ -291,7 +291,7 @@ def test_a_pair_that_cannot_be_used_leaves_the_old_certificate(  # noqa: PLR0917
     assert meanwhile == [der_of(first)] * 3
     assert answered
     assert len(logged) == 1
-    assert re.search(f"^the old certificate goes on: .*{words}", logged[0])
+    assert re.search(f"^still using the previous certificate: .*{words}", logged[0])
     assert after == der_of(second)
     assert errors_of(caplog) == logged
 
@@ -324,7 +324,7 @@ def test_what_nobody_foresaw_leaves_the_old_certificate_too(
         seen = [shown(port) for _ in range(2)]
 
     assert seen == [der_of(first)] * 2
-    assert errors_of(caplog) == ["the old certificate goes on: unforeseen"]
+    assert errors_of(caplog) == ["still using the previous certificate: unforeseen"]
     assert "Traceback" in caplog.text
 
 
@@ -388,11 +388,11 @@ NO_CERTIFICATE = (empty, no_pem, torn, a_key, torn_in_the_chain)
         *((name, absent, "No such file or directory: give a PEM") for name in ("certificate", "key", "client_ca")),
         *((name, folder, "Is a directory: give a PEM") for name in ("certificate", "key", "client_ca")),
         *(
-            (name, damage, "no certificate in PEM")
+            (name, damage, "not a valid PEM certificate")
             for name in ("certificate", "client_ca")
             for damage in NO_CERTIFICATE
         ),
-        *(("key", damage, "no private key in PEM") for damage in (empty, no_pem, torn, a_certificate)),
+        *(("key", damage, "not a valid PEM private key") for damage in (empty, no_pem, torn, a_certificate)),
         *(("key", damage, "not the key of") for damage in (of_another_key, of_another_kind)),
         ("key", encrypted, "encrypted: give the key without a passphrase"),
     ],
@@ -422,7 +422,7 @@ def test_an_expired_certificate_is_warned_of(
         answered = answers(port, channel_credentials(ca))
 
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert caplog.messages == [f"{files.certificate}: has expired: clients will refuse it"]
+    assert caplog.messages == [f"{files.certificate} has expired: clients will refuse it"]
     assert not answered
 
 

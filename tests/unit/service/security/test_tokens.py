@@ -147,7 +147,7 @@ def test_a_name_that_is_not_there_cannot_be_revoked(path: Path) -> None:
     create_token(path, "web", SEARCH)
     before = path.read_bytes()
 
-    with pytest.raises(UnknownName, match=r"tokens\.json: no token 'wbe': the file holds web$") as caught:
+    with pytest.raises(UnknownName, match=r"tokens\.json: no token 'wbe': the file has web$") as caught:
         revoke_token(path, "wbe")
 
     assert caught.value.field == "name"
@@ -156,7 +156,7 @@ def test_a_name_that_is_not_there_cannot_be_revoked(path: Path) -> None:
 
 def test_nothing_is_revoked_in_a_file_that_is_not_there(path: Path) -> None:
     """The error names the file, and none is made."""
-    with pytest.raises(CredentialsUnreadable, match=re.escape(f"{path}: not there")):
+    with pytest.raises(CredentialsUnreadable, match=re.escape(f"{path}: no such file")):
         revoke_token(path, "web")
 
     assert not path.exists()
@@ -165,7 +165,7 @@ def test_nothing_is_revoked_in_a_file_that_is_not_there(path: Path) -> None:
 @pytest.mark.parametrize("name", ["", "two words", "a/b", "é", "line\n", "x" * 65])
 def test_a_name_that_cannot_be_one_is_refused(path: Path, name: str) -> None:
     """Nothing is written."""
-    with pytest.raises(InvalidRequest, match="is no name") as caught:
+    with pytest.raises(InvalidRequest, match="is not a valid name") as caught:
         create_token(path, name, SEARCH)
 
     assert caught.value.field == "name"
@@ -184,7 +184,7 @@ def test_a_name_is_given_once(path: Path) -> None:
     """The token of that name stays good."""
     secret = create_token(path, "web", SEARCH)
 
-    with pytest.raises(InvalidRequest, match="there is a token web already: revoke it first") as caught:
+    with pytest.raises(InvalidRequest, match="token web exists already: revoke it first") as caught:
         create_token(path, "web", (Scope.ADMIN,))
 
     assert caught.value.field == "name"
@@ -193,7 +193,7 @@ def test_a_name_is_given_once(path: Path) -> None:
 
 def test_a_token_allows_something(path: Path) -> None:
     """The error names the scopes there are."""
-    with pytest.raises(InvalidRequest, match="give a scope, search, admin") as caught:
+    with pytest.raises(InvalidRequest, match="give at least one of search, admin") as caught:
         create_token(path, "web", ())
 
     assert caught.value.field == "scopes"
@@ -210,7 +210,7 @@ def test_a_token_allows_something(path: Path) -> None:
 )
 def test_a_token_expires_in_the_future(path: Path, expires_at: datetime) -> None:
     """A time that has passed, anywhere, and one that nobody can place are refused."""
-    with pytest.raises(InvalidRequest, match="must lie in the future, with a time zone") as caught:
+    with pytest.raises(InvalidRequest, match="give a time in the future, with a time zone") as caught:
         create_token(path, "web", SEARCH, expires_at)
 
     assert caught.value.field == "expires_at"
@@ -222,7 +222,7 @@ def test_a_torn_file_is_not_written_over(path: Path) -> None:
     path.write_text('{"tokens": [')
 
     for change in (lambda: create_token(path, "web", SEARCH), lambda: revoke_token(path, "web")):
-        with pytest.raises(CredentialsUnreadable, match="torn"):
+        with pytest.raises(CredentialsUnreadable, match="invalid or truncated"):
             change()
 
     assert path.read_text() == '{"tokens": ['
@@ -342,7 +342,9 @@ def test_threads_that_create_and_revoke_at_once_lose_nothing(path: Path) -> None
 def test_a_file_that_is_not_there_says_what_makes_one(path: Path) -> None:
     """At the start of a server too."""
     for read in (read_tokens, TokenFile):
-        with pytest.raises(CredentialsUnreadable, match=re.escape(f"{path}: not there; `whatwhere token create")):
+        with pytest.raises(
+            CredentialsUnreadable, match=re.escape(f"{path}: no such file: create it with `whatwhere token create")
+        ):
             read(path)
 
 
@@ -358,18 +360,20 @@ def test_a_file_that_this_user_must_not_read_is_named(path: Path) -> None:
     write(path, entry())
     path.chmod(0)
 
-    with pytest.raises(CredentialsUnreadable, match=re.escape(f"{path}: Permission denied: it must be readable")):
+    with pytest.raises(
+        CredentialsUnreadable, match=re.escape(f"{path}: Permission denied: give a file that this user can read")
+    ):
         read_tokens(path)
 
 
 @pytest.mark.parametrize(
     ("content", "words"),
     [
-        (b"", "no JSON, or torn"),
-        (b'{"tokens": [', "no JSON, or torn"),
-        (f"{PASTED}".encode(), "no JSON, or torn"),
-        (b'\xff{"tokens": []}', "no JSON, or torn"),
-        (b'{"tokens": ' + b"[" * 200_000, "no JSON, or torn"),
+        (b"", "invalid or truncated JSON"),
+        (b'{"tokens": [', "invalid or truncated JSON"),
+        (f"{PASTED}".encode(), "invalid or truncated JSON"),
+        (b'\xff{"tokens": []}', "invalid or truncated JSON"),
+        (b'{"tokens": ' + b"[" * 200_000, "invalid or truncated JSON"),
         (b"[]", "must be {"),
         (b'"tokens"', "must be {"),
         (b"{}", "must be {"),
@@ -420,13 +424,13 @@ def test_what_is_no_file_of_tokens_is_refused(path: Path, content: bytes, words:
         (entry(name="desk", sha256="a" * 64, expires_at=PASTED), "expires_at must be"),
         (entry(name="desk", sha256="a" * 64, expires_at=False), "expires_at must be"),
         (entry(name="desk", sha256="a" * 64, expires_at="0001-01-01T00:00:00+23:59"), "expires_at must be"),
-        (entry(name=PASTED, sha256="a" * 64), "the name of entry 1"),
-        (entry(name="desk"), "the secret of entry 1"),
+        (entry(name=PASTED, sha256="a" * 64), "same name as entry 1"),
+        (entry(name="desk"), "same secret as entry 1"),
     ],
 )
 def test_an_entry_that_is_wrong_is_refused(path: Path, wrong: Any, words: str) -> None:
     """The error names file, entry and key, and repeats no value: a secret may have been pasted there."""
-    first = entry(name=PASTED) if words == "the name of entry 1" else entry()
+    first = entry(name=PASTED) if words == "same name as entry 1" else entry()
     write(path, first, wrong)
 
     with pytest.raises(CredentialsUnreadable) as caught:
@@ -554,7 +558,7 @@ def test_a_file_that_cannot_be_read_leaves_the_last_tokens(
 
     torn, deleted = complaints(caplog)
     assert found == ["web"] * 6
-    assert torn.startswith(f"the tokens read last stay good: {path}: no JSON, or torn")
+    assert torn.startswith(f"still using the tokens read last: {path}: invalid or truncated JSON")
     assert "No such file" in deleted
     assert str(path) in deleted
     assert PASTED not in caplog.text
