@@ -1,7 +1,7 @@
 """A typed client of a server, or of several that serve one collection.
 
 with Client("127.0.0.1:50051") as client:
-    result = client.search(Path("photo.jpg"), region=Box(0.2, 0.1, 0.8, 0.9), localize_count=5)
+    result = client.search(Path("photo.jpg"), SearchOptions(region=Box(0.2, 0.1, 0.8, 0.9), localize_count=5))
     for hit in result.hits:
         print(hit.score, hit.image.uri, hit.box)
 
@@ -11,7 +11,7 @@ Client("10.0.0.5:50051,10.0.0.6:50051") and Client("dns:///search.example.org:50
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
@@ -21,7 +21,6 @@ import grpc
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from whatwhere.indexer import errors
-from whatwhere.indexer.boxes import Box
 from whatwhere.service.client import messages
 from whatwhere.service.client.channels import open_channel
 from whatwhere.service.client.failures import to_error
@@ -30,6 +29,7 @@ from whatwhere.service.results import CollectionInfo, ComparedImage, Explanation
 from whatwhere.service.rpc import admin_pb2, admin_pb2_grpc
 from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.rpc import image_search_pb2_grpc as rpc
+from whatwhere.service.search_options import SearchOptions
 
 DEFAULT_TIMEOUT_S = 60.0
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -112,44 +112,28 @@ class Client:
             self._each |= {server: self._connect_to(server) for server in found if server not in self._each}
             return tuple(self._each[server] for server in found)
 
-    def search(  # noqa: PLR0913 - the request's fields, by name
-        self,
-        query: Path | bytes | str,
-        *,
-        region: Box | Sequence[Box] | None = None,
-        mask: bytes = b"",
-        concepts: Iterable[int] = (),
-        avoided_concepts: Iterable[int] = (),
-        descriptor: str | None = None,
-        page_size: int = 0,
-        page_token: str = "",
-        expansion_count: int = 0,
-        localize_count: int = 0,
-        exact: bool = False,
-        min_score: float | None = None,
-        filter: str = "",
-    ) -> SearchResult:
+    def search(self, query: Path | bytes | str, options: SearchOptions | None = None) -> SearchResult:
         """Search by a picture (a path, or its bytes) or by a stored image (its name "images/{id}").
 
-        What lies in the region is searched for (any of several boxes, or what is light in an encoded `mask`), of the
-        factors whose indices `explain` tells. `filter` (AIP-160, such as `label = "boat" AND width_px > 1000`) leaves
-        out what it does not hold for.
+        Returns one page of results, best first. Raises what the server names: InvalidRequest and its kinds for options
+        or pictures that cannot be used, ImageNotFound, DescriptorNotIndexed, PageTokenExpired, ServerOverloaded.
         """
-        boxes = [pb.Box(**box._asdict()) for box in _boxes(region)]
+        options = options or SearchOptions()
+        boxes = [pb.Box(**box._asdict()) for box in options.boxes]
         request = pb.SearchImagesRequest(
             region=boxes[0] if boxes else None,
             more_regions=boxes[1:],
-            mask=mask,
-            concepts=concepts,
-            avoided_concepts=avoided_concepts,
-            descriptor=_descriptor(descriptor),
-            page_size=page_size,
-            page_token=page_token,
-            expansion_count=expansion_count,
-            localize_count=localize_count,
-            min_score=min_score,
-            filter=filter,
-            localization=_localization(exact),
+            mask=options.mask,
+            concepts=options.factors,
+            avoided_concepts=options.avoided_factors,
+            descriptor=_descriptor(options.descriptor),
+            page_size=options.page_size,
+            page_token=options.page_token,
+            expansion_count=options.expansion_count,
+            localize_count=options.localize_count,
+            min_score=options.min_score,
+            filter=options.filter,
+            localization=_localization(options.exact),
         )
         _set_query(request, query)
         return messages.search_result(self._call(self._stub.SearchImages, request))
@@ -265,12 +249,6 @@ def _set_query(
         request.image = query
     else:
         request.image_content = query.read_bytes() if isinstance(query, Path) else query
-
-
-def _boxes(region: Box | Sequence[Box] | None) -> Sequence[Box]:
-    if region is None:
-        return ()
-    return (region,) if isinstance(region, Box) else region
 
 
 def _localization(exact: bool) -> pb.Localization:

@@ -21,6 +21,7 @@ from tests.browsing import plain, running
 from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.service.client.client import Client
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.security.tokens import Scope, create_token
 from whatwhere.service.server import Server
 
@@ -321,7 +322,9 @@ def test_factors_are_shown_over_the_picture_and_searched_by(page: Page, served: 
     assert kept["concepts"] == [0]
     assert (both["concepts"], both["avoidedConcepts"]) == ([0], [1])
     with Client(f"127.0.0.1:{served.port}") as client:
-        expected = [hit.image.uri.rpartition("/")[2] for hit in client.search("images/1", concepts=[0]).hits]
+        expected = [
+            hit.image.uri.rpartition("/")[2] for hit in client.search("images/1", SearchOptions(factors=[0])).hits
+        ]
     assert found(page) == expected
 
 
