@@ -8,20 +8,9 @@ import typer
 
 from whatwhere.indexer.errors import WhatwhereError
 from whatwhere.service.cli.app import app, messages, out, print_json
-from whatwhere.service.cli.connection import (
-    AllowInsecure,
-    Authority,
-    Certificate,
-    Key,
-    Server,
-    ServerName,
-    Timeout,
-    Tls,
-    TokenFile,
-    connect,
-)
+from whatwhere.service.cli.connection import Connection, with_connection
 from whatwhere.service.cli.options import AsJson
-from whatwhere.service.client.client import DEFAULT_TIMEOUT_S, Client
+from whatwhere.service.client.client import Client
 from whatwhere.service.results import CollectionInfo
 
 _HEALTH_TIMEOUT_S = 5.0  # a probe is to say soon that nobody answers
@@ -30,19 +19,12 @@ _Answer = TypeVar("_Answer")
 
 
 @app.command()
+@with_connection(timeout_s=_HEALTH_TIMEOUT_S)
 def health(
-    server: Server,
+    connection: Connection,
     service: Annotated[
         str, typer.Option(metavar="NAME", help="Ask for one service, such as whatwhere.v1.Generation.")
     ] = "",
-    token_file: TokenFile = None,
-    tls: Tls = False,
-    ca: Authority = None,
-    server_name: ServerName = None,
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    timeout: Timeout = _HEALTH_TIMEOUT_S,
-    allow_insecure: AllowInsecure = False,
 ) -> None:
     """Print SERVING, NOT_SERVING or the error; exit code 0 for SERVING alone.
 
@@ -50,17 +32,7 @@ def health(
 
     Example: `whatwhere health --server 127.0.0.1:50051`
     """
-    with connect(
-        server,
-        token_file=token_file,
-        tls=tls,
-        ca=ca,
-        certificate=tls_certificate,
-        key=tls_key,
-        timeout_s=timeout,
-        allow_insecure=allow_insecure,
-        server_name=server_name,
-    ) as client:
+    with connection.open() as client:
         answers = _of_each(client, lambda one: "SERVING" if one.health(service) else "NOT_SERVING")
     for address, answer in answers:
         _print(address, answer)
@@ -69,17 +41,10 @@ def health(
 
 
 @app.command()
+@with_connection()
 def refresh(
-    server: Server,
+    connection: Connection,
     as_json: AsJson = False,
-    token_file: TokenFile = None,
-    tls: Tls = False,
-    ca: Authority = None,
-    server_name: ServerName = None,
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    timeout: Timeout = DEFAULT_TIMEOUT_S,
-    allow_insecure: AllowInsecure = False,
 ) -> None:
     """Have a server look for a newer generation of its collection now, and print which one it serves then.
 
@@ -87,17 +52,7 @@ def refresh(
 
     Example: `whatwhere refresh --server 127.0.0.1:50051 --token-file admin.token`
     """
-    with connect(
-        server,
-        token_file=token_file,
-        tls=tls,
-        ca=ca,
-        certificate=tls_certificate,
-        key=tls_key,
-        timeout_s=timeout,
-        allow_insecure=allow_insecure,
-        server_name=server_name,
-    ) as client:
+    with connection.open() as client:
         answers = _of_each(client, Client.refresh)
     if as_json:
         found = [_as_json(address, answer) for address, answer in answers]
