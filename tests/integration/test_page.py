@@ -398,7 +398,7 @@ def test_back_returns_to_the_search_before(page: Page) -> None:
 def test_scrolling_brings_the_next_results(browser: Browser, crowd: Path) -> None:
     """Page by page, each once, until there are no more."""
     with running(plain(crowd)) as server, opened(browser) as page:
-        page.goto(f"{address_of(server)}?image=1&boxes=0")
+        page.goto(f"{address_of(server)}?image=1&localize_count=0")
         expect(names(page)).to_have_count(24)
         for _ in range(20):
             page.mouse.wheel(0, 4000)
