@@ -18,6 +18,7 @@ from whatwhere.indexer.maintenance.info import inspect_collection
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.service.client.client import Client
 from whatwhere.service.results import StoredImage
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
@@ -50,15 +51,17 @@ def latencies(client: Client, photographs: list[Path]) -> dict[str, float]:
     box = Box(0.1, 0.1, 0.9, 0.7)
     kinds: dict[str, Callable[[int], object]] = {
         "uploaded image": lambda n: client.search(photographs[n]),
-        "uploaded image, region": lambda n: client.search(photographs[n], region=box),
+        "uploaded image, region": lambda n: client.search(photographs[n], SearchOptions(region=box)),
         "stored image": lambda n: client.search(f"images/{n + 1}"),
-        "stored image, region": lambda n: client.search(f"images/{n + 1}", region=box),
-        "stored image, region, expansion 5": lambda n: client.search(f"images/{n + 1}", region=box, expansion_count=5),
+        "stored image, region": lambda n: client.search(f"images/{n + 1}", SearchOptions(region=box)),
+        "stored image, region, expansion 5": lambda n: client.search(
+            f"images/{n + 1}", SearchOptions(region=box, expansion_count=5)
+        ),
         "stored image, region, 10 boxes from stored factors": lambda n: client.search(
-            f"images/{n + 1}", region=box, localize_count=10
+            f"images/{n + 1}", SearchOptions(region=box, localize_count=10)
         ),
         "stored image, region, 10 exact boxes": lambda n: client.search(
-            f"images/{n + 1}", region=box, localize_count=10, exact=True
+            f"images/{n + 1}", SearchOptions(region=box, localize_count=10, exact=True)
         ),
     }
     return {name: round(median_ms(ask), 1) for name, ask in kinds.items()}
@@ -104,7 +107,9 @@ def box_of(client: Client, query: str, region: Box, wanted: str, *, exact: bool)
     """Page through the answer until `wanted` comes, every hit localised."""
     token = ""
     while True:
-        page = client.search(query, region=region, page_size=20, page_token=token, localize_count=20, exact=exact)
+        page = client.search(
+            query, SearchOptions(region=region, page_size=20, page_token=token, localize_count=20, exact=exact)
+        )
         for hit in page.hits:
             if hit.image.name == wanted:
                 return hit.box

@@ -1,80 +1,136 @@
-"""The options of a connection to a server, and the connection that they make."""
+"""The connection to a server: its options, which several commands share, and the client that they make."""
 
+import dataclasses
+import functools
+import inspect
 import os
+import typing
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from whatwhere.indexer.errors import CredentialsUnreadable
-from whatwhere.service.client.client import Client
+from whatwhere.service.client.client import DEFAULT_TIMEOUT_S, Client
 
 TOKEN_VARIABLE = "WHATWHERE_TOKEN"  # noqa: S105 - the name of the variable
-
 SERVER_VARIABLE = "WHATWHERE_SERVER"
 
-Server = Annotated[
-    str,
-    typer.Option(
-        metavar="HOST:PORT[,...]",
-        envvar=SERVER_VARIABLE,
-        help="The server's address, several parted by commas, or dns:///HOST:PORT for all that a name stands for.",
-    ),
-]
-TokenFile = Annotated[
-    Path | None,
-    typer.Option(
-        metavar="FILE",
-        help=f"Show the server the token in this file, or else the one in the variable {TOKEN_VARIABLE}.",
-    ),
-]
-Tls = Annotated[bool, typer.Option("--tls", help="Connect by TLS; trust the authorities that are trusted by default.")]
-Authority = Annotated[Path | None, typer.Option(metavar="FILE", help="Connect by TLS; trust these authorities (PEM).")]
-Certificate = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Show the server this certificate (PEM), with --tls-key.")
-]
-ServerName = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="The name that the servers' certificates are for, in place of the address."),
-]
-Key = Annotated[Path | None, typer.Option(metavar="FILE", help="The certificate's key (PEM).")]
-Timeout = Annotated[
-    float, typer.Option(min=0.1, max=86400, metavar="SECONDS", help="The longest to wait, retries included.")
-]
-AllowInsecure = Annotated[
-    bool, typer.Option("--allow-insecure", help="Send the token in plain text, even to another machine.")
-]
+_INSTEAD = f"Ask this server, or several in turn; without --collection, the environment variable {SERVER_VARIABLE}."
+
+_Command = Callable[..., None]
 
 
-def connect(
-    server: str,
-    *,
-    token_file: Path | None,
-    tls: bool,
-    ca: Path | None,
-    certificate: Path | None,
-    key: Path | None,
-    timeout_s: float,
-    allow_insecure: bool,
-    server_name: str | None = None,
-) -> Client:
-    """Return a client of the servers; raises CredentialsUnreadable for files that are none, InvalidRequest."""
-    if (certificate is None) != (key is None):
-        raise typer.BadParameter("--tls-certificate and --tls-key go together")
-    credentials = None
-    if tls or ca is not None or certificate is not None:
-        from whatwhere.service.security.tls import channel_credentials
+@dataclasses.dataclass(frozen=True)
+class Connection:
+    """The options of a connection, as each command has them; `server` is None if the command was given none."""
 
-        credentials = channel_credentials(ca, certificate, key)
-    token = os.environ.get(TOKEN_VARIABLE) or None if token_file is None else _read_token(token_file)
-    return Client(
-        server,
-        timeout_s=timeout_s,
-        token=token,
-        credentials=credentials,
-        allow_insecure=allow_insecure,
-        server_name=server_name,
-    )
+    server: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT[,...]",
+            envvar=SERVER_VARIABLE,
+            help="Address of the server, or several, comma-separated; dns:///HOST:PORT for all addresses of a name.",
+        ),
+    ] = None
+    token_file: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help=f"File with the bearer token to send; without it, the environment variable {TOKEN_VARIABLE}.",
+        ),
+    ] = None
+    tls: Annotated[bool, typer.Option("--tls", help="Connect by TLS and trust the system's CAs.")] = False
+    ca: Annotated[Path | None, typer.Option(metavar="FILE", help="Connect by TLS and trust these CAs (PEM).")] = None
+    server_name: Annotated[
+        str | None, typer.Option(metavar="NAME", help="Name in the servers' certificates, if it is not the address.")
+    ] = None
+    tls_certificate: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Client certificate (PEM) for mutual TLS, with --tls-key.")
+    ] = None
+    tls_key: Annotated[Path | None, typer.Option(metavar="FILE", help="Key of the client certificate (PEM).")] = None
+    timeout: Annotated[
+        float, typer.Option(min=0.1, max=86400, metavar="SECONDS", help="Timeout of a request, retries included.")
+    ] = DEFAULT_TIMEOUT_S
+    allow_insecure: Annotated[
+        bool, typer.Option("--allow-insecure", help="Send the token in plain text, even to another machine.")
+    ] = False
+
+    def instead_of(self, collection: str | None) -> "Connection | None":
+        """Return the connection to ask, or None if `collection` is to be opened in this process.
+
+        Raises BadParameter unless exactly one of the two is given; the variable counts only if neither is.
+        """
+        found = self
+        if self.server is None and collection is None:
+            found = dataclasses.replace(self, server=os.environ.get(SERVER_VARIABLE) or None)
+        if (found.server is None) == (collection is None):
+            raise typer.BadParameter("give either --server HOST:PORT or --collection DIR")
+        if collection is None:
+            return found
+        if dataclasses.replace(self, timeout=DEFAULT_TIMEOUT_S) != Connection():
+            raise typer.BadParameter("tokens, TLS and --allow-insecure go with --server: a collection is opened here")
+        return None
+
+    def open(self) -> Client:
+        """Return a client of the servers.
+
+        Raises CredentialsUnreadable for files that cannot be used, InvalidRequest for an address or token that cannot.
+        """
+        if self.server is None:
+            raise typer.BadParameter(f"give --server HOST:PORT, or set {SERVER_VARIABLE}")
+        if (self.tls_certificate is None) != (self.tls_key is None):
+            raise typer.BadParameter("--tls-certificate and --tls-key go together")
+        credentials = None
+        if self.tls or self.ca is not None or self.tls_certificate is not None:
+            from whatwhere.service.security.tls import channel_credentials
+
+            credentials = channel_credentials(self.ca, self.tls_certificate, self.tls_key)
+        token = os.environ.get(TOKEN_VARIABLE) or None if self.token_file is None else _read_token(self.token_file)
+        return Client(
+            self.server,
+            timeout_s=self.timeout,
+            token=token,
+            credentials=credentials,
+            allow_insecure=self.allow_insecure,
+            server_name=self.server_name,
+        )
+
+
+def with_connection(*, timeout_s: float = DEFAULT_TIMEOUT_S, required: bool = True) -> Callable[[_Command], _Command]:
+    """Give a command the options of a connection in place of its parameter `connection`."""
+    hints = typing.get_type_hints(Connection, include_extras=True)
+    defaults = dataclasses.asdict(Connection(timeout=timeout_s))
+    if required:
+        defaults["server"] = inspect.Parameter.empty
+        hints["server"] = Annotated[str, *hints["server"].__metadata__]
+    else:  # Typer would let the variable stand beside --collection: see instead_of
+        hints["server"] = Annotated[str | None, typer.Option(metavar="HOST:PORT[,...]", help=_INSTEAD)]
+    options = [
+        inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
+        for name, default in defaults.items()
+    ]
+
+    def extend(command: _Command) -> _Command:
+        signature = inspect.signature(command, eval_str=True)
+        own = [
+            parameter.replace(kind=inspect.Parameter.KEYWORD_ONLY)
+            for name, parameter in signature.parameters.items()
+            if name != "connection"
+        ]
+
+        @functools.wraps(command)
+        def with_options(**values: Any) -> None:
+            connection = Connection(**{option.name: values.pop(option.name) for option in options})
+            command(connection=connection, **values)
+
+        # What Typer looks at: the command's own parameters, then the connection's.
+        with_options.__signature__ = signature.replace(parameters=own + options)  # type: ignore[attr-defined]
+        with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in own + options}
+        return with_options
+
+    return extend
 
 
 def _read_token(path: Path) -> str:

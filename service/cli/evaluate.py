@@ -1,4 +1,4 @@
-"""`whatwhere evaluate`."""
+"""Evaluate retrieval: `whatwhere evaluate`."""
 
 import json
 from pathlib import Path
@@ -27,20 +27,18 @@ from whatwhere.service.cli.options import (
 def evaluate(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="oxford5k, paris6k, roxford5k, rparis6k, voc2010 or folders."),
+        typer.Argument(metavar="NAME", help="Data set: oxford5k, paris6k, roxford5k, rparis6k, voc2010 or folders."),
     ],
-    images: Annotated[
-        list[Path], typer.Option(help="The folder of the pictures; give it again to search further ones (distractors).")
-    ],
+    images: Annotated[list[Path], typer.Option(help="Folder of images; may be repeated to add distractors.")],
     ground_truth: Annotated[
         Path | None,
         typer.Option(
-            help="Oxford, Paris: the folder of the text files; revisited: the gnd_*.pkl; voc2010: Annotations, where "
-            "it is not beside the pictures; folders: a CSV of name,class[,use], where classes are not folders."
+            help="Oxford, Paris: folder of text files; revisited: gnd_*.pkl; voc2010: Annotations, if not beside the "
+            "images; folders: CSV of name,class[,use], if classes are not folders."
         ),
     ] = None,
-    descriptors: Annotated[str, typer.Option(help="Which to score, parted by commas, or all.")] = "all",
-    preset: Annotated[Preset, typer.Option(help="How descriptors are made of factors.")] = Preset.DEFAULT,
+    descriptors: Annotated[str, typer.Option(help="Descriptors to score, comma-separated, or all.")] = "all",
+    preset: Annotated[Preset, typer.Option(help="How factors become descriptors.")] = Preset.DEFAULT,
     backbone: Network = "efficientnet-lite0",
     weights: Weights = None,
     precision: ComputedIn = Precision.FLOAT32,
@@ -50,22 +48,22 @@ def evaluate(
         list[str] | None,
         typer.Option(
             metavar="DIR|collection",
-            help="Train the whiteners on these photographs, or on the searched ones themselves; else the ready-made.",
+            help="Train whiteners on these photographs, or on the searched collection. Default: the ready-made ones.",
         ),
     ] = None,
-    localization: Annotated[bool, typer.Option(help="Also measure the boxes, where queries have them.")] = True,
-    cache: Annotated[
-        Path, typer.Option(help="Where features are kept for the next run.", envvar="WHATWHERE_CACHE")
-    ] = Path("~/.cache/whatwhere/features"),
-    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file.")] = None,
-    markdown: Annotated[Path | None, typer.Option(help="Write the report to this file.")] = None,
-    picture: Annotated[Path | None, typer.Option(help="Draw the main numbers to this file, .png or .jpg.")] = None,
+    localization: Annotated[bool, typer.Option(help="Also measure boxes, if the queries have them.")] = True,
+    cache: Annotated[Path, typer.Option(help="Folder of cached features.", envvar="WHATWHERE_CACHE")] = Path(
+        "~/.cache/whatwhere/features"
+    ),
+    json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file (JSON).")] = None,
+    markdown: Annotated[Path | None, typer.Option(help="Write the report to this file (Markdown).")] = None,
+    picture: Annotated[Path | None, typer.Option(help="Draw the main numbers to this file (.png or .jpg).")] = None,
     device: OnDevice = Device.AUTO,
 ) -> None:
-    """Score every descriptor on a data set by the protocol of its authors, and print the table.
+    """Score descriptors on a data set by its authors' protocol, and print a table.
 
-    Features are kept: a second run, of other descriptors too, takes seconds; a run that was stopped continues. A part
-    of a data set is scored as such and says so. Oxford is whitened on Paris and Paris on Oxford:
+    Features are cached: a second run, also with other descriptors, takes seconds, and a stopped run continues. If
+    images of a data set are missing, the rest is scored and the report says so. Whiten Oxford on Paris and the reverse:
 
     Example: `whatwhere evaluate paris6k --images ~/paris --ground-truth ~/paris_gt --whiten-on ~/oxford`
     """
@@ -92,7 +90,7 @@ def evaluate(
         device=device.value,
     )
     benchmark = load_benchmark(name, images, ground_truth)
-    with stoppable("features are kept: run again to continue"), progress.of_stages(messages) as report:
+    with stoppable("features are cached: run again to continue"), progress.of_stages(messages) as report:
         found = run(benchmark, settings, report)
     text = to_markdown(found)
     print(text, end="")

@@ -1,4 +1,4 @@
-"""`whatwhere index`."""
+"""Index photographs: `whatwhere index`."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -34,84 +34,95 @@ def index(
     paths: Paths,
     collection: Collection,
     rank: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Factors of each image; the collection's own, 8 for a new one.")
+        int | None,
+        typer.Option(min=1, max=64, help="Rank of NMF: factors per image. Default: the collection's, 8 for a new one."),
     ] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
             metavar="NAME[:LAYER]",
-            help="The network (see `whatwhere backbones`); the collection's own, efficientnet-lite0 for a new one.",
+            help="Network (see `whatwhere backbones`). Default: the collection's, efficientnet-lite0 for a new one.",
         ),
     ] = None,
     weights: Weights = None,
     precision: Annotated[
-        Precision | None, typer.Option(help="The network's; the collection's own, float32 for a new one.")
+        Precision | None,
+        typer.Option(help="Precision of the network. Default: the collection's, float32 for a new one."),
     ] = None,
     preset: Annotated[
         Preset | None,
-        typer.Option(
-            help="How descriptors are made of factors: as measured best, or as the thesis has it; the collection's own."
-        ),
+        typer.Option(help="How factors become descriptors: `default` measured best, `thesis` is the original method."),
     ] = None,
     descriptors: Annotated[
         str | None,
         typer.Option(
-            help="What to index by, parted by commas: what, what-and-where, fused, mac, r-mac, crow, gem; the "
-            "collection's own, 'what,what-and-where,fused' for a new one."
+            help="Descriptors to index, comma-separated: what, what-and-where, fused, mac, r-mac, crow, gem. Default: "
+            "the collection's, 'what,what-and-where,fused' for a new one."
         ),
     ] = None,
     whiteners: Annotated[
-        Path | None, typer.Option(help="A folder of whiteners (see `whatwhere whiten`) in place of the ready-made.")
+        Path | None, typer.Option(help="Folder of whiteners (see `whatwhere whiten`). Default: the ready-made ones.")
     ] = None,
     device: OnDevice = Device.AUTO,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images described together.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 8,
     workers: Annotated[
         int | None,
-        typer.Option(min=1, help="Threads that read and decode; one a core. For what is far away take more, say 32."),
+        typer.Option(
+            min=1, help="Threads that read and decode. Default: one per core. For remote images use more, such as 32."
+        ),
     ] = None,
     max_requests_per_second: Annotated[
-        float | None, typer.Option(metavar="RATE", help="Of object stores and the web, over all threads; no limit.")
+        float | None,
+        typer.Option(
+            metavar="RATE", help="Limit of requests to object stores and the web, over all threads. Default: none."
+        ),
     ] = None,
     checksum: Annotated[
-        bool, typer.Option("--checksum", help="Read every file, also those whose size and time are unchanged.")
+        bool, typer.Option("--checksum", help="Read every file, even if its size and time are unchanged.")
     ] = False,
-    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Try again what failed before.")] = False,
+    retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Retry images that failed before.")] = False,
     metadata: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="What is known of the photographs: CSV or JSON lines with a column `path`."),
+        typer.Option(metavar="FILE", help="Table of metadata: CSV or JSON lines with a column `path`."),
     ] = None,
     exif: Annotated[
-        bool, typer.Option("--exif", help="Take along time and camera; with --checksum also of what is indexed.")
+        bool,
+        typer.Option("--exif", help="Store the time and the camera; with --checksum also for images already indexed."),
     ] = False,
-    exif_gps: Annotated[bool, typer.Option("--exif-gps", help="Take along these and the position.")] = False,
+    exif_gps: Annotated[bool, typer.Option("--exif-gps", help="Store these and the GPS position.")] = False,
     prune: Annotated[
-        bool, typer.Option("--prune", help="Forget what is gone from the given folders, and named URIs that are (404).")
+        bool,
+        typer.Option(
+            "--prune", help="Remove images that are gone from the given folders, and given URIs that answer 404."
+        ),
     ] = False,
     engine: Annotated[
         str,
         typer.Option(
             metavar="local|ray|ray://ADDRESS",
-            help="What describes: this process, a Ray started on this machine, or a cluster (ray://auto, ray://HOST:6379).",
+            help="Where images are described: this process, Ray on this machine, or a cluster (ray://auto, ray://HOST:6379).",
         ),
     ] = "local",
-    ray_workers: Annotated[int | None, typer.Option(min=1, help="Ray's workers; as many as there is room for.")] = None,
-    ray_cpus: Annotated[int, typer.Option(min=1, help="Cores, and so threads, of each worker.")] = 1,
+    ray_workers: Annotated[
+        int | None, typer.Option(min=1, help="Number of Ray workers. Default: as many as fit.")
+    ] = None,
+    ray_cpus: Annotated[int, typer.Option(min=1, help="Cores, and threads, per worker.")] = 1,
     ray_gpus: Annotated[
-        float | None, typer.Option(min=0, help="GPUs, or a share of one, of each worker; 1 with --device cuda.")
+        float | None, typer.Option(min=0, help="GPUs, or a share of one, per worker. Default: 1 with --device cuda.")
     ] = None,
     catalog: Catalog = None,
     vectors: Vectors = None,
     as_json: AsJson = False,
 ) -> None:
-    """Index photographs into a collection; run it again to add what is new or changed.
+    """Index photographs into a collection. Run it again to add new and changed images.
 
-    An image that cannot be read is recorded with its reason (`whatwhere images --state failed`) and stops nothing.
-    The run can be stopped (Ctrl-C) or killed at any time: run again, it continues. What photo.jpg.json says, one JSON
-    object, is kept as metadata of photo.jpg beside it. Credentials for object stores are found where their own tools
-    find them (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ~/.aws; ~/.netrc for the web).
+    An unreadable image is recorded with its reason (`whatwhere images --state failed`), and the run goes on. You can
+    stop a run (Ctrl-C) or kill it at any time: the next run continues. A sidecar file photo.jpg.json holds metadata of
+    photo.jpg as one JSON object. Credentials for object stores are read from where their own tools read them
+    (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ~/.aws; ~/.netrc for the web).
 
-    A collection that outgrows one machine has its catalogue and vectors on servers (--catalog, --vectors) and itself in
-    an object store: `--collection s3://BUCKET/NAME`. Passwords: PGPASSWORD or ~/.pgpass, MILVUS_TOKEN.
+    If a collection outgrows one machine, keep its catalog in PostgreSQL (--catalog), its vectors in Milvus (--vectors)
+    and its files in an object store: `--collection s3://BUCKET/NAME`. Passwords: PGPASSWORD or ~/.pgpass, MILVUS_TOKEN.
 
     Example: `whatwhere index ~/Pictures s3://bucket/photographs/ more.csv --collection ~/pictures.ww`
     """
@@ -141,7 +152,7 @@ def index(
         stores=Stores(catalog, vectors),
         cluster=choose_cluster(engine, ray_workers, ray_cpus, ray_gpus),
     )
-    with stoppable("what was finished is kept: run again to continue"), progress.of_indexing(messages) as report:
+    with stoppable("finished images are kept: run again to continue"), progress.of_indexing(messages) as report:
         summary = index_paths(paths, collection, settings, report)
     if as_json:
         values = dataclasses.asdict(summary)
@@ -151,7 +162,7 @@ def index(
 
 
 def _print_summary(summary: "RunSummary", collection: str) -> None:
-    """Print what people read: what there is nothing to say of is left out."""
+    """Print the summary of a run; leave out what did not happen."""
     done = summary.progress
     out.print(
         f"described {done.described}, failed {done.failed}, duplicates {done.duplicates}, "
@@ -159,13 +170,13 @@ def _print_summary(summary: "RunSummary", collection: str) -> None:
     )
     if summary.metadata_changed or summary.unmatched_rows or summary.torn_sidecars:
         out.print(
-            f"metadata changed {summary.metadata_changed}, rows that name no file {summary.unmatched_rows}, "
-            f"torn sidecars {summary.torn_sidecars}"
+            f"metadata changed {summary.metadata_changed}, rows without a file {summary.unmatched_rows}, "
+            f"unreadable sidecars {summary.torn_sidecars}"
         )
     _print_some(summary.unlisted, f"folders that cannot be listed {len(summary.unlisted)}")
     _print_some(
         summary.vanished,
-        f"vanished {len(summary.vanished)}, " + ("forgotten" if summary.pruned else "kept: --prune forgets them"),
+        f"vanished {len(summary.vanished)}, " + ("removed" if summary.pruned else "kept: --prune removes them"),
     )
     out.print(f"{collection}: generation {summary.generation}, {summary.images} images", soft_wrap=True)
     if done.failed:
@@ -173,10 +184,10 @@ def _print_summary(summary: "RunSummary", collection: str) -> None:
 
 
 def _print_some(uris: Sequence[str], heading: str) -> None:
-    """Print a heading and the first of the URIs under it, nothing where there are none."""
+    """Print a heading and the first URIs, or nothing if there are none."""
     if uris:
         out.print(heading)
     for uri in uris[:SHOWN]:
         out.print(f"  {uri}", soft_wrap=True)
     if len(uris) > SHOWN:
-        out.print(f"  ... and {len(uris) - SHOWN} more: --json names all")
+        out.print(f"  ... and {len(uris) - SHOWN} more: --json lists all")

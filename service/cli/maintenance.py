@@ -1,4 +1,4 @@
-"""Keep a collection well: `whatwhere verify`, `rebuild`, `compact`."""
+"""Look after a collection: `whatwhere verify`, `rebuild`, `compact`."""
 
 import dataclasses
 from pathlib import Path
@@ -11,7 +11,7 @@ from whatwhere.service.cli.app import app, messages, new_table, out, print_json,
 from whatwhere.service.cli.options import AsJson, Collection, CollectionWeights, Device, OnDevice, Preset, names
 
 Whiteners = Annotated[
-    Path | None, typer.Option(help="A folder of whiteners (see `whatwhere whiten`) in place of the collection's own.")
+    Path | None, typer.Option(help="Folder of whiteners (see `whatwhere whiten`). Default: the collection's.")
 ]
 
 
@@ -19,19 +19,19 @@ Whiteners = Annotated[
 def verify(
     collection: Collection,
     deep: Annotated[
-        bool, typer.Option("--deep", help="Also derive every vector again from its shard and compare.")
+        bool, typer.Option("--deep", help="Also derive every vector again from its shard, and compare.")
     ] = False,
-    repair: Annotated[bool, typer.Option("--repair", help="Mend what can be mended.")] = False,
+    repair: Annotated[bool, typer.Option("--repair", help="Repair what can be repaired.")] = False,
     whiteners: Whiteners = None,
     device: OnDevice = Device.AUTO,
     weights: CollectionWeights = None,
     as_json: AsJson = False,
 ) -> None:
-    """Compare every file of a collection with what was written; exit code 1 when something is wrong and stays so.
+    """Check a collection for damage. The exit code is 1 if faults remain.
 
-    Checksums, counts, references and schema versions; nothing is changed without --repair. That derives vectors and
-    generations again from shards, and describes again the images of a damaged shard from their files (for which device
-    and weights are); a damaged catalogue needs a backup. The whole collection is read.
+    Reads the whole collection and compares checksums, counts, references and schema versions. Without --repair nothing
+    is changed. --repair derives vectors and generations again from the shards, and describes the images of a damaged
+    shard again from their files (--device and --weights are for this). A damaged catalog needs a backup.
 
     Example: `whatwhere verify -c ~/pictures.ww --repair`
     """
@@ -51,7 +51,7 @@ def verify(
         ]
         print_json(listed)
     elif not found:
-        out.print(f"{collection}: sound", soft_wrap=True)
+        out.print(f"{collection}: no faults", soft_wrap=True)
     else:
         table = new_table("part", "file", "problem", "repair")
         for fault in found:
@@ -67,28 +67,28 @@ def verify(
 def rebuild(
     collection: Collection,
     descriptors: Annotated[
-        str | None, typer.Option(help="What to search by from now on, parted by commas; the collection's own.")
+        str | None, typer.Option(help="Descriptors to index from now on, comma-separated. Default: the collection's.")
     ] = None,
     preset: Annotated[
-        Preset | None, typer.Option(help="How descriptors are made of factors; the collection's own.")
+        Preset | None, typer.Option(help="How factors become descriptors. Default: the collection's.")
     ] = None,
     whiteners: Whiteners = None,
     index_factory: Annotated[
         str | None,
         typer.Option(
             metavar="FACTORY",
-            help="How vectors are kept: auto (by their number: exact, then compressed with re-ranking), or a faiss "
-            "factory string: Flat (exact), SQ8 (a quarter of the bytes), HNSW32, IVF1024,Flat; the collection's own, "
+            help="Index type: auto (exact for few vectors, compressed with re-ranking for many) or a faiss factory "
+            "string: Flat (exact), SQ8 (a quarter of the bytes), HNSW32, IVF1024,Flat. Default: the collection's, "
             "auto for a new one.",
         ),
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Publish a generation with other vectors, derived from what the collection keeps: no picture is read.
+    """Derive all vectors again from the stored factors and publish them. No image is read.
 
-    A descriptor can be added when the shards keep what it needs (what, what-and-where always; fused, r-mac and the
-    other baselines where the collection was made with them). Another network is another collection: index again into a
-    new directory. A collection of an older whatwhere is brought up to date.
+    A descriptor can be added if the shards hold what it needs: what and what-and-where always; fused, r-mac and the
+    other baselines if the collection was made with them. For another network, index into a new collection. A collection
+    of an older version is upgraded.
 
     Example: `whatwhere rebuild -c ~/pictures.ww --whiteners my-whiteners --index-factory Flat`
     """
@@ -101,7 +101,7 @@ def rebuild(
         whiteners=whiteners,
         index_factory=index_factory,
     )
-    with stoppable("the old generation stays: run again"):
+    with stoppable("the old generation is kept: run again"):
         manifest = derive(collection, settings)
     if as_json:
         print_json({"generation": manifest.number, "images": manifest.image_count, "descriptors": [*manifest.indexes]})
@@ -112,14 +112,14 @@ def rebuild(
 
 @app.command()
 def compact(collection: Collection, as_json: AsJson = False) -> None:
-    """Reclaim the space of what was removed, and write many small files together.
+    """Reclaim the space of removed images, and merge small files.
 
-    Run it now and then, after many removals or daily additions; a server goes on meanwhile. What was removed with
-    `whatwhere remove` cannot be brought back from the collection afterwards, only from its file.
+    Run it after many removals or additions. Servers keep answering. Afterwards `remove --undo` cannot restore images
+    removed before: index their files again.
     """
     from whatwhere.indexer.maintenance.compact import compact as reclaim
 
-    with stoppable("what was finished is kept: run again to continue"):
+    with stoppable("finished shards are kept: run again to continue"):
         done = reclaim(collection)
     if as_json:
         print_json(dataclasses.asdict(done))

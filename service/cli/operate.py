@@ -1,4 +1,4 @@
-"""Ask or tell servers that run elsewhere: `whatwhere health` and `refresh`."""
+"""Operate running servers: `whatwhere health` and `refresh`."""
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -8,59 +8,32 @@ import typer
 
 from whatwhere.indexer.errors import WhatwhereError
 from whatwhere.service.cli.app import app, messages, out, print_json
-from whatwhere.service.cli.connection import (
-    AllowInsecure,
-    Authority,
-    Certificate,
-    Key,
-    Server,
-    ServerName,
-    Timeout,
-    Tls,
-    TokenFile,
-    connect,
-)
+from whatwhere.service.cli.connection import Connection, with_connection
 from whatwhere.service.cli.options import AsJson
-from whatwhere.service.client.client import DEFAULT_TIMEOUT_S, Client
+from whatwhere.service.client.client import Client
 from whatwhere.service.results import CollectionInfo
 
-_HEALTH_TIMEOUT_S = 5.0  # a probe is to say soon that nobody answers
+_HEALTH_TIMEOUT_S = 5.0  # a probe should fail soon
 
 _Answer = TypeVar("_Answer")
 
 
 @app.command()
+@with_connection(timeout_s=_HEALTH_TIMEOUT_S)
 def health(
-    server: Server,
+    connection: Connection,
     service: Annotated[
-        str, typer.Option(metavar="NAME", help="Ask for one service, such as whatwhere.v1.Generation.")
+        str, typer.Option(metavar="NAME", help="Check one service, such as whatwhere.v1.Generation.")
     ] = "",
-    token_file: TokenFile = None,
-    tls: Tls = False,
-    ca: Authority = None,
-    server_name: ServerName = None,
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    timeout: Timeout = _HEALTH_TIMEOUT_S,
-    allow_insecure: AllowInsecure = False,
 ) -> None:
-    """Print SERVING, NOT_SERVING or the error; exit code 0 for SERVING alone.
+    """Check the health of a server: print SERVING, NOT_SERVING or the error.
 
-    Of several servers, a line for each, and exit code 0 when all are SERVING.
+    The exit code is 0 if the server is SERVING. With several servers, there is one line for each, and the exit code is
+    0 if all are SERVING.
 
     Example: `whatwhere health --server 127.0.0.1:50051`
     """
-    with connect(
-        server,
-        token_file=token_file,
-        tls=tls,
-        ca=ca,
-        certificate=tls_certificate,
-        key=tls_key,
-        timeout_s=timeout,
-        allow_insecure=allow_insecure,
-        server_name=server_name,
-    ) as client:
+    with connection.open() as client:
         answers = _of_each(client, lambda one: "SERVING" if one.health(service) else "NOT_SERVING")
     for address, answer in answers:
         _print(address, answer)
@@ -69,50 +42,33 @@ def health(
 
 
 @app.command()
+@with_connection()
 def refresh(
-    server: Server,
+    connection: Connection,
     as_json: AsJson = False,
-    token_file: TokenFile = None,
-    tls: Tls = False,
-    ca: Authority = None,
-    server_name: ServerName = None,
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    timeout: Timeout = DEFAULT_TIMEOUT_S,
-    allow_insecure: AllowInsecure = False,
 ) -> None:
-    """Have a server look for a newer generation of its collection now, and print which one it serves then.
+    """Make a server look for a newer generation of its collection now, and print the one it serves.
 
-    Of several servers all look, and each has a line; exit code 0 when all have answered.
+    With several servers, there is one line for each, and the exit code is 0 if all have answered.
 
     Example: `whatwhere refresh --server 127.0.0.1:50051 --token-file admin.token`
     """
-    with connect(
-        server,
-        token_file=token_file,
-        tls=tls,
-        ca=ca,
-        certificate=tls_certificate,
-        key=tls_key,
-        timeout_s=timeout,
-        allow_insecure=allow_insecure,
-        server_name=server_name,
-    ) as client:
+    with connection.open() as client:
         answers = _of_each(client, Client.refresh)
     if as_json:
         found = [_as_json(address, answer) for address, answer in answers]
         print_json(found if answers[0][0] else found[0])
     else:
         for address, answer in answers:
-            _print(address, answer if isinstance(answer, WhatwhereError) else _said(answer))
+            _print(address, answer if isinstance(answer, WhatwhereError) else _summary(answer))
     if any(isinstance(answer, WhatwhereError) for _, answer in answers):
         raise typer.Exit(1)
 
 
 def _of_each(client: Client, ask: Callable[[Client], _Answer]) -> list[tuple[str, _Answer | WhatwhereError]]:
-    """Ask all servers at once; gives each one's address, "" where there is but one, and its answer or error.
+    """Ask all servers in parallel; return address and answer, or error, of each.
 
-    The error of one alone is raised.
+    With a single server the address is "", and its error is raised.
     """
     servers = client.servers()
     if servers == (client,):
@@ -121,7 +77,7 @@ def _of_each(client: Client, ask: Callable[[Client], _Answer]) -> list[tuple[str
     def answer(one: Client) -> _Answer | WhatwhereError:
         try:
             return ask(one)
-        except WhatwhereError as error:  # of this one: the others answer all the same
+        except WhatwhereError as error:  # of this server only: the others' answers count
             return error
 
     with ThreadPoolExecutor(len(servers)) as pool:
@@ -129,14 +85,14 @@ def _of_each(client: Client, ask: Callable[[Client], _Answer]) -> list[tuple[str
 
 
 def _print(address: str, answer: str | WhatwhereError) -> None:
-    """Print a server's answer behind its address; of an error its reason, and its sentence beside."""
+    """Print a server's address and answer; for an error the reason, and its message on standard error."""
     if isinstance(answer, WhatwhereError):
         messages.print(f"error: {answer}", style="red", soft_wrap=True)
         answer = answer.reason
     out.print(f"{address} {answer}".strip(), soft_wrap=True)
 
 
-def _said(collection: CollectionInfo) -> str:
+def _summary(collection: CollectionInfo) -> str:
     return f"generation {collection.generation}, {collection.image_count} images"
 
 

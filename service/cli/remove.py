@@ -1,4 +1,4 @@
-"""`whatwhere remove`."""
+"""Remove images: `whatwhere remove`."""
 
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,24 +15,24 @@ if TYPE_CHECKING:
 def remove(
     collection: Collection,
     images: Annotated[
-        list[str] | None, typer.Argument(metavar="[ID|images/ID]...", help="Images by their names.", show_default=False)
+        list[str] | None, typer.Argument(metavar="[ID|images/ID]...", help="Names of images.", show_default=False)
     ] = None,
     uri: Annotated[
         str | None,
-        typer.Option(metavar="GLOB", help="Images of which a URI is like this: * any text, ? any character, [abc]."),
+        typer.Option(metavar="GLOB", help="Images with a URI that matches: * any text, ? any character, [abc]."),
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option(metavar="EXPRESSION", help="Images that a filter holds for, such as 'label = \"boat\"'."),
+        typer.Option(metavar="EXPRESSION", help="Images that match a filter, such as 'label = \"boat\"'."),
     ] = None,
-    undo: Annotated[bool, typer.Option("--undo", help="Bring back what was removed.")] = False,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show which images these are.")] = False,
+    undo: Annotated[bool, typer.Option("--undo", help="Restore removed images.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the images.")] = False,
     as_json: AsJson = False,
 ) -> None:
-    """Take images out of a collection; the files themselves are not touched.
+    """Remove images from a collection. The files themselves are not touched.
 
-    Of names, --uri and --where, all that are given must choose an image. What is removed stays out, also when `index`
-    finds its files or copies of them again, until `remove --undo`; `compact` then frees the space.
+    If several of names, --uri and --where are given, an image must match them all. Removed images stay out, even if
+    `index` finds their files or copies again, until `remove --undo`. `compact` frees their space.
 
     Example: `whatwhere remove --uri 'file:///home/me/Pictures/private/*' --collection ~/pictures.ww`
     """
@@ -40,13 +40,13 @@ def remove(
 
     selection = ImageSelection(tuple(map(_identifier, images or ())), uri, where)
     if selection.is_empty:
-        raise typer.BadParameter("say which images: by their names, --uri GLOB or --where EXPRESSION")
+        raise typer.BadParameter("choose images: by name, --uri GLOB or --where EXPRESSION")
     chosen = choose(collection, selection, removed=undo)
     if not as_json:
         _show(chosen)
     done = None
     if not dry_run:
-        with stoppable("run it again: it goes on where it was"):
+        with stoppable("run again to continue"):
             done = (restore_images if undo else remove_images)(collection, chosen.ids)
     if as_json:
         print_json(
@@ -65,17 +65,17 @@ def remove(
 
 def _identifier(name: str) -> int:
     number = name.removeprefix("images/")
-    if not (number.isascii() and number.isdigit() and len(number) < 19):  # SQLite's integers have 64 bits
-        raise typer.BadParameter(f"{name!r} is no image's name: give images/12 or 12")
+    if not (number.isascii() and number.isdigit() and len(number) < 19):  # SQLite integers have 64 bits
+        raise typer.BadParameter(f"{name!r} is not an image name: give images/12 or 12")
     return int(number)
 
 
 def _show(chosen: "Chosen") -> None:
-    """Print the first images with their places, and how many more there are."""
+    """Print the first images with their URIs, and how many more there are."""
     table = new_table("name", "state", "uri")
     for record in chosen.first:
         table.add_row(f"images/{record.id}", record.state, "\n".join(record.uris))
     if chosen.first:
         out.print(table)
     if len(chosen.ids) > len(chosen.first):
-        out.print(f"... and {len(chosen.ids) - len(chosen.first)} more: --json names all")
+        out.print(f"... and {len(chosen.ids) - len(chosen.first)} more: --json lists all")

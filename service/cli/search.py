@@ -1,39 +1,21 @@
 """Ask: `whatwhere search`."""
 
-import os
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
 from whatwhere.service.cli.app import app, messages, new_table, out, print_json
-from whatwhere.service.cli.connection import (
-    SERVER_VARIABLE,
-    AllowInsecure,
-    Authority,
-    Certificate,
-    Key,
-    ServerName,
-    Timeout,
-    Tls,
-    TokenFile,
-    connect,
-)
+from whatwhere.service.cli.connection import Connection, with_connection
 from whatwhere.service.cli.options import AsJson, CollectionWeights, DescriptorName, Filter
-from whatwhere.service.client.client import DEFAULT_TIMEOUT_S
 from whatwhere.service.results import SearchResult
 
 
 @app.command()
+@with_connection(required=False)
 def search(
     image: Annotated[str, typer.Argument(metavar="IMAGE|images/ID", help="A picture, or a stored image's name.")],
-    server: Annotated[
-        str | None,
-        typer.Option(
-            metavar="HOST:PORT[,...]",
-            help=f"Ask this server, or several in turn; else what the variable {SERVER_VARIABLE} says.",
-        ),
-    ] = None,
+    connection: Connection,
     collection: Annotated[
         str | None, typer.Option("--collection", "-c", help="Or search this collection without a server.")
     ] = None,
@@ -70,14 +52,6 @@ def search(
         Path | None, typer.Option(help="Draw query and results, with their boxes, to this file.")
     ] = None,
     as_json: AsJson = False,
-    token_file: TokenFile = None,
-    tls: Tls = False,
-    ca: Authority = None,
-    server_name: ServerName = None,
-    tls_certificate: Certificate = None,
-    tls_key: Key = None,
-    timeout: Timeout = DEFAULT_TIMEOUT_S,
-    allow_insecure: AllowInsecure = False,
 ) -> None:
     """Find the images that show what a picture, or a box drawn on it, shows.
 
@@ -104,29 +78,14 @@ def search(
             "filter": filter,
         },
     )
-    if server is None and collection is None:  # not by Typer, which would let the variable stand beside --collection
-        server = os.environ.get(SERVER_VARIABLE) or None
-    if (server is None) == (collection is None):
-        raise typer.BadParameter("give either --server HOST:PORT or --collection DIR")
-    if server is not None and weights is not None:
+    asked = connection.instead_of(collection)
+    if asked is not None and weights is not None:
         raise typer.BadParameter("--weights goes with --collection: a server has its own")
-    of_servers = (token_file, tls, ca, server_name, tls_certificate, tls_key, allow_insecure)
-    if collection is not None and any(of_servers):
-        raise typer.BadParameter("tokens, TLS and --allow-insecure go with --server: a collection is opened here")
-    if collection is not None:
+    if asked is None:
+        assert collection is not None  # what instead_of answers None for
         result = ask(question, collection, weights)
     else:
-        with connect(
-            server or "",
-            token_file=token_file,
-            tls=tls,
-            ca=ca,
-            certificate=tls_certificate,
-            key=tls_key,
-            timeout_s=timeout,
-            allow_insecure=allow_insecure,
-            server_name=server_name,
-        ) as client:
+        with asked.open() as client:
             result = ask(question, client)
     if as_json:
         print_json(_answer(result))

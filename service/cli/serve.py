@@ -1,4 +1,4 @@
-"""Serve: `whatwhere serve`."""
+"""Serve a collection: `whatwhere serve`."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,99 +14,102 @@ from whatwhere.service.security.tls import TlsFiles
 from whatwhere.service.settings import Batching, Limits, ServerSettings
 
 _LIMITS = Limits()
-_TO_THE_NETWORK, _TO_BROWSERS, _LOAD, _WATCHING = "To the network", "To browsers", "Load", "Watching"
+_SECURITY, _WEB, _LOAD, _OBSERVABILITY = "Security", "Web page", "Load", "Observability"
 
 
 @app.command(context_settings={"auto_envvar_prefix": "WHATWHERE_SERVE"})
 def serve(
     collection: Collection,
-    listen: Annotated[str, typer.Option(help="Address and port; port 0 takes a free one.")] = "127.0.0.1:50051",
+    listen: Annotated[str, typer.Option(help="Address and port; port 0 takes a free port.")] = "127.0.0.1:50051",
     device: OnDevice = Device.AUTO,
     weights: CollectionWeights = None,
     refresh: Annotated[
-        float, typer.Option(min=0, max=86400, metavar="SECONDS", help="Look for a newer generation so often; 0: never.")
+        float,
+        typer.Option(min=0, max=86400, metavar="SECONDS", help="Interval of looking for a newer generation; 0: never."),
     ] = 1.0,
     tls_certificate: Annotated[
         Path | None,
         typer.Option(
-            help="The server's certificate chain, PEM. Changed files are taken by the next connection.",
-            rich_help_panel=_TO_THE_NETWORK,
+            help="Certificate chain of the server (PEM). Changed files apply from the next connection on.",
+            rich_help_panel=_SECURITY,
         ),
     ] = None,
     tls_key: Annotated[
-        Path | None, typer.Option(help="The certificate's private key, PEM.", rich_help_panel=_TO_THE_NETWORK)
+        Path | None, typer.Option(help="Private key of the certificate (PEM).", rich_help_panel=_SECURITY)
     ] = None,
     tls_client_ca: Annotated[
         Path | None,
-        typer.Option(
-            help="Let in only who has a certificate of this authority (mutual TLS).", rich_help_panel=_TO_THE_NETWORK
-        ),
+        typer.Option(help="Require client certificates signed by this CA (mutual TLS).", rich_help_panel=_SECURITY),
     ] = None,
     tokens: Annotated[
         Path | None,
         typer.Option(
-            help="Let in only who has a token of this file, made by `whatwhere token create`. Read again when changed.",
-            rich_help_panel=_TO_THE_NETWORK,
+            help="Require a bearer token from this file (see `whatwhere token create`). Changes apply within a second.",
+            rich_help_panel=_SECURITY,
         ),
     ] = None,
     allow_insecure: Annotated[
         bool,
         typer.Option(
             "--allow-insecure",
-            help="Listen beyond this machine without TLS, or without tokens and client certificates: whoever reaches "
-            "the port may search, and whoever is on the way may read along.",
-            rich_help_panel=_TO_THE_NETWORK,
+            help="Listen beyond this machine without TLS, or without tokens and client certificates. Everybody who "
+            "reaches the port can search; everybody on the path can read the traffic.",
+            rich_help_panel=_SECURITY,
         ),
     ] = False,
-    reflection: Annotated[
-        bool, typer.Option(help="Tell callers the methods and messages.", rich_help_panel=_TO_THE_NETWORK)
-    ] = True,
+    reflection: Annotated[bool, typer.Option(help="Serve gRPC reflection.", rich_help_panel=_SECURITY)] = True,
     web: Annotated[
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Serve the page, and the methods as JSON over HTTP, here; by the same certificate and tokens.",
-            rich_help_panel=_TO_BROWSERS,
+            help="Serve the page, and the methods as JSON over HTTP, at this address; same certificate and tokens.",
+            rich_help_panel=_WEB,
         ),
     ] = None,
     web_host: Annotated[
         list[str] | None,
         typer.Option(
             metavar="NAME",
-            help="A name that browsers may know the page by, beside the address's own and the certificate's; "
+            help="Host name under which browsers reach the page, besides the address and the certificate's names; "
             "may be repeated.",
-            rich_help_panel=_TO_BROWSERS,
+            rich_help_panel=_WEB,
         ),
     ] = None,
     threads: Annotated[
         int | None,
-        typer.Option(min=1, help="Cores to use.", show_default="all of this process", rich_help_panel=_LOAD),
+        typer.Option(min=1, help="Number of cores to use.", show_default="all available", rich_help_panel=_LOAD),
     ] = None,
     max_concurrent: Annotated[
-        int, typer.Option(min=1, help="Requests at once.", rich_help_panel=_LOAD)
+        int, typer.Option(min=1, help="Maximum number of concurrent requests.", rich_help_panel=_LOAD)
     ] = _LIMITS.max_concurrent,
     max_concurrent_per_client: Annotated[
-        int, typer.Option(min=1, help="Of one token, certificate or address.", rich_help_panel=_LOAD)
+        int, typer.Option(min=1, help="The same, per token, certificate or address.", rich_help_panel=_LOAD)
     ] = _LIMITS.max_concurrent_per_client,
     max_queue: Annotated[
-        int, typer.Option(min=0, help="Uploads that wait for a thread; more are sent away.", rich_help_panel=_LOAD)
+        int, typer.Option(min=0, help="Maximum number of queued uploads; more are rejected.", rich_help_panel=_LOAD)
     ] = _LIMITS.max_queued_uploads,
     max_image_mib: Annotated[
-        int, typer.Option(min=1, max=1024, help="The largest upload.", rich_help_panel=_LOAD)
+        int, typer.Option(min=1, max=1024, help="Maximum size of an upload.", rich_help_panel=_LOAD)
     ] = _LIMITS.image.max_bytes // 2**20,
     batch_size: Annotated[
         int | None,
         typer.Option(
             min=1,
             max=256,
-            help="Pictures that are described together.",
+            help="Uploads per forward pass.",
             show_default="1 on a CPU, 8 on CUDA",
             rich_help_panel=_LOAD,
         ),
     ] = None,
     batch_delay: Annotated[
         float,
-        typer.Option(min=0, max=1000, metavar="MS", help="A picture waits so long for others.", rich_help_panel=_LOAD),
+        typer.Option(
+            min=0,
+            max=1000,
+            metavar="MS",
+            help="Time an upload waits for others to share its forward pass.",
+            rich_help_panel=_LOAD,
+        ),
     ] = 0.0,
     remembered_uploads: Annotated[
         int,
@@ -114,7 +117,7 @@ def serve(
             min=0,
             max=1_000_000,
             metavar="N",
-            help="Uploads whose descriptions are kept for the next page or box, 40 KB each.",
+            help="Number of uploads whose descriptions are cached for the next page or box, 40 KB each.",
             rich_help_panel=_LOAD,
         ),
     ] = ServerSettings.remembered_uploads,
@@ -123,46 +126,50 @@ def serve(
         typer.Option(
             min=0,
             metavar="SECONDS",
-            help="After SIGTERM go on answering for so long while health says NOT_SERVING: load balancers notice.",
+            help="After SIGTERM, time to keep answering while health says NOT_SERVING, so that load balancers notice.",
             rich_help_panel=_LOAD,
         ),
     ] = 0.0,
     grace: Annotated[
         float,
         typer.Option(
-            min=0, metavar="SECONDS", help="Then let requests in flight end for at most so long.", rich_help_panel=_LOAD
+            min=0, metavar="SECONDS", help="Then, maximum time for requests in flight to finish.", rich_help_panel=_LOAD
         ),
     ] = 10.0,
     health: Annotated[
         str | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Answer the health service, and nothing else, here too, without TLS: for probes.",
-            rich_help_panel=_WATCHING,
+            help="Also serve the health service alone at this address, without TLS, for probes.",
+            rich_help_panel=_OBSERVABILITY,
         ),
     ] = None,
     metrics: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Answer Prometheus here.", rich_help_panel=_WATCHING)
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT", help="Serve Prometheus metrics at this address.", rich_help_panel=_OBSERVABILITY
+        ),
     ] = None,
     log_format: Annotated[
-        LogFormat, typer.Option(help="A line for each request, on standard error.", rich_help_panel=_WATCHING)
+        LogFormat,
+        typer.Option(help="Format of the log on standard error, one line per request.", rich_help_panel=_OBSERVABILITY),
     ] = LogFormat.TEXT,
     traces: Annotated[
         bool,
         typer.Option(
             "--traces",
-            help="Send OpenTelemetry traces to where OTEL_EXPORTER_OTLP_ENDPOINT says; needs the extra `tracing`.",
-            rich_help_panel=_WATCHING,
+            help="Send OpenTelemetry traces to OTEL_EXPORTER_OTLP_ENDPOINT; needs the extra `tracing`.",
+            rich_help_panel=_OBSERVABILITY,
         ),
     ] = False,
 ) -> None:
     """Serve a collection over gRPC until SIGTERM or Ctrl-C, then finish the requests in flight.
 
-    A generation that is published meanwhile is served as soon as it is open, without a pause. The address is printed
-    when the server answers, and the page's on a second line. Beyond loopback it wants TLS, and tokens or client
+    A newly published generation is served as soon as it is open, without a pause. The server prints its address once it
+    answers, and the page's address on a second line. Addresses beyond loopback require TLS, and tokens or client
     certificates.
 
-    Every option can be set in the environment, too: `--max-queue` as `WHATWHERE_SERVE_MAX_QUEUE`.
+    Every option can also be set in the environment: `--max-queue` as `WHATWHERE_SERVE_MAX_QUEUE`.
     """
     from whatwhere.service import server
 

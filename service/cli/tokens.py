@@ -1,4 +1,4 @@
-"""Who may call a server: `whatwhere token create`, `list`, `revoke`."""
+"""Manage bearer tokens: `whatwhere token create`, `list`, `revoke`."""
 
 from datetime import UTC, datetime
 from pathlib import Path
@@ -10,8 +10,10 @@ from whatwhere.service.cli.app import app, messages, new_table, out, print_json
 from whatwhere.service.cli.options import AsJson
 from whatwhere.service.security.tokens import Scope, create_token, read_tokens, revoke_token
 
-TokensFile = Annotated[Path, typer.Option("--file", help="The file of tokens, in JSON.", show_default=False)]
-Name = Annotated[str, typer.Argument(help="Whose it is: letters, digits, dots, dashes and underscores, at most 64.")]
+TokensFile = Annotated[Path, typer.Option("--file", help="Token file (JSON).", show_default=False)]
+Name = Annotated[
+    str, typer.Argument(help="Name of the token: letters, digits, dots, dashes and underscores, at most 64.")
+]
 
 tokens = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
 app.add_typer(tokens, name="token")
@@ -19,11 +21,11 @@ app.add_typer(tokens, name="token")
 
 @tokens.callback()
 def _tokens() -> None:
-    """Say who may call a server: each caller has a secret token, which can be revoked.
+    """Manage the bearer tokens that a server accepts.
 
-    A server that was started with `whatwhere serve --tokens FILE` answers only calls that carry
-    `authorization: Bearer TOKEN`. It looks at the file by itself: what is created or revoked counts within a second,
-    without a restart. The file holds hashes alone: who reads it cannot call. Give every caller a token of its own.
+    A server started with `whatwhere serve --tokens FILE` answers only calls with `authorization: Bearer TOKEN`. It
+    follows the file: a created or revoked token takes effect within a second, without a restart. The file holds only
+    hashes, so reading it gives no access. Give each caller its own token.
     """
 
 
@@ -34,7 +36,7 @@ def create(
     scope: Annotated[
         list[Scope] | None,
         typer.Option(
-            help="What it allows, once for each: search (ask, and see what there is), admin (run the server). Neither "
+            help="Scope, may be repeated: search (queries and listings), admin (operating the server). Neither "
             "includes the other.",
             show_default="search",
         ),
@@ -44,26 +46,26 @@ def create(
         typer.Option(
             formats=["%Y-%m-%d"],
             metavar="YYYY-MM-DD",
-            help="Refuse it from the beginning of this day (UTC) on; without it, only once it is revoked.",
+            help="First day (UTC) on which the token is refused. Default: it never expires.",
         ),
     ] = None,
 ) -> None:
-    """Create a token and print it, this once: only its hash is kept.
+    """Create a token and print it. It is shown only once: the file keeps its hash.
 
-    The file is made when it is absent, and may be read and written by its owner alone. A name is given once: to
-    replace a token, create one of another name, hand it over, then revoke the old.
+    The file is created if it is missing, readable and writable by its owner only. Names are unique: to replace a token,
+    create one with another name, deploy it, then revoke the old one.
 
     Example: `whatwhere token create web --file tokens.json --expires 2027-01-31 > web.token`
     """
     expires_at = None if expires is None else expires.replace(tzinfo=UTC)
     secret = create_token(file, name, scope or [Scope.SEARCH], expires_at)
     print(secret)
-    messages.print(f"{file}: token {name} is created; it is shown only this once: keep it safe", soft_wrap=True)
+    messages.print(f"{file}: token {name} is created; it is shown only once: keep it safe", soft_wrap=True)
 
 
 @tokens.command("list")
 def list_(file: TokensFile, as_json: AsJson = False) -> None:
-    """List the tokens of a file: names, scopes and times, never what would let anybody in.
+    """List the tokens of a file: names, scopes and times, never secrets.
 
     Example: `whatwhere token list --file tokens.json`
     """
@@ -90,9 +92,9 @@ def list_(file: TokensFile, as_json: AsJson = False) -> None:
 
 @tokens.command()
 def revoke(name: Name, file: TokensFile) -> None:
-    """Take a token back: servers that use the file refuse it within a second, without a restart.
+    """Revoke a token. Servers that use the file refuse it within a second, without a restart.
 
-    Requests that are being answered end undisturbed. The name is free again.
+    Requests in flight finish. The name can be used again.
 
     Example: `whatwhere token revoke web --file tokens.json`
     """

@@ -1,4 +1,4 @@
-"""See what a concept is: `whatwhere visualize`."""
+"""See what a factor is: `whatwhere visualize`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -16,28 +16,26 @@ if TYPE_CHECKING:
 
 @app.command()
 def visualize(
-    image: Annotated[str, typer.Argument(metavar="IMAGE|images/ID", help="A picture, or a stored image's name.")],
-    factor: Annotated[int, typer.Option(metavar="K", help="The factor, 0 the image's strongest.")],
+    image: Annotated[str, typer.Argument(metavar="IMAGE|images/ID", help="Image file, or name of a stored image.")],
+    factor: Annotated[int, typer.Option(metavar="K", help="Index of the factor; 0 is the strongest.")],
     collection: Collection,
-    picture: Annotated[
-        Path, typer.Option(metavar="FILE", help="Draw to this file, in the format that its name ends in.")
-    ],
-    patches: Annotated[int, typer.Option(min=0, max=40, help="Stored images to show the concept in.")] = 8,
-    steps: Annotated[int, typer.Option(min=1, max=10_000, help="Steps of the ascent; more add texture.")] = 128,
-    seed: Annotated[int, typer.Option(min=0, help="Where the ascent starts: another one, another picture.")] = 0,
+    picture: Annotated[Path, typer.Option(metavar="FILE", help="Draw to this file; the extension chooses the format.")],
+    patches: Annotated[int, typer.Option(min=0, max=40, help="Number of stored images that show the factor.")] = 8,
+    steps: Annotated[int, typer.Option(min=1, max=10_000, help="Steps of gradient ascent; more add texture.")] = 128,
+    seed: Annotated[int, typer.Option(min=0, help="Random seed of the start.")] = 0,
     weights: CollectionWeights = None,
     device: OnDevice = Device.AUTO,
     as_json: AsJson = False,
 ) -> None:
-    """Show what a concept looks like: to the network, and in the collection's photographs.
+    """Show what a factor looks like: to the network, and in other photographs of the collection.
 
-    A concept is one factor of one image (`whatwhere explain` shows them). The collection's network is asked for a
-    picture that shows nothing else: from grey, by gradient ascent, pixels are changed until the activations point
-    along the factor's row of V; the cosine says how nearly they do. That takes half a minute on a CPU; networks with
-    more multiplications (`whatwhere backbones`) take as many times longer. The same seed gives the same picture.
+    `whatwhere explain` shows the factors of an image. For one of them, gradient ascent changes the pixels of a gray
+    picture until the network's activations point along the factor's row of V; the cosine measures how closely. This
+    takes half a minute on a CPU with the default network, and longer in proportion to a network's cost (`whatwhere
+    backbones`). The same seed gives the same picture.
 
-    Beside it stand the patches of other stored images whose factors are the most similar, at most one of an image; the
-    score is the cosine of the two rows of V, whitened.
+    The patches come from the stored images with the most similar factors, at most one per image. Their score is the
+    cosine of the two whitened rows of V.
 
     Example: `whatwhere visualize images/12 --factor 0 -c ~/pictures.ww --picture concept.png`
 
@@ -71,17 +69,17 @@ def _progress() -> Iterator[Callable[[int, int], None]]:
 
 
 def _answer(shown: "Visualization") -> dict[str, Any]:
-    """Return what programs read."""
+    """Return the answer for --json."""
     patches = [
         {
-            "rank": rank,
+            "position": position,
             "image": patch.image.name,
             "uri": patch.image.uri,
             "factor": patch.similar.factor,
             "score": patch.similar.score,
             "box": patch.similar.box,
         }
-        for rank, patch in enumerate(shown.patches, start=1)
+        for position, patch in enumerate(shown.patches, start=1)
     ]
     return {
         "image": shown.source.name,
@@ -93,11 +91,13 @@ def _answer(shown: "Visualization") -> dict[str, Any]:
 
 
 def _print_answer(shown: "Visualization") -> None:
-    """Print what people read."""
-    out.print(f"{shown.source.name}, factor {shown.factor}: the picture's cosine to it is {shown.cosine:.2f}")
-    table = new_table("rank", "score", "image", "factor", "uri", "box")
-    for rank, patch in enumerate(shown.patches, start=1):
+    """Print the answer for people."""
+    out.print(f"{shown.source.name}, factor {shown.factor}: cosine of the generated picture {shown.cosine:.2f}")
+    table = new_table("position", "score", "image", "factor", "uri", "box")
+    for position, patch in enumerate(shown.patches, start=1):
         similar = patch.similar
         box = "" if similar.box is None else ",".join(f"{side:.3f}" for side in similar.box)
-        table.add_row(str(rank), f"{similar.score:.3f}", patch.image.name, str(similar.factor), patch.image.uri, box)
+        table.add_row(
+            str(position), f"{similar.score:.3f}", patch.image.name, str(similar.factor), patch.image.uri, box
+        )
     out.print(table)

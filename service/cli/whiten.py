@@ -1,4 +1,4 @@
-"""`whatwhere whiten`."""
+"""Train whiteners: `whatwhere whiten`."""
 
 from pathlib import Path
 from typing import Annotated
@@ -25,11 +25,11 @@ from whatwhere.service.cli.options import (
 @app.command()
 def whiten(
     paths: Paths,
-    output: Annotated[Path, typer.Option(help="The folder to write the whiteners into.")],
+    output: Annotated[Path, typer.Option(help="Folder to write the whiteners to.")],
     descriptors: Annotated[
-        str, typer.Option(help="For which descriptors, parted by commas.")
+        str, typer.Option(help="Descriptors to train for, comma-separated.")
     ] = "what,what-and-where,fused",
-    preset: Annotated[Preset, typer.Option(help="Of which preset (see `whatwhere index`).")] = Preset.DEFAULT,
+    preset: Annotated[Preset, typer.Option(help="Preset of the descriptors (see `whatwhere index`).")] = Preset.DEFAULT,
     dimensions: Dimensions = 512,
     rank: Rank = 8,
     device: OnDevice = Device.AUTO,
@@ -39,8 +39,10 @@ def whiten(
 ) -> None:
     """Train whiteners on photographs, for `whatwhere index --whiteners`.
 
-    Take an independent, varied set of hundreds or more. A whitener of a small or one-sided set (the collection itself,
-    say) destroys retrieval.
+    Use an independent, varied set of several hundred photographs or more. A whitener trained on a small or uniform set,
+    such as the collection itself, can destroy retrieval.
+
+    Example: `whatwhere whiten ~/varied-photographs --output my-whiteners --backbone resnet50`
     """
     from whatwhere.indexer.pipeline.train_whiteners import TrainingSettings, train_whiteners
 

@@ -1,27 +1,27 @@
-"""A typed client of a server, or of several that serve one collection.
+"""Query one server, or several servers of one collection, with a typed client.
 
 with Client("127.0.0.1:50051") as client:
-    result = client.search(Path("photo.jpg"), region=Box(0.2, 0.1, 0.8, 0.9), localize_count=5)
+    result = client.search(Path("photo.jpg"), SearchOptions(region=Box(0.2, 0.1, 0.8, 0.9), localize_count=5))
     for hit in result.hits:
         print(hit.score, hit.image.uri, hit.box)
 
-Client("10.0.0.5:50051,10.0.0.6:50051") and Client("dns:///search.example.org:50051") ask several servers in turn.
+Client("10.0.0.5:50051,10.0.0.6:50051") and Client("dns:///search.example.org:50051") balance requests over servers.
 """
 
 import re
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Self, TypeVar
 
 import grpc
+from google.protobuf.message import Message
 from grpc_health.v1 import health_pb2, health_pb2_grpc
 
 from whatwhere.indexer import errors
-from whatwhere.indexer.boxes import Box
 from whatwhere.service.client import messages
 from whatwhere.service.client.channels import open_channel
 from whatwhere.service.client.failures import to_error
@@ -30,6 +30,7 @@ from whatwhere.service.results import CollectionInfo, ComparedImage, Explanation
 from whatwhere.service.rpc import admin_pb2, admin_pb2_grpc
 from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.rpc import image_search_pb2_grpc as rpc
+from whatwhere.service.search_options import SearchOptions
 
 DEFAULT_TIMEOUT_S = 60.0
 _TOKEN = re.compile(r"[\x21-\x7e]+")
@@ -38,17 +39,17 @@ _Answer = TypeVar("_Answer")
 
 
 class Client:
-    """A connection that threads may share. Every call raises the error of `whatwhere.errors` that the server names.
+    """Call a server, or several servers of one collection. A client is thread-safe.
 
-    Calls time out after `timeout_s` and are tried again within it, up to 4 times, only while the server is unavailable
-    (one and a half seconds where nobody answers, eight where a server says that it is starting). Without `credentials`
-    the connection is plain text; a `token` goes over such a one only to this machine, unless `allow_insecure`: else
-    InvalidRequest is raised.
+    A failed call raises the error of `whatwhere.errors` that the server names. Calls time out after `timeout_s`
+    seconds. Within this time, calls are retried up to 4 times while the server is unavailable: for 1.5 seconds if
+    nothing answers, for 8 seconds if the server says that it is starting. Without `credentials` the connection is plain
+    text. Raises InvalidRequest if a `token` would go in plain text to another machine, unless `allow_insecure` is set.
 
-    Several addresses (a list, or parted by commas), or dns:///NAME:PORT with several, are servers of one collection:
-    calls go in turn to those that say they are serving, and what one has not answered when it dies, another does. The
-    names in a list are looked up once; dns:///NAME:PORT is looked up again whenever a connection is lost. By TLS each
-    server must have a certificate for the address or name; a list wants a `server_name` that all certificates are for.
+    `address` is HOST:PORT, several of them (a list, or comma-separated), or dns:///NAME:PORT. With several servers,
+    calls go in turn to those that report SERVING, and a call that a dying server leaves unanswered goes to another.
+    The names in a list are resolved once; dns:///NAME:PORT is resolved again whenever a connection is lost. With TLS,
+    each server needs a certificate for the address or name; a list needs a `server_name` that all certificates cover.
     """
 
     def __init__(
@@ -67,13 +68,13 @@ class Client:
         self._metadata = None if token is None else (("authorization", f"Bearer {_checked_token(token)}"),)
         if token is not None and credentials is None and not (self._target.loopback or allow_insecure):
             raise errors.InvalidRequest(
-                f"the token would go to {self.address} in plain text: connect by TLS, or allow it (allow_insecure)",
+                f"the token would go to {self.address} in plain text: use TLS, or set allow_insecure",
                 field="token",
             )
         self._channel = open_channel(self._target, credentials, server_name)
         self._stub = rpc.ImageSearchServiceStub(self._channel)  # type: ignore[no-untyped-call] # generated
         self._admin = admin_pb2_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call] # generated
-        self._health: Any = health_pb2_grpc.HealthStub(self._channel)
+        self._health = health_pb2_grpc.HealthStub(self._channel)
         self._each: dict[str, Client] = {}
         self._looking_up = threading.Lock()
         host = None if credentials is None else self._target.host
@@ -82,7 +83,7 @@ class Client:
             timeout_s=timeout_s,
             token=token,
             credentials=credentials,
-            allow_insecure=True,  # what the token may travel by was judged above
+            allow_insecure=True,  # checked above
             server_name=server_name or host,
         )
 
@@ -101,9 +102,10 @@ class Client:
             client.close()
 
     def servers(self) -> tuple["Client", ...]:
-        """Return a client of each server by itself, to be closed with this one; where there is but one, this one.
+        """Return one client per server; with a single server, this client.
 
-        Those of a DNS name are looked up each time; ServerUnreachable where it stands for none.
+        Closing this client closes them all. A DNS name is resolved at each call; raises ServerUnreachable if it has no
+        address.
         """
         if not self._target.several:
             return (self,)
@@ -112,44 +114,28 @@ class Client:
             self._each |= {server: self._connect_to(server) for server in found if server not in self._each}
             return tuple(self._each[server] for server in found)
 
-    def search(  # noqa: PLR0913 - the request's fields, by name
-        self,
-        query: Path | bytes | str,
-        *,
-        region: Box | Sequence[Box] | None = None,
-        mask: bytes = b"",
-        factors: Iterable[int] = (),
-        avoided_factors: Iterable[int] = (),
-        descriptor: str | None = None,
-        page_size: int = 0,
-        page_token: str = "",
-        expansion_count: int = 0,
-        localize_count: int = 0,
-        exact: bool = False,
-        min_score: float | None = None,
-        filter: str = "",
-    ) -> SearchResult:
-        """Search by a picture (a path, or its bytes) or by a stored image (its name "images/{id}").
+    def search(self, query: Path | bytes | str, options: SearchOptions | None = None) -> SearchResult:
+        """Search with an image (a path, or its bytes) or with a stored image (its name "images/{id}").
 
-        What lies in the region is searched for (any of several boxes, or what is light in an encoded `mask`), of the
-        factors whose indices `explain` tells. `filter` (AIP-160, such as `label = "boat" AND width_px > 1000`) leaves
-        out what it does not hold for.
+        Returns one page of results, best first. Raises InvalidRequest or a subclass if an option or the image is
+        invalid, else ImageNotFound, DescriptorNotIndexed, PageTokenExpired or ServerOverloaded, as the server reports.
         """
-        boxes = [pb.Box(**box._asdict()) for box in _boxes(region)]
+        options = options or SearchOptions()
+        boxes = [pb.Box(**box._asdict()) for box in options.boxes]
         request = pb.SearchImagesRequest(
             region=boxes[0] if boxes else None,
             more_regions=boxes[1:],
-            mask=mask,
-            concepts=factors,
-            avoided_concepts=avoided_factors,
-            descriptor=_descriptor(descriptor),
-            page_size=page_size,
-            page_token=page_token,
-            expansion_count=expansion_count,
-            localize_count=localize_count,
-            min_score=min_score,
-            filter=filter,
-            localization=_localization(exact),
+            mask=options.mask,
+            concepts=options.factors,
+            avoided_concepts=options.avoided_factors,
+            descriptor=_descriptor(options.descriptor),
+            page_size=options.page_size,
+            page_token=options.page_token,
+            expansion_count=options.expansion_count,
+            localize_count=options.localize_count,
+            min_score=options.min_score,
+            filter=options.filter,
+            localization=_localization(options.exact),
         )
         _set_query(request, query)
         return messages.search_result(self._call(self._stub.SearchImages, request))
@@ -159,9 +145,10 @@ class Client:
         return messages.image(self._call(self._stub.GetImage, pb.GetImageRequest(name=name)).image)
 
     def images(self, *, filter: str = "") -> Iterator[StoredImage]:
-        """Yield all stored images, oldest first, or those that `filter` holds for.
+        """Yield all stored images that match `filter`, oldest first.
 
-        PageTokenExpired where a newer generation is served before the last page (of 1000) was fetched: start again.
+        Raises PageTokenExpired if the server changes to a newer generation before the last page (of 1000 images) was
+        fetched: start again.
         """
         request = pb.ListImagesRequest(page_size=1000, filter=filter)
         while True:
@@ -172,19 +159,20 @@ class Client:
                 return
 
     def sample(self, count: int = 1, *, filter: str = "") -> tuple[StoredImage, ...]:
-        """Return stored images drawn at random, at most 100, fewer where there are no more."""
+        """Return up to `count` (at most 100) random stored images that match `filter`."""
         request = pb.SampleImagesRequest(count=count, filter=filter)
         return tuple(map(messages.image, self._call(self._stub.SampleImages, request).images))
 
     def content(self, name: str, size_px: int = 0) -> PictureFile:
-        """Return the file of the stored image "images/{id}", or a JPEG of it whose longer side is `size_px`."""
+        """Return the file of the stored image "images/{id}"; with `size_px`, a JPEG with this longer side in pixels."""
         response = self._call(self._stub.GetImageContent, pb.GetImageContentRequest(name=name, size_px=size_px))
         return PictureFile(response.content, response.mime_type)
 
     def explain(self, query: Path | bytes | str, *, heatmap_size_px: int = 0, similar_count: int = 0) -> Explanation:
-        """Return the factors of a picture (a path, its bytes, or a stored image's name), strongest first.
+        """Return the factors of an image (a path, its bytes, or a stored image's name), strongest first.
 
-        With a PNG of each heatmap where a size is given, and the most similar factors of other images.
+        A `heatmap_size_px` above 0 adds a PNG of each heatmap, with this longer side in pixels. A `similar_count` above
+        0 adds the most similar factors of other images.
         """
         request = pb.ExplainImageRequest(heatmap_size_px=heatmap_size_px, similar_count=similar_count)
         _set_query(request, query)
@@ -199,7 +187,7 @@ class Client:
         exact: bool = False,
         heatmap_size_px: int = 0,
     ) -> tuple[ComparedImage, ...]:
-        """Factorise a picture jointly with the stored images of these names; the picture comes first in the answer."""
+        """Factorize an image jointly with the stored images `names`; the result starts with the query image."""
         request = pb.CompareImagesRequest(
             images=names, rank=rank, localization=_localization(exact), heatmap_size_px=heatmap_size_px
         )
@@ -207,20 +195,21 @@ class Client:
         return messages.compared(self._call(self._stub.CompareImages, request))
 
     def collection(self) -> CollectionInfo:
-        """Describe the collection that is being served."""
+        """Return a description of the served collection."""
         return messages.collection(self._call(self._stub.GetCollection, pb.GetCollectionRequest()).collection)
 
     def refresh(self) -> CollectionInfo:
-        """Have every server look for a newer generation at once; returns the collection that is served then.
+        """Make every server look for a newer generation now, and return the collection that is served then.
 
-        Of several servers, that of the one that is furthest behind.
+        With several servers, returns the oldest generation that any of them serves.
         """
         return min(self._of_all(Client._refresh), key=lambda collection: collection.generation)
 
     def health(self, service: str = "") -> bool:
-        """Return whether a service, the server as a whole without a name, is serving; asks once, without retries.
+        """Return whether a service is serving; without a name, whether the server is.
 
-        Of several servers, whether all are serving. UnknownName where the server has no service of this name.
+        With several servers, returns whether all are serving. Calls are not retried. Raises UnknownName if the server
+        has no service of this name.
         """
         return all(self._of_all(lambda server: server._is_serving(service)))
 
@@ -242,19 +231,20 @@ class Client:
             raise
         return bool(answer.status == health_pb2.HealthCheckResponse.SERVING)
 
-    def _call(self, method: Any, request: Any) -> Any:
+    def _call(self, method: Callable[..., _Answer], request: Message) -> _Answer:
         deadline = time.monotonic() + self._timeout_s
-        for may_be_asked_again in (True, False):
+        for may_retry in (True, False):
             try:
                 return method(request, timeout=deadline - time.monotonic(), metadata=self._metadata)
             except grpc.RpcError as failure:
-                if not (may_be_asked_again and _is_cut_off(failure)):
+                if not (may_retry and _is_cut_off(failure)):
                     raise to_error(failure, self.address, self._timeout_s) from failure
-        raise AssertionError("the second time it returns or raises")
+        raise AssertionError("the second attempt returns or raises")
 
 
-def _is_cut_off(failure: Any) -> bool:
-    """Tell whether the server died within its answer: gRPC does not try again what the head has come of."""
+def _is_cut_off(failure: grpc.RpcError) -> bool:
+    """Return whether the server died within its response: gRPC does not retry once it has the initial metadata."""
+    assert isinstance(failure, grpc.Call)  # every failure of a call is one
     return failure.code() == grpc.StatusCode.UNAVAILABLE and bool(failure.initial_metadata())
 
 
@@ -267,18 +257,12 @@ def _set_query(
         request.image_content = query.read_bytes() if isinstance(query, Path) else query
 
 
-def _boxes(region: Box | Sequence[Box] | None) -> Sequence[Box]:
-    if region is None:
-        return ()
-    return (region,) if isinstance(region, Box) else region
-
-
 def _localization(exact: bool) -> pb.Localization:
     return pb.LOCALIZATION_EXACT if exact else pb.LOCALIZATION_STORED
 
 
 def _checked_token(token: str) -> str:
-    """Return a token that can travel; what is wrong is not shown: gRPC's own error would."""
+    """Return the token if HTTP/2 can carry it; the error hides its text, unlike gRPC's own."""
     if not _TOKEN.fullmatch(token):
         raise errors.InvalidRequest(
             "the token is empty or has characters other than printable ASCII without spaces", field="token"

@@ -1,4 +1,4 @@
-"""What became of a call that failed: from its status to the error of `whatwhere.indexer.errors` that it stands for."""
+"""Convert the status of a failed call to an error of `whatwhere.indexer.errors`."""
 
 from typing import Any
 
@@ -11,7 +11,7 @@ from whatwhere.indexer import errors
 
 
 def to_error(failure: Any, address: str, timeout_s: float) -> errors.WhatwhereError:
-    """Return the error that the status's ErrorInfo names; without one, what its code stands for."""
+    """Return the error that the status's ErrorInfo names; without ErrorInfo, the error of its code."""
     details = _details(failure)
     info, violations, retry = (_find(details, kind) for kind in _KINDS)
     kind = _BY_REASON.get(info.reason)
@@ -28,20 +28,20 @@ def to_error(failure: Any, address: str, timeout_s: float) -> errors.WhatwhereEr
 def _by_code(
     code: grpc.StatusCode, details: str, address: str, timeout_s: float
 ) -> tuple[type[errors.WhatwhereError], str]:
-    """Return the error and its sentence for a status that gRPC itself, or something between, made."""
+    """Return the error and its message for a status from gRPC itself or from a proxy."""
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _exhausted(details)
     kinds = {
         grpc.StatusCode.DEADLINE_EXCEEDED: (
             errors.DeadlineExceeded,
-            f"no answer from {address} within {timeout_s:g} s: allow a longer timeout, or see whether "
-            "`whatwhere health` gets an answer there",
+            f"no answer from {address} within {timeout_s:g} s: set a longer timeout, or check the server with "
+            "`whatwhere health`",
         ),
         grpc.StatusCode.UNAVAILABLE: (
             errors.ServerUnreachable,
-            f"no answer from {address} ({details}): is `whatwhere serve` running there, with TLS or without as asked?",
+            f"no answer from {address} ({details}): check that `whatwhere serve` runs there, and whether it uses TLS",
         ),
-        grpc.StatusCode.UNAUTHENTICATED: (errors.Unauthenticated, f"{address} asks for a token: {details}"),
+        grpc.StatusCode.UNAUTHENTICATED: (errors.Unauthenticated, f"{address} requires a token: {details}"),
         grpc.StatusCode.PERMISSION_DENIED: (errors.ScopeMissing, f"{address} does not allow this: {details}"),
         grpc.StatusCode.CANCELLED: (errors.RequestCancelled, f"the call was cancelled: {details}"),
     }
@@ -49,12 +49,12 @@ def _by_code(
 
 
 def _exhausted(details: str) -> tuple[type[errors.WhatwhereError], str]:
-    """Tell gRPC's own refusals by their words: it has one code for all of them."""
+    """Return the error by gRPC's message: it has one code for several refusals."""
     if "essage larger than max" in details:
         return errors.ImageTooManyBytes, f"the image is too large for the server: {details}"
     if "metadata size exceeds" in details:
-        return errors.CallMetadataTooLarge, f"the call's metadata, the token in it, is too long: {details}"
-    return errors.ServerOverloaded, f"the server has too much to do: {details}"
+        return errors.CallMetadataTooLarge, f"the call's metadata (the token) is too large: {details}"
+    return errors.ServerOverloaded, f"the server is overloaded: {details}"
 
 
 _KINDS = (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_details_pb2.RetryInfo)
@@ -63,13 +63,13 @@ _KINDS = (error_details_pb2.ErrorInfo, error_details_pb2.BadRequest, error_detai
 def _details(failure: Any) -> Any:
     try:
         status = rpc_status.from_call(failure)
-    except (ValueError, DecodeError):  # something between has written another status over the server's
+    except (ValueError, DecodeError):  # a proxy has replaced the server's status
         return ()
     return () if status is None else status.details
 
 
 def _find(details: Any, kind: Any) -> Any:
-    """Return the detail of this kind, an empty one where there is none."""
+    """Return the detail of this kind, or an empty one."""
     found = kind()
     for detail in details:
         if detail.Unpack(found):

@@ -1,4 +1,4 @@
-"""Protobuf → dataclasses on the caller's side: what a server answered."""
+"""Convert the server's protobuf responses to dataclasses."""
 
 from datetime import UTC
 
@@ -46,12 +46,12 @@ def image(found: pb.Image) -> StoredImage:
 
 
 def explanation(response: pb.ExplainImageResponse) -> Explanation:
-    """Return the factors of a picture."""
+    """Return the factors of an image."""
     return Explanation(tuple(map(_factor, response.factors)), _image_of(response))
 
 
 def compared(response: pb.CompareImagesResponse) -> tuple[ComparedImage, ...]:
-    """Return the pictures that were compared, the query first."""
+    """Return the compared images, the query first."""
     return tuple(ComparedImage(_image_of(found), tuple(map(_factor, found.factors))) for found in response.images)
 
 

@@ -1,4 +1,4 @@
-"""Whom a client asks: one server, several by their addresses, or all that a DNS name stands for."""
+"""Parse and resolve server addresses: one server, a list, or all addresses of a DNS name."""
 
 import ipaddress
 import logging
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Target:
-    """One server, or several that requests go to in turn."""
+    """Hold one server, or several that requests go to in turn."""
 
     uri: str  # as gRPC writes it
     servers: tuple[str, ...]  # as they were given
@@ -30,58 +30,58 @@ class Target:
 
     @property
     def text(self) -> str:
-        """Return it as people write it."""
+        """Return the addresses as they were given, comma-separated."""
         return ", ".join(self.servers)
 
     @property
     def loopback(self) -> bool:
-        """Whether nothing leaves this machine."""
+        """Return whether all servers are on this machine."""
         return all(_LOOPBACK.fullmatch(server) for server in self.servers)
 
     @property
     def host(self) -> str | None:
-        """The name that all servers go by, None where each has its own."""
+        """Return the DNS name that all servers share, or None."""
         dns = _DNS.fullmatch(self.uri)
-        return None if dns is None else _parted(dns["server"])[0]
+        return None if dns is None else _split(dns["server"])[0]
 
     def look_up(self) -> tuple[str, ...]:
-        """Return the address of each server by itself; raises ServerUnreachable for a name that nobody knows."""
+        """Return the address of each server. Raises ServerUnreachable if the name does not resolve."""
         dns = _DNS.fullmatch(self.uri)
         if dns is None:
             return self.servers
-        return tuple(_joined(*place) for place in _places([dns["server"]]))
+        return tuple(_join(*place) for place in _resolve([dns["server"]]))
 
 
 def to_target(address: str | Sequence[str]) -> Target:
-    """Read HOST:PORT, several of them (a list, or parted by commas), dns:///HOST:PORT, or what else gRPC connects to.
+    """Parse HOST:PORT, several of them (a list, or comma-separated), dns:///HOST:PORT, or another gRPC target.
 
-    The names in a list are looked up now, once; those that nobody knows are left out, with a line in the log. Raises
-    InvalidRequest for what is no address, ServerUnreachable where no name of a list is known.
+    The names in a list are resolved once, now; names that do not resolve are left out and logged. Raises InvalidRequest
+    if an address is invalid, ServerUnreachable if no name in a list resolves.
     """
     texts = [address] if isinstance(address, str) else list(address)
     literals = _LITERALS.fullmatch(texts[0]) if len(texts) == 1 else None
     if literals is not None:
         texts = [literals["servers"]]
     elif len(texts) == 1 and (dns := _DNS.fullmatch(texts[0])) is not None:
-        _parted(dns["server"])
+        _split(dns["server"])
         return Target(texts[0], (texts[0],), several=True)
     elif len(texts) == 1 and _OTHER_SCHEME.fullmatch(texts[0]) is not None:
         return Target(texts[0], (texts[0],))
     servers = tuple(dict.fromkeys(part.strip() for text in texts for part in text.split(",")))
     for server in servers or ("",):
-        _parted(server)
-    return Target(servers[0], servers) if len(servers) == 1 else Target(_uri(_places(servers)), servers, several=True)
+        _split(server)
+    return Target(servers[0], servers) if len(servers) == 1 else Target(_uri(_resolve(servers)), servers, several=True)
 
 
-def _parted(server: str) -> tuple[str, int]:
-    """Part HOST:PORT; raises InvalidRequest."""
+def _split(server: str) -> tuple[str, int]:
+    """Split HOST:PORT. Raises InvalidRequest if it is invalid."""
     found = _SERVER.fullmatch(server)
     host = "" if found is None else found["literal"] or found["host"]
     numeric = found is not None and (found["literal"] is not None or re.fullmatch(r"[\d.]+", host) is not None)
     version = (6 if found["literal"] else 4) if found is not None and numeric else None
     if found is None or not 0 < int(found["port"]) <= 65535 or _version(host) != version:
         raise errors.InvalidRequest(
-            f"{server!r} is not the address of a server: give HOST:PORT, such as 10.0.0.5:50051, "
+            f"{server!r} is not a server address: give HOST:PORT, such as 10.0.0.5:50051, "
             "search.example.org:50051 or, in brackets, [2001:db8::5]:50051",
             field="address",
         )
@@ -96,12 +96,12 @@ def _version(host: str) -> int | None:
         return None
 
 
-def _places(servers: Sequence[str]) -> list[tuple[str, int]]:
-    """Return the addresses and ports that names stand for, each once; raises ServerUnreachable where there are none."""
+def _resolve(servers: Sequence[str]) -> list[tuple[str, int]]:
+    """Resolve servers to distinct addresses and ports. Raises ServerUnreachable if none resolves."""
     found: dict[tuple[str, int], None] = {}
     unknown = []
     for server in servers:
-        host, port = _parted(server)
+        host, port = _split(server)
         try:
             infos = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
         except (OSError, UnicodeError) as error:
@@ -109,19 +109,19 @@ def _places(servers: Sequence[str]) -> list[tuple[str, int]]:
             continue
         found |= dict.fromkeys((str(place[0]), port) for *_, place in infos)
     if not found:
-        raise errors.ServerUnreachable(f"no address of {', '.join(unknown)}: give names that exist, or addresses")
+        raise errors.ServerUnreachable(f"cannot resolve {', '.join(unknown)}: check the name, or give an IP address")
     if unknown:
-        log.warning("no address of %s: the other servers are asked", ", ".join(unknown))
+        log.warning("cannot resolve %s: the other servers are used", ", ".join(unknown))
     return list(found)
 
 
-def _joined(host: str, port: int) -> str:
+def _join(host: str, port: int) -> str:
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 def _uri(places: Sequence[tuple[str, int]]) -> str:
-    """Write gRPC's list of addresses. It has one for each version alone: among IPv6 the others go as mapped."""
+    """Return gRPC's URI of a list. A list has one IP version: among IPv6 addresses, IPv4 ones are mapped."""
     if all(":" not in host for host, _ in places):
         return "ipv4:" + ",".join(f"{host}:{port}" for host, port in places)
     mapped = [(host if ":" in host else f"::ffff:{host}", port) for host, port in places]
-    return "ipv6:" + ",".join(_joined(host.replace("%", "%25"), port) for host, port in mapped)
+    return "ipv6:" + ",".join(_join(host.replace("%", "%25"), port) for host, port in mapped)

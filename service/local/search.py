@@ -16,6 +16,7 @@ from whatwhere.service.client.client import Client
 from whatwhere.service.drawing.search import draw_search
 from whatwhere.service.drawing.tiles import check_picture_path, load_pixels, save_picture
 from whatwhere.service.results import SearchResult, stored_id
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.settings import ServerSettings
 
 _FREE_PORT = "127.0.0.1:0"
@@ -51,7 +52,7 @@ def ask(question: Question, whom: Client | Path | str, weights: Path | None = No
             size = (pixels.shape[1], pixels.shape[0])
         regions = [parse_region(text, *size) for text in question.regions]
         mask = b"" if question.mask is None else _read(question.mask, "give a picture that is white inside")[0]
-        result = client.search(query, region=regions, mask=mask, **question.options)
+        result = client.search(query, SearchOptions(region=regions, mask=mask, **question.options))
     if question.picture is not None:
         save_picture(draw_search(pixels, regions, result), question.picture)
     return result

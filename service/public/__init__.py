@@ -1,9 +1,9 @@
 """Content-based image search that answers what matched and where: the public face.
 
-    from whatwhere import Box, Client
+    from whatwhere import Box, Client, SearchOptions
 
     with Client("127.0.0.1:50051") as client:
-        result = client.search(Path("bike.jpg"), region=Box(0.1, 0.2, 0.9, 0.9), localize_count=5)
+        result = client.search(Path("bike.jpg"), SearchOptions(region=Box(0.1, 0.2, 0.9, 0.9), localize_count=5))
 
 Only the names in `__all__` are public. All else in `whatwhere.indexer` and `whatwhere.service` is private: it may
 change in any release. Names are imported when they are first used: `Client` needs neither torch nor faiss.
@@ -31,6 +31,7 @@ if TYPE_CHECKING:
         SimilarFactor,
         StoredImage,
     )
+    from whatwhere.service.search_options import SearchOptions
     from whatwhere.service.security.tls import channel_credentials
 
 __all__ = [
@@ -45,6 +46,7 @@ __all__ = [
     "IndexSettings",
     "PictureFile",
     "RunSummary",
+    "SearchOptions",
     "SearchResult",
     "SimilarFactor",
     "StoredImage",
@@ -68,6 +70,7 @@ _HOMES = {
     "IndexSettings": "whatwhere.indexer.pipeline.settings",
     "PictureFile": _RESULTS,
     "RunSummary": "whatwhere.indexer.pipeline.settings",
+    "SearchOptions": "whatwhere.service.search_options",
     "SearchResult": _RESULTS,
     "SimilarFactor": _RESULTS,
     "StoredImage": _RESULTS,

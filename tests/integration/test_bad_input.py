@@ -23,6 +23,7 @@ from whatwhere.indexer.images.decode import ImageLimits
 from whatwhere.service.client.client import Client
 from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.rpc import image_search_pb2_grpc as rpc
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import Limits, ServerSettings
 
@@ -131,7 +132,7 @@ def test_a_token_of_the_listing_is_foreign_to_a_search(server: str) -> None:
         token = stub.ListImages(pb.ListImagesRequest(page_size=2)).next_page_token
 
     with Client(server) as client, pytest.raises(errors.InvalidPageToken):
-        client.search("images/1", page_token=token)
+        client.search("images/1", SearchOptions(page_token=token))
 
 
 def test_a_message_far_beyond_the_limit_is_an_image_too_large(strict_server: str) -> None:
@@ -161,8 +162,8 @@ def test_exact_localization_without_the_file_says_so(collection: Path, tmp_path:
 
     with Client(f"127.0.0.1:{port}") as client:
         with pytest.raises(errors.SourceUnavailable, match="stored"):
-            client.search("images/1", localize_count=2, exact=True)
-        assert client.search("images/1", localize_count=2).hits[0].box is not None
+            client.search("images/1", SearchOptions(localize_count=2, exact=True))
+        assert client.search("images/1", SearchOptions(localize_count=2)).hits[0].box is not None
     serving.stop(grace=None)
 
 

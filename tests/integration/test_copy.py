@@ -24,6 +24,7 @@ from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.indexer.pipeline.settings import IndexSettings
 from whatwhere.service.client.client import Client
 from whatwhere.service.results import SearchResult
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
@@ -79,7 +80,7 @@ def answers(address: Path | str) -> list[SearchResult]:
     try:
         with Client(f"127.0.0.1:{port}") as client:
             asked = [{}, {"expansion_count": 2}, {"filter": 'label = "first" OR years > 2000'}, {"localize_count": 3}]
-            return [client.search("images/1", page_size=20, **each) for each in asked]
+            return [client.search("images/1", SearchOptions(page_size=20, **each)) for each in asked]
     finally:
         serving.stop(None)
 

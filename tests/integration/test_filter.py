@@ -24,6 +24,7 @@ from whatwhere.service.client.client import Client
 from whatwhere.service.results import Hit, SearchResult, StoredImage
 from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.rpc import image_search_pb2_grpc as rpc
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
@@ -124,7 +125,7 @@ def test_a_filtered_search_is_full_and_exact(
     """A page is full as long as there are enough images, and equals the comparison with each of them."""
     expected = served.best(text, descriptor, served.query(1, descriptor, region))
 
-    result = client.search("images/1", descriptor=descriptor, region=region, filter=text)
+    result = client.search("images/1", SearchOptions(descriptor=descriptor, region=region, filter=text))
 
     assert len(result.hits) == min(10, len(expected)) > 0
     assert result.has_more == (len(expected) > 10)
@@ -146,7 +147,7 @@ def test_pages_of_a_filtered_search_are_parts_of_one_answer(client: Client, serv
     paged: tuple[Hit, ...] = ()
     token = ""
     for _ in range(-(-len(expected) // 7)):
-        page = client.search("images/3", filter='label = "boat"', page_size=7, page_token=token)
+        page = client.search("images/3", SearchOptions(filter='label = "boat"', page_size=7, page_token=token))
         paged, token = paged + page.hits, page.next_page_token
 
     check_best(SearchResult(paged), expected, count=100)
@@ -175,10 +176,10 @@ def test_pages_of_a_filtered_list_are_parts_of_one_answer(served: Served) -> Non
 
 def test_a_token_goes_with_its_filter(client: Client) -> None:
     """The same search with another filter is another search."""
-    token = client.search("images/1", filter="number < 90").next_page_token
+    token = client.search("images/1", SearchOptions(filter="number < 90")).next_page_token
 
     with pytest.raises(InvalidPageToken):
-        client.search("images/1", filter="number < 91", page_token=token)
+        client.search("images/1", SearchOptions(filter="number < 91", page_token=token))
 
 
 def test_a_filtered_search_is_expanded_by_what_it_finds(client: Client, served: Served) -> None:
@@ -189,7 +190,7 @@ def test_a_filtered_search_is_expanded_by_what_it_finds(client: Client, served: 
     neighbors = [image_id for _, image_id in served.best(text, "fused", query)[:4]]
     total = np.sum([query, *(vectors[image_id] for image_id in neighbors)], axis=0)
 
-    result = client.search("images/1", filter=text, expansion_count=4)
+    result = client.search("images/1", SearchOptions(filter=text, expansion_count=4))
 
     check_best(result, served.best(text, "fused", total / np.linalg.norm(total)))
 
@@ -199,8 +200,8 @@ def test_an_upload_is_filtered_too(client: Client, served: Served) -> None:
     path = next(path for path in INDEXED_PHOTOGRAPHS if path.stem == "chelsea")
     boats = set(served.ids('label = "boat"'))
 
-    everything = client.search(path, page_size=100).hits
-    filtered = client.search(path, page_size=20, filter='label = "boat"').hits
+    everything = client.search(path, SearchOptions(page_size=100)).hits
+    filtered = client.search(path, SearchOptions(page_size=20, filter='label = "boat"')).hits
 
     order = [hit.image.name for hit in everything if id_of(hit.image) in boats]
     assert [hit.image.name for hit in filtered] == order[:20]
@@ -212,7 +213,7 @@ def test_a_minimum_score_and_boxes_go_with_a_filter(client: Client, served: Serv
 
     limit = (expected[2][0] + expected[3][0]) / 2
 
-    result = client.search("images/1", filter='label = "boat"', min_score=limit, localize_count=1)
+    result = client.search("images/1", SearchOptions(filter='label = "boat"', min_score=limit, localize_count=1))
 
     check_best(result, expected, count=3)
     assert [hit.box is not None for hit in result.hits] == [True, False, False]
@@ -223,7 +224,7 @@ def test_a_minimum_score_and_boxes_go_with_a_filter(client: Client, served: Serv
 )
 def test_a_filter_that_holds_for_nothing_finds_nothing(client: Client, text: str) -> None:
     """An empty page, no error, and nothing has gone."""
-    result = client.search("images/1", filter=text)
+    result = client.search("images/1", SearchOptions(filter=text))
 
     assert (result.hits, result.has_more, list(client.images(filter=text))) == ((), False, [])
     assert len(list(client.images())) == PHOTOGRAPHS + MADE
@@ -255,7 +256,7 @@ def test_an_approximate_index_answers_a_filter_exactly(served: Served, tmp_path:
     server.start()
 
     with Client(f"127.0.0.1:{port}") as client:
-        filtered = client.search("images/1", filter=text, page_size=100)
+        filtered = client.search("images/1", SearchOptions(filter=text, page_size=100))
     server.stop(grace=None)
 
     check_best(filtered, served.best(text, "fused", served.query(1, "fused", None)), count=100)
@@ -296,8 +297,8 @@ def test_what_was_removed_is_in_no_answer(served: Served, tmp_path: Path) -> Non
 
     with Client(f"127.0.0.1:{port}") as client, Publisher(root) as publisher:
         publisher.remove([gone])
-        plain = client.search("images/1", page_size=100)
-        filtered = client.search("images/1", filter=text)
+        plain = client.search("images/1", SearchOptions(page_size=100))
+        filtered = client.search("images/1", SearchOptions(filter=text))
         names = [image.name for image in client.images()]
         with pytest.raises(ImageNotFound):
             client.image(f"images/{gone}")

@@ -24,6 +24,7 @@ from whatwhere.indexer.maintenance.verify import verify_collection
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.indexer.pipeline.settings import IndexSettings
 from whatwhere.service.client.client import Client
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
@@ -44,14 +45,14 @@ def assert_answers(root: Path) -> None:
     server.start()
     with Client(f"127.0.0.1:{port}") as client:
         for descriptor in ("what", "what-and-where", "gem"):
-            found = client.search("images/2", descriptor=descriptor)
+            found = client.search("images/2", SearchOptions(descriptor=descriptor))
             assert [hit.image.name for hit in found.hits] == [name for name, _ in ANSWERS[descriptor]]
             assert [hit.score for hit in found.hits] == pytest.approx(
                 [score for _, score in ANSWERS[descriptor]], abs=1e-5
             )
         expected = ANSWERS["region"]
         box = Box(0.1, 0.1, 0.6, 0.7)
-        found = client.search("images/2", descriptor="what", region=box, localize_count=3)
+        found = client.search("images/2", SearchOptions(descriptor="what", region=box, localize_count=3))
         assert (found.region_fallback, found.kept_factor_count) == (
             expected["region_fallback"],
             expected["kept_factor_count"],

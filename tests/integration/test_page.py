@@ -21,6 +21,7 @@ from tests.browsing import plain, running
 from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.service.client.client import Client
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.security.tokens import Scope, create_token
 from whatwhere.service.server import Server
 
@@ -286,19 +287,19 @@ def test_two_boxes_ask_for_either(page: Page, served: Server) -> None:
 
 
 def test_the_options_change_the_search(page: Page, served: Server) -> None:
-    """What to compare by, widening, how many boxes, and a filter."""
+    """Descriptor, query expansion, number of boxes, and a filter."""
     ask_stored(page, served, "motorcycle_right")
 
     by_what = asked_for(page, lambda: page.get_by_label("Compare by").select_option("WHAT"))
     assert by_what["descriptor"] == "DESCRIPTOR_WHAT"
-    page.get_by_label("Widen by").focus()
-    widened = asked_for(page, lambda: page.keyboard.press("ArrowRight"))
-    assert widened["expansionCount"] == 1
-    page.get_by_label("Only pictures where").fill('uri : "*rocket*"')
+    page.get_by_label("Query expansion").focus()
+    expanded = asked_for(page, lambda: page.keyboard.press("ArrowRight"))
+    assert expanded["expansionCount"] == 1
+    page.get_by_label("Filter", exact=True).fill('uri : "*rocket*"')
     page.keyboard.press("Enter")
     expect(names(page)).to_have_text(["rocket.jpg"])
     said = parameters(page)
-    assert (said["by"], said["widen"], said["filter"]) == (["what"], ["1"], ['uri : "*rocket*"'])
+    assert (said["by"], said["expansion_count"], said["filter"]) == (["what"], ["1"], ['uri : "*rocket*"'])
 
 
 # --- why ----------------------------------------------------------------------------------------------------------
@@ -321,7 +322,9 @@ def test_factors_are_shown_over_the_picture_and_searched_by(page: Page, served: 
     assert kept["concepts"] == [0]
     assert (both["concepts"], both["avoidedConcepts"]) == ([0], [1])
     with Client(f"127.0.0.1:{served.port}") as client:
-        expected = [hit.image.uri.rpartition("/")[2] for hit in client.search("images/1", factors=[0]).hits]
+        expected = [
+            hit.image.uri.rpartition("/")[2] for hit in client.search("images/1", SearchOptions(factors=[0])).hits
+        ]
     assert found(page) == expected
 
 
@@ -337,15 +340,15 @@ def test_similar_factors_are_found(page: Page, served: Server) -> None:
 
 
 def test_what_matched_is_shown_in_the_same_colors(page: Page) -> None:
-    """Both pictures, the shared concepts as buttons, each with a heatmap on either."""
+    """Both pictures, the shared factors as buttons, each with a heatmap on either."""
     ask(page)
     page.get_by_role("button", name="What matched in motorcycle_right.png").click()
     dialog = page.get_by_role("dialog")
-    concepts = dialog.locator("#match-concepts button")
-    expect(concepts).to_have_count(5)
+    buttons = dialog.locator("#match-factors button")
+    expect(buttons).to_have_count(5)
 
     before = dialog.locator("#match-pictures .shown").count()
-    concepts.first.click()
+    buttons.first.click()
 
     assert dialog.locator("#match-pictures .shown").count() in (before - 2, before + 2)
     page.keyboard.press("Escape")
@@ -395,7 +398,7 @@ def test_back_returns_to_the_search_before(page: Page) -> None:
 def test_scrolling_brings_the_next_results(browser: Browser, crowd: Path) -> None:
     """Page by page, each once, until there are no more."""
     with running(plain(crowd)) as server, opened(browser) as page:
-        page.goto(f"{address_of(server)}?image=1&boxes=0")
+        page.goto(f"{address_of(server)}?image=1&localize_count=0")
         expect(names(page)).to_have_count(24)
         for _ in range(20):
             page.mouse.wheel(0, 4000)
@@ -426,11 +429,11 @@ def test_a_file_that_is_no_picture_is_named(page: Page, tmp_path: Path) -> None:
 def test_a_wrong_filter_is_told_beside_it(page: Page, served: Server) -> None:
     """The results of before are gone, the error stands at the field."""
     page.goto(f"{address_of(served)}?image=1")
-    page.get_by_label("Only pictures where").fill("label = = 3")
+    page.get_by_label("Filter", exact=True).fill("label = = 3")
     page.keyboard.press("Enter")
 
     expect(page.locator("#filter-error")).not_to_be_empty()
-    page.get_by_label("Only pictures where").fill("")
+    page.get_by_label("Filter", exact=True).fill("")
     page.keyboard.press("Enter")
     expect(names(page).first).to_be_visible()
     expect(page.locator("#filter-error")).to_be_empty()
@@ -462,7 +465,7 @@ def test_a_token_is_asked_for_and_kept_in_the_tab(browser: Browser, collection: 
     secret = create_token(file, "somebody", (Scope.SEARCH,))
     with running(plain(collection, tokens=file)) as server, opened(browser) as page:
         page.goto(address_of(server))
-        field = page.get_by_label("This server wants a token")
+        field = page.get_by_label("This server requires a token")
         expect(field).to_be_focused()
         field.fill("wrong")
         page.keyboard.press("Enter")
@@ -510,7 +513,7 @@ def test_nothing_keeps_people_out(browser: Browser, served: Server, viewport: An
         expect(page.locator("#hits .mark").first).to_be_visible()
         assert faults(page) == []
         page.locator("#hits .match").first.click()
-        expect(page.locator("#match-concepts button").first).to_be_visible()
+        expect(page.locator("#match-factors button").first).to_be_visible()
         assert faults(page) == []
 
 
@@ -607,7 +610,7 @@ def test_pictures_for_the_readme(browser: Browser, tmp_path: Path) -> None:
         shot(page, "page.jpg")
 
         page.locator("#hits .match").first.click()
-        expect(page.locator("#match-concepts button").first).to_be_visible()
+        expect(page.locator("#match-factors button").first).to_be_visible()
         expect(page.locator("#match-pictures .frame.here")).to_have_count(2)
         page.locator("#match-facts").evaluate("facts => facts.remove()")  # where the files lie on this machine
         shot(page, "matched.jpg")

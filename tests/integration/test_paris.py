@@ -12,6 +12,7 @@ from whatwhere.indexer.collection.reader import open_collection
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.indexer.pipeline.settings import IndexSettings
 from whatwhere.service.client.client import Client
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
@@ -50,7 +51,7 @@ def test_a_box_on_the_louvre_finds_the_louvre(paris: Client, data: Path) -> None
     sizes = {stem(image.uri): (image.width, image.height) for image in paris.images()}
     name, box = official_box(data, "louvre_1", sizes)
 
-    hits = paris.search(data / f"paris-mini/jpg/{name}.jpg", region=box).hits
+    hits = paris.search(data / f"paris-mini/jpg/{name}.jpg", SearchOptions(region=box)).hits
 
     assert sum("louvre" in hit.image.uri for hit in hits) >= 8
 
@@ -78,7 +79,9 @@ def boxes_until(client: Client, query: str, region: Box, wanted: set[str], *, ex
     boxes: dict[str, Box | None] = {}
     token = ""
     while not wanted <= set(boxes):
-        page = client.search(query, region=region, page_size=20, page_token=token, localize_count=20, exact=exact)
+        page = client.search(
+            query, SearchOptions(region=region, page_size=20, page_token=token, localize_count=20, exact=exact)
+        )
         boxes |= {stem(hit.image.uri): hit.box for hit in page.hits}
         token = page.next_page_token
     return boxes

@@ -16,6 +16,7 @@ from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.indexer.pipeline.settings import IndexSettings
 from whatwhere.service.client.client import Client
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
@@ -82,7 +83,8 @@ def test_without_a_descriptor_what_and_where_is_asked_where_nothing_is_fused(the
     """By the server, and by the command on a collection; the fused is named as missing."""
     with client_of(thesis) as client:
         unnamed, named, what = (
-            client.search(QUERY_PHOTOGRAPH, descriptor=name).hits for name in (None, "what-and-where", "what")
+            client.search(QUERY_PHOTOGRAPH, SearchOptions(descriptor=name)).hits
+            for name in (None, "what-and-where", "what")
         )
     by_command = [
         json.loads(run("search", QUERY_PHOTOGRAPH, "-c", thesis, "--json", *flags).stdout)
@@ -102,7 +104,7 @@ def test_the_presets_give_different_answers(thesis: Path, collection: Path) -> N
     found = []
     for root in (thesis, collection):
         with client_of(root) as client:
-            found.append(client.search(QUERY_PHOTOGRAPH, descriptor="what-and-where").hits)
+            found.append(client.search(QUERY_PHOTOGRAPH, SearchOptions(descriptor="what-and-where")).hits)
 
     assert [hits[0].image.uri.rpartition("/")[2] for hits in found] == ["motorcycle_right.png"] * 2
     assert abs(found[0][0].score - found[1][0].score) > 0.01

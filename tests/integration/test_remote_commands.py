@@ -191,7 +191,7 @@ def test_a_wrong_address_is_named(command: str) -> None:
     done = run(command, "--server", "127.0.0.1:1,127.0.0.1")
 
     assert done.returncode == 1
-    assert "'127.0.0.1' is not the address of a server: give HOST:PORT" in done.stderr
+    assert "'127.0.0.1' is not a server address: give HOST:PORT" in done.stderr
 
 
 @pytest.mark.parametrize("command", ["health", "refresh"])
@@ -202,4 +202,4 @@ def test_several_servers_by_tls_want_their_name(command: str) -> None:
 
     assert (unnamed.returncode, in_plain_text.returncode) == (1, 1)
     assert "--server-name" in unnamed.stderr
-    assert "search.example.org goes with TLS" in in_plain_text.stderr
+    assert "search.example.org needs TLS" in in_plain_text.stderr

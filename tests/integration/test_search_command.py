@@ -19,6 +19,7 @@ from tests.conftest import QUERY_PHOTOGRAPH
 from tests.generations import Publisher
 from whatwhere.indexer.boxes import Box
 from whatwhere.service.client.client import Client
+from whatwhere.service.search_options import SearchOptions
 
 WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
 REGION = "90,100,690,455px"
@@ -95,7 +96,7 @@ def test_boxes_a_mask_and_concepts_arrive(serving: tuple[str, object], tmp_path:
         answer = json.loads(run("search", name, "--server", serving[0], *flags, "--json").stdout)
         scores[kind] = [hit["score"] for hit in answer["hits"]]
         with Client(serving[0]) as client:
-            expected = [hit.score for hit in client.search(name, **options).hits]
+            expected = [hit.score for hit in client.search(name, SearchOptions(**options)).hits]
 
         assert scores[kind] == expected
     assert len({tuple(each) for each in scores.values()}) == 4

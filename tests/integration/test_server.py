@@ -17,6 +17,7 @@ from whatwhere.indexer.errors import RegionNotSupported
 from whatwhere.service.client.client import Client
 from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.rpc import image_search_pb2_grpc as rpc
+from whatwhere.service.search_options import SearchOptions
 
 MOTORBIKE_LEFT = box_from_pixels(90, 100, 690, 455, width=741, height=500)
 MOTORBIKE_RIGHT = box_from_pixels(45, 100, 640, 455, width=741, height=500)
@@ -28,7 +29,7 @@ def name_of(uri: str) -> str:
 
 def test_the_other_view_of_a_motorbike_is_found_first_and_boxed(client: Client) -> None:
     """A box on one view finds the other, far ahead of everything else, and the box lies on the motorbike."""
-    result = client.search(QUERY_PHOTOGRAPH, region=MOTORBIKE_LEFT, localize_count=1)
+    result = client.search(QUERY_PHOTOGRAPH, SearchOptions(region=MOTORBIKE_LEFT, localize_count=1))
 
     first, second = result.hits[:2]
     assert name_of(first.image.uri) == "motorcycle_right.png"
@@ -46,7 +47,7 @@ def test_the_boxes_follow_the_region(client: Client, exact: bool) -> None:
 
     boxes = {}
     for name, region in regions.items():
-        hits = client.search(astronaut, region=region, page_size=1, localize_count=1, exact=exact).hits
+        hits = client.search(astronaut, SearchOptions(region=region, page_size=1, localize_count=1, exact=exact)).hits
         boxes[name] = hits[0].box
 
     assert boxes["shuttle"] is not None
@@ -57,14 +58,14 @@ def test_the_boxes_follow_the_region(client: Client, exact: bool) -> None:
 
 def test_so_many_results_are_boxed_as_were_asked_for(client: Client) -> None:
     """The first three of the page, and no more."""
-    hits = client.search("images/1", localize_count=3).hits
+    hits = client.search("images/1", SearchOptions(localize_count=3)).hits
 
     assert [hit.box is not None for hit in hits] == [True] * 3 + [False] * 5
 
 
 def test_exact_localization_boxes_the_motorbike_too(client: Client) -> None:
     """New forward passes at 224 agree with the stored factors on where it is."""
-    result = client.search(QUERY_PHOTOGRAPH, region=MOTORBIKE_LEFT, localize_count=1, exact=True)
+    result = client.search(QUERY_PHOTOGRAPH, SearchOptions(region=MOTORBIKE_LEFT, localize_count=1, exact=True))
 
     assert result.hits[0].box is not None
     assert result.hits[0].box.intersection_over_union(MOTORBIKE_RIGHT) > 0.6
@@ -74,7 +75,7 @@ def test_exact_localization_boxes_the_motorbike_too(client: Client) -> None:
 def test_a_stored_image_finds_itself_first(client: Client, descriptor: str | None) -> None:
     """An image is most similar to itself, exactly, by every descriptor."""
     for image in client.images():
-        best = client.search(image.name, descriptor=descriptor, page_size=1).hits[0]
+        best = client.search(image.name, SearchOptions(descriptor=descriptor, page_size=1)).hits[0]
 
         assert best.image.name == image.name
         assert best.score == pytest.approx(1, abs=1e-5)
@@ -99,8 +100,8 @@ def test_an_uploaded_image_gets_the_answer_of_the_stored_one(
     """Query images pass through the same path as indexed ones, with a region and without."""
     stored = next(image for image in client.images() if name_of(image.uri) == "chelsea.png")
 
-    uploaded = client.search(SCIKIT_IMAGE / "chelsea.png", region=region, descriptor=descriptor)
-    by_name = client.search(stored.name, region=region, descriptor=descriptor)
+    uploaded = client.search(SCIKIT_IMAGE / "chelsea.png", SearchOptions(region=region, descriptor=descriptor))
+    by_name = client.search(stored.name, SearchOptions(region=region, descriptor=descriptor))
 
     assert [hit.image.name for hit in uploaded.hits] == [hit.image.name for hit in by_name.hits]
     assert [hit.score for hit in uploaded.hits] == pytest.approx([hit.score for hit in by_name.hits], abs=1e-3)
@@ -112,7 +113,7 @@ def test_an_uploaded_image_gets_the_answer_of_the_stored_one(
 
 def test_a_region_keeps_some_factors_and_the_whole_image_all(client: Client) -> None:
     """Eight factors in all, fewer inside a box."""
-    whole, part = (client.search("images/1", region=region) for region in (None, Box(0, 0, 0.6, 0.6)))
+    whole, part = (client.search("images/1", SearchOptions(region=region)) for region in (None, Box(0, 0, 0.6, 0.6)))
 
     assert whole.kept_factor_count == 8
     assert 1 <= part.kept_factor_count < 8
@@ -121,7 +122,7 @@ def test_a_region_keeps_some_factors_and_the_whole_image_all(client: Client) -> 
 
 def test_a_region_that_holds_no_factor_says_so(client: Client) -> None:
     """The nearest factor is used, and the caller is told."""
-    result = client.search("images/1", region=Box(0.0, 0.0, 0.02, 0.02))
+    result = client.search("images/1", SearchOptions(region=Box(0.0, 0.0, 0.02, 0.02)))
 
     assert result.region_fallback
     assert result.kept_factor_count == 1
@@ -133,7 +134,7 @@ def test_without_a_descriptor_the_fused_is_asked(client: Client) -> None:
     region = Box(0.1, 0.1, 0.7, 0.9)
 
     answers = {
-        name: client.search("images/2", region=region, descriptor=name, page_size=8).hits
+        name: client.search("images/2", SearchOptions(region=region, descriptor=name, page_size=8)).hits
         for name in (None, "fused", "what-and-where", "what")
     }
 
@@ -145,18 +146,18 @@ def test_without_a_descriptor_the_fused_is_asked(client: Client) -> None:
 @pytest.mark.parametrize("region", [Box(0.0, 0.0, 0.5, 0.5), Box(0.9, 0.9, 1.0, 1.0)])
 def test_a_region_on_a_stored_image_needs_no_more_than_is_stored(client: Client, region: Box) -> None:
     """The fused answers it, and a baseline says which descriptors do."""
-    whole, part = (client.search("images/4", region=box, descriptor="fused") for box in (None, region))
+    whole, part = (client.search("images/4", SearchOptions(region=box, descriptor="fused")) for box in (None, region))
 
     assert 1 <= part.kept_factor_count < whole.kept_factor_count == 8
     assert [hit.score for hit in part.hits] != [hit.score for hit in whole.hits]
     with pytest.raises(RegionNotSupported, match="r-mac does not use: ask with one of what, what-and-where, fused"):
-        client.search("images/4", region=region, descriptor="r-mac")
+        client.search("images/4", SearchOptions(region=region, descriptor="r-mac"))
 
 
 def test_a_region_on_an_upload_crops_the_pooled_descriptors(client: Client) -> None:
     """R-MAC of the box finds the motorbike and keeps no factors."""
-    result = client.search(QUERY_PHOTOGRAPH, region=MOTORBIKE_LEFT, descriptor="r-mac")
-    whole = client.search(QUERY_PHOTOGRAPH, descriptor="r-mac")
+    result = client.search(QUERY_PHOTOGRAPH, SearchOptions(region=MOTORBIKE_LEFT, descriptor="r-mac"))
+    whole = client.search(QUERY_PHOTOGRAPH, SearchOptions(descriptor="r-mac"))
 
     assert name_of(result.hits[0].image.uri) == "motorcycle_right.png"
     assert result.kept_factor_count == 0
@@ -168,15 +169,15 @@ def test_a_region_smaller_than_a_cell_is_that_cell(client: Client, corner: float
     """However small the box, also in the last corner, the pooled descriptors see one cell."""
     region = Box(corner, corner, corner + 1e-9, corner + 1e-9)
 
-    assert client.search(QUERY_PHOTOGRAPH, region=region, descriptor="r-mac").hits
+    assert client.search(QUERY_PHOTOGRAPH, SearchOptions(region=region, descriptor="r-mac")).hits
 
 
 def test_pages_are_parts_of_one_answer(client: Client) -> None:
     """Three at a time gives what all at once gives, and ends."""
-    everything = client.search(QUERY_PHOTOGRAPH, page_size=100)
+    everything = client.search(QUERY_PHOTOGRAPH, SearchOptions(page_size=100))
     paged, token = [], ""
     for _ in range(3):
-        page = client.search(QUERY_PHOTOGRAPH, page_size=3, page_token=token)
+        page = client.search(QUERY_PHOTOGRAPH, SearchOptions(page_size=3, page_token=token))
         paged += page.hits
         token = page.next_page_token
 
@@ -187,13 +188,13 @@ def test_pages_are_parts_of_one_answer(client: Client) -> None:
 
 def test_a_minimum_score_cuts_the_list(client: Client) -> None:
     """Only what scores at least this much comes back, and no page follows."""
-    everything = client.search(QUERY_PHOTOGRAPH, page_size=100)
+    everything = client.search(QUERY_PHOTOGRAPH, SearchOptions(page_size=100))
     limit = everything.hits[2].score
 
-    result = client.search(QUERY_PHOTOGRAPH, page_size=100, min_score=limit)
+    result = client.search(QUERY_PHOTOGRAPH, SearchOptions(page_size=100, min_score=limit))
 
     assert [hit.image.name for hit in result.hits] == [hit.image.name for hit in everything.hits[:3]]
-    assert not client.search(QUERY_PHOTOGRAPH, page_size=3, min_score=limit).has_more
+    assert not client.search(QUERY_PHOTOGRAPH, SearchOptions(page_size=3, min_score=limit)).has_more
 
 
 @pytest.mark.parametrize("descriptor", ["what-and-where", "fused"])
@@ -206,13 +207,15 @@ def test_expansion_adds_the_neighbors_but_not_the_query_itself(
         vectors = reader.index(descriptor).vectors
         stored = {image.name: vectors.vector(int(image.name.partition("/")[2])) for image in client.images()}
     query = next(image for image in client.images() if name_of(image.uri) == "china.jpg")
-    plain = client.search(query.name, page_size=100, descriptor=descriptor)
+    plain = client.search(query.name, SearchOptions(page_size=100, descriptor=descriptor))
     neighbors = [hit.image.name for hit in plain.hits if hit.image.name != query.name][:2]
     total = stored[query.name] + sum(stored[name] for name in neighbors)
     total /= (total @ total) ** 0.5
     path = next(path for path in INDEXED_PHOTOGRAPHS if path.name == "china.jpg")
 
-    expanded = client.search(path if as_upload else query.name, page_size=100, expansion_count=2, descriptor=descriptor)
+    expanded = client.search(
+        path if as_upload else query.name, SearchOptions(page_size=100, expansion_count=2, descriptor=descriptor)
+    )
 
     for hit in expanded.hits:
         assert hit.score == pytest.approx(float(stored[hit.image.name] @ total), abs=1e-3)

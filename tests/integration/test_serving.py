@@ -38,6 +38,7 @@ from whatwhere.service.client.client import Client
 from whatwhere.service.observability.tracing import Tracer
 from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.rpc import image_search_pb2_grpc as rpc
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import Server, create_server
 from whatwhere.service.settings import Batching, Limits, ServerSettings
 
@@ -174,7 +175,7 @@ def test_a_draining_server_says_so_and_goes_on_answering(collection: Path) -> No
     with process(collection, "--drain-delay", "2") as (serving, address), Client(address, timeout_s=5) as client:
         serving.send_signal(signal.SIGTERM)
         wait_until(lambda: health_of(address) == "NOT_SERVING")
-        answered = client.search("images/1", page_size=1)
+        answered = client.search("images/1", SearchOptions(page_size=1))
         code = serving.wait(60)
         with pytest.raises(ServerUnreachable):
             client.collection()
@@ -281,15 +282,15 @@ def test_an_upload_that_was_asked_about_is_not_described_again(
     )
     box = Box(0.2, 0.1, 0.9, 0.8)
     with running(settings) as (server, address), Client(address) as client, Client(address) as another:
-        first = client.search(QUERY_PHOTOGRAPH, page_size=3)
-        second = client.search(QUERY_PHOTOGRAPH, page_size=3, page_token=first.next_page_token)
-        boxed = another.search(QUERY_PHOTOGRAPH, region=box, localize_count=3)
+        first = client.search(QUERY_PHOTOGRAPH, SearchOptions(page_size=3))
+        second = client.search(QUERY_PHOTOGRAPH, SearchOptions(page_size=3, page_token=first.next_page_token))
+        boxed = another.search(QUERY_PHOTOGRAPH, SearchOptions(region=box, localize_count=3))
         client.search(INDEXED_PHOTOGRAPHS[0])
         found = numbers(server.metrics_port)
     forgetful = ServerSettings(collection, listen=LOOPBACK, remembered_uploads=0)
     with running(forgetful) as (_, address), Client(address) as client:
-        whole = client.search(QUERY_PHOTOGRAPH, page_size=6)
-        region = client.search(QUERY_PHOTOGRAPH, region=box, localize_count=3)
+        whole = client.search(QUERY_PHOTOGRAPH, SearchOptions(page_size=6))
+        region = client.search(QUERY_PHOTOGRAPH, SearchOptions(region=box, localize_count=3))
 
     assert found["whatwhere_batch_size_count"] == described
     assert (*first.hits, *second.hits) == whole.hits
@@ -302,7 +303,7 @@ def test_a_cropped_upload_is_not_taken_for_the_whole_one(tmp_path: Path) -> None
     settings = ServerSettings(tmp_path / "baseline.ww", listen=LOOPBACK, metrics_listen=LOOPBACK)
     with running(settings) as (server, address), Client(address) as client:
         whole = client.search(QUERY_PHOTOGRAPH)
-        boxed = client.search(QUERY_PHOTOGRAPH, region=Box(0.0, 0.0, 0.3, 0.3))
+        boxed = client.search(QUERY_PHOTOGRAPH, SearchOptions(region=Box(0.0, 0.0, 0.3, 0.3)))
         again = client.search(QUERY_PHOTOGRAPH)
         found = numbers(server.metrics_port)
 
@@ -351,7 +352,7 @@ def test_prometheus_sees_requests_stages_and_the_collection(collection: Path) ->
     """An upload with a box, a stored search, an error: each is counted where it belongs."""
     with running(ServerSettings(collection, listen=LOOPBACK, metrics_listen=LOOPBACK)) as (server, address):
         with Client(address) as client:
-            client.search(QUERY_PHOTOGRAPH, localize_count=1)
+            client.search(QUERY_PHOTOGRAPH, SearchOptions(localize_count=1))
             client.search("images/1")
             with pytest.raises(ImageNotFound):
                 client.image("images/99")

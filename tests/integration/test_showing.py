@@ -26,6 +26,7 @@ from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.indexer.pipeline.settings import IndexSettings
 from whatwhere.service.client.client import Client
 from whatwhere.service.results import StoredImage
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
@@ -113,7 +114,7 @@ def test_the_factors_of_the_motorbike_find_the_other_view(client: Client) -> Non
         factor.index for factor in factors if factor.box and factor.box.intersection_over_union(MOTORBIKE_LEFT) > 0.25
     ]
 
-    result = client.search(QUERY_PHOTOGRAPH, factors=inside, localize_count=1)
+    result = client.search(QUERY_PHOTOGRAPH, SearchOptions(factors=inside, localize_count=1))
 
     assert 0 < len(inside) < len(factors)
     assert "motorcycle_right" in result.hits[0].image.uri
@@ -127,8 +128,8 @@ def test_avoiding_is_keeping_the_others(client: Client) -> None:
     name = named(client, "coffee").name
     rank = client.collection().rank
 
-    avoided = client.search(name, avoided_factors=[0, 1])
-    kept = client.search(name, factors=range(2, rank))
+    avoided = client.search(name, SearchOptions(avoided_factors=[0, 1]))
+    kept = client.search(name, SearchOptions(factors=range(2, rank)))
     everything = client.search(name)
 
     assert [hit.score for hit in avoided.hits] == pytest.approx([hit.score for hit in kept.hits], abs=1e-6)
@@ -139,12 +140,12 @@ def test_avoiding_is_keeping_the_others(client: Client) -> None:
 def test_a_factor_that_there_is_not_is_named(client: Client) -> None:
     """With those that there are; and so is a descriptor that has none."""
     with pytest.raises(InvalidRequest, match="0 to 7") as refused:
-        client.search("images/1", factors=[8])
+        client.search("images/1", SearchOptions(factors=[8]))
     assert refused.value.field == "concepts"
     with pytest.raises(RegionNotSupported, match="what-and-where"):
-        client.search("images/1", factors=[0], descriptor="r-mac")
+        client.search("images/1", SearchOptions(factors=[0], descriptor="r-mac"))
     with pytest.raises(DescriptorNotIndexed):
-        client.search("images/1", factors=[0], descriptor="gem")
+        client.search("images/1", SearchOptions(factors=[0], descriptor="gem"))
 
 
 def test_two_boxes_ask_for_what_is_in_either(client: Client) -> None:
@@ -157,9 +158,9 @@ def test_two_boxes_ask_for_what_is_in_either(client: Client) -> None:
     written = io.BytesIO()
     mask.save(written, "PNG")
 
-    each = [client.search(name, region=box, page_size=3) for box in boxes]
-    both = client.search(name, region=boxes, page_size=3)
-    masked = client.search(name, mask=written.getvalue(), page_size=3)
+    each = [client.search(name, SearchOptions(region=box, page_size=3)) for box in boxes]
+    both = client.search(name, SearchOptions(region=boxes, page_size=3))
+    masked = client.search(name, SearchOptions(mask=written.getvalue(), page_size=3))
 
     assert both.kept_factor_count >= max(result.kept_factor_count for result in each)
     assert both.kept_factor_count < client.collection().rank

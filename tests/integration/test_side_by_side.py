@@ -20,6 +20,7 @@ from tests.generations import Publisher
 from tests.waiting import wait_until
 from whatwhere.indexer.errors import PageTokenExpired
 from whatwhere.service.client.client import Client
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
@@ -105,7 +106,7 @@ class Callers:
         name = f"images/{1 + number}"
         while not self.stopping.wait(PAUSE_S):
             try:
-                found = self.client.search(name, page_size=1)
+                found = self.client.search(name, SearchOptions(page_size=1))
             except Exception as error:
                 self.failures.append(error)
                 continue
@@ -185,10 +186,10 @@ def two_servers(collection: Path, tmp_path: Path, one_thread: None) -> Iterator[
 def test_a_page_token_is_good_on_every_server_of_its_generation(two_servers: tuple[Path, Client]) -> None:
     """A server keeps nothing of the page before: the other goes on where the first stopped."""
     one, other = two_servers[1].servers()
-    everything = one.search("images/1", page_size=8)
+    everything = one.search("images/1", SearchOptions(page_size=8))
 
-    first = one.search("images/1", page_size=5)
-    second = other.search("images/1", page_size=5, page_token=first.next_page_token)
+    first = one.search("images/1", SearchOptions(page_size=5))
+    second = other.search("images/1", SearchOptions(page_size=5, page_token=first.next_page_token))
 
     assert [*first.hits, *second.hits] == list(everything.hits)
     assert second.next_page_token == ""
@@ -198,19 +199,19 @@ def test_a_page_token_has_expired_on_a_server_of_another_generation(two_servers:
     """Ahead or behind, the error names both generations; once all have refreshed, a search by pages goes through."""
     root, client = two_servers
     ahead, behind = client.servers()
-    old = behind.search("images/1", page_size=5).next_page_token
+    old = behind.search("images/1", SearchOptions(page_size=5)).next_page_token
     with Publisher(root) as publisher:
         publisher.add(ADDED)
         publisher.publish()
     ahead.refresh()
-    new = ahead.search("images/1", page_size=5).next_page_token
+    new = ahead.search("images/1", SearchOptions(page_size=5)).next_page_token
 
     with pytest.raises(PageTokenExpired, match="made on generation 1, generation 2 is being served"):
-        ahead.search("images/1", page_size=5, page_token=old)
+        ahead.search("images/1", SearchOptions(page_size=5, page_token=old))
     with pytest.raises(PageTokenExpired, match="made on generation 2, generation 1 is being served"):
-        behind.search("images/1", page_size=5, page_token=new)
+        behind.search("images/1", SearchOptions(page_size=5, page_token=new))
     refreshed = client.refresh()
-    found = client.search("images/1", page_size=5, page_token=new)
+    found = client.search("images/1", SearchOptions(page_size=5, page_token=new))
 
     assert refreshed.generation == 2
     assert len(found.hits) == 5

@@ -15,6 +15,7 @@ from whatwhere.indexer.errors import WhatwhereError
 from whatwhere.indexer.maintenance.transfer import copy_collection
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.service.client.client import Client
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
@@ -48,7 +49,7 @@ def client(far: str) -> Iterator[Client]:
 
 
 def found(client: Client) -> list[str]:
-    return [hit.image.name for hit in client.search("images/1", page_size=20).hits]
+    return [hit.image.name for hit in client.search("images/1", SearchOptions(page_size=20)).hits]
 
 
 def missed(client: Client, stop: Callable[[], None], start: Callable[[], None]) -> str:

@@ -35,6 +35,7 @@ from whatwhere.indexer.features.descriptors import find_descriptor
 from whatwhere.indexer.images.decode import decode_image
 from whatwhere.service.client.client import Client
 from whatwhere.service.search.searcher import open_searcher
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
@@ -61,7 +62,7 @@ class Question:
     def ask(self, client: Client) -> Found:
         if not self.query:
             return {id_of(image.name): 0.0 for image in client.images(**self.options)}
-        result = client.search(self.query, descriptor=self.descriptor, page_size=100, **self.options)
+        result = client.search(self.query, SearchOptions(descriptor=self.descriptor, page_size=100, **self.options))
         scores = [hit.score for hit in result.hits]
         assert scores == sorted(scores, reverse=True)
         return {id_of(hit.image.name): hit.score for hit in result.hits}
@@ -274,7 +275,7 @@ def test_fifty_swaps_under_load_fail_no_request_and_mix_no_answer(root: Path, tm
         load, resident = Load(address, Layout(root), first, first), []
         with load.running() as answers:
             for turn in range(SWAPS):
-                token = client.search("images/1", page_size=3).next_page_token
+                token = client.search("images/1", SearchOptions(page_size=3)).next_page_token
                 load.begun += 1
                 change(publisher, turn)
                 oracle.learn(load.begun)
@@ -282,7 +283,7 @@ def test_fifty_swaps_under_load_fail_no_request_and_mix_no_answer(root: Path, tm
                 wait_until(lambda: client.collection().generation == load.begun)
                 load.oldest = load.begun
                 with pytest.raises(PageTokenExpired, match=f"generation {load.begun} is being served now"):
-                    client.search("images/1", page_size=3, page_token=token)
+                    client.search("images/1", SearchOptions(page_size=3, page_token=token))
                 resident.append(resident_mb(process_id))
         files = {path.name for path in Layout(root).segments.iterdir()}
         wait_until(lambda: mapped_segments(process_id) <= files)

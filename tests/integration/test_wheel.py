@@ -23,14 +23,14 @@ import subprocess
 import sys
 from pathlib import Path
 
-from whatwhere import Box, Client
+from whatwhere import Box, Client, SearchOptions
 
 command = [sys.argv[1], "serve", "--collection", "pictures.ww", "--listen", "127.0.0.1:0"]
 with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
     try:
         address = server.stdout.readline().split()[-1]
         with Client(address) as client:
-            result = client.search(Path(sys.argv[2]), region=Box(0.05, 0.15, 0.95, 0.98), page_size=1)
+            result = client.search(Path(sys.argv[2]), SearchOptions(Box(0.05, 0.15, 0.95, 0.98), page_size=1))
         print(json.dumps([hit.image.file_name for hit in result.hits]))
     finally:
         server.terminate()
@@ -122,7 +122,7 @@ def test_it_indexes_searches_and_serves_among_packages_of_the_same_names(install
 
 def test_importing_the_face_imports_nothing_heavy(installed: Path, project: Path) -> None:
     """`from whatwhere import Client` needs neither torch nor faiss nor a database."""
-    code = "import sys; from whatwhere import Box, Client, errors; print([*sys.modules])"
+    code = "import sys; from whatwhere import Box, Client, SearchOptions, errors; print([*sys.modules])"
 
     modules = set(json.loads(run([installed / "python", "-c", code], project).replace("'", '"')))
 

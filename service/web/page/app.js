@@ -98,7 +98,7 @@ async function explain(before) {
   } catch (error) {
     if (signal.aborted) return;
     const told = placeOf(error) === "query-error";
-    factors.clear(told ? "" : "It could not be told.");
+    factors.clear(told ? "" : "The factors are not available.");
     if (!told) tell(error, "factors-error");
   }
 }

@@ -54,7 +54,7 @@ const needsToken = ({ status }) => status === 401 || status === 403;
 /** @param {Error} error */
 function askForToken(error) {
   const form = byId("token-form");
-  if (token.get()) byId("token-note").textContent = `This one was refused. ${error.message}`;
+  if (token.get()) byId("token-note").textContent = `The token was refused. ${error.message}`;
   if (!form.hidden) return;
   form.hidden = false;
   byId("token").focus();

@@ -48,7 +48,7 @@ export class FactorPanel {
 
   /** @param {Factor[]} factors of the query, strongest first */
   show(factors) {
-    this.clear("Show where each factor lies; keep those to search by, or leave some out.");
+    this.clear("Show the heatmap of each factor. Keep factors to search by them alone, or leave some out.");
     const largest = Math.max(...factors.map((factor) => factor.share));
     for (const factor of factors) this.list.append(this.#row(factor, largest));
     byId("factors-tools").hidden = false;
@@ -165,7 +165,7 @@ export class FactorPanel {
     try {
       const hits = (await this.handlers.similar())[factor.index] ?? [];
       drawer.replaceChildren(...hits.map((hit) => this.#crop(hit)));
-      if (!hits.length) drawer.textContent = "Nothing like it.";
+      if (!hits.length) drawer.textContent = "No similar factors.";
     } catch (error) {
       drawer.replaceChildren();
       drawer.hidden = true;

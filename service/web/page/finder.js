@@ -1,5 +1,5 @@
 // @ts-check
-/** Searching: the first page, then its boxes, then page after page. */
+/** Searches: the first page, then its boxes, then further pages. */
 
 import { sample, search as ask, turn } from "./api.js";
 import { announce, byId } from "./dom.js";
@@ -12,21 +12,21 @@ const PAGE_SIZE = 24;
 const OFFERED = 12;
 
 /** The request of a search, but for the page. @param {Search} search */
-function fieldsOf({ boxes, kept, avoided, descriptor, expansion, filter }) {
+function fieldsOf({ boxes, kept, avoided, descriptor, expansionCount, filter }) {
   const [region, ...moreRegions] = boxes;
   return {
     ...(region && { region, moreRegions }),
     ...(kept.length && { concepts: kept }),
     ...(avoided.length && { avoidedConcepts: avoided }),
     ...(descriptor && { descriptor: `DESCRIPTOR_${descriptor}` }),
-    ...{ expansionCount: expansion, filter },
+    ...{ expansionCount, filter },
   };
 }
 
 /** Says what was searched by.
  * @param {Search} search @param {{hits: any[], regionFallback: boolean, keptFactorCount: number}} found */
 function describe(search, { hits, regionFallback, keptFactorCount }) {
-  if (!hits.length) return search.filter ? "Nothing that the filter lets through." : "Nothing found.";
+  if (!hits.length) return search.filter ? "No picture matches the filter." : "Nothing found.";
   const parted = search.boxes.length || search.kept.length || search.avoided.length;
   if (!parted || !keptFactorCount) return "";
   const count = `Searched by ${keptFactorCount} factor${keptFactorCount === 1 ? "" : "s"}`;
@@ -64,7 +64,7 @@ export class Finder {
       this.#showPage(found);
       byId("results-note").textContent = describe(search, found);
       announce(`${found.hits.length} results.`);
-      if (search.localize && found.hits.length) this.#drawBoxes(search.localize);
+      if (search.localizeCount && found.hits.length) this.#drawBoxes(search.localizeCount);
     } catch (error) {
       if (signal.aborted) return;
       this.results.clear();
@@ -75,7 +75,7 @@ export class Finder {
 
   /** Offers pictures of the collection while there is no query. */
   async offer() {
-    const signal = this.#begin("Or begin with one of these", "");
+    const signal = this.#begin("Or start with one of these", "");
     this.results.clear();
     try {
       this.results.offer(await sample(OFFERED, "", signal));

@@ -9,9 +9,9 @@
  * @property {Box[]} boxes
  * @property {number[]} kept factors to search by, all when empty
  * @property {number[]} avoided factors to leave out
- * @property {string} descriptor without its prefix, as WHAT; empty: the best
- * @property {number} expansion
- * @property {number} localize
+ * @property {string} descriptor without its prefix, as WHAT; empty for the best
+ * @property {number} expansionCount
+ * @property {number} localizeCount
  * @property {string} filter
  */
 
@@ -20,10 +20,10 @@ const MOST_RESULTS = 20;
 /** @type {Search} */
 export const NOTHING = {
   ...{ image: "", upload: 0, boxes: [], kept: [], avoided: [] },
-  ...{ descriptor: "", expansion: 0, localize: 8, filter: "" },
+  ...{ descriptor: "", expansionCount: 0, localizeCount: 8, filter: "" },
 };
 
-/** Reads what it can; what makes no sense is as if it were not there. @param {string} query @returns {Search} */
+/** Reads a search from an address; invalid parts are ignored. @param {string} query @returns {Search} */
 export function read(query) {
   const said = new URLSearchParams(query);
   return {
@@ -37,8 +37,8 @@ export function read(query) {
     kept: indexes(said.get("keep")),
     avoided: indexes(said.get("avoid")),
     descriptor: (said.get("by") ?? "").toUpperCase().replace(/\W/g, "_"),
-    expansion: count(said.get("widen"), NOTHING.expansion),
-    localize: count(said.get("boxes"), NOTHING.localize),
+    expansionCount: count(said.get("expansion_count"), NOTHING.expansionCount),
+    localizeCount: count(said.get("localize_count"), NOTHING.localizeCount),
     filter: said.get("filter") ?? "",
   };
 }
@@ -53,8 +53,8 @@ export function write(search) {
   if (search.kept.length) say("keep", search.kept.join());
   if (search.avoided.length) say("avoid", search.avoided.join());
   if (search.descriptor) say("by", search.descriptor.toLowerCase().replace(/_/g, "-"));
-  if (search.expansion !== NOTHING.expansion) say("widen", `${search.expansion}`);
-  if (search.localize !== NOTHING.localize) say("boxes", `${search.localize}`);
+  if (search.expansionCount !== NOTHING.expansionCount) say("expansion_count", `${search.expansionCount}`);
+  if (search.localizeCount !== NOTHING.localizeCount) say("localize_count", `${search.localizeCount}`);
   if (search.filter) say("filter", search.filter);
   return said.length ? `?${said.join("&")}` : "";
 }

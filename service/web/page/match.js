@@ -48,7 +48,7 @@ export class Match {
     const score = `${titleOf(hit.image)}, score ${hit.score.toFixed(2)}`;
     byId("match-pictures").replaceChildren(figure(queryFrame, "The query"), figure(resultFrame, score));
     byId("match-title").textContent = `What matched in ${titleOf(hit.image)}`;
-    byId("match-concepts").replaceChildren(make("span", { class: "quiet" }, "Looking …"));
+    byId("match-factors").replaceChildren(make("span", { class: "quiet" }, "Loading …"));
     byId("match-facts").replaceChildren(...facts(hit.image));
     complain("match-error");
     this.dialog.showModal();
@@ -58,20 +58,20 @@ export class Match {
         { images: [hit.image.name], heatmapSizePx: HEATMAP_PX },
         work.signal,
       );
-      const concepts = ofQuery.map((factor, place) =>
-        this.#concept([queryFrame, resultFrame], factor, ofResult[place]),
+      const buttons = ofQuery.map((factor, place) =>
+        this.#button([queryFrame, resultFrame], factor, ofResult[place]),
       );
-      byId("match-concepts").replaceChildren(...concepts);
+      byId("match-factors").replaceChildren(...buttons);
     } catch (error) {
       if (work.signal.aborted) return;
-      byId("match-concepts").replaceChildren();
+      byId("match-factors").replaceChildren();
       tell(error, "match-error");
     }
   }
 
-  /** One concept's button and its heatmaps.
+  /** The button of one shared factor, and its heatmaps.
    * @param {HTMLElement[]} frames @param {Factor} inQuery @param {Factor} inResult */
-  #concept(frames, inQuery, inResult) {
+  #button(frames, inQuery, inResult) {
     const shared = inQuery.share > 0 && inResult.share > 0;
     const heatmaps = [inQuery, inResult].map((factor, place) => {
       const heatmap = heatmapOf(factor);
@@ -80,7 +80,7 @@ export class Match {
     });
     const button = make(
       "button",
-      { type: "button", class: "concept", onclick: () => show(button.getAttribute("aria-pressed") !== "true") },
+      { type: "button", class: "shared-factor", onclick: () => show(button.getAttribute("aria-pressed") !== "true") },
       make("span", { class: "swatch" }),
       make("span", { class: "unseen" }, "Concept "),
       `${inQuery.index}`,

@@ -1,5 +1,5 @@
 // @ts-check
-/** How is searched: by what, widened by how many results, with how many boxes, among which pictures. */
+/** The options of a search: descriptor, query expansion, boxes on results, filter. */
 
 import { byId, make } from "./dom.js";
 
@@ -7,11 +7,11 @@ import { byId, make } from "./dom.js";
 
 const DESCRIPTORS = {
   WHAT: "What: the same kind of thing",
-  WHAT_AND_WHERE: "What and where: this very thing",
+  WHAT_AND_WHERE: "What and where: the same instance",
   ...{ MAC: "MAC", R_MAC: "R-MAC", CROW: "CroW", GEM: "GeM" },
 };
 const OF_FACTORS = ["", "WHAT", "WHAT_AND_WHERE", "FUSED"];
-const COUNTS = ["expansion", "localize"];
+const COUNTS = ["expansionCount", "localizeCount"];
 
 /** Tells whether factors can be chosen with a descriptor; "" is the best. @param {string} descriptor */
 export const hasFactors = (descriptor) => OF_FACTORS.includes(descriptor);
@@ -44,7 +44,7 @@ export function showOptions(search) {
   choose(search.descriptor);
   byId("filter").value = search.filter;
   for (const name of COUNTS) {
-    byId(name).value = search[/** @type {"expansion" | "localize"} */ (name)];
+    byId(name).value = search[/** @type {"expansionCount" | "localizeCount"} */ (name)];
     say(name);
   }
 }

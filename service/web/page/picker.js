@@ -35,7 +35,7 @@ async function draw({ onStored, filter }) {
   try {
     const [image] = await sample(1, filter(), signal);
     if (image) onStored(image.name);
-    else complain("query-error", "There is no picture that the filter lets through.");
+    else complain("query-error", "No picture matches the filter.");
   } catch (error) {
     if (!signal.aborted) report(error, () => byId("random").click());
   }

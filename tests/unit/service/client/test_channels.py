@@ -237,7 +237,7 @@ def test_without_a_shared_name_several_servers_are_refused_by_tls() -> None:
     """Before anything is sent; and a name without TLS would check nothing."""
     with pytest.raises(errors.InvalidRequest, match="--server-name") as unnamed:
         Client("10.0.0.5:1,10.0.0.6:1", credentials=trusting())
-    with pytest.raises(errors.InvalidRequest, match="goes with TLS") as in_plain_text:
+    with pytest.raises(errors.InvalidRequest, match="needs TLS") as in_plain_text:
         Client("10.0.0.5:1", server_name="search.example.org")
 
     assert unnamed.value.field == in_plain_text.value.field == "server_name"
