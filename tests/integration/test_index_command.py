@@ -373,7 +373,7 @@ def test_a_missing_path_is_named(tmp_path: Path) -> None:
     """Nothing is made of a collection whose pictures do not exist."""
     done = run("index", tmp_path / "nowhere", "-c", tmp_path / "c.ww")
 
-    assert refused(done) == f"{tmp_path / 'nowhere'} does not exist: give a folder or an image file, or a list of such"
+    assert refused(done) == f"{tmp_path / 'nowhere'} does not exist: use a folder, an image file or a list of images"
     assert not (tmp_path / "c.ww").exists()
 
 
