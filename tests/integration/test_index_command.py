@@ -195,7 +195,7 @@ def test_images_lists_names_places_and_reasons(
     heading, *lines = done.stdout.splitlines()
     assert heading.split() == ["name", "state", "size", "uri", "reason"]
     assert [line.split()[:3] for line in lines] == [["images/3", "failed", (few / "06.png").as_uri()]]
-    assert lines[0].split("  ")[-1].startswith("06.png: the pixels are not those")
+    assert lines[0].split("  ")[-1].startswith("06.png: PNG checksum mismatch")
 
 
 def test_images_speaks_json_for_programs(indexed: tuple[Path, "subprocess.CompletedProcess[str]"], few: Path) -> None:

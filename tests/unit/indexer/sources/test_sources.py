@@ -436,7 +436,7 @@ def test_any_filesystem_that_fsspec_knows_is_read(remote: Remote) -> None:
 
 def test_a_kind_of_place_that_nobody_knows_is_named(remote: Remote) -> None:
     """Before anything is asked for."""
-    with pytest.raises(InvalidRequest, match="nonsense:// is no kind of place"):
+    with pytest.raises(InvalidRequest, match="nonsense:// has a scheme that fsspec does not support"):
         remote.require("nonsense://a/b.jpg")
 
 
