@@ -1,4 +1,4 @@
-"""Boxes: `x_min, y_min, x_max, y_max` in [0, 1] of the upright image, x to the right and y down."""
+"""Define boxes: `x_min, y_min, x_max, y_max` in [0, 1] of the upright image, x to the right and y down."""
 
 import math
 from typing import NamedTuple
@@ -15,7 +15,7 @@ class Box(NamedTuple):
     y_max: float
 
     def intersection_over_union(self, other: "Box") -> float:
-        """Return shared area divided by covered area, in [0, 1]."""
+        """Return the intersection over union of the two boxes, in [0, 1]."""
         width = min(self.x_max, other.x_max) - max(self.x_min, other.x_min)
         height = min(self.y_max, other.y_max) - max(self.y_min, other.y_min)
         shared = max(width, 0.0) * max(height, 0.0)
@@ -23,7 +23,7 @@ class Box(NamedTuple):
 
     @property
     def area(self) -> float:
-        """The share of the image that the box covers."""
+        """Return the fraction of the image that the box covers."""
         return (self.x_max - self.x_min) * (self.y_max - self.y_min)
 
 
@@ -31,27 +31,31 @@ WHOLE_IMAGE = Box(0.0, 0.0, 1.0, 1.0)
 
 
 def checked_box(x_min: float, y_min: float, x_max: float, y_max: float, field: str = "region") -> Box:
-    """Return the box, or raise InvalidRegion: not a number, outside [0, 1], inverted or without area."""
+    """Return the box after checking it.
+
+    Raises InvalidRegion if a coordinate is not finite or outside [0, 1], or if the box is inverted or empty.
+    """
     sides = {"x_min": x_min, "y_min": y_min, "x_max": x_max, "y_max": y_max}
     for name, value in sides.items():
         if not math.isfinite(value) or not 0.0 <= value <= 1.0:
             raise InvalidRegion(
-                f"{field}.{name} is {value}: give fractions of the upright image's width and height, from 0 to 1",
+                f"{field}.{name} is {value}: use fractions of the upright image's width and height, from 0 to 1",
                 field=f"{field}.{name}",
             )
     for low, high in (("x_min", "x_max"), ("y_min", "y_max")):
         if sides[low] >= sides[high]:
             raise InvalidRegion(
-                f"{field}.{low} is {sides[low]} and {field}.{high} {sides[high]}: {low} must be the smaller one",
+                f"{field}.{low} is {sides[low]} and {field}.{high} is {sides[high]}: {low} must be less than {high}",
                 field=f"{field}.{low}",
             )
     return Box(x_min, y_min, x_max, y_max)
 
 
 def box_from_pixels(x_min: float, y_min: float, x_max: float, y_max: float, *, width: int, height: int) -> Box:
-    """Return the box given in pixels of a `width` x `height` upright image; InvalidRegion as for fractions.
+    """Convert a box in pixels of a `width` x `height` upright image to fractions.
 
-    Ground-truth files put the far edge up to one pixel beyond the picture (measured: Paris, Oxford); that is cut.
+    Boxes up to one pixel outside the image are clipped: ground-truth files have them (measured: Paris, Oxford).
+    Raises InvalidRegion if a coordinate is not finite or further outside, or if the box is inverted or empty.
     """
     return checked_box(
         max(x_min / width, 0.0) if x_min >= -1 else x_min / width,

@@ -1,14 +1,14 @@
-"""The exception tree: every error that whatwhere raises on purpose.
+"""Define the exception tree: every error that whatwhere raises on purpose.
 
-Each class carries a `reason` in UPPER_SNAKE, the stable name that programs switch on (it travels as the reason of
-`google.rpc.ErrorInfo`). The message names the wrong value and the remedy.
+Each class has a stable `reason` in UPPER_SNAKE for programs to switch on; gRPC sends it as the reason of
+`google.rpc.ErrorInfo`. The message names the wrong value and the remedy.
 """
 
 from typing import ClassVar
 
 
 class WhatwhereError(Exception):
-    """Base of all errors raised on purpose. `field` names the request field at fault, where there is one."""
+    """Base class of all errors raised on purpose; `field` names the invalid request field, if any."""
 
     reason: ClassVar[str] = "WHATWHERE_ERROR"
 
@@ -17,59 +17,59 @@ class WhatwhereError(Exception):
         self.field = field
 
 
-# --- what a caller sent -----------------------------------------------------------------------------------------
+# --- invalid requests ---------------------------------------------------------------------------------------------
 
 
 class InvalidRequest(WhatwhereError):
-    """A request field has a value that can never be served."""
+    """A request field has an invalid value."""
 
     reason = "INVALID_FIELD"
 
 
 class MissingQuery(InvalidRequest):
-    """Neither an image nor the name of a stored image was given."""
+    """The request has neither an image nor the name of a stored image."""
 
     reason = "MISSING_QUERY"
 
 
 class InvalidRegion(InvalidRequest):
-    """A box that is inverted, empty, outside the image or not a number."""
+    """A box is inverted, empty, outside the image, or not finite."""
 
     reason = "INVALID_REGION"
 
 
 class InvalidPageToken(InvalidRequest):
-    """A page token that this server did not make for this request."""
+    """The page token was not issued by this server for this request."""
 
     reason = "INVALID_PAGE_TOKEN"
 
 
 class PageTokenExpired(InvalidPageToken):
-    """A page token of another generation than the one that is being served."""
+    """The page token was issued for a generation that is no longer served."""
 
     reason = "PAGE_TOKEN_EXPIRED"
 
 
 class InvalidFilter(InvalidRequest):
-    """A filter that is no expression, too long or too deep, or compares what cannot be compared."""
+    """The filter has a syntax error, exceeds a limit, or compares incompatible types."""
 
     reason = "INVALID_FILTER"
 
 
 class UnreadableImage(InvalidRequest):
-    """Bytes that are not a complete image in a supported format."""
+    """The bytes are not a complete image in a supported format."""
 
     reason = "UNREADABLE_IMAGE"
 
 
 class ImageTooManyBytes(InvalidRequest):
-    """An encoded image above the byte limit."""
+    """The encoded image exceeds the byte limit."""
 
     reason = "IMAGE_TOO_MANY_BYTES"
 
 
 class ImageTooManyPixels(InvalidRequest):
-    """An image whose header announces more pixels than the limit."""
+    """The image header declares more pixels than the limit."""
 
     reason = "IMAGE_TOO_MANY_PIXELS"
 
@@ -81,40 +81,40 @@ class ImageNotFound(WhatwhereError):
 
 
 class RegionNotSupported(WhatwhereError):
-    """A region on a stored image for a descriptor that keeps no factors (MAC, R-MAC, CroW, GeM)."""
+    """A region of a stored image needs factors, which the descriptor does not use (MAC, R-MAC, CroW, GeM)."""
 
     reason = "REGION_NOT_SUPPORTED"
 
 
 class DescriptorNotIndexed(WhatwhereError):
-    """The collection holds no vectors of the descriptor asked for."""
+    """The collection has no vectors of the requested descriptor."""
 
     reason = "DESCRIPTOR_NOT_INDEXED"
 
 
 class SourceUnavailable(WhatwhereError):
-    """An indexed image whose source file cannot be read any more."""
+    """The source file of an indexed image can no longer be read."""
 
     reason = "SOURCE_UNAVAILABLE"
 
 
-# --- what stands on disk ----------------------------------------------------------------------------------------
+# --- stored collections -------------------------------------------------------------------------------------------
 
 
 class CollectionNotFound(WhatwhereError):
-    """The directory holds no collection, or one without a published generation."""
+    """The directory has no collection, or the collection has no published generation."""
 
     reason = "COLLECTION_NOT_FOUND"
 
 
 class CollectionMismatch(WhatwhereError):
-    """A collection made with another backbone, weights, rank, whitener or format version."""
+    """The collection was made with a different backbone, weights, rank, whitener or format version."""
 
     reason = "COLLECTION_MISMATCH"
 
 
 class CollectionCorrupt(WhatwhereError):
-    """A file of the collection is missing, torn or contradicts another."""
+    """A file of the collection is missing, corrupt, or inconsistent with another."""
 
     reason = "COLLECTION_CORRUPT"
 
@@ -126,55 +126,55 @@ class CollectionLocked(WhatwhereError):
 
 
 class CollectionNotWritable(WhatwhereError):
-    """The disk is full, fails, or may not be written to."""
+    """The disk is full, read-only or failing, or permission to write is missing."""
 
     reason = "COLLECTION_NOT_WRITABLE"
 
 
 class CatalogUnavailable(WhatwhereError):
-    """The database server that holds the catalogue is away, or the connection to it was lost."""
+    """The database server of the catalog is unreachable, or the connection was lost."""
 
     reason = "CATALOG_UNAVAILABLE"
 
 
 class CatalogRefused(WhatwhereError):
-    """The database server is there and lets us not in, or not do what we must: password, database, rights, SSL."""
+    """The database server rejected the connection or an operation: password, database, privileges, TLS."""
 
     reason = "CATALOG_REFUSED"
 
 
-# --- what it is measured with -----------------------------------------------------------------------------------
+# --- benchmarks ---------------------------------------------------------------------------------------------------
 
 
 class BenchmarkUnreadable(WhatwhereError):
-    """A data set whose pictures or ground truth are missing, torn, contradictory, or would run code when read."""
+    """Images or ground truth of a data set are missing, corrupt, inconsistent, or would run code when read."""
 
     reason = "BENCHMARK_UNREADABLE"
 
 
-# --- what the machine lacks -------------------------------------------------------------------------------------
+# --- environment --------------------------------------------------------------------------------------------------
 
 
 class UnknownName(WhatwhereError):
-    """A backbone, descriptor, device or data set that does not exist."""
+    """The backbone, descriptor, device or data set does not exist."""
 
     reason = "UNKNOWN_NAME"
 
 
 class WeightsUnavailable(WhatwhereError):
-    """Weights that are not here, torn, not those of their checksum, or not of this network."""
+    """The weights are missing or corrupt, fail their checksum, or do not fit the network."""
 
     reason = "WEIGHTS_UNAVAILABLE"
 
 
 class WhitenerUnavailable(WhatwhereError):
-    """A whitener that is missing, torn or made for something else."""
+    """The whitener is missing or corrupt, or was fitted to other descriptors."""
 
     reason = "WHITENER_UNAVAILABLE"
 
 
 class DeviceUnavailable(WhatwhereError):
-    """The device asked for is not on this machine."""
+    """The requested device is not available on this machine."""
 
     reason = "DEVICE_UNAVAILABLE"
 
@@ -186,13 +186,13 @@ class VectorLibraryMissing(WhatwhereError):
 
 
 class ClusterUnavailable(WhatwhereError):
-    """Ray is not installed, or there is none at the address."""
+    """Ray is not installed, or no Ray cluster answers at the address."""
 
     reason = "CLUSTER_UNAVAILABLE"
 
 
 class WorkersLost(WhatwhereError):
-    """The same work lost its worker again and again."""
+    """Workers died repeatedly on the same work."""
 
     reason = "WORKERS_LOST"
 
@@ -203,53 +203,53 @@ class ServerUnreachable(WhatwhereError):
     reason = "SERVER_UNREACHABLE"
 
 
-# --- what a server refuses --------------------------------------------------------------------------------------
+# --- rejected by the server ---------------------------------------------------------------------------------------
 
 
 class CredentialsUnreadable(WhatwhereError):
-    """A file of tokens, or a certificate or its key, that is missing, torn, or does not fit its other half."""
+    """A token file, certificate or private key is missing or corrupt, or certificate and key do not match."""
 
     reason = "CREDENTIALS_UNREADABLE"
 
 
 class Unauthenticated(WhatwhereError):
-    """No token where one is needed, or one that is unknown, revoked or expired."""
+    """The bearer token is missing, unknown, revoked or expired."""
 
     reason = "UNAUTHENTICATED"
 
 
 class ScopeMissing(WhatwhereError):
-    """A token that may not do this."""
+    """The token lacks the scope that the call requires."""
 
     reason = "SCOPE_MISSING"
 
 
 class CallMetadataTooLarge(InvalidRequest):
-    """More metadata of the call than is read."""
+    """The metadata of the call exceeds the size limit."""
 
     reason = "CALL_METADATA_TOO_LARGE"
 
 
 class RequestTooSlow(WhatwhereError):
-    """A request whose bytes did not arrive in time."""
+    """The bytes of the request did not arrive in time."""
 
     reason = "REQUEST_TOO_SLOW"
 
 
 class DeadlineExceeded(WhatwhereError):
-    """The caller's deadline, or the longest that a request may take, passed before the answer was there."""
+    """The client's deadline or the server's request time limit passed before the response was ready."""
 
     reason = "DEADLINE_EXCEEDED"
 
 
 class RequestCancelled(WhatwhereError):
-    """Nobody waits for the answer any more."""
+    """The client cancelled the request."""
 
     reason = "REQUEST_CANCELLED"
 
 
 class TryAgainLater(WhatwhereError):
-    """The same request may succeed after `retry_delay_s`, where that is known."""
+    """The same request may succeed later, after `retry_delay_s` seconds if that is known."""
 
     reason = "TRY_AGAIN_LATER"
 
@@ -259,30 +259,30 @@ class TryAgainLater(WhatwhereError):
 
 
 class ServerNotReady(TryAgainLater):
-    """A server that is starting or stopping."""
+    """The server is starting or stopping."""
 
     reason = "SERVER_NOT_READY"
 
 
 class ObjectStoreUnavailable(TryAgainLater):
-    """The object store that holds the collection is away, or refuses."""
+    """The object store of the collection is unreachable or denies access."""
 
     reason = "OBJECT_STORE_UNAVAILABLE"
 
 
 class VectorStoreUnavailable(TryAgainLater):
-    """The server that holds the collection's vectors is away, refuses, or does not answer in time."""
+    """The vector database of the collection is unreachable, denies access, or does not respond in time."""
 
     reason = "VECTOR_STORE_UNAVAILABLE"
 
 
 class ServerOverloaded(TryAgainLater):
-    """More requests than can be queued."""
+    """The request queue is full."""
 
     reason = "SERVER_OVERLOADED"
 
 
 class TooManyRequests(ServerOverloaded):
-    """More requests at once than one client may have."""
+    """The client has more concurrent requests than allowed."""
 
     reason = "TOO_MANY_REQUESTS"

@@ -1,1 +1,1 @@
-"""Encoded bytes to upright RGB pixels, and what a file says of itself."""
+"""Decoding of images to upright RGB pixels, and EXIF metadata."""

@@ -1,7 +1,7 @@
-"""Encoded bytes → upright RGB pixels at the size the network sees, within limits.
+"""Decode encoded images, within limits, to upright RGB pixels at the network's input size.
 
-Read: JPEG, PNG, WebP, GIF and TIFF (first frame or page), BMP; bilevel, grey, palette, RGB, alpha (over white), CMYK,
-16-bit grey. EXIF orientation is applied. ICC profiles are ignored: the numbers in the file are taken as sRGB.
+Formats: JPEG, PNG, WebP, GIF and TIFF (first frame or page), BMP; bilevel, gray, palette, RGB, alpha (composited over
+white), CMYK, 16-bit gray. EXIF orientation is applied. ICC profiles are ignored: pixel values are taken as sRGB.
 """
 
 import io
@@ -27,12 +27,12 @@ Image.MAX_IMAGE_PIXELS = None
 warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Pixels: TypeAlias = NDArray[np.uint8]
-Scaled: TypeAlias = Callable[[int, int], tuple[int, int]]  # (width, height) → those that a picture is scaled to
+Scaled: TypeAlias = Callable[[int, int], tuple[int, int]]  # (width, height) → (width, height) after scaling
 
 SHORTER_SIDE = 512
-# No image costs more than three ordinary ones (4:3, 512 x 683): the longer side stops growing at aspect 4.
+# The longer side is limited to aspect 4, so that no image costs more than three ordinary ones (4:3, 512 x 683).
 MAX_ASPECT = 4
-# Sides are rounded to the coarsest grid cell, so that the cells tile the picture exactly and shapes are few.
+# Sides are rounded to the coarsest grid cell: the cells tile the image exactly, and there are few shapes.
 SIDE_MULTIPLE = 32
 
 _MIME_TYPES = {
@@ -46,8 +46,8 @@ _MIME_TYPES = {
 }
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp"})
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
-# EXIF orientation → what turns the stored rows upright. Not ImageOps.exif_transpose: that also rewrites the EXIF
-# block and fails on torn ones whose picture is fine.
+# EXIF orientation → the transpose that makes the image upright. Not ImageOps.exif_transpose: it also rewrites the EXIF
+# block, and fails on corrupt blocks of intact images.
 _TRANSPOSES = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -58,13 +58,13 @@ _TRANSPOSES = {
     8: Image.Transpose.ROTATE_90,
 }
 _SWAPPING = {_TRANSPOSES[number] for number in (5, 6, 7, 8)}
-# A decoder holds up to 20 bytes a pixel (WebP), 2 GB at the limit. Pictures above this are decoded one after the other,
+# A decoder needs up to 20 bytes a pixel (WebP), 2 GB at the limit. Images above this size are decoded one at a time,
 # so that memory does not grow with the number of threads.
 _LARGE_PIXELS = 16_000_000
 _one_large_picture = threading.Lock()
-_STRIP_PIXELS = 4_000_000  # converted at a time, so that copies in between stay small
-# Each scan of a progressive JPEG passes over the whole picture, 0.1 s for 100 million pixels, and takes no more than a
-# hundred bytes: a file within the limit of bytes could keep a thread for hours. Encoders write about 10 scans.
+_STRIP_PIXELS = 4_000_000  # converted at a time, so that intermediate copies stay small
+# Each scan of a progressive JPEG covers the whole image (0.1 s for 100 million pixels) and needs only a hundred bytes:
+# a file within the byte limit could block a thread for hours. Encoders write about 10 scans.
 _MAX_SCANS_AT_MOST_PIXELS = 32
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # not a stuffed byte, a restart or a fill byte
@@ -72,7 +72,7 @@ _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # not a stuffed byte, a
 
 @dataclass(frozen=True)
 class ImageLimits:
-    """What is refused before decoding."""
+    """Limits of an image that are checked before decoding."""
 
     max_bytes: int = 64 * 1024 * 1024
     max_pixels: int = 100_000_000
@@ -80,7 +80,7 @@ class ImageLimits:
 
 @dataclass(frozen=True)
 class DecodedImage:
-    """An upright picture scaled for the network: `pixels` uint8 [h, w, 3]; `width` and `height` are the original's."""
+    """An upright, scaled image: `pixels` uint8 [h, w, 3]; `width` and `height` are the original's, upright."""
 
     pixels: Pixels
     width: int
@@ -89,29 +89,32 @@ class DecodedImage:
 
 
 def check_byte_count(name: str, byte_count: int, limits: ImageLimits) -> None:
-    """Raise ImageTooManyBytes above the limit."""
+    """Raise ImageTooManyBytes if the byte count exceeds the limit."""
     if byte_count > limits.max_bytes:
         raise ImageTooManyBytes(
-            f"{name}: {byte_count:,} bytes, the limit is {limits.max_bytes:,}; send a smaller or more compressed image",
+            f"{name}: {byte_count:,} bytes, the limit is {limits.max_bytes:,}; use a smaller or more compressed image",
             field="image_content",
         )
 
 
 def fitted_size(width: int, height: int, shorter_side: int = SHORTER_SIDE) -> tuple[int, int]:
-    """Return (width, height), multiples of 32: the shorter near `shorter_side`, the longer at most 4 times that."""
+    """Return (width, height) as multiples of 32, the shorter near `shorter_side`, the longer at most 4 times that."""
     scale = min(shorter_side / min(width, height), shorter_side * MAX_ASPECT / max(width, height))
     fitted = (max(1, round(side * scale / SIDE_MULTIPLE)) * SIDE_MULTIPLE for side in (width, height))
     return next(fitted), next(fitted)
 
 
 def size_within(width: int, height: int, longer_side: int) -> tuple[int, int]:
-    """Return (width, height) in the same proportions, the longer at most `longer_side`; never larger than before."""
+    """Return (width, height) scaled down, keeping the aspect ratio, until the longer is at most `longer_side`."""
     scale = min(1.0, longer_side / max(width, height))
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 def upright_size(content: bytes, name: str) -> tuple[int, int]:
-    """Return (width, height) of the upright picture from its header alone; UnreadableImage where there is none."""
+    """Read (width, height) of the upright image from its header only.
+
+    Raises UnreadableImage if the header cannot be read.
+    """
     try:
         with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
             transpose = _upright_transpose(picture)
@@ -123,17 +126,18 @@ def upright_size(content: bytes, name: str) -> tuple[int, int]:
 def decode_image(
     content: bytes, name: str, *, limits: ImageLimits | None = None, shorter_side: int | None = SHORTER_SIDE
 ) -> DecodedImage:
-    """Decode `content`, turn it upright and scale it (antialiased, bilinear) to `fitted_size`; None keeps its size.
+    """Decode an image, apply its orientation and scale it (antialiased, bilinear) to `fitted_size`.
 
-    `name` stands in the messages. Raises ImageTooManyBytes and ImageTooManyPixels before decoding, UnreadableImage
-    when decoding fails.
+    `shorter_side=None` keeps the original size; `name` appears in error messages.
+    Raises ImageTooManyBytes or ImageTooManyPixels, before decoding, if a limit is exceeded, and UnreadableImage if the
+    image cannot be decoded.
     """
     scaled = None if shorter_side is None else partial(fitted_size, shorter_side=shorter_side)
     return _decoded(content, name, limits or ImageLimits(), scaled)
 
 
 def decode_within(content: bytes, name: str, longer_side: int, *, limits: ImageLimits | None = None) -> DecodedImage:
-    """Decode `content`, turn it upright and scale it to `size_within`; else as `decode_image`."""
+    """Decode an image as `decode_image` does, but scaled to `size_within`."""
     return _decoded(content, name, limits or ImageLimits(), partial(size_within, longer_side=longer_side))
 
 
@@ -143,11 +147,11 @@ def _decoded(content: bytes, name: str, limits: ImageLimits, scaled: Scaled | No
         return _decode(content, name, limits, scaled)
     except (ImageTooManyPixels, UnreadableImage):
         raise
-    except Exception as error:  # decoders of foreign bytes raise anything: OSError, ValueError, struct.error, ...
+    except Exception as error:  # decoders raise any type on invalid bytes: OSError, ValueError, struct.error, ...
         raise UnreadableImage(
             f"{name}: not a complete JPEG, PNG, WebP, GIF, TIFF or BMP image; save it again as one of these",
             field="image_content",
-        ) from error.with_traceback(None)  # its frames hold the pixels for as long as somebody keeps the error
+        ) from error.with_traceback(None)  # its frames would keep the pixels alive
 
 
 def _decode(content: bytes, name: str, limits: ImageLimits, scaled: Scaled | None) -> DecodedImage:
@@ -165,19 +169,19 @@ def _check_pixel_count(name: str, size: tuple[int, int], limits: ImageLimits) ->
     width, height = size
     if width * height > limits.max_pixels:
         raise ImageTooManyPixels(
-            f"{name}: {width} x {height} pixels, the limit is {limits.max_pixels:,} in all; send a smaller image",
+            f"{name}: {width} x {height} pixels, the limit is {limits.max_pixels:,} in all; use a smaller image",
             field="image_content",
         )
 
 
 def _check_png_sums(name: str, content: bytes) -> None:
-    """Compare the checksums of the pixels, which Pillow passes over: damage would become another picture."""
+    """Verify the checksums of the pixel data, which Pillow skips: corruption would go unnoticed."""
     view, position = memoryview(content), 8
     while position < len(content) and (kind := content[position + 4 : position + 8]) != b"IEND":
         end = position + 8 + int.from_bytes(content[position : position + 4], "big")
         if kind == b"IDAT" and zlib.crc32(view[position + 4 : end]) != int.from_bytes(content[end : end + 4], "big"):
             raise UnreadableImage(
-                f"{name}: the pixels are not those of the PNG's checksum: restore the file, or save it again",
+                f"{name}: PNG checksum mismatch, the pixel data is corrupt: restore the file, or save it again",
                 field="image_content",
             )
         position = end + 4
@@ -190,12 +194,12 @@ def _check_scan_count(name: str, content: bytes, pixels: int, limits: ImageLimit
         position, kind = marker.end(), content[marker.end() - 1]
         if kind == _END_OF_IMAGE:
             return
-        if kind != _START_OF_IMAGE:  # all others that stand between scans have a length, and bytes that must be passed
+        if kind != _START_OF_IMAGE:  # all other markers between scans have a length field and a payload to skip
             position += max(2, int.from_bytes(content[position : position + 2], "big"))
         scans += kind == _START_OF_SCAN
     if scans > allowed:
         raise UnreadableImage(
-            f"{name}: a progressive JPEG of more than {allowed:,} scans, which takes minutes to decode; save it again",
+            f"{name}: a progressive JPEG with more than {allowed:,} scans takes minutes to decode; save it again",
             field="image_content",
         )
 
@@ -205,7 +209,7 @@ def _scaled_upright(picture: Image.Image, scaled: Scaled | None) -> DecodedImage
     transpose = _upright_transpose(picture)
     size = picture.size
     if scaled is not None:
-        # JPEG can decode at 1/2, 1/4 or 1/8; at twice the final size the antialiased resize still sees it all.
+        # JPEG can be decoded at 1/2, 1/4 or 1/8 scale; twice the final size is enough for the antialiased resize.
         width, height = scaled(*size)
         picture.draft("RGB", (2 * width, 2 * height))
     upright = _to_rgb(picture)
@@ -218,15 +222,15 @@ def _scaled_upright(picture: Image.Image, scaled: Scaled | None) -> DecodedImage
 
 
 def _upright_transpose(picture: Image.Image) -> Image.Transpose | None:
-    """Return what turns the stored rows upright; Pillow turns TIFFs itself when it loads them."""
+    """Return the transpose that makes the image upright; Pillow applies a TIFF's orientation when it loads it."""
     return None if picture.format == "TIFF" else _TRANSPOSES.get(_orientation(picture))
 
 
 def _orientation(picture: Image.Image) -> int:
-    """Return the EXIF orientation, 1 (upright) where the block is absent or torn: the pixels are still good."""
+    """Return the EXIF orientation, 1 (upright) if the block is absent or corrupt: the pixels are still valid."""
     try:
         return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # a foreign block again; Pillow's parser raises many types
+    except Exception:  # Pillow's EXIF parser raises many types
         return 1
 
 
@@ -244,11 +248,11 @@ def _to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _strip_to_rgb(strip: Image.Image) -> Image.Image:
-    if strip.mode.startswith("I"):  # 16-bit grey: keep the high byte; Pillow's own conversion clips at 255
+    if strip.mode.startswith("I"):  # 16-bit gray: keep the high byte; Pillow's conversion clips at 255
         values = np.asarray(strip).clip(0, 0xFFFF).astype(np.uint16)
         return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if strip.mode == "F":
-        raise ValueError("floating-point pixels have no agreed range")
+        raise ValueError("floating-point pixels have no standard range")
     if strip.has_transparency_data:
         colored = strip.convert("RGBA")
         return Image.alpha_composite(Image.new("RGBA", colored.size, "white"), colored).convert("RGB")

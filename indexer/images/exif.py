@@ -1,4 +1,4 @@
-"""When, by which camera and where a photograph was taken, as its EXIF block says."""
+"""Read capture time, camera and position from a photograph's EXIF block."""
 
 import io
 import logging
@@ -9,7 +9,7 @@ from datetime import datetime
 
 from PIL import ExifTags, Image
 
-MAX_TEXT = 200  # characters: makers pad their texts, and torn blocks hold anything
+MAX_TEXT = 200  # characters: cameras pad strings, and corrupt blocks contain anything
 _PNG, _WEBP = re.compile(rb"\x89PNG\r\n\x1a\n"), re.compile(rb"RIFF....WEBP", re.DOTALL)
 _TAKEN = (
     (ExifTags.Base.DateTimeOriginal, ExifTags.Base.OffsetTimeOriginal),
@@ -22,23 +22,23 @@ log = logging.getLogger(__name__)
 
 
 def exif(content: bytes, *, gps: bool = False) -> dict[str, object]:
-    """Return `taken_time`, `camera_make`, `camera_model`, as far as an encoded picture's EXIF has them; never raises.
+    """Read `taken_time`, `camera_make` and `camera_model` from an encoded image's EXIF, if present; never raise.
 
-    With `gps` also `latitude` and `longitude`, in degrees, north and east positive. `taken_time` is an RFC 3339
-    timestamp where EXIF gives the zone; most cameras give none: then it is local time, without a zone.
+    With `gps` also `latitude` and `longitude` in degrees, north and east positive. `taken_time` is an RFC 3339
+    timestamp if EXIF has a time zone, else local time without a zone (most cameras).
     """
     found: dict[str, object] = {}
     try:
         block = _block(content)
         for read in (_taken, _camera, _position) if gps else (_taken, _camera):
             found |= read(block)
-    except Exception as error:  # a foreign block: Pillow's parser raises many types, and the picture is fine
-        log.info("exif torn error=%s", type(error).__name__)
+    except Exception as error:  # corrupt EXIF of an intact image; Pillow's parser raises many types
+        log.info("exif corrupt error=%s", type(error).__name__)
     return found
 
 
 def _block(content: bytes) -> Image.Exif:
-    """Return the EXIF block without decoding a pixel, which Pillow does for PNG and WebP."""
+    """Return the EXIF block without decoding pixels, as Pillow would for PNG and WebP."""
     block = Image.Exif()
     if _PNG.match(content):
         block.load(_png_chunk(content))
@@ -78,7 +78,7 @@ def _taken(block: Image.Exif) -> dict[str, object]:
             continue
         try:
             time = datetime.fromisoformat("{}-{}-{}T{}:{}:{}".format(*match.groups()))
-        except ValueError:  # "0000:00:00 00:00:00" of a camera whose clock was never set
+        except ValueError:  # "0000:00:00 00:00:00" if the camera's clock was never set
             continue
         offset = _text(inner.get(offset_tag))
         return {"taken_time": time.isoformat() + (offset if _OFFSET.fullmatch(offset) else "")}
@@ -91,7 +91,7 @@ def _camera(block: Image.Exif) -> dict[str, object]:
 
 
 def _text(value: object) -> str:
-    """Return a text of EXIF up to its NUL, without padding and what cannot be printed; empty for anything else."""
+    """Return an EXIF string up to its NUL, without padding and unprintable characters, "" for other types."""
     text = value.partition("\0")[0] if isinstance(value, str) else ""
     return "".join(character for character in text if character.isprintable())[:MAX_TEXT].strip()
 
@@ -106,7 +106,7 @@ def _position(block: Image.Exif) -> dict[str, object]:
 def _degrees(
     block: Mapping[int, object], tag: ExifTags.GPS, hemisphere_tag: ExifTags.GPS, hemispheres: str, limit: float
 ) -> float | None:
-    """Return degrees from degrees, minutes and seconds; None where EXIF has not all of them, or they cannot be."""
+    """Convert degrees, minutes and seconds to signed degrees; return None if incomplete or out of range."""
     values, hemisphere = block.get(tag), _text(block.get(hemisphere_tag)).upper()
     if not isinstance(values, tuple) or hemisphere not in tuple(hemispheres):
         return None

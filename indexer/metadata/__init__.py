@@ -1,1 +1,1 @@
-"""What is known of a picture beside its pixels: tables, sidecars, values, filters."""
+"""Metadata of images: tables, sidecar files, values, filters."""

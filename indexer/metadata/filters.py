@@ -1,4 +1,4 @@
-"""Filters in the language of AIP-160 (https://google.aip.dev/160): text → an expression of fields and values.
+"""Parse filters in the language of AIP-160 (https://google.aip.dev/160) into expression trees.
 
 `label = "boat" AND taken_time > "2024-01-01" AND NOT (tags:"draft" OR year < 1990)`
 """
@@ -16,19 +16,19 @@ from lark.exceptions import UnexpectedInput, UnexpectedToken
 from whatwhere.indexer.errors import InvalidFilter
 
 MAX_LENGTH = 4096  # characters
-MAX_DEPTH = 32  # parentheses within each other
+MAX_DEPTH = 32  # nested parentheses
 MAX_TERMS = 128  # comparisons
-_EXAMPLE = 'write for instance label = "boat" AND NOT (year < 1990 OR tags:"draft")'
+_EXAMPLE = 'example: label = "boat" AND NOT (year < 1990 OR tags:"draft")'
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
-_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL and halves of characters, which no database takes
+_NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates: no database stores them
 _KEYWORD = r"(?:AND|OR|NOT)(?![^\s()])"
 _QUOTED = r'"(?:[^"\\]|\\.)*"|' + r"'(?:[^'\\]|\\.)*'"
-# Closed or not: a search that gives up at the end would begin again at each quote behind.
+# Closed or not: if an unclosed quote did not match, the search would restart at each later quote (quadratic time).
 _QUOTED_TO_THE_END = r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|' + r"'(?:[^'\\]|\\.)*+(?:'|\\?\Z)"
 
-# OR binds tighter than AND, and what stands side by side is joined by AND, as AIP-160 has it. Which terminal a word is
-# depends on where it stands: a name before a comparator, a value after one.
+# As in AIP-160, OR binds tighter than AND, and adjacent terms are joined by AND. A word before a comparator is a FIELD,
+# a word after it a value; the parser's context decides.
 _GRAMMAR = rf"""
 ?start: conjunction
 conjunction: sequence (_AND sequence)*
@@ -52,7 +52,7 @@ TEXT: /(?!{_KEYWORD})[^\s()"'=<>!:,\\]+/
 
 @dataclass(frozen=True)
 class Literal:
-    """A value as it was written. What is open at an end goes on there with anything, and is text and nothing else."""
+    """A value as written; `open_start` and `open_end` mark a wildcard (*) at that end, which makes it text."""
 
     text: str
     quoted: bool = False
@@ -61,12 +61,12 @@ class Literal:
 
     @property
     def is_open(self) -> bool:
-        """Whether it stands for more than one text."""
+        """Whether the value has a wildcard."""
         return self.open_start or self.open_end
 
     @cached_property
     def number(self) -> float | None:
-        """The value as a number, None when it is none; quoted digits are text."""
+        """The value as a finite number, or None; quoted digits are text."""
         if self.quoted or self.is_open or not _NUMBER.fullmatch(self.text):
             return None
         number = float(self.text)
@@ -74,18 +74,18 @@ class Literal:
 
     @cached_property
     def boolean(self) -> bool | None:
-        """The value as true or false, None when it is neither; in quotes they are text."""
+        """The value as a boolean, or None; quoted `true` and `false` are text."""
         return None if self.quoted or self.is_open else {"true": True, "false": False}.get(self.text)
 
     @cached_property
     def moment(self) -> datetime | None:
-        """The value as a time in UTC, quoted or not, None when it is none."""
+        """The value, quoted or not, as a time in UTC, or None."""
         return None if self.is_open else moment_of(self.text)
 
 
 @dataclass(frozen=True)
 class Comparison:
-    """A field, a dotted name, compared with a value by one of = != < <= > >= and : (has)."""
+    """A comparison of a field (a dotted name) with a value by =, !=, <, <=, >, >= or : (has)."""
 
     field: str
     operator: str
@@ -93,27 +93,27 @@ class Comparison:
 
     @property
     def is_presence(self) -> bool:
-        """Whether it is `field:*`, which asks for the field to be there at all."""
+        """Whether this is `field:*`, true if the image has the field."""
         return self.operator == ":" and not self.literal.text and self.literal.is_open
 
 
 @dataclass(frozen=True)
 class Not:
-    """What the expression does not let through."""
+    """The negation of an expression."""
 
     expression: "Expression"
 
 
 @dataclass(frozen=True)
 class And:
-    """What all parts let through."""
+    """The conjunction of its parts."""
 
     parts: "tuple[Expression, ...]"
 
 
 @dataclass(frozen=True)
 class Or:
-    """What any part lets through."""
+    """The disjunction of its parts."""
 
     parts: "tuple[Expression, ...]"
 
@@ -122,36 +122,39 @@ Expression: TypeAlias = Comparison | Not | And | Or
 
 
 def parse(text: str) -> Expression:
-    """Return the expression; InvalidFilter for text that is none, or longer, deeper, of more terms than the limits."""
+    """Parse a filter into an expression tree.
+
+    Raises InvalidFilter if the text has a syntax error or exceeds MAX_LENGTH, MAX_DEPTH or MAX_TERMS.
+    """
     if len(text) > MAX_LENGTH:
-        raise InvalidFilter(f"filter has {len(text):,} characters: give at most {MAX_LENGTH:,}", field="filter")
+        raise InvalidFilter(f"filter has {len(text):,} characters: the limit is {MAX_LENGTH:,}", field="filter")
     if _NO_TEXT.search(text):
-        raise InvalidFilter("filter holds a NUL or half a character: give text", field="filter")
+        raise InvalidFilter("filter contains a NUL character or a lone surrogate: remove it", field="filter")
     if _depth(text) > MAX_DEPTH:
-        raise InvalidFilter(f"filter has more than {MAX_DEPTH} parentheses within each other", field="filter")
+        raise InvalidFilter(f"filter nests parentheses more than {MAX_DEPTH} deep", field="filter")
     try:
         expression: Expression = _PARSER.parse(text)  # type: ignore[assignment] # made by the transformer
     except UnexpectedInput as error:
-        raise InvalidFilter(_said(text, error), field="filter") from None
+        raise InvalidFilter(_syntax_message(text, error), field="filter") from None
     terms = _terms(expression)
     if terms > MAX_TERMS:
-        raise InvalidFilter(f"filter has {terms} comparisons: give at most {MAX_TERMS}", field="filter")
+        raise InvalidFilter(f"filter has {terms} comparisons: the limit is {MAX_TERMS}", field="filter")
     return expression
 
 
 def moment_of(text: str) -> datetime | None:
-    """Return an RFC 3339 timestamp or ISO date as a time in UTC, which it is in without a zone; None for other text."""
+    """Parse an RFC 3339 timestamp or ISO date to a time in UTC (the default zone); return None for other text."""
     if not _TIME.fullmatch(text):
         return None
     try:
         read = datetime.fromisoformat(text.upper())
         return read.astimezone(UTC) if read.tzinfo else read.replace(tzinfo=UTC)
-    except (ValueError, OverflowError):  # 2024-02-31, or a zone that leads out of the calendar
+    except (ValueError, OverflowError):  # 2024-02-31, or the UTC time is outside years 1 to 9999
         return None
 
 
 def _depth(text: str) -> int:
-    """Return how deep parentheses lie within each other, quoted ones not counted."""
+    """Return the maximum nesting depth of unquoted parentheses."""
     deepest = depth = 0
     for character in re.sub(_QUOTED_TO_THE_END, "", text, flags=re.DOTALL):
         depth += {"(": 1, ")": -1}.get(character, 0)
@@ -167,24 +170,24 @@ def _terms(expression: Expression) -> int:
     return sum(map(_terms, expression.parts))
 
 
-def _said(text: str, error: UnexpectedInput) -> str:
-    """Return what is wrong with a filter, and where."""
+def _syntax_message(text: str, error: UnexpectedInput) -> str:
+    """Return the message of a syntax error: position, reason and an example."""
     at_end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
     place = len(text) if at_end else error.pos_in_stream or 0
     found = text[place : place + 20]
-    where = "at its end" if at_end else f"at {found!r}, character {place + 1}"
+    where = "at the end" if at_end else f"at {found!r}, character {place + 1}"
     if isinstance(error, UnexpectedToken) and "COMPARATOR" in error.expected:
-        why = "a name must be followed by one of = != < <= > >= : (words on their own and functions mean nothing here)"
+        why = "a field name must be followed by one of = != < <= > >= : (bare words and functions are not supported)"
     elif found.startswith(("'", '"')):
-        why = "a quote must be closed, and stand where a name or a value may"
+        why = "a quoted string must be closed, and must be a field name or a value"
     else:
-        why = "comparisons are joined by AND, OR, NOT and parentheses"
-    return f"filter cannot be read {where}: {why}; {_EXAMPLE}"
+        why = "join comparisons with AND, OR, NOT and parentheses"
+    return f"filter has a syntax error {where}: {why}; {_EXAMPLE}"
 
 
 @v_args(inline=True)
 class _Reader(Transformer[Token, Expression]):
-    """Builds the expression while the text is parsed: no tree, no recursion."""
+    """Builds the expression during parsing, without a parse tree and without recursion."""
 
     def conjunction(self, *parts: Expression) -> Expression:
         return parts[0] if len(parts) == 1 else And(parts)

@@ -1,4 +1,4 @@
-"""Metadata tables, keyed by path: CSV and JSON lines."""
+"""Read metadata tables keyed by path: CSV and JSON lines."""
 
 import csv
 import io
@@ -14,14 +14,14 @@ from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.metadata.values import CONVERTS, CellKinds, Metadata, checked, is_text, json_object
 from whatwhere.indexer.storage.files import path_of_uri
 
-KEY = "path"  # the column that names the file
+KEY = "path"  # the column with the file's path or URI
 
 
 @dataclass(frozen=True)
 class Table:
-    """A table to read, as often as `open` is called; `name` stands in the messages.
+    """A table that `open` opens, several times if needed; `name` appears in error messages.
 
-    `keys` are the columns that may name the file, the first that is there does.
+    `keys` are the possible key columns; the first present one names the file.
     """
 
     name: str
@@ -29,39 +29,40 @@ class Table:
     keys: tuple[str, ...] = (KEY,)
 
 
-Row: TypeAlias = tuple[int, object, Metadata]  # line, what names the file, values
+Row: TypeAlias = tuple[int, object, Metadata]  # line number, key, values
 
 
 def read_table(path: Path) -> dict[str, Metadata]:
-    """Return a table's rows by their key as written: a URI, an absolute path, or one relative to the table's folder.
+    """Read a table into a mapping from its keys, as written, to metadata values.
 
-    CSV (.csv) has a header; a name may carry its type (`year:int`; string, int, float, bool, time), without one the
-    column's values decide, all together. Empty cells are absent. JSON lines (.jsonl, .ndjson) hold an object a line.
-    Both name the file by `path`. InvalidRequest, with the line, for a table that is not whole or names a file twice.
+    The key column `path` has a URI, an absolute path, or a path relative to the table's folder. CSV (.csv) has a
+    header. A column name may declare a type (`year:int`; string, int, float, bool, time), else the type is inferred
+    from all cells. Empty cells are absent. JSON lines (.jsonl, .ndjson) have one object per line.
+    Raises InvalidRequest, with the line, if the table is malformed or names a file twice.
     """
     if path.suffix.lower() not in (".csv", ".jsonl", ".ndjson"):
         raise InvalidRequest(
-            f"{path} is neither CSV nor JSON lines by its name: call it .csv, .jsonl or .ndjson", field="metadata"
+            f"{path}: unknown table format: the file extension must be .csv, .jsonl or .ndjson", field="metadata"
         )
     found: dict[str, Metadata] = {}
-    lines: dict[str, int] = {}  # by URI, so that two spellings of a file are noticed
+    lines: dict[str, int] = {}  # by URI, to detect two spellings of the same file
     for line, key, values in rows(Table(str(path), lambda: path.open("rb")), path.suffix.lower()):
         where = f"{path}, line {line}"
         if not isinstance(key, str) or not key.strip() or not is_text(key):
-            raise InvalidRequest(f"{where}: names no file by {KEY!r}", field="metadata")
+            raise InvalidRequest(f"{where}: {KEY!r} is missing, empty or not text", field="metadata")
         try:
             uri = uri_of_key(key, path.parent)
         except ValueError as error:
-            raise InvalidRequest(f"{where}: {key!r} is no URI ({error})", field="metadata") from error
+            raise InvalidRequest(f"{where}: {key!r} is not a valid path or URI ({error})", field="metadata") from error
         if uri in lines:
-            raise InvalidRequest(f"{where}: {key!r} stands in line {lines[uri]} already", field="metadata")
+            raise InvalidRequest(f"{where}: {key!r} is already in line {lines[uri]}", field="metadata")
         lines[uri] = line
         found[key] = checked(values, where)
     return found
 
 
 def uri_of_key(key: str, folder: Path) -> str:
-    """Return the URI of the file that a table in `folder` names; two spellings of a file have the same."""
+    """Return the canonical URI of a table's key, with paths relative to `folder`."""
     if key.startswith("file://"):
         key = str(path_of_uri(key))
     elif _URI.match(key):
@@ -73,7 +74,10 @@ _URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 
 
 def rows(table: Table, suffix: str) -> Iterator[Row]:
-    """Yield the rows of CSV (.csv) or JSON lines, never all in memory; InvalidRequest, with the line, as read_table."""
+    """Stream the rows of a CSV table (suffix .csv) or of JSON lines.
+
+    Raises InvalidRequest, with the line, if the table cannot be read or is malformed.
+    """
     try:
         yield from _csv_rows(table) if suffix == ".csv" else _json_rows(table)
     except OSError as error:
@@ -92,12 +96,12 @@ def _line_that_is_not_utf8(table: Table) -> int:
                 line.decode()
             except UnicodeDecodeError:
                 return number
-    return 1  # written to meanwhile
+    return 1  # the file has changed since
 
 
 @contextmanager
 def _text_of(table: Table) -> Iterator[io.TextIOWrapper]:
-    """Open a table as text, ends of lines as they are: they may stand inside of quotes."""
+    """Open a table as text, with line ends unchanged: they may be inside quotes."""
     with table.open() as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
         yield text
 
@@ -105,7 +109,7 @@ def _text_of(table: Table) -> Iterator[io.TextIOWrapper]:
 def _json_rows(table: Table) -> Iterator[Row]:
     """Yield line number, key and values of each line."""
     with table.open() as file:
-        for line, row in enumerate(file, start=1):  # by \n alone: U+2028 may stand inside a string
+        for line, row in enumerate(file, start=1):  # split at \n only: a string may contain U+2028
             text = row.decode("utf-8-sig" if line == 1 else "utf-8")
             if text.strip():
                 values = json_object(text, f"{table.name}, line {line}")
@@ -114,7 +118,7 @@ def _json_rows(table: Table) -> Iterator[Row]:
 
 
 def _csv_rows(table: Table) -> Iterator[Row]:
-    """Yield line number, key and values of each row. The table is read twice: all cells of a column decide its kind."""
+    """Yield line number, key and values of each row; a first pass infers the column types from all cells."""
     names, kinds = _kinds_of(table)
     key = next(name for name in table.keys if name in names)
     converts = [CONVERTS[kind] for kind in kinds]
@@ -133,19 +137,19 @@ def _csv_rows(table: Table) -> Iterator[Row]:
 
 
 def _kinds_of(table: Table) -> tuple[list[str], list[str]]:
-    """Return the names of a CSV's columns and their kinds, said or as their cells are."""
+    """Return the names of a CSV's columns and their types, declared or inferred from the cells."""
     numbered = _csv_cells(table)
     _, header = next(numbered, (0, []))
-    names, said = _columns(table, header)
+    names, declared = _columns(table, header)
     seen = [CellKinds() for _ in names]
     for _, cells in numbered:
         for column, cell in zip(seen, cells, strict=True):
             column.add(cell)
-    return names, [kind or column.kind for kind, column in zip(said, seen, strict=True)]
+    return names, [kind or column.kind for kind, column in zip(declared, seen, strict=True)]
 
 
 def _csv_cells(table: Table) -> Iterator[tuple[int, list[str]]]:
-    """Yield each row with the line that it begins on; InvalidRequest where one is longer or shorter than the first."""
+    """Yield each row with the line it begins on; raise InvalidRequest if its length differs from the header's."""
     width = 0
     line = 1
     try:
@@ -155,35 +159,35 @@ def _csv_cells(table: Table) -> Iterator[tuple[int, list[str]]]:
                 width = width or len(cells)
                 if cells and len(cells) != width:
                     raise InvalidRequest(
-                        f"{table.name}, line {line}: {len(cells)} cells where the header has {width}", field="metadata"
+                        f"{table.name}, line {line}: {len(cells)} cells, but the header has {width}", field="metadata"
                     )
                 if cells:
                     yield line, cells
                 line = reader.line_num + 1
     except csv.Error as error:
         raise InvalidRequest(
-            f"{table.name}, line {line}: {error}: the table is torn or no CSV", field="metadata"
+            f"{table.name}, line {line}: {error}: the table is truncated or not CSV", field="metadata"
         ) from error
 
 
 def _columns(table: Table, header: Sequence[str]) -> tuple[list[str], list[str | None]]:
-    """Return the names of a CSV's columns, and the kinds of those that say theirs."""
+    """Return the names of a CSV's columns and their declared types, None if not declared."""
     names: list[str] = []
     kinds: list[str | None] = []
     for number, written in enumerate(header, start=1):
         name, colon, kind = (part.strip() for part in written.rpartition(":"))
         if colon and kind not in CONVERTS:
             raise InvalidRequest(
-                f"{table.name}, line 1: {written!r} ends in no type: write one of {', '.join(CONVERTS)}",
+                f"{table.name}, line 1: {written!r} has an unknown type: use one of {', '.join(CONVERTS)}",
                 field="metadata",
             )
         name = name if colon else kind
         if not name or name in names:
-            why = f"the name {name!r} of another" if name else "no name"
-            raise InvalidRequest(f"{table.name}, line 1: column {number} has {why}: give it its own", field="metadata")
+            why = f"repeats the name {name!r}" if name else "has no name"
+            raise InvalidRequest(f"{table.name}, line 1: column {number} {why}: use unique names", field="metadata")
         names.append(name)
         kinds.append("string" if name in table.keys else kind if colon else None)
     if not set(names).intersection(table.keys):
         keys = " or ".join(map(repr, table.keys))
-        raise InvalidRequest(f"{table.name}, line 1: no column is called {keys}: it names the files", field="metadata")
+        raise InvalidRequest(f"{table.name}, line 1: the key column {keys} is missing", field="metadata")
     return names, kinds

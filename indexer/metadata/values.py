@@ -1,4 +1,4 @@
-"""Metadata values: which can be stored, and how table cells are converted to them."""
+"""Check metadata values and convert table cells to them."""
 
 import json
 import math
@@ -9,7 +9,7 @@ from typing import TypeAlias
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.metadata.filters import moment_of
 
-MAX_VALUES = 1000  # of one picture, from one origin, counted with the elements of its lists
+MAX_VALUES = 1000  # per image and origin, with list elements counted
 MAX_DEPTH = 16
 
 Metadata: TypeAlias = Mapping[str, object]
@@ -25,7 +25,7 @@ _LARGEST = 2**63 - 1
 def _int(cell: str) -> int:
     text = cell.strip()
     if not _INTEGER.fullmatch(text) or abs(int(text)) > _LARGEST:
-        raise ValueError("not an integer of 64 bits")
+        raise ValueError("not a 64-bit integer")
     return int(text)
 
 
@@ -60,14 +60,14 @@ CONVERTS: dict[str, Callable[[str], object]] = {
 
 
 class CellKinds:
-    """What all cells of a column are, which tells the narrowest kind that they have; times are strings."""
+    """Infers the narrowest type that fits all cells of a column; times are strings."""
 
     def __init__(self) -> None:
         self._some = False
         self._numbers = self._integers = self._of_64_bits = self._finite = self._booleans = True
 
     def add(self, cell: str) -> None:
-        """Take another cell into account; empty ones say nothing."""
+        """Take a cell into account; empty cells are ignored."""
         text = cell.strip()
         if not text:
             return
@@ -81,7 +81,7 @@ class CellKinds:
 
     @property
     def kind(self) -> str:
-        """The kind."""
+        """The narrowest type that fits: int, float, bool or string."""
         if self._some and self._numbers:
             if self._integers:
                 return "int" if self._of_64_bits else "string"
@@ -90,7 +90,10 @@ class CellKinds:
 
 
 def checked(values: Metadata, where: str) -> dict[str, object]:
-    """Return the values without those that are null; InvalidRequest where one cannot be kept. `where` begins it."""
+    """Return the values without nulls, after checking them.
+
+    Raises InvalidRequest, its message prefixed with `where`, if a value cannot be stored or a limit is exceeded.
+    """
     kept = {name: value for name, value in values.items() if value is not None}
     count = sum(1 for _ in _leaves(kept, where, MAX_DEPTH))
     if count > MAX_VALUES:
@@ -99,13 +102,13 @@ def checked(values: Metadata, where: str) -> dict[str, object]:
 
 
 def _leaves(value: object, where: str, depth: int) -> Iterator[object]:
-    """Yield every value of lists and objects; InvalidRequest for one that neither JSON nor a database can hold."""
+    """Yield every value of lists and objects; raise InvalidRequest if JSON or the database cannot store one."""
     if depth < 0:
-        raise InvalidRequest(f"{where}: nested more than {MAX_DEPTH} deep", field="metadata")
+        raise InvalidRequest(f"{where}: values are nested more than {MAX_DEPTH} deep", field="metadata")
     if isinstance(value, dict):
         for name, item in value.items():
             if not name.strip() or not is_text(name):
-                raise InvalidRequest(f"{where}: {name!r} is no name", field="metadata")
+                raise InvalidRequest(f"{where}: {name!r} is not a valid field name", field="metadata")
             yield from _leaves(item, f"{where}: {name}", depth - 1)
     elif isinstance(value, list):
         for item in value:
@@ -113,19 +116,19 @@ def _leaves(value: object, where: str, depth: int) -> Iterator[object]:
     else:
         too_large = isinstance(value, int) and abs(value) > _LARGEST
         if too_large or (isinstance(value, float) and not math.isfinite(value)):
-            raise InvalidRequest(f"{where}: a number is not finite or beyond 64 bits", field="metadata")
+            raise InvalidRequest(f"{where}: a number is not finite or exceeds 64 bits", field="metadata")
         if isinstance(value, str) and not is_text(value):
-            raise InvalidRequest(f"{where}: a text holds a NUL or half a character", field="metadata")
+            raise InvalidRequest(f"{where}: a string contains a NUL character or a lone surrogate", field="metadata")
         yield value
 
 
 def is_text(text: str) -> bool:
-    """Tell whether a text can be stored: PostgreSQL knows no NUL, UTF-8 no lone surrogate."""
+    """Tell whether text can be stored: PostgreSQL rejects NUL, UTF-8 cannot encode lone surrogates."""
     return "\0" not in text and not any("\ud800" <= character <= "\udfff" for character in text)
 
 
 def json_object(text: str | bytes, where: str) -> dict[str, object]:
-    """Parse one JSON object; raise InvalidRequest, whose message begins with `where`, for anything else."""
+    """Parse a JSON object; raise InvalidRequest, its message prefixed with `where`, for any other text."""
     try:
         values = json.loads(text)
     except (ValueError, RecursionError) as error:

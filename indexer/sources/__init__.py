@@ -1,1 +1,1 @@
-"""Where pictures are and how their bytes get here: files of this machine, object stores, the web, lists of those."""
+"""Image sources: local files, object stores, HTTP, and lists of images."""

@@ -1,7 +1,7 @@
-"""What goes wrong far away: which errors may pass, how long a server asks to wait, and what people are told.
+"""Classify errors of remote sources: transient or not, Retry-After, and the matching OSError.
 
-Each library has its own tree of errors. They are told apart by the status that was answered, else by the names of
-their classes, so that no library needs to be here for its errors to be known.
+Each library has its own exception tree. Errors are classified by HTTP status, else by the names of their classes, so
+that no library must be installed.
 """
 
 import errno
@@ -12,11 +12,11 @@ from http import HTTPStatus
 
 from whatwhere.indexer.sources.uris import shown
 
-_PASSING_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
+_TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _GONE_STATUSES = frozenset({404, 410})
 _REFUSED_STATUSES = frozenset({401, 403})
-# Timeouts, resets, bodies that end too early, names that cannot be looked up just now.
-_PASSING = frozenset(
+# Timeouts, connection resets, truncated bodies, temporary DNS failures.
+_TRANSIENT = frozenset(
     {
         "TimeoutError",
         "ConnectionError",
@@ -29,21 +29,21 @@ _PASSING = frozenset(
         "ResponseParserError",
     }
 )
-_LASTING = frozenset({"SSLError", "ClientSSLError", "CertificateError", "InvalidURL"})
+_PERMANENT = frozenset({"SSLError", "ClientSSLError", "CertificateError", "InvalidURL"})
 _REFUSED = frozenset({"PermissionError", "NoCredentialsError", "PartialCredentialsError", "CredentialRetrievalError"})
 
 
-def may_pass(error: BaseException) -> bool:
-    """Tell whether the same request may succeed later."""
+def is_transient(error: BaseException) -> bool:
+    """Tell whether an error is transient: the same request may succeed later."""
     status = _status_of(error)
     if status is not None:
-        return status in _PASSING_STATUSES
+        return status in _TRANSIENT_STATUSES
     names = _names_of(error)
-    return bool(names & _PASSING) and not names & (_LASTING | _REFUSED)
+    return bool(names & _TRANSIENT) and not names & (_PERMANENT | _REFUSED)
 
 
-def asked_wait_s(error: BaseException) -> float | None:
-    """Return how many seconds the server asks to wait (Retry-After: seconds, or a date), None where it does not."""
+def retry_after_s(error: BaseException) -> float | None:
+    """Return the seconds of the response's Retry-After header (a number or a date), None without one."""
     asked = next((value for headers in _headers_of(error) if (value := headers.get("retry-after"))), None)
     if asked is None:
         return None
@@ -55,18 +55,18 @@ def asked_wait_s(error: BaseException) -> float | None:
         return None
 
 
-def named(error: BaseException, uri: str, tries: int) -> OSError:
-    """Return the error of the system that an error amounts to: FileNotFoundError, PermissionError, or another."""
+def as_os_error(error: BaseException, uri: str, tries: int) -> OSError:
+    """Convert an error to FileNotFoundError (404, 410), PermissionError (401, 403, no credentials) or OSError."""
     status = _status_of(error)
-    what = _words_of(error, status, uri)
+    reason = _reason_of(error, status, uri)
     if status in _GONE_STATUSES or (status is None and isinstance(error, FileNotFoundError)):
-        return FileNotFoundError(errno.ENOENT, f"nothing is there ({what})", uri)
+        return FileNotFoundError(errno.ENOENT, f"not found ({reason})", uri)
     if status in _REFUSED_STATUSES or (status is None and _names_of(error) & _REFUSED):
-        return PermissionError(errno.EACCES, f"access is refused ({what})", uri)
-    return OSError(errno.EIO, what if tries == 1 else f"{what}, after {tries} tries", uri)
+        return PermissionError(errno.EACCES, f"access denied ({reason})", uri)
+    return OSError(errno.EIO, reason if tries == 1 else f"{reason}, after {tries} tries", uri)
 
 
-def _words_of(error: BaseException, status: int | None, uri: str) -> str:
+def _reason_of(error: BaseException, status: int | None, uri: str) -> str:
     if status is not None:
         known = status in HTTPStatus._value2member_map_
         return f"{status} {HTTPStatus(status).phrase}" if known else str(status)
@@ -83,12 +83,12 @@ def _causes(error: BaseException) -> Iterator[BaseException]:
 
 
 def _status_of(error: BaseException) -> int | None:
-    """Return the HTTP status that was answered: aiohttp's, gcsfs's or botocore's."""
+    """Return the HTTP status of an error of aiohttp, gcsfs or botocore, None without one."""
     for cause in _causes(error):
         response = getattr(cause, "response", None)
         if isinstance(response, Mapping):
             return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) or None
-    for name in ("status", "code"):  # not of its causes: aiohttp's parser has codes of its own for a torn body
+    for name in ("status", "code"):  # not of its causes: aiohttp's parser uses other codes for a truncated body
         value = getattr(error, name, None)
         if isinstance(value, int) and 400 <= value < 600:
             return value

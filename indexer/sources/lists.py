@@ -1,4 +1,4 @@
-"""Lists of pictures: plain text, CSV, JSON lines, Parquet; on this machine or elsewhere."""
+"""Read lists of images: plain text, CSV, JSON lines or Parquet, local or remote."""
 
 import math
 import os
@@ -16,16 +16,16 @@ from whatwhere.indexer.errors import ImageTooManyBytes, InvalidRequest
 from whatwhere.indexer.metadata.tables import Row, Table, rows, uri_of_key
 from whatwhere.indexer.metadata.values import Metadata, checked
 from whatwhere.indexer.sources.remote import Remote
-from whatwhere.indexer.sources.uris import given_uri, is_remote, is_web, scheme_of, shown, suffix_of
+from whatwhere.indexer.sources.uris import is_remote, is_web, normalized_uri, scheme_of, shown, suffix_of
 
 LIST_SUFFIXES = frozenset({".txt", ".lst", ".csv", ".jsonl", ".ndjson", ".parquet"})
-KEYS = ("uri", "path")  # the columns that may name the picture, the first that is there does
-MAX_REMOTE_BYTES = 16 * 1024**3  # of a list from elsewhere, which is copied to this machine's disk first
+KEYS = ("uri", "path")  # possible key columns; the first present one names the image
+MAX_REMOTE_BYTES = 16 * 1024**3  # of a remote list, which is first copied to the local disk
 _ROWS_AT_ONCE = 1024
 
 
 class ListEntry(NamedTuple):
-    """One line: the URI of a picture, and what is known of it, None where the list has no place for that."""
+    """One entry: the URI of an image and its metadata, None if the list format has no metadata."""
 
     uri: str
     values: Metadata | None
@@ -33,18 +33,18 @@ class ListEntry(NamedTuple):
 
 @dataclass(frozen=True)
 class ImageList:
-    """A list of pictures, which can be read several times, never all of it in memory. `name` is as it was given."""
+    """A list of images, streamed from disk, readable several times; `name` is the path or URI as given."""
 
     name: str
     suffix: str
-    folder: Path | str  # that relative entries are relative to; a URI, that of the list itself, for one of elsewhere
+    folder: Path | str  # base of relative entries: a local folder, or the URI of a remote list
     open: Callable[[], BinaryIO]
 
     @classmethod
     def at(cls, place: Path | str, name: str, remote: Remote) -> Self:
-        """Return the list at a path, or at the URI of elsewhere, of which a copy is made.
+        """Open the list at a local path or a remote URI; a remote list is copied to a temporary file.
 
-        InvalidRequest where that cannot be read.
+        Raises InvalidRequest if a remote list cannot be read, or exceeds MAX_REMOTE_BYTES over HTTP.
         """
         if isinstance(place, Path):
             return cls(name, place.suffix.lower(), place.parent, lambda: place.open("rb"))
@@ -52,20 +52,23 @@ class ImageList:
         return cls(shown(place), suffix_of(place), place, lambda: copied.path.open("rb"))
 
     def entries(self) -> Iterator[ListEntry]:
-        """Yield all entries in order; InvalidRequest, with the line, for one that names no picture, or one again."""
+        """Yield all entries in order.
+
+        Raises InvalidRequest, with the line, if an entry names no image, repeats one or has invalid metadata.
+        """
         lines: dict[str, int] = {}
         for line, key, values in self._rows():
             where = f"{self.name}, {'row' if self.suffix == '.parquet' else 'line'} {line}"
             uri = self._uri_of(key, where)
             if values is not None and uri in lines:
-                raise InvalidRequest(f"{where}: {shown(str(key))!r} stands in line {lines[uri]} already", field="paths")
+                raise InvalidRequest(f"{where}: {shown(str(key))!r} is already in line {lines[uri]}", field="paths")
             if values is not None:
                 lines[uri] = line
             yield ListEntry(uri, None if values is None else checked(values, where))
 
     @property
     def has_metadata(self) -> bool:
-        """Whether entries have a place for what is known of them."""
+        """Whether the list format has metadata."""
         return self.suffix not in (".txt", ".lst")
 
     def _rows(self) -> Iterator[tuple[int, object, Metadata | None]]:
@@ -76,7 +79,7 @@ class ImageList:
         return rows(Table(self.name, self.open, KEYS), self.suffix)
 
     def _text_rows(self) -> Iterator[tuple[int, object, None]]:
-        """Yield line and entry; names of files are bytes, which need not be UTF-8."""
+        """Yield line number and entry; file names are bytes that may not be UTF-8."""
         try:
             with self.open() as file:
                 for line, content in enumerate(file, start=1):
@@ -87,13 +90,13 @@ class ImageList:
             raise InvalidRequest(f"{self.name} cannot be read: {error.strerror}", field="paths") from error
 
     def _parquet_rows(self) -> Iterator[Row]:
-        """Yield number, key and values of each row; columns of bytes (the pictures themselves, say) are passed over."""
+        """Yield number, key and values of each row; binary columns (e.g. encoded images) are skipped."""
         try:
-            import pyarrow  # noqa: PLC0415 - who has no Parquet does not pay for it
+            import pyarrow  # noqa: PLC0415 - needed for Parquet lists only
             import pyarrow.parquet  # noqa: PLC0415
         except ImportError as error:
             raise InvalidRequest(
-                f"{self.name} needs a library that is not here: pip install 'whatwhere[parquet]'", field="paths"
+                f"{self.name} needs pyarrow, which is not installed: pip install 'whatwhere[parquet]'", field="paths"
             ) from error
         try:
             with self.open() as opened, pyarrow.parquet.ParquetFile(opened) as file:
@@ -101,7 +104,7 @@ class ImageList:
                 key = next((name for name in KEYS if name in names), None)
                 if key is None:
                     raise InvalidRequest(
-                        f"{self.name}: no column of text is called 'uri' or 'path': it names the pictures",
+                        f"{self.name}: the text column 'uri' or 'path' that names the images is missing",
                         field="paths",
                     )
                 number = 0
@@ -112,7 +115,7 @@ class ImageList:
                         yield number, named, {name: _plain(value) for name, value in row.items()}
         except (pyarrow.ArrowException, OSError) as error:
             raise InvalidRequest(
-                f"{self.name}: the list is torn or no Parquet ({error}): write it again", field="paths"
+                f"{self.name}: the list is corrupt or not Parquet ({error}): write it again", field="paths"
             ) from error
 
     def _uri_of(self, key: object, where: str) -> str:
@@ -124,29 +127,29 @@ class ImageList:
 
 
 def _uri_of(key: object, folder: Path | str) -> str:
-    """Return the URI of what an entry of a list names; ValueError where it is no picture's."""
+    """Return the URI of a list entry; raise ValueError if it cannot name an image."""
     if not isinstance(key, str) or not key.strip():
-        raise ValueError("names no picture")
+        raise ValueError("names no image")
     if key.endswith("/"):
-        raise ValueError("is a folder: a list names pictures, give the folder as a path of its own")
+        raise ValueError("is a folder: list images only, and pass the folder as a separate path")
     if is_remote(key):
-        return given_uri(key)
+        return normalized_uri(key)
     if isinstance(folder, str):
-        return given_uri(_joined(folder, key))
+        return normalized_uri(_joined(folder, key))
     if "\0" in key:
-        raise ValueError("is no name of a file")
+        raise ValueError("is not a file name: it contains a NUL character")
     return uri_of_key(key, folder)
 
 
-def _joined(manifest: str, entry: str) -> str:
-    """Return the URI of what a list of elsewhere names without one; ValueError for a file of this machine."""
-    if scheme_of(entry) == "file" or (entry.startswith("/") and not is_web(manifest)):
-        raise ValueError("is a file of this machine, which only a list on this machine may name")
-    return urljoin(manifest, entry) if is_web(manifest) else f"{manifest.rpartition('/')[0]}/{entry}"
+def _joined(list_uri: str, entry: str) -> str:
+    """Resolve a relative entry of a remote list; raise ValueError if it is a local file."""
+    if scheme_of(entry) == "file" or (entry.startswith("/") and not is_web(list_uri)):
+        raise ValueError("is a local file, which only a local list may name")
+    return urljoin(list_uri, entry) if is_web(list_uri) else f"{list_uri.rpartition('/')[0]}/{entry}"
 
 
 class _Copy:
-    """A temporary file, which goes when nobody holds this any more, at the latest with the process."""
+    """A temporary file, deleted when this object is garbage-collected, at the latest when the process exits."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -154,7 +157,7 @@ class _Copy:
 
 
 def _copied(uri: str, remote: Remote) -> _Copy:
-    """Copy a list to a temporary file; InvalidRequest where it cannot be read."""
+    """Copy a list to a temporary file; raise InvalidRequest if it cannot be read."""
     with tempfile.NamedTemporaryFile(prefix="whatwhere-", suffix=suffix_of(uri), delete=False) as file:
         copy = _Copy(Path(file.name))
         try:
@@ -162,12 +165,12 @@ def _copied(uri: str, remote: Remote) -> _Copy:
         except OSError as error:
             raise InvalidRequest(f"{shown(uri)} cannot be read: {error.strerror}", field="paths") from error
         except ImageTooManyBytes as error:
-            raise InvalidRequest(f"{shown(uri)} is too long a list: {error}", field="paths") from error
+            raise InvalidRequest(f"{shown(uri)}: the list is too large: {error}", field="paths") from error
     return copy
 
 
 def _is_binary(kind: Any) -> bool:
-    """Tell whether a Parquet column's type holds bytes anywhere."""
+    """Tell whether a Parquet column's type contains binary data at any level."""
     import pyarrow.types  # noqa: PLC0415 - as above
 
     if pyarrow.types.is_nested(kind):
@@ -178,7 +181,7 @@ def _is_binary(kind: Any) -> bool:
 
 
 def _plain(value: object) -> object:
-    """Return a value of Parquet as metadata has it: times as text, numbers that are none left out."""
+    """Convert a Parquet value to a metadata value: times to text, NaN and infinity to None."""
     if isinstance(value, datetime | date | time):
         return value.isoformat()
     if isinstance(value, Decimal):

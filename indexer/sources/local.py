@@ -1,4 +1,4 @@
-"""Files of this machine."""
+"""Read local files."""
 
 import stat
 from pathlib import Path
@@ -9,14 +9,18 @@ from whatwhere.indexer.storage.files import printable
 
 
 def read_file(path: Path, limits: ImageLimits) -> bytes:
-    """Return a file's bytes; what is not a regular file (a pipe would block for ever) or too large is not opened."""
+    """Read a regular file within the byte limit.
+
+    Raises UnreadableImage if it is not a regular file (a pipe would block forever), ImageTooManyBytes if it exceeds
+    the limit, and OSError if it cannot be read.
+    """
     status = path.stat()
     if not stat.S_ISREG(status.st_mode):
         raise UnreadableImage(f"{printable(path)}: not a regular file")
     check_byte_count(printable(path), status.st_size, limits)
     if status.st_size == 0:
-        return b""  # also what /proc calls empty, where reading may wait for ever
+        return b""  # not even opened: files in /proc report size 0, and reading them may block forever
     with path.open("rb") as file:
-        content = file.read(limits.max_bytes + 1)  # a file may grow while it is read
+        content = file.read(limits.max_bytes + 1)  # the file may grow meanwhile
     check_byte_count(printable(path), len(content), limits)
     return content

@@ -1,4 +1,4 @@
-"""Read a picture's bytes from wherever it is."""
+"""Read an image's bytes from its source, local or remote."""
 
 from whatwhere.indexer.images.decode import ImageLimits
 from whatwhere.indexer.sources.local import read_file
@@ -10,9 +10,10 @@ _BRIEFLY = Remote(BRIEF)
 
 
 def read(uri: str, limits: ImageLimits, remote: Remote, stamp: Stamp | None = None) -> Content:
-    """Return the bytes at a file: URI or one of elsewhere.
+    """Read the bytes at a local (file:) or remote URI.
 
-    Raises ImageTooManyBytes, UnreadableImage for what is no file, and the errors of the system (see `Remote`).
+    Raises ImageTooManyBytes if they exceed the limit, UnreadableImage if the source is not a file, and OSError (see
+    `Remote`) if it cannot be read.
     """
     if is_remote(uri):
         return remote.read(uri, limits, stamp)
@@ -20,5 +21,5 @@ def read(uri: str, limits: ImageLimits, remote: Remote, stamp: Stamp | None = No
 
 
 def read_briefly(uri: str) -> bytes:
-    """Return the bytes of a picture, as `read` does, for somebody who waits: few tries, short times."""
+    """Read an image's bytes as `read` does, with few retries and short timeouts, for a client that waits."""
     return read(uri, ImageLimits(), _BRIEFLY).content

@@ -1,4 +1,4 @@
-"""Bytes from elsewhere: object stores and the web, through fsspec, patiently and within limits."""
+"""Read object stores and HTTP through fsspec, with retries, timeouts, rate and size limits."""
 
 import hashlib
 import threading
@@ -10,7 +10,7 @@ from typing import IO, Any, NamedTuple, TypeVar
 
 from whatwhere.indexer.errors import UnreadableImage, WhatwhereError
 from whatwhere.indexer.images.decode import ImageLimits, check_byte_count
-from whatwhere.indexer.sources.errors import asked_wait_s, may_pass, named
+from whatwhere.indexer.sources.errors import as_os_error, is_transient, retry_after_s
 from whatwhere.indexer.sources.uris import is_web, name_of, scheme_of
 from whatwhere.indexer.storage.schemes import opening
 
@@ -21,37 +21,39 @@ _Result = TypeVar("_Result")
 
 
 class Stamp(NamedTuple):
-    """What changes with the content at a URI: its bytes, and a mark of its ETag or time of change, where known."""
+    """A version of the content at a URI: its size, and a hash of its ETag or modification time if known."""
 
     byte_count: int
-    mark: int | None  # 63 bits
+    mark: int | None  # the hash, 63 bits
 
 
 @dataclass(frozen=True)
 class Content:
-    """The bytes at a URI, and their stamp where the server gives one."""
+    """The bytes at a URI, and their stamp if the server gives one."""
 
     content: bytes
     stamp: Stamp | None = None
 
 
 @dataclass(frozen=True)
-class Patience:
-    """How long to wait for an answer, and how often to ask again for what may pass, with growing random waits."""
+class RetryPolicy:
+    """Timeouts of one try, and retries of transient errors with random exponential backoff."""
 
     tries: int = 5
-    connect_s: float = 10.0
-    silence_s: float = 30.0  # without a byte
-    total_s: float = 300.0  # of one try
-    first_wait_s: float = 1.0  # at most; twice that after each try
-    longest_wait_s: float = 60.0  # a server that asks for a longer one is not asked again
+    connect_timeout_s: float = 10.0
+    read_timeout_s: float = 30.0  # without a byte
+    total_timeout_s: float = 300.0  # of one try
+    first_backoff_s: float = 1.0  # upper bound; doubled after each try
+    max_backoff_s: float = 60.0  # no retry if Retry-After is longer
 
 
-BRIEF = Patience(tries=2, connect_s=3, silence_s=5, total_s=10, first_wait_s=0.2, longest_wait_s=1)
+BRIEF = RetryPolicy(
+    tries=2, connect_timeout_s=3, read_timeout_s=5, total_timeout_s=10, first_backoff_s=0.2, max_backoff_s=1
+)
 
 
 class RateLimit:
-    """Lets at most so many requests a second begin, evenly spaced over all threads; None is no limit."""
+    """Limits the requests per second over all threads, evenly spaced; None is no limit."""
 
     def __init__(
         self,
@@ -65,7 +67,7 @@ class RateLimit:
         self._lock = threading.Lock()
 
     def wait(self) -> None:
-        """Wait for this thread's turn."""
+        """Block until this thread may send its request."""
         if not self._interval_s:
             return
         with self._lock:
@@ -78,27 +80,27 @@ class RateLimit:
 
 @dataclass(frozen=True)
 class Remote:
-    """Reads URIs of elsewhere. Safe to use from several threads, which share connections and the rate limit.
+    """A thread-safe reader of remote URIs; threads share connections and the rate limit.
 
-    Credentials and endpoints are found as fsspec's libraries do (AWS_..., FSSPEC_S3_..., ~/.netrc). Methods raise the
-    errors of the system: FileNotFoundError where nothing is (404), PermissionError where access is refused, OSError
-    for the rest after all tries; InvalidRequest where a library is missing.
+    fsspec's libraries find credentials and endpoints (AWS_..., FSSPEC_S3_..., ~/.netrc).
+    Raises FileNotFoundError if nothing is at the URI (404), PermissionError if access is denied, OSError for other
+    errors after all retries, and InvalidRequest if a library is missing.
     """
 
-    patience: Patience = field(default_factory=Patience)
+    policy: RetryPolicy = field(default_factory=RetryPolicy)
     rate: RateLimit = field(default_factory=RateLimit)
     sleep: Callable[[float], None] = time.sleep
     _filesystems: dict[str, Any] = field(default_factory=dict, repr=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, repr=False)
 
     def require(self, uri: str) -> None:
-        """Raise InvalidRequest where URIs like this need a library that is not here, or are of no known kind."""
+        """Raise InvalidRequest if the URI's scheme is unknown or its library is not installed."""
         self._filesystem(uri)
 
     def read(self, uri: str, limits: ImageLimits, stamp: Stamp | None = None) -> Content:
-        """Return the bytes at a URI; `stamp` is what a listing or `stamp` told of it, which saves asking again.
+        """Read the bytes at a URI; a known `stamp`, from a listing, saves a request.
 
-        Reading stops at the limit: ImageTooManyBytes. UnreadableImage for a web page in a picture's place.
+        Raises ImageTooManyBytes if they exceed the limit, and UnreadableImage if an HTML page or a folder is there.
         """
         name = name_of(uri)
         if is_web(uri):
@@ -108,24 +110,24 @@ class Remote:
             raise UnreadableImage(f"{name}: not a file")
         check_byte_count(name, stamp.byte_count, limits)
         if stamp.byte_count == 0:
-            return Content(b"", stamp)  # a range of nothing is an error to S3
+            return Content(b"", stamp)  # S3 rejects an empty range
         content = self._try(uri, lambda: self._call(uri, "cat_file", start=0, end=limits.max_bytes + 1))
         check_byte_count(name, len(content), limits)
         return Content(content, stamp)
 
     def stamp(self, uri: str) -> Stamp | None:
-        """Return what tells whether the content at a URI changed, without reading it; None where nothing does."""
+        """Return the stamp of the content at a URI without reading it, None if the server gives none."""
         if is_web(uri):
             return self._web_stamp(uri)
-        return _stamp_of(self._try(uri, lambda: self._call(uri, "info", **self._anew(uri))))
+        return _stamp_of(self._try(uri, lambda: self._call(uri, "info", **self._uncached(uri))))
 
     def is_folder(self, uri: str) -> bool:
-        """Tell whether a URI is a folder; FileNotFoundError where there is nothing at all."""
-        found = self._try(uri, lambda: self._call(uri, "info", **self._anew(uri)))
+        """Tell whether a URI is a folder; raise FileNotFoundError if nothing is there."""
+        found = self._try(uri, lambda: self._call(uri, "info", **self._uncached(uri)))
         return bool(found.get("type") == "directory")
 
     def is_gone(self, uri: str) -> bool:
-        """Tell whether nothing is at a URI any more; what merely cannot be seen is not gone."""
+        """Tell whether the file at a URI no longer exists; an unreachable file is not gone."""
         try:
             self.stamp(uri)
         except FileNotFoundError:
@@ -137,20 +139,23 @@ class Remote:
     def files(self, folder: str) -> Iterator[tuple[str, Stamp]]:
         """Yield the URIs of all files below a folder (its URI ends in "/"), sorted, with their stamps.
 
-        FileNotFoundError where nothing is.
+        Raises FileNotFoundError if nothing is there.
         """
         listed = self._s3_files(folder) if scheme_of(folder) == "s3" else self._found_files(folder)
         nothing = True
         for uri, entry in listed:
             nothing = False
             stamp = _stamp_of(entry)
-            if stamp is not None and not uri.endswith("/"):  # consoles of S3 make such objects to show a folder
+            if stamp is not None and not uri.endswith("/"):  # S3 consoles create such objects as folder markers
                 yield uri, stamp
         if nothing:
-            raise FileNotFoundError(2, "nothing is there", folder)
+            raise FileNotFoundError(2, "not found", folder)
 
     def copy(self, uri: str, file: IO[bytes], max_bytes: int) -> None:
-        """Write the bytes at a URI to a file; ImageTooManyBytes where they are more."""
+        """Write the bytes at a URI to a file.
+
+        Raises ImageTooManyBytes if an HTTP body exceeds `max_bytes`.
+        """
         limits = ImageLimits(max_bytes=max_bytes)
 
         def once() -> None:
@@ -166,58 +171,58 @@ class Remote:
     # --- requests -----------------------------------------------------------------------------------------------
 
     def _try(self, uri: str, request: Callable[[], _Result]) -> _Result:
-        """Make a request, again where the error may pass; raises errors of the system."""
+        """Send a request, with retries of transient errors; raise OSError."""
         from tenacity import Retrying, retry_if_exception, stop_after_attempt, wait_random_exponential  # noqa: PLC0415
 
-        backoff = wait_random_exponential(self.patience.first_wait_s, self.patience.longest_wait_s)
+        backoff = wait_random_exponential(self.policy.first_backoff_s, self.policy.max_backoff_s)
 
         def wait_s(state: Any) -> float:
-            asked = asked_wait_s(state.outcome.exception())
+            asked = retry_after_s(state.outcome.exception())
             return backoff(state) if asked is None else asked
 
         retrying = Retrying(
-            stop=stop_after_attempt(self.patience.tries),
+            stop=stop_after_attempt(self.policy.tries),
             wait=wait_s,
-            retry=retry_if_exception(self._is_worth_another_try),
+            retry=retry_if_exception(self._should_retry),
             sleep=self.sleep,
             reraise=True,
         )
         try:
-            answer: _Result = retrying(self._in_turn, request)
+            answer: _Result = retrying(self._rate_limited, request)
         except WhatwhereError:
             raise
-        except Exception as error:  # each library has its own tree
-            raise named(error, uri, retrying.statistics.get("attempt_number", 1)) from error
+        except Exception as error:  # each library has its own exception tree
+            raise as_os_error(error, uri, retrying.statistics.get("attempt_number", 1)) from error
         return answer
 
-    def _in_turn(self, request: Callable[[], _Result]) -> _Result:
+    def _rate_limited(self, request: Callable[[], _Result]) -> _Result:
         self.rate.wait()
         return request()
 
-    def _is_worth_another_try(self, error: BaseException) -> bool:
-        return may_pass(error) and (asked_wait_s(error) or 0) <= self.patience.longest_wait_s
+    def _should_retry(self, error: BaseException) -> bool:
+        return is_transient(error) and (retry_after_s(error) or 0) <= self.policy.max_backoff_s
 
     def _filesystem(self, uri: str) -> Any:
         scheme = scheme_of(uri)
         with self._lock:
             if scheme not in self._filesystems:
-                self._filesystems[scheme] = _filesystem(scheme, self.patience)
+                self._filesystems[scheme] = _filesystem(scheme, self.policy)
             return self._filesystems[scheme]
 
     def _call(self, uri: str, method: str, *arguments: Any, **more: Any) -> Any:
         filesystem = self._filesystem(uri)
-        if filesystem.async_impl and method in ("cat_file", "info"):  # what is listed or copied may be long
-            more["timeout"] = self.patience.total_s
+        if filesystem.async_impl and method in ("cat_file", "info"):  # listing and copying may take longer
+            more["timeout"] = self.policy.total_timeout_s
         return getattr(filesystem, method)(filesystem._strip_protocol(uri), *arguments, **more)
 
-    def _anew(self, uri: str) -> dict[str, bool]:
-        """Return what keeps s3fs from answering from what it listed before."""
+    def _uncached(self, uri: str) -> dict[str, bool]:
+        """Return the options that bypass the listing cache of s3fs."""
         return {"refresh": True} if scheme_of(uri) == "s3" else {}
 
     # --- listing ------------------------------------------------------------------------------------------------
 
     def _s3_files(self, folder: str) -> Iterator[tuple[str, Mapping[str, Any]]]:
-        """Yield what S3 lists, page by page: millions of objects are never in memory together."""
+        """Yield the objects of an S3 listing page by page, so that memory stays bounded for millions of objects."""
         start, _, name = folder.partition("://")
         bucket, _, prefix = name.partition("/")
         asked = {"Bucket": bucket, "Prefix": prefix}
@@ -242,12 +247,12 @@ class Remote:
         headers = self._web(uri, name, limits, body)
         content = body.getvalue()
         if headers.get("Content-Type", "").startswith("text/html") and content.lstrip()[:1] == b"<":
-            raise UnreadableImage(f"{name}: a web page is in its place: look at it in a browser, or ask its owner")
-        return Content(content, _stamp_of({"size": len(content), **_marks_of(headers)}))
+            raise UnreadableImage(f"{name}: the server returned an HTML page, not an image: open the URL in a browser")
+        return Content(content, _stamp_of({"size": len(content), **_validators_of(headers)}))
 
     def _web(self, uri: str, name: str, limits: ImageLimits, into: IO[bytes]) -> Mapping[str, str]:
-        """Write a body into a file as it arrives, and return the headers."""
-        from fsspec.asyn import sync  # noqa: PLC0415 - local files do not pay for it
+        """Stream a response body into a file and return the headers."""
+        from fsspec.asyn import sync  # noqa: PLC0415 - needed for remote files only
 
         filesystem = self._filesystem(uri)
 
@@ -268,8 +273,8 @@ class Remote:
         return headers
 
     def _web_stamp(self, uri: str) -> Stamp | None:
-        """Ask once: whoever does not answer is asked for the content, which is tried several times."""
-        from fsspec.asyn import sync  # noqa: PLC0415 - local files do not pay for it
+        """Send one HEAD request without retries: if it fails, the content is read, with retries."""
+        from fsspec.asyn import sync  # noqa: PLC0415 - needed for remote files only
 
         filesystem = self._filesystem(uri)
 
@@ -282,25 +287,25 @@ class Remote:
                 return headers
 
         try:
-            headers = self._in_turn(lambda: sync(filesystem.loop, head))
+            headers = self._rate_limited(lambda: sync(filesystem.loop, head))
         except Exception as error:
-            known = named(error, uri, tries=1)
+            known = as_os_error(error, uri, tries=1)
             if isinstance(known, FileNotFoundError):
                 raise known from error
             return None
         size = headers.get("Content-Length", "")
-        return _stamp_of({"size": int(size), **_marks_of(headers)}) if size.isdigit() else None
+        return _stamp_of({"size": int(size), **_validators_of(headers)}) if size.isdigit() else None
 
 
-def _filesystem(scheme: str, patience: Patience) -> Any:
-    """Make fsspec's filesystem of a scheme, whose own tries are left out: they would know no limit of requests."""
-    import fsspec  # noqa: PLC0415 - local files do not pay for it
+def _filesystem(scheme: str, policy: RetryPolicy) -> Any:
+    """Create fsspec's filesystem for a scheme, without its own retries: they would bypass the rate limit."""
+    import fsspec  # noqa: PLC0415 - needed for remote files only
 
     options: dict[str, Any] = {"skip_instance_cache": True, "use_listings_cache": False}
     if scheme == "s3":
         options["config_kwargs"] = {
-            "connect_timeout": patience.connect_s,
-            "read_timeout": patience.silence_s,
+            "connect_timeout": policy.connect_timeout_s,
+            "read_timeout": policy.read_timeout_s,
             "max_pool_connections": _CONNECTIONS,
             "retries": {"total_max_attempts": 1},
         }
@@ -308,7 +313,9 @@ def _filesystem(scheme: str, patience: Patience) -> Any:
         if scheme in ("http", "https"):
             from aiohttp import ClientTimeout  # noqa: PLC0415 - as fsspec
 
-            timeout = ClientTimeout(patience.total_s, sock_connect=patience.connect_s, sock_read=patience.silence_s)
+            timeout = ClientTimeout(
+                policy.total_timeout_s, sock_connect=policy.connect_timeout_s, sock_read=policy.read_timeout_s
+            )
             options["client_kwargs"] = {"timeout": timeout, "trust_env": True}
         filesystem = fsspec.filesystem(scheme, **options)
     if scheme == "s3":
@@ -316,12 +323,12 @@ def _filesystem(scheme: str, patience: Patience) -> Any:
     return filesystem
 
 
-def _marks_of(headers: Mapping[str, str]) -> dict[str, str]:
+def _validators_of(headers: Mapping[str, str]) -> dict[str, str]:
     return {name: value for name in ("ETag", "Last-Modified") if (value := headers.get(name))}
 
 
 def _stamp_of(entry: Mapping[str, Any]) -> Stamp | None:
-    """Return the stamp of what a store or the web tells of a file; None of a folder."""
+    """Return the stamp of a file from a listing entry or HTTP headers, None for a folder."""
     names = (
         "ETag",
         "etag",

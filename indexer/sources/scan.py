@@ -1,4 +1,4 @@
-"""Find pictures and their sidecars, and tell which pictures are gone from where they were found before."""
+"""Find images and their sidecars, and detect which images found before no longer exist."""
 
 import logging
 import os
@@ -12,7 +12,7 @@ from whatwhere.indexer.images.decode import SUFFIXES
 from whatwhere.indexer.metadata.sidecars import SIDECAR_SUFFIX, sidecar_of
 from whatwhere.indexer.sources.lists import LIST_SUFFIXES, ImageList
 from whatwhere.indexer.sources.remote import Remote, Stamp
-from whatwhere.indexer.sources.uris import given_uri, is_remote, is_web, shown, suffix_of
+from whatwhere.indexer.sources.uris import is_remote, is_web, normalized_uri, shown, suffix_of
 from whatwhere.indexer.storage.files import path_of_uri
 
 log = logging.getLogger(__name__)
@@ -20,36 +20,37 @@ log = logging.getLogger(__name__)
 
 @dataclass
 class Found:
-    """What lies at some places: pictures by their URIs, each once, and what was passed over.
+    """The result of a scan: images by URI, each once, and the files and folders that were skipped.
 
-    The stamp is what a listing of elsewhere told, None of files of this machine and of what nobody listed.
+    A stamp comes from a remote listing; it is None for local files and for images that no listing covered.
     """
 
     pictures: dict[str, Stamp | None] = field(default_factory=dict)
-    with_sidecar: set[str] = field(default_factory=set)  # those of `pictures` that a sidecar lies beside
-    ignored: int = 0  # other files of the folders
-    places: list[str] = field(default_factory=list)  # the URIs that were searched; those of folders end in "/"
-    unlisted: list[str] = field(default_factory=list)  # folders that could not be listed, the same way
-    manifests: list[ImageList] = field(default_factory=list)  # the lists that say something of their pictures
+    with_sidecar: set[str] = field(default_factory=set)  # those of `pictures` that have a sidecar
+    ignored: int = 0  # other files in the folders
+    places: list[str] = field(default_factory=list)  # the URIs that were scanned; those of folders end in "/"
+    unlisted: list[str] = field(default_factory=list)  # URIs of folders that could not be listed, also ending in "/"
+    manifests: list[ImageList] = field(default_factory=list)  # the lists with metadata
 
     def sidecar_is_known(self, uri: str) -> bool:
-        """Tell whether a sidecar would have been seen: not of what is elsewhere and was not listed."""
+        """Tell whether the scan would have seen a sidecar; it cannot for a remote image that no listing covered."""
         return not is_remote(uri) or self.pictures[uri] is not None
 
 
 def find(paths: Sequence[Path | str], skip: Path | str | None = None, remote: Remote | None = None) -> Found:
-    """Return the pictures at `paths`: files, folders, lists of pictures, and URIs of such.
+    """Find the images at `paths`: image files, folders, lists of images, local or remote.
 
-    A picture that is named is taken whatever it is called, unless that is as a list is called; in folders the suffix
-    decides. Links to folders are not followed, and the folder `skip` is left out. InvalidRequest for a path that does
-    not exist, a folder of elsewhere that cannot be listed, a list that is not whole, or where a library is missing.
+    A file given by name is taken as an image, or as a list if it has a list's extension; files in folders are chosen
+    by extension. Links to folders are not followed, and the folder `skip` is left out.
+    Raises InvalidRequest if a path does not exist, a remote folder cannot be listed, a list is malformed, or a library
+    is missing.
     """
     found = Found()
     remote = remote or Remote()
     for given in paths:
         text = os.fspath(given)
         if isinstance(given, str) and is_remote(given):
-            _find_remote(_given(given), skip, found, remote)
+            _find_remote(_normalized(given), skip, found, remote)
         else:
             path = path_of_uri(text) if text.startswith("file://") else given
             _find_local(text, absolute(Path(path)), skip, found, remote)
@@ -57,14 +58,14 @@ def find(paths: Sequence[Path | str], skip: Path | str | None = None, remote: Re
 
 
 def scan(paths: Sequence[Path | str], skip: Path | None = None) -> tuple[list[Path], int]:
-    """Return the files of this machine that `find` finds, and how many other files the folders held.
+    """Find local images as `find` does; return their paths and the number of other files in the folders.
 
-    InvalidRequest where something of elsewhere is among them.
+    Raises InvalidRequest as `find`, and if an image is remote.
     """
     found = find(paths, skip)
     for uri in found.pictures:
         if is_remote(uri):
-            raise InvalidRequest(f"{shown(uri)} is not on this machine: give folders and files that are", field="paths")
+            raise InvalidRequest(f"{shown(uri)} is remote: use local files and folders", field="paths")
     return [path_of_uri(uri) for uri in found.pictures], found.ignored
 
 
@@ -74,9 +75,7 @@ def _find_local(given: str, path: Path, skip: Path | str | None, found: Found, r
         left_out = None if skip is None or is_remote(str(skip)) else absolute(Path(skip))
         _search(path, left_out, found)
     elif not path.exists():
-        raise InvalidRequest(
-            f"{given} does not exist: give a folder or an image file, or a list of such", field="paths"
-        )
+        raise InvalidRequest(f"{given} does not exist: use a folder, an image file or a list of images", field="paths")
     elif path.suffix.lower() in LIST_SUFFIXES:
         _take_all(ImageList.at(path, given, remote), found, remote)
     else:
@@ -85,14 +84,14 @@ def _find_local(given: str, path: Path, skip: Path | str | None, found: Found, r
 
 
 def _take(uri: str, found: Found) -> None:
-    """Add a picture that was named."""
+    """Add an image given by name."""
     found.pictures.setdefault(uri, None)
     if not is_remote(uri) and os.path.lexists(sidecar_of(path_of_uri(uri))):
         found.with_sidecar.add(uri)
 
 
 def _take_all(manifest: ImageList, found: Found, remote: Remote) -> None:
-    """Add the pictures of a list."""
+    """Add the images of a list."""
     schemes = set()
     for uri, _ in manifest.entries():
         scheme = uri.partition(":")[0]
@@ -105,7 +104,7 @@ def _take_all(manifest: ImageList, found: Found, remote: Remote) -> None:
 
 
 def _search(root: Path, left_out: Path | None, found: Found) -> None:
-    """Add the image files of a folder and of all folders in it."""
+    """Add the image files of a folder and its subfolders."""
 
     def on_error(error: OSError) -> None:
         folder = Path(os.fsdecode(error.filename or root))
@@ -125,12 +124,12 @@ def _search(root: Path, left_out: Path | None, found: Found) -> None:
             found.pictures.setdefault(uri, None)
 
 
-# --- elsewhere --------------------------------------------------------------------------------------------------
+# --- remote -----------------------------------------------------------------------------------------------------
 
 
-def _given(text: str) -> str:
+def _normalized(text: str) -> str:
     try:
-        return given_uri(text)
+        return normalized_uri(text)
     except ValueError as error:
         raise InvalidRequest(f"{shown(text)} {error}", field="paths") from error
 
@@ -158,7 +157,7 @@ def _is_folder(uri: str, remote: Remote) -> bool:
 
 
 def _list(folder: str, left_out: str | None, found: Found, remote: Remote) -> None:
-    """Add the pictures below a folder of elsewhere."""
+    """Add the images of a remote folder and its subfolders."""
     sidecars = set()
     images = []
     try:
@@ -166,7 +165,7 @@ def _list(folder: str, left_out: str | None, found: Found, remote: Remote) -> No
             if left_out is not None and uri.startswith(left_out):
                 continue
             if not uri.isprintable():
-                log.warning("passed over uri=%s: characters that cannot be printed", ascii(uri))
+                log.warning("skipped uri=%s: unprintable characters", ascii(uri))
                 found.ignored += 1
             elif suffix_of(uri) in SUFFIXES:
                 images.append(uri)
@@ -184,10 +183,10 @@ def _list(folder: str, left_out: str | None, found: Found, remote: Remote) -> No
 
 def _cannot_be_listed(uri: str, error: OSError) -> InvalidRequest:
     if isinstance(error, FileNotFoundError):
-        return InvalidRequest(f"{uri} does not exist: look for its bucket and its name", field="paths")
+        return InvalidRequest(f"{uri} does not exist: check the bucket and the name", field="paths")
     return InvalidRequest(
-        f"{uri} cannot be listed: {error.strerror}: look whether the credentials and the address of the store are "
-        "right (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ... for s3://)",
+        f"{uri} cannot be listed: {error.strerror}: check the credentials and the endpoint of the store "
+        "(AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ... for s3://)",
         field="paths",
     )
 
@@ -196,10 +195,9 @@ def _cannot_be_listed(uri: str, error: OSError) -> InvalidRequest:
 
 
 def gone(uris: Iterable[str], unlisted: Collection[str], remote: Remote | None = None) -> list[str]:
-    """Return the URIs, all below places that were searched and not found there, whose picture is not there any more.
+    """Return those of `uris` whose image no longer exists; all are below scanned places and were not found there.
 
-    What merely is out of sight is not gone: a file below a folder that could not be listed, or that the file system
-    says anything else of than that there is none.
+    Images below an unlisted folder, or for which the file system reports another error than absence, are not gone.
     """
     remote = remote or Remote()
     return [uri for uri in uris if not uri.startswith(tuple(unlisted)) and _is_gone(uri, remote)]
@@ -207,7 +205,7 @@ def gone(uris: Iterable[str], unlisted: Collection[str], remote: Remote | None =
 
 def _is_gone(uri: str, remote: Remote) -> bool:
     if is_remote(uri):
-        # A listing shows all that is called like an image.
+        # A listing covers all files with an image extension.
         return suffix_of(uri) in SUFFIXES or remote.is_gone(uri)
     try:
         path_of_uri(uri).lstat()
@@ -219,7 +217,7 @@ def _is_gone(uri: str, remote: Remote) -> bool:
 
 
 def absolute(path: Path) -> Path:
-    """Return the path from the root on, links as they are."""
+    """Return the absolute path without resolving links."""
     return Path(os.path.abspath(path))
 
 

@@ -1,1 +1,1 @@
-"""Files written beside and renamed, and folders of object stores."""
+"""Atomic file writes and folders of object stores."""

@@ -1,4 +1,4 @@
-"""Files that are never half there: write beside, fsync, rename, fsync the directory."""
+"""Write files atomically: temporary file, fsync, rename, fsync of the directory."""
 
 import errno
 import hashlib
@@ -11,35 +11,38 @@ FileVersion = tuple[int, int, int]
 
 
 def write_durably(path: Path, write: Callable[[Path], object]) -> None:
-    """Have `write` fill a temporary file beside `path`, then rename it to `path`; a crash leaves no half file."""
+    """Write a file atomically and durably: `write` fills a temporary file, which is then renamed to `path`.
+
+    Raises any error of `write`, and OSError if the disk fails; the temporary file is then removed.
+    """
     temporary = path.with_name(f".{path.name}.tmp")
     temporary.unlink(missing_ok=True)
     temporary.touch()
-    mode = temporary.stat().st_mode  # the umask's; some writers (safetensors) would leave the file to its owner alone
+    mode = temporary.stat().st_mode  # as the umask says; some writers (safetensors) set owner-only permissions
     try:
         write(temporary)
         temporary.chmod(mode)
         sync(temporary)
         temporary.replace(path)
     except BaseException:
-        temporary.unlink(missing_ok=True)  # on a full disk it would keep the room that the next try needs
+        temporary.unlink(missing_ok=True)  # on a full disk it would occupy the space that the next try needs
         raise
     sync(path.parent)
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a text file, never half."""
+    """Write a UTF-8 text file atomically and durably."""
     write_durably(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
 def system_error(text: str, path: Path) -> OSError:
-    """Return the error of the system that a library's message about writing `path` speaks of, by number and name."""
+    """Convert a library's message about writing `path` to an OSError, with the errno whose text it contains."""
     code = next((code for code in errno.errorcode if os.strerror(code) in text), None)
     return OSError(f"{path}: {text}") if code is None else OSError(code, os.strerror(code), str(path))
 
 
 def sync(path: Path) -> None:
-    """Flush a file, or the names in a directory, to the disk."""
+    """Flush a file or a directory to the disk (fsync)."""
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
@@ -48,25 +51,25 @@ def sync(path: Path) -> None:
 
 
 def version_of(stat: os.stat_result) -> FileVersion:
-    """Return what is another one when a file was replaced or written to."""
+    """Return a version that changes when the file is replaced or written to."""
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
 
 
 def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file in hex."""
+    """Return the SHA-256 of a file as hex digits."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def printable(path: Path) -> str:
-    """Return a file's name as text of one line that can be stored and printed.
+    """Return a file's name as printable text of one line.
 
-    Bytes that are not UTF-8 become \ufffd, characters that a terminal would obey their escapes.
+    Invalid UTF-8 becomes \ufffd; control characters become escapes.
     """
     name = os.fsencode(path.name).decode(errors="replace")
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in name)
 
 
 def path_of_uri(uri: str) -> Path:
-    """Return the path of a file: URI, the reverse of `Path.as_uri`, also for names that are not UTF-8."""
+    """Return the path of a file: URI, the inverse of `Path.as_uri`, also for names that are not UTF-8."""
     return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))

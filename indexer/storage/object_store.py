@@ -1,4 +1,4 @@
-"""A folder of an object store (s3://, gs://, or any other that fsspec knows), and the errors of reaching it."""
+"""Access a folder of an object store (s3://, gs://, or any other that fsspec supports)."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
@@ -12,7 +12,7 @@ from typing import Any
 from whatwhere.indexer.errors import CollectionNotWritable, InvalidRequest, ObjectStoreUnavailable, WhatwhereError
 from whatwhere.indexer.storage.schemes import opening
 
-# Who waits for an answer waits seconds, not the minutes of the libraries' defaults.
+# Seconds, not the minutes of the libraries' defaults: clients wait for the response.
 _OPTIONS: Mapping[str, Mapping[str, Any]] = MappingProxyType(
     {
         "s3": {
@@ -25,27 +25,28 @@ _READ_ONLY = ("http", "https")
 
 @dataclass(frozen=True)
 class ObjectFolder:
-    """All objects whose names begin with `address`; names are relative to it, parted by slashes.
+    """All objects whose names begin with `address`; object names are relative to it, separated by slashes.
 
-    Objects are written whole or not at all, as object stores do it. Any method raises ObjectStoreUnavailable where the
-    store is away or refuses. Safe to use from several threads.
+    Object stores write atomically. The class is thread-safe.
+    Raises ObjectStoreUnavailable if the store is unreachable or denies access, and InvalidRequest if the address has an
+    unknown or read-only scheme, or a library is missing.
     """
 
     address: str
 
     @cached_property
     def _filesystem(self) -> Any:
-        import fsspec  # noqa: PLC0415 - collections in directories do not pay for it
+        import fsspec  # noqa: PLC0415 - needed for collections in object stores only
 
         protocol = self.address.partition("://")[0]
         if protocol in _READ_ONLY:
             raise InvalidRequest(
-                f"{self.address} cannot hold a collection, nothing can be written there: give a directory, or an "
-                "object store's s3://BUCKET/NAME or gs://BUCKET/NAME",
+                f"{self.address} is read-only and cannot store a collection: use a directory, or an object store "
+                "(s3://BUCKET/NAME, gs://BUCKET/NAME)",
                 field="collection",
             )
         with opening(protocol, self.address, "collection"):
-            # Listings are asked for when something may have changed.
+            # Listings must show changes by other processes.
             return fsspec.filesystem(protocol, use_listings_cache=False, **_OPTIONS.get(protocol, {}))
 
     @property
@@ -56,9 +57,12 @@ class ObjectFolder:
         return f"{self._root}/{name}"
 
     def download(self, name: str, path: Path) -> None:
-        """Copy an object to a file, which is there whole or not at all; FileNotFoundError where there is none."""
+        """Download an object to a file, atomically.
+
+        Raises FileNotFoundError if the object does not exist.
+        """
         path.parent.mkdir(parents=True, exist_ok=True)
-        # A name of its own: several processes share a cache.
+        # A unique name: several processes share a cache.
         with NamedTemporaryFile(dir=path.parent, prefix=f".{path.name}.", delete=False) as file:
             temporary = Path(file.name)
         try:
@@ -70,26 +74,36 @@ class ObjectFolder:
             raise
 
     def upload(self, path: Path, name: str) -> None:
-        """Copy a file to an object; CollectionNotWritable without the right to, or without the bucket."""
+        """Upload a file to an object.
+
+        Raises CollectionNotWritable if permission or the bucket is missing.
+        """
         try:
             with self._errors_named(CollectionNotWritable):
                 self._filesystem.put_file(str(path), self._path(name))
         except FileNotFoundError as error:
-            raise CollectionNotWritable(f"{self.address} cannot be written ({error}): make the bucket first") from error
+            message = f"{self.address} cannot be written ({error}): create the bucket first"
+            raise CollectionNotWritable(message) from error
 
     def move(self, name: str, target: str) -> None:
-        """Let an object be another one, copied inside the store; CollectionNotWritable as `upload`."""
+        """Rename an object by a copy inside the store.
+
+        Raises CollectionNotWritable if permission is missing.
+        """
         with self._errors_named(CollectionNotWritable):
             self._filesystem.cp_file(self._path(name), self._path(target))
         self.remove(name)
 
     def remove(self, name: str) -> None:
-        """Remove an object; nothing where there is none."""
+        """Remove an object if it exists.
+
+        Raises CollectionNotWritable if permission is missing.
+        """
         with suppress(FileNotFoundError), self._errors_named(CollectionNotWritable):
             self._filesystem.rm_file(self._path(name))
 
     def sizes(self, folder: str = "") -> dict[str, int]:
-        """Return the bytes of all objects below a folder, by name."""
+        """Return the sizes in bytes of all objects below a folder, by name."""
         with self._errors_named():
             try:
                 found = self._filesystem.find(self._path(folder), detail=True)
@@ -104,14 +118,13 @@ class ObjectFolder:
             yield
         except (WhatwhereError, FileNotFoundError):
             raise
-        except PermissionError as error:  # also of what is not there, where listing is not allowed
+        except PermissionError as error:  # also for a missing object if listing is denied
             raise refused(
-                f"{self.address} refuses these credentials ({error}): give them the right to list, read, write and "
-                "remove there"
+                f"{self.address} denies access with these credentials ({error}): they need permission to list, read, "
+                "write and delete"
             ) from error
-        except Exception as error:  # each store's library has its own tree of errors
+        except Exception as error:  # each store's library has its own exception tree
             raise ObjectStoreUnavailable(
-                f"{self.address} cannot be reached ({type(error).__name__}: {error}): look whether the store is up "
-                "and its address and credentials are right (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ... for s3://), then "
-                "try again"
+                f"{self.address} is unreachable ({type(error).__name__}: {error}): check that the store is running, "
+                "its endpoint and the credentials (AWS_ENDPOINT_URL, AWS_ACCESS_KEY_ID, ... for s3://), then retry"
             ) from error

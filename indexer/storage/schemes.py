@@ -1,4 +1,4 @@
-"""What is said where fsspec cannot open a kind of place."""
+"""Convert errors of opening a URI scheme with fsspec to InvalidRequest."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -13,12 +13,12 @@ _EXTRAS: Mapping[str, str] = MappingProxyType(
 
 @contextmanager
 def opening(scheme: str, place: str, field: str) -> Iterator[None]:
-    """Raise InvalidRequest, of this field, where a scheme's library is not here or there is no such scheme."""
+    """Raise InvalidRequest, with `field`, if the scheme is unknown or its library is not installed."""
     try:
         yield
     except ImportError as error:
         extra = _EXTRAS.get(scheme)
         remedy = f"pip install 'whatwhere[{extra}]'" if extra else str(error)
-        raise InvalidRequest(f"{place} needs a library that is not here: {remedy}", field=field) from error
+        raise InvalidRequest(f"{place} needs a library that is not installed: {remedy}", field=field) from error
     except ValueError as error:
-        raise InvalidRequest(f"{place} is no kind of place that fsspec knows", field=field) from error
+        raise InvalidRequest(f"{place} has a scheme that fsspec does not support", field=field) from error

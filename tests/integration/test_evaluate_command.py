@@ -280,7 +280,7 @@ def refused_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         (("paris", "--images", "{mine}"), "no data set is called 'paris': there are oxford5k, paris6k, roxford5k"),
         (("folders", "--images", "{mine}", "--descriptors", "what,why"), "descriptor 'why' is unknown; there are: "),
         (("folders", "--images", "{mine}", "--backbone", "why"), "backbone 'why' is unknown; there are: "),
-        (("folders", "--images", "{mine}", "--whiten-on", "{mine}/no"), "{mine}/no does not exist: give a folder"),
+        (("folders", "--images", "{mine}", "--whiten-on", "{mine}/no"), "{mine}/no does not exist: use a folder"),
         (
             ("folders", "--images", "{mine}", "--whiten-on", "{mine}", "--whiten-on", "collection"),
             "whiten on the searched collection or on folders, not on both",

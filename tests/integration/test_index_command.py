@@ -195,7 +195,7 @@ def test_images_lists_names_places_and_reasons(
     heading, *lines = done.stdout.splitlines()
     assert heading.split() == ["name", "state", "size", "uri", "reason"]
     assert [line.split()[:3] for line in lines] == [["images/3", "failed", (few / "06.png").as_uri()]]
-    assert lines[0].split("  ")[-1].startswith("06.png: the pixels are not those")
+    assert lines[0].split("  ")[-1].startswith("06.png: PNG checksum mismatch")
 
 
 def test_images_speaks_json_for_programs(indexed: tuple[Path, "subprocess.CompletedProcess[str]"], few: Path) -> None:
@@ -373,7 +373,7 @@ def test_a_missing_path_is_named(tmp_path: Path) -> None:
     """Nothing is made of a collection whose pictures do not exist."""
     done = run("index", tmp_path / "nowhere", "-c", tmp_path / "c.ww")
 
-    assert refused(done) == f"{tmp_path / 'nowhere'} does not exist: give a folder or an image file, or a list of such"
+    assert refused(done) == f"{tmp_path / 'nowhere'} does not exist: use a folder, an image file or a list of images"
     assert not (tmp_path / "c.ww").exists()
 
 

@@ -16,10 +16,10 @@ from tests.object_store import s3_server
 from tests.web_server import Answer, Site, web_server
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.sources.lists import ImageList
-from whatwhere.indexer.sources.remote import Patience, Remote
+from whatwhere.indexer.sources.remote import Remote, RetryPolicy
 from whatwhere.indexer.sources.scan import Found, find, gone, scan
 
-REMOTE = Remote(Patience(tries=1))
+REMOTE = Remote(RetryPolicy(tries=1))
 
 
 def entries(path: Path) -> list[tuple[str, Any]]:
@@ -117,15 +117,15 @@ def test_a_large_list_is_read_in_pieces(tmp_path: Path) -> None:
     [
         ("l.txt", b"a.jpg\nfolder/\n", r"l\.txt, line 2: 'folder/' is a folder"),
         ("l.txt", b"a.jpg\nhttps://me:word@host/b.jpg\n", r"l\.txt, line 2: .*netrc"),
-        ("l.txt", b"a\x00.jpg\n", r"l\.txt, line 1: .* is no name of a file"),
-        ("l.csv", b"name\na.jpg\n", r"l\.csv, line 1: no column is called 'uri' or 'path'"),
-        ("l.csv", b"uri\na.jpg\n./a.jpg\n", r"l\.csv, line 3: './a.jpg' stands in line 2 already"),
-        ("l.csv", b"uri,x\n,1\n", r"l\.csv, line 2: '' names no picture"),
+        ("l.txt", b"a\x00.jpg\n", r"l\.txt, line 1: .* is not a file name"),
+        ("l.csv", b"name\na.jpg\n", r"l\.csv, line 1: the key column 'uri' or 'path' is missing"),
+        ("l.csv", b"uri\na.jpg\n./a.jpg\n", r"l\.csv, line 3: './a.jpg' is already in line 2"),
+        ("l.csv", b"uri,x\n,1\n", r"l\.csv, line 2: '' names no image"),
         ("l.csv", b"uri,x\na.jpg,\xff\n", r"l\.csv, line 2: not UTF-8"),
-        ("l.csv", b"uri,x:int\na.jpg,y\n", r"l\.csv, line 2: x 'y' is not an integer"),
-        ("l.jsonl", b'{"uri": "a.jpg"}\n{"uri": 1}\n', r"l\.jsonl, line 2: 1 names no picture"),
+        ("l.csv", b"uri,x:int\na.jpg,y\n", r"l\.csv, line 2: x 'y' is not a 64-bit integer"),
+        ("l.jsonl", b'{"uri": "a.jpg"}\n{"uri": 1}\n', r"l\.jsonl, line 2: 1 names no image"),
         ("l.jsonl", b"[]\n", r"l\.jsonl, line 1: not a JSON object"),
-        ("l.parquet", b"PAR1 torn", r"l\.parquet: the list is torn or no Parquet"),
+        ("l.parquet", b"PAR1 torn", r"l\.parquet: the list is corrupt or not Parquet"),
     ],
 )
 def test_a_list_that_is_not_whole_is_named_by_its_line(tmp_path: Path, name: str, content: bytes, words: str) -> None:
@@ -142,9 +142,9 @@ def test_a_row_of_parquet_is_named_by_its_number(tmp_path: Path) -> None:
     torn = parquet(tmp_path / "a.parquet", uri=["a.jpg", None])
     bare = parquet(tmp_path / "b.parquet", image=[b"\xff"])
 
-    with pytest.raises(InvalidRequest, match=r"a\.parquet, row 2: None names no picture"):
+    with pytest.raises(InvalidRequest, match=r"a\.parquet, row 2: None names no image"):
         find([torn])
-    with pytest.raises(InvalidRequest, match=r"b\.parquet: no column of text is called 'uri' or 'path'"):
+    with pytest.raises(InvalidRequest, match=r"b\.parquet: the text column 'uri' or 'path' that names"):
         find([bare])
 
 
@@ -172,7 +172,7 @@ def test_what_needs_files_of_this_machine_says_so(tmp_path: Path) -> None:
     """By the first URI that is none."""
     (tmp_path / "list.txt").write_text("a.jpg\nhttps://host/x.jpg?key=secret\n")
 
-    with pytest.raises(InvalidRequest, match=r"^https://host/x\.jpg\?… is not on this machine"):
+    with pytest.raises(InvalidRequest, match=r"^https://host/x\.jpg\?… is remote"):
         scan([tmp_path / "list.txt"])
 
 
@@ -237,13 +237,13 @@ def test_a_list_of_a_bucket_names_what_lies_beside_it(bucket: str) -> None:
 @pytest.mark.parametrize(
     ("place", "words"),
     [
-        ("s3://no-such-bucket/", "s3://no-such-bucket/ does not exist: look for its bucket"),
+        ("s3://no-such-bucket/", "s3://no-such-bucket/ does not exist: check the bucket"),
         ("s3://album/nothing", "s3://album/nothing does not exist"),
         ("s3://album/nothing/", "s3://album/nothing/ does not exist"),
-        ("s3://album/lists/no.csv", r"s3://album/lists/no\.csv cannot be read: nothing is there"),
-        ("s3://album/lists/local.txt", r"local\.txt, line 1: '/etc/passwd' is a file of this machine"),
+        ("s3://album/lists/no.csv", r"s3://album/lists/no\.csv cannot be read: not found"),
+        ("s3://album/lists/local.txt", r"local\.txt, line 1: '/etc/passwd' is a local file"),
         ("https://me:word@host/a.jpg", "netrc"),
-        ("nonsense://a/", "no kind of place"),
+        ("nonsense://a/", "a scheme that fsspec does not support"),
     ],
 )
 @pytest.mark.usefixtures("bucket")

@@ -117,7 +117,7 @@ def test_a_path_that_does_not_exist_is_named(tmp_path: Path, monkeypatch: pytest
     """The error names the path as it was given, and the field."""
     monkeypatch.chdir(tmp_path)
 
-    with pytest.raises(InvalidRequest, match=r"^no/where does not exist: give a folder or an image file") as raised:
+    with pytest.raises(InvalidRequest, match=r"^no/where does not exist: use a folder, an image file") as raised:
         scan([tmp_path, Path("no/where")])
 
     assert raised.value.field == "paths"

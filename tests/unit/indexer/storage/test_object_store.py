@@ -124,21 +124,21 @@ def test_a_store_that_is_away_is_named_with_what_to_look_at(layout: Layout, monk
         monkeypatch.setattr("fsspec.config.conf", {"s3": {"skip_instance_cache": True}})
         folder = ObjectFolder("s3://away/collection")
 
-        with pytest.raises(ObjectStoreUnavailable, match=r"s3://away/collection cannot be reached .*: look whether"):
+        with pytest.raises(ObjectStoreUnavailable, match=r"s3://away/collection is unreachable .*: check that"):
             folder.download("CURRENT", layout.root / "CURRENT")
 
 
 def test_a_bucket_that_is_not_there_is_an_error_and_not_an_empty_collection(endpoint: str, tmp_path: Path) -> None:
-    with pytest.raises(CollectionNotWritable, match=r"s3://nobody-has-it/collection .*: make the bucket first"):
+    with pytest.raises(CollectionNotWritable, match=r"s3://nobody-has-it/collection .*: create the bucket first"):
         ObjectFolder("s3://nobody-has-it/collection").upload(Path(__file__), "x")
 
 
 @pytest.mark.parametrize(
     ("address", "said"),
     [
-        ("https://example.org/collection", "nothing can be written there"),
+        ("https://example.org/collection", "is read-only"),
         ("gs://bucket/collection", r"pip install 'whatwhere\[gcs\]'"),
-        ("gopher://example.org/collection", "no kind of place"),
+        ("gopher://example.org/collection", "a scheme that fsspec does not support"),
     ],
 )
 def test_an_address_that_can_hold_no_collection_is_refused_with_a_remedy(address: str, said: str) -> None:
