@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import delete, insert
 from sqlalchemy.orm import Session
 
+from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.database import Database
 from whatwhere.indexer.catalog.records import ORIGINS
-from whatwhere.indexer.catalog.rows import AT_ONCE, in_groups, rows_of
+from whatwhere.indexer.catalog.rows import AT_ONCE, rows_of
 from whatwhere.indexer.catalog.tables import ImageRow, PropertyRow, SourceRow, same_json
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.metadata.filters import moment_of
@@ -105,7 +106,7 @@ def write_properties(session: Session, images: Iterable[ImageRow]) -> None:
     if not by_id:
         return
     session.flush()
-    for some in in_groups(by_id, AT_ONCE):
+    for some in batched(by_id, AT_ONCE):
         session.execute(delete(PropertyRow).where(PropertyRow.image_id.in_(some)))
     rows = [{"image_id": id_, **found._asdict()} for id_, said in by_id.items() for found in properties_of(said)]
     if rows:

@@ -7,11 +7,12 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 
+from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.records import NewImage, Outcome, Source
 from whatwhere.indexer.features.describe import Describer, Description
 from whatwhere.indexer.images.decode import DecodedImage
 from whatwhere.indexer.metadata.values import Metadata
-from whatwhere.indexer.pipeline.loading import Loaded, Loader, in_groups, map_ahead
+from whatwhere.indexer.pipeline.loading import Loaded, Loader, map_ahead
 from whatwhere.indexer.sources.uris import shown
 
 log = logging.getLogger(__name__)
@@ -89,7 +90,7 @@ class Describing:
             # Two batches ahead keep the network fed and memory bounded; threads that were asked for are all used.
             ahead = max(2 * pace.batch_size, pace.workers or 0)
             changed = self._changed(map_ahead(pool, self.load, sources, ahead))
-            for batch in in_groups(changed, pace.batch_size):
+            for batch in batched(changed, pace.batch_size):
                 self.on_batch(chunk.take(batch))
                 if len(chunk.outcomes) >= pace.chunk_sources:
                     yield chunk

@@ -13,13 +13,10 @@ from whatwhere.indexer.errors import UnreadableImage, WhatwhereError
 from whatwhere.indexer.images.decode import DecodedImage, ImageLimits, decode_image
 from whatwhere.indexer.images.exif import exif
 from whatwhere.indexer.metadata.values import Metadata
-from whatwhere.indexer.sources.local import read_file
 from whatwhere.indexer.sources.read import read
 from whatwhere.indexer.sources.remote import Remote, Stamp
 from whatwhere.indexer.sources.uris import is_remote, name_of
 from whatwhere.indexer.storage.files import path_of_uri
-
-__all__ = ["Known", "Loaded", "Loader", "in_groups", "map_ahead", "read_file", "source_of"]
 
 _NEVER_SEEN = -1  # the `modified_ns` of what nobody listed: it is asked for where it is read
 
@@ -155,10 +152,3 @@ def map_ahead(
     finally:
         for future in waiting:
             future.cancel()
-
-
-def in_groups(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    """Yield lists of `size` items, the last one shorter."""
-    remaining = iter(items)
-    while group := list(islice(remaining, size)):
-        yield group

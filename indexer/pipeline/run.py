@@ -13,6 +13,7 @@ from pathlib import Path
 from whatwhere.indexer.backbones.backbone import DEFAULT_PRECISION, Backbone, choose_device, load_backbone
 from whatwhere.indexer.backbones.engines import ENGINE_VARIABLE
 from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE, find_backbone
+from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.records import Outcome, Source
 from whatwhere.indexer.collection.layout import CollectionAddress, Layout
 from whatwhere.indexer.collection.manifest import Manifest
@@ -34,7 +35,7 @@ from whatwhere.indexer.images.decode import SHORTER_SIDE
 from whatwhere.indexer.metadata.tables import read_table, uri_of_key
 from whatwhere.indexer.metadata.values import Metadata
 from whatwhere.indexer.pipeline.chunks import Describing, Pace, described_hash
-from whatwhere.indexer.pipeline.loading import Loader, in_groups, source_of
+from whatwhere.indexer.pipeline.loading import Loader, source_of
 from whatwhere.indexer.pipeline.ray.arrivals import Arrivals
 from whatwhere.indexer.pipeline.ray.importing import import_running
 from whatwhere.indexer.pipeline.ray.settings import ClusterSettings
@@ -207,7 +208,7 @@ class _Run:
         """Have the same chunks of the same batches described by workers, and record them in order."""
         running = import_running(cluster)
         batch_size = self._settings.batch_size
-        chunks = [*in_groups(self._changed(pictures), -(-SHARD_SOURCES // batch_size) * batch_size)]
+        chunks = [*batched(self._changed(pictures), -(-SHARD_SOURCES // batch_size) * batch_size)]
         arrivals = Arrivals(self._writer, self._describing)
         with running.connected(cluster), self._writer.layout.receiving():
             for arrived in running.described(chunks, self._work(), cluster):
@@ -258,13 +259,13 @@ class _Run:
         changed, torn = self._annotate_by_sidecars(found)
         left = dict(table)
         for manifest in found.manifests:
-            for entries in in_groups(manifest.entries(), SHARD_SOURCES):
+            for entries in batched(manifest.entries(), SHARD_SOURCES):
                 # Where both say something of a picture, the table has the last word.
                 said = {uri: {**(values or {}), **table.get(uri, {})} for uri, values in entries}
                 changed += self._catalog.set_metadata("file", said)
                 for uri in said:
                     left.pop(uri, None)
-        for rows in in_groups(left.items(), SHARD_SOURCES):
+        for rows in batched(left.items(), SHARD_SOURCES):
             changed += self._catalog.set_metadata("file", dict(rows))
         unmatched = table.keys() - found.pictures.keys()
         if unmatched:
@@ -277,7 +278,7 @@ class _Run:
         """Set what sidecars say, nothing where none lies; return how many sources changed and sidecars are torn."""
         changed = torn = 0
         with ThreadPoolExecutor(self._settings.workers or os.cpu_count(), "sidecars") as pool:
-            for group in in_groups(found.pictures, SHARD_SOURCES):
+            for group in batched(found.pictures, SHARD_SOURCES):
                 said: dict[str, Metadata] = {uri: {} for uri in group if found.sidecar_is_known(uri)}
                 beside = [uri for uri in group if uri in found.with_sidecar]
                 for uri, values in zip(beside, pool.map(partial(sidecar, self._remote), beside), strict=True):
@@ -325,7 +326,7 @@ class _Run:
     def _changed(self, pictures: Mapping[str, Stamp | None]) -> Iterator[Source]:
         """Yield what must be looked at; what could not be read before comes last, so that it shifts no batch."""
         again: list[Source] = []
-        for group in in_groups(pictures.items(), SHARD_SOURCES):
+        for group in batched(pictures.items(), SHARD_SOURCES):
             sources = [source_of(uri, stamp) for uri, stamp in group]
             unchanged = set()
             if not self._settings.checksum:
