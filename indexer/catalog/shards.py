@@ -8,9 +8,9 @@ from sqlalchemy.orm import Session
 from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.database import Database
 from whatwhere.indexer.catalog.metadata import write_properties
-from whatwhere.indexer.catalog.recording import add_shard
 from whatwhere.indexer.catalog.records import FAILED, INDEXED, REMOVED, SHARD_LOST, ShardRecord
 from whatwhere.indexer.catalog.rows import rows_of
+from whatwhere.indexer.catalog.runs import add_shard
 from whatwhere.indexer.catalog.tables import ImageRow, ShardRow, SourceRow
 from whatwhere.indexer.errors import CollectionMismatch
 

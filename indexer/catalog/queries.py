@@ -29,7 +29,7 @@ def _done(retry_failed: bool) -> ColumnElement[bool]:
     return and_(_DONE, _NEVER_RETRIED) if retry_failed else _DONE
 
 
-class Reading(Database):
+class Queries(Database):
     """The questions."""
 
     def unchanged(self, sources: Sequence[Source], *, retry_failed: bool = False) -> set[str]:

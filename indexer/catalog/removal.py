@@ -7,15 +7,15 @@ from sqlalchemy import func, or_, select
 from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.database import Database
 from whatwhere.indexer.catalog.metadata import refresh
-from whatwhere.indexer.catalog.recording import state_of
 from whatwhere.indexer.catalog.records import REMOVED
 from whatwhere.indexer.catalog.rows import rows_of
+from whatwhere.indexer.catalog.runs import state_of
 from whatwhere.indexer.catalog.tables import ImageRow, SourceRow, now
 
 _IMAGES_AT_ONCE = 10_000
 
 
-class Removing(Database):
+class RemovalTable(Database):
     """Removal by people, which stays, and of what is gone from the disk, which does not."""
 
     def remove(self, ids: Sequence[int]) -> int:
