@@ -34,6 +34,7 @@ from tests.measure_index import DESCRIPTOR, REGION, RESULTS, made_of, mapped, of
 from whatwhere.indexer.backbones.backbone import Backbone, choose_device, load_backbone
 from whatwhere.indexer.backbones.checkpoints import read_tensors
 from whatwhere.indexer.backbones.engines import ENGINE_VARIABLE
+from whatwhere.indexer.batched import batched
 from whatwhere.indexer.collection.reader import open_collection
 from whatwhere.indexer.collection.shards import write_shard
 from whatwhere.indexer.features.describe import Describer
@@ -41,7 +42,6 @@ from whatwhere.indexer.features.descriptors import find_descriptor, pooled_by
 from whatwhere.indexer.features.nmf import Factors, factorize
 from whatwhere.indexer.features.pooling import crow_channel_weights
 from whatwhere.indexer.images.decode import decode_image
-from whatwhere.indexer.pipeline.loading import in_groups
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.indexer.pipeline.settings import DEFAULT_RANK, IndexSettings, Progress
 from whatwhere.indexer.vectors.factories import EXACT, factory_for
@@ -166,7 +166,7 @@ def engine(name: str) -> Iterator[None]:
 def in_turns(calls: Calls, items: Sequence[Any]) -> dict[str, float]:
     """Return the median milliseconds of each call over the items; they take turns of BATCH items, all warm."""
     times: dict[str, list[float]] = {name: [] for name in calls}
-    for group in in_groups(items, BATCH):
+    for group in batched(items, BATCH):
         for name, call in calls.items():
             call(group[0])  # threads of the one before wait busily for a while, and take a core
             times[name] += [milliseconds(call, item) for item in group]

@@ -7,29 +7,44 @@ from alembic import command
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
 
-from whatwhere.indexer.catalog.checking import Checking
 from whatwhere.indexer.catalog.database import Backend, CatalogAddress, migration_config
-from whatwhere.indexer.catalog.filtering import Filtering
-from whatwhere.indexer.catalog.metadata import Annotating
-from whatwhere.indexer.catalog.reading import Reading
-from whatwhere.indexer.catalog.recording import Recording
-from whatwhere.indexer.catalog.removing import Removing
+from whatwhere.indexer.catalog.filtering import FilterQueries
+from whatwhere.indexer.catalog.integrity import IntegrityCheck
+from whatwhere.indexer.catalog.metadata import MetadataTable
+from whatwhere.indexer.catalog.queries import Queries
+from whatwhere.indexer.catalog.removal import RemovalTable
+from whatwhere.indexer.catalog.runs import RunTable
 from whatwhere.indexer.catalog.shards import ShardTable
 from whatwhere.indexer.catalog.sqlite import Sqlite
-from whatwhere.indexer.catalog.transfer import Copying
+from whatwhere.indexer.catalog.transfer import RowTransfer
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch
 
 
-class Catalog(Reading, Filtering, Recording, Annotating, Removing, ShardTable, Checking, Copying):
-    """A catalogue in one database, SQLite or PostgreSQL. Safe to use from several threads.
+class Catalog(Queries, FilterQueries, RunTable, MetadataTable, RemovalTable, ShardTable, IntegrityCheck, RowTransfer):
+    """A catalog in one database, SQLite or PostgreSQL. It is safe to use from several threads.
 
-    The address of one in PostgreSQL is a URL, postgresql+psycopg://USER@HOST:5432/DATABASE, with libpq's options as a
-    query. `?schema=NAME` says in which schema of the database its tables are, "whatwhere" by default; it is made where
-    it is absent, and several collections in one database have one each.
+    The address of a PostgreSQL catalog is a URL, postgresql+psycopg://USER@HOST:5432/DATABASE, with libpq's options as
+    query parameters. `?schema=NAME` names the schema that holds the tables (default "whatwhere"); it is created if it
+    does not exist. Several collections can use one database, each with its own schema.
 
-    Any call raises CollectionCorrupt where the database or a row that is read is damaged, CollectionNotWritable where
-    it cannot be written, CollectionLocked where another process holds it for long, CatalogUnavailable while a server
-    is away, CatalogRefused where it does not let us in or do what we must.
+    Its methods come from mixins, one per topic and file. Composition would only add a name to each of some 400 calls:
+
+    - `Queries`: images, shards and sources by id, content, URI or state
+    - `FilterQueries`: ids by filter expression or URI pattern
+    - `RunTable`: runs, their chunks and generations
+    - `MetadataTable`: metadata of sources
+    - `RemovalTable`: removed images, sources whose files no longer exist
+    - `ShardTable`: moved and lost shards
+    - `IntegrityCheck`: the check, and repair of indexes
+    - `RowTransfer`: rows for a copy to another database
+
+    The contract of a mixin: it extends `Database` and uses only that class's `_asking`, `_reading`, `_writing`,
+    `_outside_transaction` and `_backend`. It has no attributes and calls no method of another mixin; what several need
+    is a function. Every public method is one transaction and takes and returns plain values, dataclasses and arrays.
+
+    Every method raises CollectionCorrupt if the database or a row that it reads is damaged, CollectionNotWritable if
+    the database cannot be written, CollectionLocked if another process holds it for more than BUSY_TIMEOUT_S,
+    CatalogUnavailable if the server does not answer, CatalogRefused if it refuses the login or a privilege.
     """
 
     @classmethod

@@ -28,7 +28,7 @@ _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
 )
 
 
-class Filtering(Database):
+class FilterQueries(Database):
     """Ids by what is known of images."""
 
     def ids_where(self, expression: Expression, *, state: str | None = INDEXED) -> NDArray[np.int64]:

@@ -7,9 +7,10 @@ from typing import Any, NamedTuple
 from sqlalchemy import delete, insert
 from sqlalchemy.orm import Session
 
+from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.database import Database
 from whatwhere.indexer.catalog.records import ORIGINS
-from whatwhere.indexer.catalog.rows import AT_ONCE, in_groups, rows_of
+from whatwhere.indexer.catalog.rows import AT_ONCE, rows_of
 from whatwhere.indexer.catalog.tables import ImageRow, PropertyRow, SourceRow, same_json
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.metadata.filters import moment_of
@@ -18,7 +19,7 @@ _PROPERTIES = PropertyRow.metadata.tables[PropertyRow.__tablename__]
 BOOL, NUMBER, TIME, STRING, MEMBER = "bool", "number", "time", "string", "member"
 
 
-class Property(NamedTuple):
+class MetadataValue(NamedTuple):
     """A row of `properties` without its image; see there."""
 
     name: str
@@ -27,7 +28,7 @@ class Property(NamedTuple):
     number_value: float | None = None
 
 
-class Annotating(Database):
+class MetadataTable(Database):
     """The metadata of sources."""
 
     def set_metadata(self, origin: str, values: Mapping[str, Mapping[str, object] | None]) -> int:
@@ -105,7 +106,7 @@ def write_properties(session: Session, images: Iterable[ImageRow]) -> None:
     if not by_id:
         return
     session.flush()
-    for some in in_groups(by_id, AT_ONCE):
+    for some in batched(by_id, AT_ONCE):
         session.execute(delete(PropertyRow).where(PropertyRow.image_id.in_(some)))
     rows = [{"image_id": id_, **found._asdict()} for id_, said in by_id.items() for found in properties_of(said)]
     if rows:
@@ -113,16 +114,16 @@ def write_properties(session: Session, images: Iterable[ImageRow]) -> None:
         session.connection().execute(insert(_PROPERTIES), rows)
 
 
-def properties_of(metadata: Mapping[str, Any]) -> Iterator[Property]:
+def properties_of(metadata: Mapping[str, Any]) -> Iterator[MetadataValue]:
     """Yield the rows of an image's metadata, none twice; OverflowError for a number beyond a double's."""
     return iter(dict.fromkeys(_flattened("", metadata)))
 
 
-def _flattened(name: str, value: object) -> Iterator[Property]:
+def _flattened(name: str, value: object) -> Iterator[MetadataValue]:
     if isinstance(value, Mapping):
         for member, inner in value.items():
             if name:
-                yield Property(name, MEMBER, member)
+                yield MetadataValue(name, MEMBER, member)
             yield from _flattened(f"{name}.{member}" if name else member, inner)
     elif isinstance(value, list):
         for element in value:
@@ -131,11 +132,11 @@ def _flattened(name: str, value: object) -> Iterator[Property]:
         yield _property(name, value)
 
 
-def _property(name: str, value: object) -> Property:
+def _property(name: str, value: object) -> MetadataValue:
     if isinstance(value, bool):
-        return Property(name, BOOL, None, float(value))
+        return MetadataValue(name, BOOL, None, float(value))
     if isinstance(value, int | float):
-        return Property(name, NUMBER, None, float(value))
+        return MetadataValue(name, NUMBER, None, float(value))
     text = str(value)
     moment = moment_of(text)
-    return Property(name, STRING, text) if moment is None else Property(name, TIME, text, moment.timestamp())
+    return MetadataValue(name, STRING, text) if moment is None else MetadataValue(name, TIME, text, moment.timestamp())

@@ -5,11 +5,12 @@ from collections.abc import Iterable, Sequence
 from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
+from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.database import Database
 from whatwhere.indexer.catalog.metadata import write_properties
-from whatwhere.indexer.catalog.recording import add_shard
 from whatwhere.indexer.catalog.records import FAILED, INDEXED, REMOVED, SHARD_LOST, ShardRecord
-from whatwhere.indexer.catalog.rows import in_groups, rows_of
+from whatwhere.indexer.catalog.rows import rows_of
+from whatwhere.indexer.catalog.runs import add_shard
 from whatwhere.indexer.catalog.tables import ImageRow, ShardRow, SourceRow
 from whatwhere.indexer.errors import CollectionMismatch
 
@@ -30,7 +31,7 @@ class ShardTable(Database):
             for shard, places in new:
                 row = add_shard(session, shard)
                 _move(session, row, places)
-            for some in in_groups(old, _AT_ONCE):
+            for some in batched(old, _AT_ONCE):
                 _forget_removed(session, some)
             left = session.scalar(select(ImageRow.id).where(ImageRow.shard_id.in_(old)).limit(1))
             if left is not None:
@@ -59,7 +60,7 @@ class ShardTable(Database):
 
 
 def _move(session: Session, shard: ShardRow, places: Sequence[tuple[int, int]]) -> None:
-    for some in in_groups(places, _AT_ONCE):
+    for some in batched(places, _AT_ONCE):
         rows = dict(some)
         for image in rows_of(session, ImageRow, ImageRow.id, rows):
             image.shard, image.shard_row = shard, rows[image.id]
@@ -71,7 +72,7 @@ def _forget_removed(session: Session, shards: Sequence[int]) -> None:
     """Take from removed images in these shards, and from those that failed, all but what keeps them removed."""
     gone = or_(ImageRow.shard_id.in_(shards), ImageRow.failure_reason.is_not(None))
     ids = list(session.scalars(select(ImageRow.id).where(ImageRow.state == REMOVED, gone)))
-    for some in in_groups(ids, _AT_ONCE):
+    for some in batched(ids, _AT_ONCE):
         session.execute(delete(SourceRow).where(SourceRow.image_id.in_(some)))
         images = list(rows_of(session, ImageRow, ImageRow.id, some))
         _forget(images)

@@ -15,7 +15,7 @@ TABLES = tuple(row.__tablename__ for row in (ShardRow, ImageRow, SourceRow, Prop
 _SEALED = {row.__tablename__ for row in SEALED}
 
 
-class Copying(Database):
+class RowTransfer(Database):
     """Rows as they are, with their ids, checksums and times.
 
     To move a catalogue: for each of TABLES, in their order, `export_rows` of the one from the other's `last_key` on and

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from itertools import groupby
 from operator import attrgetter
 
+from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.records import ShardRecord
 from whatwhere.indexer.collection.shards import read_descriptions
 from whatwhere.indexer.collection.writer import CollectionWriter
@@ -32,8 +33,7 @@ def compact_shards(writer: CollectionWriter) -> None:
     worn = _worn(writer.catalog.shards(), places)
     moving = [place for place in places if place.shard_id in worn]
     new: list[tuple[ShardRecord, list[tuple[int, int]]]] = []
-    for start in range(0, len(moving), ROWS_AT_MOST):
-        group = moving[start : start + ROWS_AT_MOST]
+    for group in batched(moving, ROWS_AT_MOST):
         shard = writer.write_shard([*_read(writer, group)], ahead=len(new))
         new.append((shard, [(place.image_id, row) for row, place in enumerate(group)]))
     writer.catalog.replace_shards(sorted(worn), new)

@@ -10,7 +10,7 @@ from datetime import datetime
 from types import MappingProxyType
 from typing import get_args
 
-from whatwhere.indexer.catalog.metadata import BOOL, MEMBER, NUMBER, STRING, TIME, Property, properties_of
+from whatwhere.indexer.catalog.metadata import BOOL, MEMBER, NUMBER, STRING, TIME, MetadataValue, properties_of
 from whatwhere.indexer.catalog.records import ImageRecord
 from whatwhere.indexer.metadata.filters import And, Comparison, Expression, Literal, Not
 from whatwhere.indexer.vectors.conditions import (
@@ -86,7 +86,7 @@ def _of_metadata(image: ImageRecord) -> Iterator[tuple[str, str, str]]:
         yield from _of_property(found)
 
 
-def _of_property(found: Property) -> Iterator[tuple[str, str, str]]:
+def _of_property(found: MetadataValue) -> Iterator[tuple[str, str, str]]:
     if found.kind == MEMBER:
         yield token_of(_NAME, found.name, MEMBER, found.text_value), "", ""
     if found.kind in (STRING, TIME):

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.manifest import Manifest, ids_sha256, read_facts, read_ids
@@ -111,8 +112,7 @@ class FactsKept:
 
 def facts_by_id(catalog: Catalog, ids: Ids) -> Iterator[Facts]:
     """Yield the facts of these images, in their order."""
-    for start in range(0, len(ids), _IMAGES_AT_ONCE):
-        some = ids[start : start + _IMAGES_AT_ONCE].tolist()
+    for some in batched(ids.tolist(), _IMAGES_AT_ONCE):
         records = catalog.images_by_id(some)
         for image_id in some:
             yield facts_of(records[image_id])

@@ -9,6 +9,7 @@ from tempfile import TemporaryDirectory
 
 import numpy as np
 
+from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.collection.layout import CollectionAddress, Layout
 from whatwhere.indexer.collection.manifest import Manifest, ids_sha256, read_facts, read_ids, read_removed
@@ -218,8 +219,7 @@ def _of_vectors(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
         lossless = all(is_lossless(segment.factory) for segment in entry.segments)
         least = LOSSLESS_COSINE if lossless else COMPRESSED_COSINE
         live = np.intersect1d(index.ids, catalog.indexed_ids(), assume_unique=True)
-        for start in range(0, len(live), _DERIVED_AT_ONCE):
-            ids = live[start : start + _DERIVED_AT_ONCE].tolist()
+        for ids in batched(live.tolist(), _DERIVED_AT_ONCE):
             differing = [
                 image_id
                 for image_id, description in stored_descriptions(layout, catalog, ids)

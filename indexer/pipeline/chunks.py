@@ -1,112 +1,136 @@
-"""Sources → chunks of what became of them, with descriptions: decoding threads ahead, one describing thread."""
+"""Describe sources chunk by chunk: threads read and decode ahead, one thread runs the network."""
 
 import logging
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from contextlib import closing
+from dataclasses import dataclass
 from itertools import count
 
 from whatwhere.indexer.catalog.records import NewImage, Outcome, Source
 from whatwhere.indexer.features.describe import Describer, Description
 from whatwhere.indexer.images.decode import DecodedImage
 from whatwhere.indexer.metadata.values import Metadata
-from whatwhere.indexer.pipeline.loading import Loaded, Loader, in_groups, map_ahead
+from whatwhere.indexer.pipeline.loading import Loaded, map_ahead
 from whatwhere.indexer.sources.uris import shown
 
 log = logging.getLogger(__name__)
 
 
-@dataclass
-class Chunk:
-    """Outcomes of consecutive sources, and the descriptions whose rows they name: kept together, in one shard.
-
-    Pictures are described in the batches that they are taken in, without what is known already: by `is_known`, or by
-    this chunk. On a GPU, but not on a CPU, the last bits of a description depend on the others of its batch. `gone` are
-    the URIs at which nothing is.
-    """
-
-    describer: Describer
-    is_known: Callable[[str], bool]
-    outcomes: list[Outcome] = field(default_factory=list)
-    descriptions: list[Description] = field(default_factory=list)
-    hashes: set[str] = field(default_factory=set)
-    gone: list[str] = field(default_factory=list)
-
-    def take(self, batch: Sequence[Loaded]) -> list[Outcome]:
-        """Describe what is new in a batch; return what became of each of its sources."""
-        fresh: dict[str, DecodedImage] = {}
-        for item in batch:
-            if item.decoded is not None and item.content_hash is not None and not self._knows(item.content_hash):
-                fresh.setdefault(item.content_hash, item.decoded)
-        described = self.describer.describe([decoded.pixels for decoded in fresh.values()]) if fresh else []
-        rows = dict(zip(fresh, count(len(self.descriptions)), strict=False))
-        outcomes = [_outcome(item, rows) for item in batch]
-        self.gone += (item.source.uri for item in batch if item.gone)
-        self.outcomes += outcomes
-        self.descriptions += described
-        self.hashes |= {hash_ for outcome in outcomes if (hash_ := described_hash(outcome)) is not None}
-        return outcomes
-
-    def _knows(self, content_hash: str) -> bool:
-        return content_hash in self.hashes or self.is_known(content_hash)
-
-
-def described_hash(outcome: Outcome) -> str | None:
-    """Return the content hash of an outcome with a description of its own, else None."""
-    return None if outcome.image is None or outcome.image.shard_row is None else outcome.image.content_hash
-
-
 @dataclass(frozen=True)
-class Pace:
-    """How many sources at once: described together, read at once (None: one a core), kept together."""
+class ChunkSizes:
+    """Number of sources that are described together, read at once and recorded together."""
 
     batch_size: int
-    workers: int | None
+    workers: int | None  # reading threads; None: one per core
     chunk_sources: int
 
 
 @dataclass(frozen=True)
-class Describing:
-    """Describes sources, chunk by chunk; who asks for the next chunk has kept the one before in the catalogue.
+class Batch:
+    """Result of one batch: its outcomes, which are not recorded yet.
 
-    `is_known` tells of content whether it needs no describing by now. `on_batch` is told after each batch what became
-    of its sources, `on_unchanged` of each source of which nothing had to be read.
+    `unchanged` counts the sources since the previous batch that need no reading. `gone` lists the URIs of missing
+    files.
     """
 
-    load: Loader
-    describer: Describer
-    pace: Pace
-    is_known: Callable[[str], bool]
-    on_batch: Callable[[Sequence[Outcome]], None] = lambda _: None
-    on_unchanged: Callable[[], None] = lambda: None
+    outcomes: Sequence[Outcome]
+    unchanged: int = 0
+    gone: Sequence[str] = ()
 
-    def chunks(self, sources: Iterable[Source]) -> Generator[Chunk]:
-        """Yield what became of the sources, in order, in chunks of `chunk_sources` or a batch more."""
-        pace = self.pace
-        chunk = self.empty()
-        with ThreadPoolExecutor(pace.workers or os.cpu_count(), "decode") as pool:
-            # Two batches ahead keep the network fed and memory bounded; threads that were asked for are all used.
-            ahead = max(2 * pace.batch_size, pace.workers or 0)
-            changed = self._changed(map_ahead(pool, self.load, sources, ahead))
-            for batch in in_groups(changed, pace.batch_size):
-                self.on_batch(chunk.take(batch))
-                if len(chunk.outcomes) >= pace.chunk_sources:
-                    yield chunk
-                    chunk = self.empty()
-        if chunk.outcomes:
-            yield chunk
 
-    def empty(self) -> Chunk:
-        """Return a chunk to fill."""
-        return Chunk(self.describer, self.is_known)
+@dataclass(frozen=True)
+class Chunk:
+    """Outcomes of consecutive batches, and the descriptions that their shard rows refer to: one shard."""
 
-    def _changed(self, loaded: Iterable[Loaded]) -> Iterator[Loaded]:
-        for item in loaded:
+    outcomes: Sequence[Outcome] = ()
+    descriptions: Sequence[Description] = ()
+
+
+def describe_sources(
+    sources: Iterable[Source],
+    load: Callable[[Source], Loaded],
+    describer: Describer,
+    sizes: ChunkSizes,
+    is_known: Callable[[str], bool] = lambda _: False,
+) -> Generator[Batch | Chunk]:
+    """Yield a Batch for every batch of sources, in order, and a Chunk after the batch that completes it.
+
+    A chunk has `chunk_sources` sources or up to a batch more; the last one has the rest. The caller records a chunk
+    before it asks for the next event. Contents for which `is_known` returns true are not described.
+    """
+    chunk = _OpenChunk(describer, is_known)
+    with closing(_loaded_batches(sources, load, sizes)) as batches:
+        for loaded, unchanged in batches:
+            yield Batch(chunk.add(loaded), unchanged, [item.source.uri for item in loaded if item.gone])
+            if len(chunk.outcomes) >= sizes.chunk_sources:
+                yield chunk.complete()
+                chunk = _OpenChunk(describer, is_known)
+    if chunk.outcomes:
+        yield chunk.complete()
+
+
+def described_hash(outcome: Outcome) -> str | None:
+    """Return the content hash if the outcome has its own description, else None."""
+    return None if outcome.image is None or outcome.image.shard_row is None else outcome.image.content_hash
+
+
+def _loaded_batches(
+    sources: Iterable[Source], load: Callable[[Source], Loaded], sizes: ChunkSizes
+) -> Generator[tuple[list[Loaded], int]]:
+    """Yield batches of changed sources, each with the number of unchanged ones since the previous batch."""
+    # Two batches ahead keep the network fed and memory bounded; threads that were asked for are all used.
+    ahead = max(2 * sizes.batch_size, sizes.workers or 0)
+    batch: list[Loaded] = []
+    unchanged = 0
+    with ThreadPoolExecutor(sizes.workers or os.cpu_count(), "decode") as pool:
+        for item in map_ahead(pool, load, sources, ahead):
             if item.unchanged:
-                self.on_unchanged()
+                unchanged += 1
             else:
-                yield item
+                batch.append(item)
+            if len(batch) == sizes.batch_size:
+                yield batch, unchanged
+                batch, unchanged = [], 0
+        if batch or unchanged:
+            yield batch, unchanged
+
+
+class _OpenChunk:
+    """A chunk that is being filled.
+
+    Images are described in the batches in which they arrive, except contents that are recorded already or are in this
+    chunk. On a GPU, but not on a CPU, the last bits of a description depend on the other images of its batch.
+    """
+
+    def __init__(self, describer: Describer, is_known: Callable[[str], bool]) -> None:
+        self._describer = describer
+        self._is_known = is_known
+        self.outcomes: list[Outcome] = []
+        self._descriptions: list[Description] = []
+        self._hashes: set[str] = set()
+
+    def add(self, batch: Sequence[Loaded]) -> list[Outcome]:
+        """Describe the new contents of a batch and return the outcome of each source."""
+        fresh: dict[str, DecodedImage] = {}
+        for item in batch:
+            if item.decoded is not None and item.content_hash is not None and not self._knows(item.content_hash):
+                fresh.setdefault(item.content_hash, item.decoded)
+        described = self._describer.describe([decoded.pixels for decoded in fresh.values()]) if fresh else []
+        rows = dict(zip(fresh, count(len(self._descriptions)), strict=False))
+        outcomes = [_outcome(item, rows) for item in batch]
+        self.outcomes += outcomes
+        self._descriptions += described
+        self._hashes |= {hash_ for outcome in outcomes if (hash_ := described_hash(outcome)) is not None}
+        return outcomes
+
+    def complete(self) -> Chunk:
+        """Return the chunk as it is now."""
+        return Chunk(self.outcomes, self._descriptions)
+
+    def _knows(self, content_hash: str) -> bool:
+        return content_hash in self._hashes or self._is_known(content_hash)
 
 
 def _outcome(item: Loaded, rows: dict[str, int]) -> Outcome:
@@ -122,12 +146,12 @@ def _outcome(item: Loaded, rows: dict[str, int]) -> Outcome:
     assert item.content_hash is not None
     row = rows.pop(item.content_hash, None)
     if row is None or item.decoded is None:
-        return Outcome(item.source, known_hash=item.content_hash, metadata=_of_exif(item))
+        return Outcome(item.source, known_hash=item.content_hash, metadata=_exif_metadata(item))
     decoded = item.decoded
     image = NewImage(item.content_hash, item.byte_count, decoded.width, decoded.height, decoded.mime_type, row)
-    return Outcome(item.source, image=image, metadata=_of_exif(item))
+    return Outcome(item.source, image=image, metadata=_exif_metadata(item))
 
 
-def _of_exif(item: Loaded) -> dict[str, Metadata]:
-    """Return what is kept with the image, in one transaction: a later run does not read the picture again."""
+def _exif_metadata(item: Loaded) -> dict[str, Metadata]:
+    """Return EXIF metadata to record with the image, in one transaction: a later run does not read the file again."""
     return {} if item.exif is None else {"exif": item.exif}

@@ -4,22 +4,20 @@ import hashlib
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol, TypeVar
 
 from whatwhere.indexer.catalog.records import Source
 from whatwhere.indexer.errors import UnreadableImage, WhatwhereError
-from whatwhere.indexer.images.decode import DecodedImage, ImageLimits, decode_image
+from whatwhere.indexer.images.decode import DecodedImage, decode_image
 from whatwhere.indexer.images.exif import exif
 from whatwhere.indexer.metadata.values import Metadata
-from whatwhere.indexer.sources.local import read_file
+from whatwhere.indexer.pipeline.settings import ReadSettings
 from whatwhere.indexer.sources.read import read
 from whatwhere.indexer.sources.remote import Remote, Stamp
 from whatwhere.indexer.sources.uris import is_remote, name_of
 from whatwhere.indexer.storage.files import path_of_uri
-
-__all__ = ["Known", "Loaded", "Loader", "in_groups", "map_ahead", "read_file", "source_of"]
 
 _NEVER_SEEN = -1  # the `modified_ns` of what nobody listed: it is asked for where it is read
 
@@ -63,12 +61,8 @@ class Loader:
     """Reads, hashes and decodes one source; content that the catalogue knows is not decoded."""
 
     catalog: Known
-    limits: ImageLimits = field(default_factory=ImageLimits)
-    retry_failed: bool = False
-    exif: bool = False
-    gps: bool = False
-    checksum: bool = False  # read also what is unchanged
-    remote: Remote = field(default_factory=Remote)
+    settings: ReadSettings
+    remote: Remote
 
     def __call__(self, source: Source) -> Loaded:
         """Return what there is; errors are part of that."""
@@ -80,10 +74,11 @@ class Loader:
                     return Loaded(source, unchanged=True)
             content, source = self._read(source)
             content_hash = hashlib.sha256(content).hexdigest()
-            found = exif(content, gps=self.gps) if self.exif or self.gps else None
-            if self.catalog.has_content(content_hash, retry_failed=self.retry_failed):
+            wanted = self.settings
+            found = exif(content, gps=wanted.exif_gps) if wanted.exif or wanted.exif_gps else None
+            if self.catalog.has_content(content_hash, retry_failed=wanted.retry_failed):
                 return Loaded(_recorded(source), content_hash, exif=found)
-            decoded = decode_image(content, name_of(source.uri), limits=self.limits)
+            decoded = decode_image(content, name_of(source.uri), limits=wanted.limits)
         except WhatwhereError as error:
             # without the frames, which would hold bytes and pixels for as long as the error waits for its turn
             return Loaded(_recorded(source), content_hash, source.byte_count, error=error.with_traceback(None))
@@ -95,21 +90,21 @@ class Loader:
 
     def _asked_for(self, source: Source) -> Source:
         """Ask for the stamp of what nobody listed, where it was read before: on the web the content tells it too."""
-        if self.checksum or source.modified_ns != _NEVER_SEEN or self.catalog.content_of(source.uri) is None:
+        if self.settings.checksum or source.modified_ns != _NEVER_SEEN or self.catalog.content_of(source.uri) is None:
             return source
         return _stamped(source.uri, self.remote.stamp(source.uri))
 
     def _is_unchanged(self, source: Source) -> bool:
         """Tell whether the catalogue knows the source as it is; what was listed was looked up before."""
         return (
-            not self.checksum
+            not self.settings.checksum
             and source.modified_ns != _NEVER_SEEN
-            and source.uri in self.catalog.unchanged([source], retry_failed=self.retry_failed)
+            and source.uri in self.catalog.unchanged([source], retry_failed=self.settings.retry_failed)
         )
 
     def _read(self, source: Source) -> tuple[bytes, Source]:
         stamp = None if source.modified_ns == _NEVER_SEEN else Stamp(source.byte_count, source.modified_ns)
-        found = read(source.uri, self.limits, self.remote, stamp)
+        found = read(source.uri, self.settings.limits, self.remote, stamp)
         if found.stamp is None:
             return found.content, source
         return found.content, _stamped(source.uri, found.stamp)
@@ -155,10 +150,3 @@ def map_ahead(
     finally:
         for future in waiting:
             future.cancel()
-
-
-def in_groups(items: Iterable[_Item], size: int) -> Iterator[list[_Item]]:
-    """Yield lists of `size` items, the last one shorter."""
-    remaining = iter(items)
-    while group := list(islice(remaining, size)):
-        yield group

@@ -1,54 +1,34 @@
 """Index pictures into a collection: scan → decode and describe → append → publish. Run again, it continues."""
 
-import logging
-import os
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from dataclasses import asdict, replace
-from functools import partial
 from pathlib import Path
 
-from whatwhere.indexer.backbones.backbone import DEFAULT_PRECISION, Backbone, choose_device, load_backbone
-from whatwhere.indexer.backbones.engines import ENGINE_VARIABLE
-from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE, find_backbone
-from whatwhere.indexer.catalog.records import Outcome, Source
+from whatwhere.indexer.batched import batched
+from whatwhere.indexer.catalog.records import Source
 from whatwhere.indexer.collection.layout import CollectionAddress, Layout
 from whatwhere.indexer.collection.manifest import Manifest
 from whatwhere.indexer.collection.publish import publish
-from whatwhere.indexer.collection.recipe import Recipe
 from whatwhere.indexer.collection.whiteners import find_whiteners
 from whatwhere.indexer.collection.writer import CollectionWriter, current_recipe, open_for_writing
-from whatwhere.indexer.errors import InvalidRequest, WhatwhereError
 from whatwhere.indexer.features.describe import Describer
-from whatwhere.indexer.features.descriptors import (
-    DEFAULT_DESCRIPTORS,
-    DEFAULT_PRESET,
-    DESCRIPTORS,
-    find_descriptor,
-    pooled_by,
-)
 from whatwhere.indexer.features.whitening import Whitener
-from whatwhere.indexer.images.decode import SHORTER_SIDE
-from whatwhere.indexer.metadata.tables import read_table, uri_of_key
 from whatwhere.indexer.metadata.values import Metadata
-from whatwhere.indexer.pipeline.chunks import Describing, Pace, described_hash
-from whatwhere.indexer.pipeline.loading import Loader, in_groups, source_of
+from whatwhere.indexer.pipeline.annotate import Annotator, table_by_uri
+from whatwhere.indexer.pipeline.choose_recipe import choose_backbone, choose_recipe
+from whatwhere.indexer.pipeline.chunks import Batch, ChunkSizes, describe_sources, described_hash
+from whatwhere.indexer.pipeline.loading import Loader, source_of
 from whatwhere.indexer.pipeline.ray.arrivals import Arrivals
 from whatwhere.indexer.pipeline.ray.importing import import_running
 from whatwhere.indexer.pipeline.ray.settings import ClusterSettings
 from whatwhere.indexer.pipeline.ray.work import Work
-from whatwhere.indexer.pipeline.settings import DEFAULT_RANK, MAX_RANK, IndexSettings, Progress, RunSummary
-from whatwhere.indexer.pipeline.sidecars import sidecar
+from whatwhere.indexer.pipeline.settings import IndexSettings, Progress, RunSummary
 from whatwhere.indexer.sources.remote import Remote, Stamp
-from whatwhere.indexer.sources.scan import Found, absolute, find, gone
-from whatwhere.indexer.sources.uris import shown
-from whatwhere.indexer.vectors.factories import AUTO
+from whatwhere.indexer.sources.scan import Found, find, gone
 
 SHARD_SOURCES = 256  # sources of one shard and one transaction: what a killed run does again, about 15 s on 2 cores
-
-log = logging.getLogger(__name__)
 
 
 def index_paths(
@@ -64,11 +44,11 @@ def index_paths(
     finished chunks survive anything.
     """
     settings = settings or IndexSettings()
-    table = {} if settings.metadata is None else _by_uri(settings.metadata)
-    remote = settings.remote()
+    table = {} if settings.metadata is None else table_by_uri(settings.metadata)
+    remote = settings.reading().remote()
     found = find(paths, collection, remote)
     with _opened(collection, settings, remote, on_progress) as run:
-        run.over(found.pictures)
+        run.describe(found.pictures)
         run.annotate(found, table)
         run.follow(found)
         return run.publish(found.ignored)
@@ -85,8 +65,8 @@ def describe_again(
     A picture that is not there any more counts as failed and stays in the catalogue as it is.
     """
     settings = settings or IndexSettings()
-    with _opened(collection, settings, settings.remote(), on_progress) as run:
-        run.over(dict.fromkeys(uris))
+    with _opened(collection, settings, settings.reading().remote(), on_progress) as run:
+        run.describe(dict.fromkeys(uris))
         return run.publish()
 
 
@@ -97,8 +77,8 @@ def _opened(
     """Lock and open a collection, made when it is not there, to index by the settings."""
     layout = Layout.at(collection)
     known = current_recipe(layout)
-    backbone = _backbone(collection, known, settings)
-    recipe = _recipe(known, backbone, settings)
+    backbone = choose_backbone(collection, known, settings)
+    recipe = choose_recipe(known, backbone, settings)
     if known is not None:
         known.require_same(recipe, collection)  # before whiteners of another network are missed
     describer = Describer(backbone, recipe.rank, recipe.pooled)
@@ -107,49 +87,10 @@ def _opened(
         yield _Run(writer, describer, whiteners, settings, remote, on_progress)
 
 
-def _by_uri(path: Path) -> dict[str, Metadata]:
-    """Read a table; its rows by the URI of the file that they name."""
-    return {uri_of_key(key, path.parent): values for key, values in read_table(path).items()}
-
-
-def _backbone(collection: CollectionAddress, known: Recipe | None, settings: IndexSettings) -> Backbone:
-    """Load the network asked for, else the collection's own or the default, with the weights asked for."""
-    spec = find_backbone(settings.backbone or (known.backbone if known else DEFAULT_BACKBONE))
-    if known and known.backbone == spec.name and settings.weights is None:
-        # Before the published weights are fetched for a collection that was made with others.
-        known.require_network(spec.layer, spec.weights.sha256_prefix, collection)
-    precision = settings.precision or (known.precision if known else DEFAULT_PRECISION)
-    return load_backbone(spec.name, choose_device(settings.device), weights=settings.weights, precision=precision)
-
-
-def _recipe(known: Recipe | None, backbone: Backbone, settings: IndexSettings) -> Recipe:
-    """Return the recipe asked for, filled up from the collection's own or the defaults."""
-    rank = settings.rank if settings.rank is not None else (known.rank if known else DEFAULT_RANK)
-    if not 1 <= rank <= MAX_RANK:
-        raise InvalidRequest(f"rank {rank} is out of range: give 1 to {MAX_RANK} factors an image", field="rank")
-    if settings.batch_size < 1:
-        raise InvalidRequest(f"batch size {settings.batch_size} is out of range: give 1 or more", field="batch_size")
-    preset = settings.preset or (known.preset if known else DEFAULT_PRESET)
-    chosen = settings.descriptors or (known.descriptors if known else DEFAULT_DESCRIPTORS)
-    methods = {name: find_descriptor(name, preset) for name in chosen}
-    return Recipe(
-        backbone.spec.name,
-        backbone.spec.layer,
-        backbone.weights_sha256,
-        rank,
-        SHORTER_SIDE,
-        precision=backbone.precision,
-        pooled=known.pooled if known else pooled_by(methods.values()),
-        descriptors=tuple(name for name in DESCRIPTORS if name in methods),
-        preset=preset,
-        index_factory=known.index_factory if known else AUTO,
-    )
-
-
 class _Run:
-    """One pass over the pictures, kept chunk by chunk (see `Describing`).
+    """One pass over the pictures, recorded chunk by chunk; it folds the batches into progress and a summary.
 
-    Whatever is done after the pass ends the same when it is done again, so that a killed run can be continued.
+    All that follows the pass gives the same result when it is repeated, so that a killed run can be continued.
     """
 
     def __init__(
@@ -163,138 +104,98 @@ class _Run:
     ) -> None:
         self._writer = writer
         self._catalog = writer.catalog
+        self._describer = describer
         self._whiteners = whiteners
         self._settings = settings
         self._remote = remote
         self._on_progress = on_progress
         self._progress = Progress(total=0)
         self._summary = RunSummary(self._progress, 0, 0, 0, published=False)
-        self._gone: list[str] = []  # what this run read and found not to be there
-        self._describing = Describing(
-            Loader(
-                self._catalog,
-                settings.limits,
-                settings.retry_failed,
-                settings.exif,
-                settings.exif_gps,
-                settings.checksum,
-                remote,
-            ),
-            describer,
-            Pace(settings.batch_size, settings.workers, SHARD_SOURCES),
-            self._is_known,
-            self._note,
-            partial(self._count, {"unchanged": 1}),
-        )
+        self._gone: list[str] = []  # URIs that this run tried to read and that do not exist
+        self._load = Loader(self._catalog, settings.reading(), remote)
         self._id = writer.catalog.start_run()
 
-    def over(self, pictures: Mapping[str, Stamp | None]) -> None:
-        """Index every picture."""
+    def describe(self, pictures: Mapping[str, Stamp | None]) -> None:
+        """Describe and record every picture that is new or changed."""
         self._count({"total": len(pictures)})
         if self._settings.cluster is None:
             self._describe_here(pictures)
         else:
-            self._describe_elsewhere(pictures, self._settings.cluster)
+            self._describe_on_cluster(pictures, self._settings.cluster)
         self._on_progress(self._progress)
 
     def _describe_here(self, pictures: Mapping[str, Stamp | None]) -> None:
-        with closing(self._describing.chunks(self._changed(pictures))) as chunks:
-            for chunk in chunks:
-                self._writer.append(chunk.outcomes, chunk.descriptions)
-                self._gone += chunk.gone
+        sizes = ChunkSizes(self._settings.batch_size, self._settings.workers, SHARD_SOURCES)
+        sources = self._sources_to_read(pictures)
+        with closing(describe_sources(sources, self._load, self._describer, sizes, self._is_known)) as events:
+            for event in events:
+                if isinstance(event, Batch):
+                    self._fold(event)
+                else:
+                    self._writer.append(event.outcomes, event.descriptions)
 
-    def _describe_elsewhere(self, pictures: Mapping[str, Stamp | None], cluster: ClusterSettings) -> None:
-        """Have the same chunks of the same batches described by workers, and record them in order."""
+    def _describe_on_cluster(self, pictures: Mapping[str, Stamp | None], cluster: ClusterSettings) -> None:
+        """Let workers describe the same chunks of the same batches, and record them in order."""
         running = import_running(cluster)
         batch_size = self._settings.batch_size
-        chunks = [*in_groups(self._changed(pictures), -(-SHARD_SOURCES // batch_size) * batch_size)]
-        arrivals = Arrivals(self._writer, self._describing)
+        chunks = [*batched(self._sources_to_read(pictures), -(-SHARD_SOURCES // batch_size) * batch_size)]
+        arrivals = Arrivals(self._writer, self._load, self._is_known)
+        work = Work.of(self._writer.layout.address, self._settings, self._describer)
         with running.connected(cluster), self._writer.layout.receiving():
-            for arrived in running.described(chunks, self._work(), cluster):
-                arrivals.record(arrived)
-                self._gone += arrived.gone
+            for arrived in running.described(chunks, work, cluster):
+                outcomes = arrivals.outcomes(arrived)
+                self._fold(Batch(outcomes, arrived.unchanged, arrived.gone))
+                arrivals.record(arrived, outcomes)
+
+    def _sources_to_read(self, pictures: Mapping[str, Stamp | None]) -> Iterator[Source]:
+        """Yield new and changed sources. Those that could not be read before come last, so that no batch shifts."""
+        again: list[Source] = []
+        for group in batched(pictures.items(), SHARD_SOURCES):
+            sources = [source_of(uri, stamp) for uri, stamp in group]
+            unchanged = set()
+            if not self._settings.checksum:
+                unchanged = self._catalog.unchanged(sources, retry_failed=self._settings.retry_failed)
+            self._count({"unchanged": len(unchanged)})
+            unreadable = self._catalog.unreadable(sources)
+            again += (source for source in sources if source.uri in unreadable)
+            yield from (source for source in sources if source.uri not in unchanged | unreadable)
+        yield from again
 
     def _is_known(self, content_hash: str) -> bool:
         """Tell whether the content is recorded by now."""
         return self._catalog.has_content(content_hash, retry_failed=self._settings.retry_failed)
 
-    def _work(self) -> Work:
-        wanted, describer = self._settings, self._describing.describer
-        address = self._writer.layout.address
-        return Work(
-            collection=absolute(address) if isinstance(address, Path) else address,
-            backbone=describer.backbone.spec.name,
-            weights=None if wanted.weights is None else absolute(wanted.weights),
-            precision=describer.backbone.precision,
-            rank=describer.rank,
-            pooled=describer.pooled,
-            fingerprint=describer.fingerprint,
-            device=wanted.device,
-            engine=os.environ.get(ENGINE_VARIABLE),
-            batch_size=wanted.batch_size,
-            decoding_threads=wanted.workers,
-            limits=wanted.limits,
-            retry_failed=wanted.retry_failed,
-            exif=wanted.exif,
-            exif_gps=wanted.exif_gps,
-            checksum=wanted.checksum,
-            rate=wanted.max_requests_per_second,
-        )
-
-    def _note(self, outcomes: Sequence[Outcome]) -> None:
-        """Count outcomes that are not recorded yet."""
-        counts: Counter[str] = Counter()
-        for outcome in outcomes:
+    def _fold(self, batch: Batch) -> None:
+        """Count the outcomes of a batch, which are not recorded yet, and report progress."""
+        counts = Counter({"unchanged": batch.unchanged})
+        for outcome in batch.outcomes:
             if outcome.known_hash is not None:
                 known_here = self._catalog.content_of(outcome.source.uri) == outcome.known_hash
                 counts["unchanged" if known_here else "duplicates"] += 1
             else:
                 counts["failed" if described_hash(outcome) is None else "described"] += 1
         self._count(counts)
+        self._gone += batch.gone
         self._on_progress(self._progress)
 
+    def _count(self, more: Mapping[str, int]) -> None:
+        counts = {name: getattr(self._progress, name) + count for name, count in more.items()}
+        self._progress = replace(self._progress, **counts)
+
     def annotate(self, found: Found, table: Mapping[str, Metadata]) -> None:
-        """Set what sidecars say of the pictures found, and tables and lists of any; equal values write nothing."""
-        changed, torn = self._annotate_by_sidecars(found)
-        left = dict(table)
-        for manifest in found.manifests:
-            for entries in in_groups(manifest.entries(), SHARD_SOURCES):
-                # Where both say something of a picture, the table has the last word.
-                said = {uri: {**(values or {}), **table.get(uri, {})} for uri, values in entries}
-                changed += self._catalog.set_metadata("file", said)
-                for uri in said:
-                    left.pop(uri, None)
-        for rows in in_groups(left.items(), SHARD_SOURCES):
-            changed += self._catalog.set_metadata("file", dict(rows))
-        unmatched = table.keys() - found.pictures.keys()
-        if unmatched:
-            log.warning("metadata rows=%d name none of the files, one is %s", len(unmatched), shown(min(unmatched)))
+        """Record the metadata of sidecars for the pictures found, and of lists and the table for all sources."""
+        annotator = Annotator(self._catalog, self._remote, self._settings.workers, SHARD_SOURCES)
+        by_sidecars, torn = annotator.set_sidecars(found)
+        by_tables, unmatched = annotator.set_tables(found, table)
         self._summary = replace(
-            self._summary, metadata_changed=changed, unmatched_rows=len(unmatched), torn_sidecars=torn
+            self._summary, metadata_changed=by_sidecars + by_tables, unmatched_rows=unmatched, torn_sidecars=torn
         )
 
-    def _annotate_by_sidecars(self, found: Found) -> tuple[int, int]:
-        """Set what sidecars say, nothing where none lies; return how many sources changed and sidecars are torn."""
-        changed = torn = 0
-        with ThreadPoolExecutor(self._settings.workers or os.cpu_count(), "sidecars") as pool:
-            for group in in_groups(found.pictures, SHARD_SOURCES):
-                said: dict[str, Metadata] = {uri: {} for uri in group if found.sidecar_is_known(uri)}
-                beside = [uri for uri in group if uri in found.with_sidecar]
-                for uri, values in zip(beside, pool.map(partial(sidecar, self._remote), beside), strict=True):
-                    if isinstance(values, WhatwhereError):
-                        log.warning("sidecar torn source=%s error=%s", shown(uri), values)
-                        torn += 1
-                        del said[uri]
-                    else:
-                        said[uri] = values
-                changed += self._catalog.set_metadata("sidecar", said)
-        return changed, torn
-
     def follow(self, found: Found) -> None:
-        """Find out which sources are gone from where this run looked, and forget them where that is asked for."""
+        """Find the recorded sources that no longer exist below the given paths; forget them if settings ask for it."""
         recorded = self._catalog.vanished(found.places, found.pictures)
         folders = tuple(place for place in found.places if place.endswith("/"))
-        # Of what was named one by one, whatever held a picture once.
+        # Of pictures that were named one by one, all that were recorded with content before.
         named = [uri for uri in self._gone if not uri.startswith(folders) and self._catalog.content_of(uri)]
         vanished = tuple(sorted({*gone(recorded, found.unlisted, self._remote), *named}))
         if self._settings.prune and vanished:
@@ -321,21 +222,3 @@ class _Run:
         )
         self._catalog.finish_run(self._id, asdict(summary) | {"vanished": len(summary.vanished)})
         return summary
-
-    def _changed(self, pictures: Mapping[str, Stamp | None]) -> Iterator[Source]:
-        """Yield what must be looked at; what could not be read before comes last, so that it shifts no batch."""
-        again: list[Source] = []
-        for group in in_groups(pictures.items(), SHARD_SOURCES):
-            sources = [source_of(uri, stamp) for uri, stamp in group]
-            unchanged = set()
-            if not self._settings.checksum:
-                unchanged = self._catalog.unchanged(sources, retry_failed=self._settings.retry_failed)
-            self._count({"unchanged": len(unchanged)})
-            unreadable = self._catalog.unreadable(sources)
-            again += (source for source in sources if source.uri in unreadable)
-            yield from (source for source in sources if source.uri not in unchanged | unreadable)
-        yield from again
-
-    def _count(self, more: Mapping[str, int]) -> None:
-        counts = {name: getattr(self._progress, name) + count for name, count in more.items()}
-        self._progress = replace(self._progress, **counts)

@@ -1,6 +1,6 @@
 """Settings, progress and summary of an indexing run."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from whatwhere.indexer.collection.stores import Stores
@@ -14,8 +14,32 @@ MAX_RANK = 64
 
 
 @dataclass(frozen=True)
+class ReadSettings:
+    """How sources are read: one value for this process and for workers on other machines."""
+
+    limits: ImageLimits = field(default_factory=ImageLimits)
+    retry_failed: bool = False  # describe contents again that failed before
+    exif: bool = False  # keep the time and the camera of photographs that are read
+    exif_gps: bool = False  # keep the position, too
+    checksum: bool = False  # read every file, also if its size and time are unchanged
+    max_requests_per_second: float | None = None  # to remote hosts, over all threads; None: no limit
+
+    def remote(self) -> Remote:
+        """Return a reader of remote URIs. Raises InvalidRequest if the request rate is not above 0 and finite."""
+        rate = self.max_requests_per_second
+        if rate is not None and not 0 < rate < float("inf"):
+            raise InvalidRequest(f"{rate} requests per second is out of range: give more than 0", field="rate")
+        return Remote(rate=RateLimit(rate))
+
+    def for_one_of(self, workers: int) -> "ReadSettings":
+        """Return the settings of each of several workers: together they keep the request rate."""
+        rate = self.max_requests_per_second
+        return replace(self, max_requests_per_second=None if rate is None else rate / workers)
+
+
+@dataclass(frozen=True)
 class IndexSettings:
-    """How to index. None means: as the collection was made, or the default where it is new."""
+    """Settings of an indexing run. None means the collection's own value, or the default for a new collection."""
 
     rank: int | None = None
     backbone: str | None = None
@@ -40,12 +64,16 @@ class IndexSettings:
     stores: Stores = field(default_factory=Stores)  # of a new collection, outside of its own files
     cluster: ClusterSettings | None = None  # where pictures are described; None: here
 
-    def remote(self) -> Remote:
-        """Return what reads URIs of elsewhere; InvalidRequest for a rate that is none."""
-        rate = self.max_requests_per_second
-        if rate is not None and not 0 < rate < float("inf"):
-            raise InvalidRequest(f"{rate} requests a second are out of range: give more than 0", field="rate")
-        return Remote(rate=RateLimit(rate))
+    def reading(self) -> ReadSettings:
+        """Return the settings of reading sources."""
+        return ReadSettings(
+            limits=self.limits,
+            retry_failed=self.retry_failed,
+            exif=self.exif,
+            exif_gps=self.exif_gps,
+            checksum=self.checksum,
+            max_requests_per_second=self.max_requests_per_second,
+        )
 
 
 @dataclass(frozen=True)

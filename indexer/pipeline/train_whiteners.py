@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 
 from whatwhere.indexer.backbones.backbone import DEFAULT_PRECISION, choose_device, load_backbone
 from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE
+from whatwhere.indexer.batched import batched
 from whatwhere.indexer.errors import InvalidRequest, WhatwhereError
 from whatwhere.indexer.features import whitening
 from whatwhere.indexer.features.describe import POOLED, Describer, Description
@@ -25,7 +26,7 @@ from whatwhere.indexer.features.descriptors import (
     training_rows,
 )
 from whatwhere.indexer.images.decode import DecodedImage, ImageLimits, decode_image
-from whatwhere.indexer.pipeline.loading import in_groups, map_ahead
+from whatwhere.indexer.pipeline.loading import map_ahead
 from whatwhere.indexer.pipeline.settings import DEFAULT_RANK
 from whatwhere.indexer.sources.read import read
 from whatwhere.indexer.sources.remote import Remote
@@ -124,7 +125,7 @@ def _descriptions(
     """Describe all readable photographs."""
     done = 0
     with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
-        for batch in in_groups(map_ahead(pool, partial(_decoded, Remote()), uris, ahead=2 * BATCH), BATCH):
+        for batch in batched(map_ahead(pool, partial(_decoded, Remote()), uris, ahead=2 * BATCH), BATCH):
             yield from describer.describe([decoded.pixels for decoded in batch if decoded is not None])
             done += len(batch)
             on_progress(done, len(uris))

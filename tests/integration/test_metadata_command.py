@@ -88,7 +88,7 @@ def test_metadata_of_all_origins_is_kept(
     ]
     torn, unmatched = done.stderr.splitlines()
     assert torn.startswith(
-        f"WARNING whatwhere.indexer.pipeline.run sidecar torn source={(pictures / '5.jpg').as_uri()} error=5.jpg"
+        f"WARNING whatwhere.indexer.pipeline.annotate sidecar torn source={(pictures / '5.jpg').as_uri()} error=5.jpg"
     )
     assert unmatched.endswith(f"metadata rows=1 name none of the files, one is {(pictures / 'nowhere.jpg').as_uri()}")
     assert known(root) == EXPECTED

@@ -80,9 +80,10 @@ def serve() -> None:
 
     pipeline: Any = sys.modules["whatwhere.indexer.pipeline.run"]
     pipeline.SHARD_SOURCES = SHARD_SOURCES
-    pipeline.load_backbone = functools.cache(pipeline.load_backbone)  # a third of what a run costs
-    pipeline.load_backbone(
-        pipeline.DEFAULT_BACKBONE, pipeline.choose_device("auto"), weights=None, precision=pipeline.DEFAULT_PRECISION
+    networks: Any = sys.modules["whatwhere.indexer.pipeline.choose_recipe"]
+    networks.load_backbone = functools.cache(networks.load_backbone)  # a third of what a run costs
+    networks.load_backbone(
+        networks.DEFAULT_BACKBONE, networks.choose_device("auto"), weights=None, precision=networks.DEFAULT_PRECISION
     )
     for line in sys.stdin:
         values = json.loads(line)

@@ -1,32 +1,38 @@
 """Record chunks that workers described elsewhere, as they would have become here."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from whatwhere.indexer.catalog.records import Outcome
+from whatwhere.indexer.catalog.records import Outcome, Source
 from whatwhere.indexer.collection.shards import read_descriptions
 from whatwhere.indexer.collection.writer import CollectionWriter
 from whatwhere.indexer.errors import SourceUnavailable
 from whatwhere.indexer.features.describe import Description
-from whatwhere.indexer.pipeline.chunks import Describing
+from whatwhere.indexer.pipeline.loading import Loaded
 from whatwhere.indexer.pipeline.ray.work import Arrived
 from whatwhere.indexer.sources.uris import is_remote
 
 
 class Arrivals:
-    """Takes chunks in their order. `describing` is how this process would describe them, and who counts what became."""
+    """Takes chunks in their order. `load` and `is_known` are those with which this process would describe them."""
 
-    def __init__(self, writer: CollectionWriter, describing: Describing) -> None:
+    def __init__(
+        self, writer: CollectionWriter, load: Callable[[Source], Loaded], is_known: Callable[[str], bool]
+    ) -> None:
         self._writer = writer
-        self._describing = describing
+        self._load = load
+        self._is_known = is_known
 
-    def record(self, arrived: Arrived) -> None:
-        """Record a chunk from a worker, as it would have become here after all chunks before it."""
-        self._refuse_what_only_is_here(arrived)
-        for _ in range(arrived.unchanged):
-            self._describing.on_unchanged()
-        outcomes = [self._as_known_by_now(outcome) for outcome in arrived.outcomes]
-        self._describing.on_batch(outcomes)
+    def outcomes(self, arrived: Arrived) -> list[Outcome]:
+        """Return the outcomes that the chunk would have had here after all chunks before it.
+
+        Raises SourceUnavailable if the worker could not read a file that this process can read.
+        """
+        self._require_shared_files(arrived)
+        return [self._as_known_by_now(outcome) for outcome in arrived.outcomes]
+
+    def record(self, arrived: Arrived, outcomes: Sequence[Outcome]) -> None:
+        """Record a chunk with these outcomes, and with the shard that the worker wrote if they are the worker's own."""
         if outcomes == [*arrived.outcomes]:
             self._writer.append_arrived(outcomes, arrived.shard)
             return
@@ -47,16 +53,15 @@ class Arrivals:
     def _as_known_by_now(self, outcome: Outcome) -> Outcome:
         """Return what becomes of a source whose content may have been recorded since a worker looked."""
         content_hash = None if outcome.image is None else outcome.image.content_hash
-        if content_hash is None or not self._describing.is_known(content_hash):
+        if content_hash is None or not self._is_known(content_hash):
             return outcome
         return Outcome(outcome.source, known_hash=content_hash, metadata=outcome.metadata)
 
-    def _refuse_what_only_is_here(self, arrived: Arrived) -> None:
-        """Raise SourceUnavailable where a worker could not read a file that this process can."""
+    def _require_shared_files(self, arrived: Arrived) -> None:
         for outcome in arrived.outcomes:
             uri = outcome.source.uri
             unreadable = outcome.image is not None and outcome.image.content_hash is None and not is_remote(uri)
-            if unreadable and self._describing.load(outcome.source).content_hash is not None:
+            if unreadable and self._load(outcome.source).content_hash is not None:
                 raise SourceUnavailable(
                     f"{uri} can be read here but not on {arrived.host}: the photographs must lie where all machines "
                     "find them by the same name"

@@ -79,7 +79,7 @@ def described(chunks: Sequence[Sequence[Source]], work: Work, cluster: ClusterSe
     TRIES times without any chunk in between; the named errors of workers.
     """
     workers = cluster.workers or _room(work, cluster)
-    work = replace(work, rate=None if work.rate is None else work.rate / workers)
+    work = replace(work, reading=work.reading.for_one_of(workers))
     ledger = _ledger(work.collection, workers + AHEAD)
     recorded = lost = 0
     while recorded < len(chunks):

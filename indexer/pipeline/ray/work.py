@@ -1,12 +1,17 @@
-"""What a worker is told, and what comes back: all of it may cross to another machine."""
+"""Messages between a run and its workers: everything here may cross to another machine."""
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
+from whatwhere.indexer.backbones.engines import ENGINE_VARIABLE
 from whatwhere.indexer.catalog.records import Outcome, ShardRecord
 from whatwhere.indexer.collection.layout import CollectionAddress
-from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.features.describe import Describer
+from whatwhere.indexer.pipeline.settings import IndexSettings, ReadSettings
+from whatwhere.indexer.sources.scan import absolute
 
 
 @dataclass(frozen=True)
@@ -24,12 +29,25 @@ class Work:
     engine: str | None  # what WHATWHERE_ENGINE says where the run was started
     batch_size: int
     decoding_threads: int | None
-    limits: ImageLimits
-    retry_failed: bool
-    exif: bool
-    exif_gps: bool
-    checksum: bool
-    rate: float | None  # requests a second of what is elsewhere: of all workers, where one is told of each
+    reading: ReadSettings  # of all workers; what one of them gets has its share of the request rate
+
+    @classmethod
+    def of(cls, collection: CollectionAddress, settings: IndexSettings, describer: Describer) -> Self:
+        """Return the work of a run that would describe with `describer` in this process."""
+        return cls(
+            collection=absolute(collection) if isinstance(collection, Path) else collection,
+            backbone=describer.backbone.spec.name,
+            weights=None if settings.weights is None else absolute(settings.weights),
+            precision=describer.backbone.precision,
+            rank=describer.rank,
+            pooled=describer.pooled,
+            fingerprint=describer.fingerprint,
+            device=settings.device,
+            engine=os.environ.get(ENGINE_VARIABLE),
+            batch_size=settings.batch_size,
+            decoding_threads=settings.workers,
+            reading=settings.reading(),
+        )
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ import platform
 import time
 import uuid
 from collections.abc import Sequence
-from contextlib import closing
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -22,10 +21,9 @@ from whatwhere.indexer.collection.stores import open_catalog
 from whatwhere.indexer.collection.writer import write_shard_file
 from whatwhere.indexer.errors import CollectionMismatch, CollectionNotWritable, WhatwhereError
 from whatwhere.indexer.features.describe import Describer, Description
-from whatwhere.indexer.pipeline.chunks import Describing, Pace
+from whatwhere.indexer.pipeline.chunks import Batch, Chunk, ChunkSizes, describe_sources
 from whatwhere.indexer.pipeline.loading import Loader
 from whatwhere.indexer.pipeline.ray.work import Arrived, Work
-from whatwhere.indexer.sources.remote import RateLimit, Remote
 
 _TURN_S = 0.2  # between two questions whether the committer has come near enough
 
@@ -102,25 +100,20 @@ class ChunkWorker:
         while not ray.get(self._ledger.may_begin.remote(number)):
             time.sleep(_TURN_S)
         work = self._work
-        unchanged: list[None] = []
-        describing = Describing(
-            self._load,
-            self._describer,
-            Pace(work.batch_size, work.decoding_threads or self._cpus, len(sources)),
-            # Contents that are recorded meanwhile, or stand in chunks of others, are found when this one is recorded.
-            is_known=lambda _: False,
-            on_unchanged=lambda: unchanged.append(None),
-        )
-        with closing(describing.chunks(sources)) as chunks:
-            chunk = next(chunks, None) or describing.empty()
+        sizes = ChunkSizes(work.batch_size, work.decoding_threads or self._cpus, len(sources))
+        # Contents that are recorded meanwhile, or are in other workers' chunks, are found when this one is recorded.
+        events = [*describe_sources(sources, self._load, self._describer, sizes)]
+        batches = [event for event in events if isinstance(event, Batch)]
+        chunk = next((event for event in events if isinstance(event, Chunk)), Chunk())
         shard = self._written(chunk.descriptions) if chunk.descriptions else None
-        return Arrived(chunk.outcomes, shard, platform.node(), len(unchanged), chunk.gone)
+        unchanged = sum(batch.unchanged for batch in batches)
+        gone = [uri for batch in batches for uri in batch.gone]
+        return Arrived(chunk.outcomes, shard, platform.node(), unchanged, gone)
 
     @cached_property
     def _load(self) -> Loader:
-        work, remote = self._work, Remote(rate=RateLimit(self._work.rate))
-        known = _Known(self._ledger)
-        return Loader(known, work.limits, work.retry_failed, work.exif, work.exif_gps, work.checksum, remote)
+        reading = self._work.reading
+        return Loader(_Known(self._ledger), reading, reading.remote())
 
     @cached_property
     def _describer(self) -> Describer:

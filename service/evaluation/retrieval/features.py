@@ -9,13 +9,14 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from whatwhere.indexer.batched import batched
 from whatwhere.indexer.boxes import WHOLE_IMAGE, Box
 from whatwhere.indexer.collection.sealed import FORMAT_VERSION
 from whatwhere.indexer.collection.shards import read_descriptions, write_shard
 from whatwhere.indexer.errors import BenchmarkUnreadable, CollectionCorrupt, WhatwhereError
 from whatwhere.indexer.features.describe import Describer, Description
 from whatwhere.indexer.images.decode import SHORTER_SIDE, DecodedImage, ImageLimits, decode_image, upright_size
-from whatwhere.indexer.pipeline.loading import in_groups, map_ahead
+from whatwhere.indexer.pipeline.loading import map_ahead
 from whatwhere.indexer.sources.local import read_file
 from whatwhere.indexer.storage.files import printable
 from whatwhere.service.evaluation.retrieval.benchmark import BenchmarkQuery
@@ -54,7 +55,7 @@ class FeatureCache:
         places: dict[Picture, Path] = {}
         with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
             loaded = map_ahead(pool, self._load, wanted, ahead=2 * BATCH)
-            for group in in_groups(loaded, BATCH):
+            for group in batched(loaded, BATCH):
                 # looked for again: of two copies of one photograph both may have been read before either was described
                 fresh = {item.place: item for item in group if item.decoded is not None and not item.place.is_file()}
                 self._keep(list(fresh.values()))

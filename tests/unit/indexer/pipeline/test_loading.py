@@ -4,12 +4,11 @@ import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
-from itertools import count
 from pathlib import Path
 
 import pytest
 
-from whatwhere.indexer.pipeline.loading import in_groups, map_ahead, source_of
+from whatwhere.indexer.pipeline.loading import map_ahead, source_of
 
 
 def test_a_file_that_vanished_is_an_empty_source(tmp_path: Path) -> None:
@@ -85,18 +84,3 @@ def test_what_waits_is_cancelled_at_an_early_end(end: str) -> None:
         ended.set()
 
     assert set(worked_on) <= {0, 1}
-
-
-@pytest.mark.parametrize(
-    ("length", "expected"), [(0, []), (1, [[0]]), (3, [[0, 1, 2]]), (4, [[0, 1, 2], [3]]), (6, [[0, 1, 2], [3, 4, 5]])]
-)
-def test_groups_are_full_but_for_the_last(length: int, expected: list[list[int]]) -> None:
-    """Every item is in one group, in order."""
-    assert list(in_groups(range(length), 3)) == expected
-
-
-def test_groups_are_made_as_they_are_asked_for() -> None:
-    """An endless source can be grouped."""
-    groups = in_groups(count(), 2)
-
-    assert [next(groups), next(groups)] == [[0, 1], [2, 3]]

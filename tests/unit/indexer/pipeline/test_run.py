@@ -521,7 +521,7 @@ def test_a_torn_sidecar_stops_nothing_and_takes_nothing_away(
     for path in (sidecar, folder / "b.png.json"):
         path.write_text('{"label": "sh')
 
-    with caplog.at_level(logging.WARNING, "whatwhere.indexer.pipeline.run"):
+    with caplog.at_level(logging.WARNING, "whatwhere.indexer.pipeline.annotate"):
         summary = index_paths([folder], root)
 
     assert (summary.torn_sidecars, summary.metadata_changed, summary.images) == (2, 0, 2)

@@ -10,7 +10,7 @@ from sqlalchemy import Connection, func, select
 
 from whatwhere.indexer.catalog.checksums import SEALED, checksum_of
 from whatwhere.indexer.catalog.database import Database
-from whatwhere.indexer.catalog.metadata import Property, properties_of, united
+from whatwhere.indexer.catalog.metadata import MetadataValue, properties_of, united
 from whatwhere.indexer.catalog.records import FAILED, INDEXED, REMOVED
 from whatwhere.indexer.catalog.tables import Base, ImageRow, PropertyRow, ShardRow, SourceRow, same_json
 from whatwhere.indexer.errors import CollectionCorrupt
@@ -24,7 +24,7 @@ _PROPERTIES = select(
 )
 
 
-class Checking(Database):
+class IntegrityCheck(Database):
     """The whole catalogue at once."""
 
     def check(self) -> list[str]:
@@ -121,9 +121,9 @@ def _metadata(connection: Connection) -> Generator[str]:
             sources: dict[int, list[Any]] = defaultdict(list)
             for source in connection.execute(select(*_PLACES).where(SourceRow.image_id.in_(said))):
                 sources[source.image_id].append(source)
-            held: dict[int, set[Property]] = defaultdict(set)
+            held: dict[int, set[MetadataValue]] = defaultdict(set)
             for id_, name, kind, text, number in connection.execute(_PROPERTIES.where(PropertyRow.image_id.in_(said))):
-                held[id_].add(Property(name, kind, text, number))
+                held[id_].add(MetadataValue(name, kind, text, number))
             for id_, metadata in said.items():
                 if not same_json(metadata, united(sources[id_])):
                     yield f"images/{id_} has other metadata than its sources"

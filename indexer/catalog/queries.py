@@ -7,11 +7,12 @@ import numpy as np
 from numpy.typing import NDArray
 from sqlalchemy import ColumnElement, Select, and_, func, or_, select
 
+from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.checksums import verify
 from whatwhere.indexer.catalog.database import Database
 from whatwhere.indexer.catalog.records import FAILED, INDEXED, REMOVED, SHARD_LOST, ImageRecord, ShardRecord, Source
 from whatwhere.indexer.catalog.records_from_rows import ROWS, ROWS_OF_IDS, records
-from whatwhere.indexer.catalog.rows import AT_ONCE, in_groups
+from whatwhere.indexer.catalog.rows import AT_ONCE
 from whatwhere.indexer.catalog.tables import Base, GenerationRow, ImageRow, ShardRow, SourceRow
 
 _IMAGES, _SHARDS = (Base.metadata.tables[row.__tablename__] for row in (ImageRow, ShardRow))
@@ -28,7 +29,7 @@ def _done(retry_failed: bool) -> ColumnElement[bool]:
     return and_(_DONE, _NEVER_RETRIED) if retry_failed else _DONE
 
 
-class Reading(Database):
+class Queries(Database):
     """The questions."""
 
     def unchanged(self, sources: Sequence[Source], *, retry_failed: bool = False) -> set[str]:
@@ -93,7 +94,7 @@ class Reading(Database):
     def images_by_id(self, ids: Iterable[int]) -> dict[int, ImageRecord]:
         """Return these images by id, in any state; unknown ids are left out. CollectionCorrupt as for `image`."""
         found: dict[int, ImageRecord] = {}
-        groups = list(in_groups(ids, AT_ONCE))
+        groups = list(batched(ids, AT_ONCE))
         with self._asking() if len(groups) <= 1 else self._reading() as connection:
             for some in groups:
                 rows = connection.execute(ROWS_OF_IDS, {"ids": some}).all()
@@ -115,7 +116,7 @@ class Reading(Database):
         """Return (id, shard file, row) of these described images, by shard and row; CollectionCorrupt as `image`."""
         found: list[Any] = []
         with self._reading() as connection:
-            for some in in_groups(ids, AT_ONCE):
+            for some in batched(ids, AT_ONCE):
                 found += map(_verified, connection.execute(_places().where(ImageRow.id.in_(some))))
         found.sort(key=lambda row: (row.shard_id, row.shard_row))
         return [(row.id, row.file_name, row.shard_row) for row in found]

@@ -4,17 +4,18 @@ from collections.abc import Iterable, Sequence
 
 from sqlalchemy import func, or_, select
 
+from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.database import Database
 from whatwhere.indexer.catalog.metadata import refresh
-from whatwhere.indexer.catalog.recording import state_of
 from whatwhere.indexer.catalog.records import REMOVED
-from whatwhere.indexer.catalog.rows import in_groups, rows_of
+from whatwhere.indexer.catalog.rows import rows_of
+from whatwhere.indexer.catalog.runs import state_of
 from whatwhere.indexer.catalog.tables import ImageRow, SourceRow, now
 
 _IMAGES_AT_ONCE = 10_000
 
 
-class Removing(Database):
+class RemovalTable(Database):
     """Removal by people, which stays, and of what is gone from the disk, which does not."""
 
     def remove(self, ids: Sequence[int]) -> int:
@@ -49,7 +50,7 @@ class Removing(Database):
         held = set(seen)
         found: set[str] = set()
         with self._reading() as connection:
-            for some in in_groups(folders, 100):
+            for some in batched(folders, 100):
                 # Not LIKE, to which on SQLite capitals are small letters.
                 below = [func.substr(SourceRow.uri, 1, len(uri)) == uri for uri in some if uri.endswith("/")]
                 files = [uri for uri in some if not uri.endswith("/")]
@@ -64,7 +65,7 @@ class Removing(Database):
         """
         count = 0
         with self._writing() as session:
-            for some in in_groups(uris, _IMAGES_AT_ONCE):
+            for some in batched(uris, _IMAGES_AT_ONCE):
                 sources = list(rows_of(session, SourceRow, SourceRow.uri, some))
                 images = list(rows_of(session, ImageRow, ImageRow.id, {source.image_id for source in sources}))
                 for source in sources:

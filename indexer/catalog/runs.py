@@ -13,7 +13,7 @@ from whatwhere.indexer.catalog.tables import GenerationRow, ImageRow, RunRow, Sh
 from whatwhere.indexer.errors import InvalidRequest
 
 
-class Recording(Database):
+class RunTable(Database):
     """The records of runs."""
 
     def start_run(self) -> int:
