@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from whatwhere.indexer.images.decode import ImageLimits
-from whatwhere.indexer.metadata.filters import MAX_LENGTH
-from whatwhere.service.security.tls import TlsFiles
+from whatwhere.indexer.images.limits import ImageLimits
+from whatwhere.indexer.metadata.limits import MAX_LENGTH
+from whatwhere.service.security.tls_files import TlsFiles
 
 _MIB = 1024 * 1024
 

@@ -10,8 +10,9 @@ from typing import Protocol, TypeVar
 
 from whatwhere.indexer.catalog.records import Source
 from whatwhere.indexer.errors import UnreadableImage, WhatwhereError
-from whatwhere.indexer.images.decode import DecodedImage, ImageLimits, decode_image
+from whatwhere.indexer.images.decode import DecodedImage, decode_image
 from whatwhere.indexer.images.exif import exif
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.metadata.values import Metadata
 from whatwhere.indexer.sources.local import read_file
 from whatwhere.indexer.sources.read import read

@@ -10,9 +10,9 @@ from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 
-from whatwhere.indexer.backbones.backbone import DEFAULT_PRECISION, Backbone, choose_device, load_backbone
-from whatwhere.indexer.backbones.engines import ENGINE_VARIABLE
-from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE, find_backbone
+from whatwhere.indexer.backbones.backbone import Backbone, choose_device, load_backbone
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE, DEFAULT_PRECISION, ENGINE_VARIABLE
+from whatwhere.indexer.backbones.registry import find_backbone
 from whatwhere.indexer.catalog.records import Outcome, Source
 from whatwhere.indexer.collection.layout import CollectionAddress, Layout
 from whatwhere.indexer.collection.manifest import Manifest
@@ -22,11 +22,13 @@ from whatwhere.indexer.collection.whiteners import find_whiteners
 from whatwhere.indexer.collection.writer import CollectionWriter, current_recipe, open_for_writing
 from whatwhere.indexer.errors import InvalidRequest, WhatwhereError
 from whatwhere.indexer.features.describe import Describer
-from whatwhere.indexer.features.descriptors import (
+from whatwhere.indexer.features.descriptors import find_descriptor
+from whatwhere.indexer.features.names import (
     DEFAULT_DESCRIPTORS,
     DEFAULT_PRESET,
+    DEFAULT_RANK,
     DESCRIPTORS,
-    find_descriptor,
+    MAX_RANK,
     pooled_by,
 )
 from whatwhere.indexer.features.whitening import Whitener
@@ -39,12 +41,12 @@ from whatwhere.indexer.pipeline.ray.arrivals import Arrivals
 from whatwhere.indexer.pipeline.ray.importing import import_running
 from whatwhere.indexer.pipeline.ray.settings import ClusterSettings
 from whatwhere.indexer.pipeline.ray.work import Work
-from whatwhere.indexer.pipeline.settings import DEFAULT_RANK, MAX_RANK, IndexSettings, Progress, RunSummary
+from whatwhere.indexer.pipeline.settings import IndexSettings, Progress, RunSummary
 from whatwhere.indexer.pipeline.sidecars import sidecar
 from whatwhere.indexer.sources.remote import Remote, Stamp
 from whatwhere.indexer.sources.scan import Found, absolute, find, gone
 from whatwhere.indexer.sources.uris import shown
-from whatwhere.indexer.vectors.factories import AUTO
+from whatwhere.indexer.vectors.names import AUTO
 
 SHARD_SOURCES = 256  # sources of one shard and one transaction: what a killed run does again, about 15 s on 2 cores
 

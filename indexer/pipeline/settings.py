@@ -5,12 +5,9 @@ from pathlib import Path
 
 from whatwhere.indexer.collection.stores import Stores
 from whatwhere.indexer.errors import InvalidRequest
-from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.pipeline.ray.settings import ClusterSettings
 from whatwhere.indexer.sources.remote import RateLimit, Remote
-
-DEFAULT_RANK = 8
-MAX_RANK = 64
 
 
 @dataclass(frozen=True)

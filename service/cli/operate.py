@@ -21,7 +21,8 @@ from whatwhere.service.cli.connection import (
     connect,
 )
 from whatwhere.service.cli.options import AsJson
-from whatwhere.service.client.client import DEFAULT_TIMEOUT_S, Client
+from whatwhere.service.client.client import Client
+from whatwhere.service.client.defaults import DEFAULT_TIMEOUT_S
 from whatwhere.service.results import CollectionInfo
 
 _HEALTH_TIMEOUT_S = 5.0  # a probe is to say soon that nobody answers

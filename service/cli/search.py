@@ -20,7 +20,7 @@ from whatwhere.service.cli.connection import (
     connect,
 )
 from whatwhere.service.cli.options import AsJson, CollectionWeights, DescriptorName, Filter
-from whatwhere.service.client.client import DEFAULT_TIMEOUT_S
+from whatwhere.service.client.defaults import DEFAULT_TIMEOUT_S
 from whatwhere.service.results import SearchResult
 
 

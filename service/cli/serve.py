@@ -6,11 +6,12 @@ from typing import Annotated
 
 import typer
 
-from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.service.cli.app import app
 from whatwhere.service.cli.options import Collection, CollectionWeights, Device, OnDevice
-from whatwhere.service.observability.logs import LogFormat, configure_logging
-from whatwhere.service.security.tls import TlsFiles
+from whatwhere.service.observability.log_format import LogFormat
+from whatwhere.service.observability.logs import configure_logging
+from whatwhere.service.security.tls_files import TlsFiles
 from whatwhere.service.settings import Batching, Limits, ServerSettings
 
 _LIMITS = Limits()

@@ -24,6 +24,7 @@ from whatwhere.indexer import errors
 from whatwhere.indexer.boxes import Box
 from whatwhere.service.client import messages
 from whatwhere.service.client.channels import open_channel
+from whatwhere.service.client.defaults import DEFAULT_TIMEOUT_S
 from whatwhere.service.client.failures import to_error
 from whatwhere.service.client.targets import to_target
 from whatwhere.service.results import CollectionInfo, ComparedImage, Explanation, PictureFile, SearchResult, StoredImage
@@ -31,7 +32,6 @@ from whatwhere.service.rpc import admin_pb2, admin_pb2_grpc
 from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.rpc import image_search_pb2_grpc as rpc
 
-DEFAULT_TIMEOUT_S = 60.0
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 _Answer = TypeVar("_Answer")

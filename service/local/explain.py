@@ -8,14 +8,15 @@ import numpy as np
 from PIL import Image
 
 from whatwhere.indexer.backbones.backbone import Backbone, choose_device, load_backbone
-from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
 from whatwhere.indexer.collection.layout import CollectionAddress
 from whatwhere.indexer.collection.reader import CollectionReader, open_collection
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.features.describe import Describer
-from whatwhere.indexer.features.nmf import QuantizedFactors
-from whatwhere.indexer.images.decode import DecodedImage, ImageLimits, decode_image, size_within
-from whatwhere.indexer.pipeline.settings import DEFAULT_RANK
+from whatwhere.indexer.features.description import QuantizedFactors
+from whatwhere.indexer.features.names import DEFAULT_RANK
+from whatwhere.indexer.images.decode import DecodedImage, decode_image, size_within
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.sources.local import read_file
 from whatwhere.indexer.storage.files import printable
 from whatwhere.service.drawing.explanation import Photograph

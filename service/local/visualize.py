@@ -10,7 +10,8 @@ from whatwhere.indexer.collection.layout import CollectionAddress
 from whatwhere.indexer.collection.reader import CollectionReader, open_collection
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.features.visualize import cosine_to, visualize_row
-from whatwhere.indexer.images.decode import ImageLimits, decode_image
+from whatwhere.indexer.images.decode import decode_image
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.sources.local import read_file
 from whatwhere.indexer.storage.files import printable
 from whatwhere.service.drawing.tiles import load_pixels

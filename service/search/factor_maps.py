@@ -16,7 +16,8 @@ from torch import Tensor
 
 from whatwhere.indexer.boxes import Box
 from whatwhere.indexer.features import pooling
-from whatwhere.indexer.features.nmf import Dense, LowRank, Matrices, QuantizedFactors, factorize_batch
+from whatwhere.indexer.features.description import QuantizedFactors
+from whatwhere.indexer.features.nmf import Dense, LowRank, Matrices, factorize_batch, restore
 from whatwhere.service.search.localize import block_diagonal, box_of_maps
 
 COMPARED_RANK = 5  # looked at: 4 still join gymnasts' legs with the crowd, 6 add a corner of the hall
@@ -54,7 +55,7 @@ class PrincipalMaps:
 
 def factor_maps(factors: QuantizedFactors) -> tuple[FactorMap, ...]:
     """Return the K factors of one image as they are stored."""
-    restored = factors.restore()
+    restored = restore(factors)
     return _maps(restored.where, restored.what, (factors.height, factors.width), living_share=0)
 
 
@@ -63,7 +64,7 @@ def compare_stored(images: Sequence[QuantizedFactors], rank: int) -> list[tuple[
 
     A factor with less than LIVING_SHARE of an image's energy is dead there.
     """
-    restored = [image.restore() for image in images]
+    restored = [restore(image) for image in images]
     where = block_diagonal(*(factors.where for factors in restored))
     what = torch.cat([factors.what for factors in restored])
     grids = [(image.height, image.width) for image in images]

@@ -17,7 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from whatwhere.indexer.boxes import Box
 from whatwhere.indexer.features import pooling
-from whatwhere.indexer.features.nmf import Dense, LowRank, Matrices, QuantizedFactors, factorize_batch
+from whatwhere.indexer.features.description import QuantizedFactors
+from whatwhere.indexer.features.nmf import Dense, LowRank, Matrices, factorize_batch, restore
 from whatwhere.indexer.features.regions import Region, coverage
 
 STORED_RANK = 6
@@ -38,7 +39,7 @@ def localize_stored(
 
     With `concepts` the match is with these factors of the query.
     """
-    left, right = query.restore(), [result.restore() for result in results]
+    left, right = restore(query), [restore(result) for result in results]
     own, inside = left.where, coverage(region, query.height, query.width).flatten()
     if concepts is not None:
         # The query as two pictures, of what is chosen and of the rest: joint factors that lie in the first are kept.

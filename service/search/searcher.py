@@ -24,10 +24,13 @@ from whatwhere.indexer.errors import (
     SourceUnavailable,
     WhatwhereError,
 )
-from whatwhere.indexer.features.describe import Describer, Description
-from whatwhere.indexer.features.descriptors import expanded, find_descriptor, pooled_by
+from whatwhere.indexer.features.describe import Describer
+from whatwhere.indexer.features.description import Description
+from whatwhere.indexer.features.descriptors import expanded, find_descriptor
+from whatwhere.indexer.features.names import pooled_by
 from whatwhere.indexer.features.regions import Region
-from whatwhere.indexer.images.decode import ImageLimits, decode_image
+from whatwhere.indexer.images.decode import decode_image
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.metadata.filters import Expression
 from whatwhere.indexer.sources.read import read_briefly
 from whatwhere.indexer.vectors.conditions import holds

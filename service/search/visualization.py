@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.indexer.boxes import Box
-from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.features.visualize import STEPS
 from whatwhere.service.results import StoredImage
 from whatwhere.service.search.similar_factors import FactorMatch

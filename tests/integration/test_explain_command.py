@@ -17,8 +17,9 @@ from typer.testing import CliRunner
 from tests.conftest import QUERY_PHOTOGRAPH, SCIKIT_IMAGE
 from tests.integration.test_index_command import images
 from whatwhere.indexer.errors import ImageNotFound, InvalidRequest, UnknownName
+from whatwhere.indexer.features.names import DEFAULT_RANK
 from whatwhere.indexer.pipeline.run import index_paths
-from whatwhere.indexer.pipeline.settings import DEFAULT_RANK, IndexSettings
+from whatwhere.indexer.pipeline.settings import IndexSettings
 from whatwhere.service import cli
 from whatwhere.service.drawing.explanation import OPACITY
 from whatwhere.service.local.explain import explain_file

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from whatwhere.indexer.catalog.records import Outcome, ShardRecord
 from whatwhere.indexer.collection.layout import CollectionAddress
-from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.images.limits import ImageLimits
 
 
 @dataclass(frozen=True)

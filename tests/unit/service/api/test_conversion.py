@@ -22,7 +22,7 @@ from whatwhere.indexer.errors import (
     PageTokenExpired,
     WhatwhereError,
 )
-from whatwhere.indexer.features.descriptors import DESCRIPTORS
+from whatwhere.indexer.features.names import DESCRIPTORS
 from whatwhere.indexer.features.regions import Area, Region
 from whatwhere.indexer.metadata.filters import parse
 from whatwhere.service.api import page_tokens, requests, responses

@@ -9,7 +9,8 @@ from torch import Tensor
 
 from whatwhere.indexer.boxes import Box
 from whatwhere.indexer.features.describe import Describer
-from whatwhere.indexer.features.nmf import Factors, QuantizedFactors, quantize
+from whatwhere.indexer.features.description import QuantizedFactors
+from whatwhere.indexer.features.nmf import Factors, quantize
 from whatwhere.indexer.images.decode import decode_image
 from whatwhere.service.search.factor_maps import FactorMap, compare_exact, compare_stored, factor_maps, principal_maps
 
