@@ -30,7 +30,7 @@ class Limits:
     max_sample_size: int = 100
     max_similar_count: int = 20
     max_compared_images: int = 16
-    default_compared_rank: int = 5
+    default_compared_rank: int = 5  # looked at: 4 still join gymnasts' legs with the crowd, 6 add a corner of the hall
     max_compared_rank: int = 16
     min_picture_px: int = 16
     max_picture_px: int = 2048  # of the longer side of a thumbnail or a heatmap

@@ -15,6 +15,7 @@ DEFAULT_DESCRIPTORS = (WHAT, WHAT_AND_WHERE, FUSED)
 DEFAULT_RANK = 8  # factors of an image
 MAX_RANK = 64
 DEFAULT_DIMENSIONS = 512  # of a whitened vector
+VISUALIZATION_STEPS = 128  # twice as many raise the objective by a tenth, and add texture rather than shapes
 
 
 @dataclass(frozen=True)

@@ -2,12 +2,14 @@
 
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from whatwhere.indexer.errors import CredentialsUnreadable
-from whatwhere.service.client.client import Client
+
+if TYPE_CHECKING:
+    from whatwhere.service.client.client import Client
 
 TOKEN_VARIABLE = "WHATWHERE_TOKEN"  # noqa: S105 - the name of the variable
 
@@ -57,8 +59,10 @@ def connect(
     timeout_s: float,
     allow_insecure: bool,
     server_name: str | None = None,
-) -> Client:
+) -> "Client":
     """Return a client of the servers; raises CredentialsUnreadable for files that are none, InvalidRequest."""
+    from whatwhere.service.client.client import Client
+
     if (certificate is None) != (key is None):
         raise typer.BadParameter("--tls-certificate and --tls-key go together")
     credentials = None

@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE, DEFAULT_PRECISION
+from whatwhere.indexer.features.names import DEFAULT_DESCRIPTORS, DEFAULT_RANK, DESCRIPTORS, MAX_RANK
+from whatwhere.indexer.pipeline.defaults import DEFAULT_BATCH_SIZE
 from whatwhere.service.cli import progress
 from whatwhere.service.cli.app import app, messages, out, print_json, stoppable
 from whatwhere.service.cli.options import (
@@ -34,18 +37,21 @@ def index(
     paths: Paths,
     collection: Collection,
     rank: Annotated[
-        int | None, typer.Option(min=1, max=64, help="Factors of each image; the collection's own, 8 for a new one.")
+        int | None,
+        typer.Option(
+            min=1, max=MAX_RANK, help=f"Factors of each image; the collection's own, {DEFAULT_RANK} for a new one."
+        ),
     ] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
             metavar="NAME[:LAYER]",
-            help="The network (see `whatwhere backbones`); the collection's own, efficientnet-lite0 for a new one.",
+            help=f"The network (see `whatwhere backbones`); the collection's own, {DEFAULT_BACKBONE} for a new one.",
         ),
     ] = None,
     weights: Weights = None,
     precision: Annotated[
-        Precision | None, typer.Option(help="The network's; the collection's own, float32 for a new one.")
+        Precision | None, typer.Option(help=f"The network's; the collection's own, {DEFAULT_PRECISION} for a new one.")
     ] = None,
     preset: Annotated[
         Preset | None,
@@ -56,15 +62,15 @@ def index(
     descriptors: Annotated[
         str | None,
         typer.Option(
-            help="What to index by, parted by commas: what, what-and-where, fused, mac, r-mac, crow, gem; the "
-            "collection's own, 'what,what-and-where,fused' for a new one."
+            help=f"What to index by, parted by commas: {', '.join(DESCRIPTORS)}; the collection's own, "
+            f"'{','.join(DEFAULT_DESCRIPTORS)}' for a new one."
         ),
     ] = None,
     whiteners: Annotated[
         Path | None, typer.Option(help="A folder of whiteners (see `whatwhere whiten`) in place of the ready-made.")
     ] = None,
     device: OnDevice = Device.AUTO,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images described together.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images described together.")] = DEFAULT_BATCH_SIZE,
     workers: Annotated[
         int | None,
         typer.Option(min=1, help="Threads that read and decode; one a core. For what is far away take more, say 32."),

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -21,9 +21,11 @@ from whatwhere.service.cli.connection import (
     connect,
 )
 from whatwhere.service.cli.options import AsJson
-from whatwhere.service.client.client import Client
 from whatwhere.service.client.defaults import DEFAULT_TIMEOUT_S
-from whatwhere.service.results import CollectionInfo
+
+if TYPE_CHECKING:
+    from whatwhere.service.client.client import Client
+    from whatwhere.service.results import CollectionInfo
 
 _HEALTH_TIMEOUT_S = 5.0  # a probe is to say soon that nobody answers
 
@@ -99,7 +101,7 @@ def refresh(
         allow_insecure=allow_insecure,
         server_name=server_name,
     ) as client:
-        answers = _of_each(client, Client.refresh)
+        answers = _of_each(client, lambda one: one.refresh())
     if as_json:
         found = [_as_json(address, answer) for address, answer in answers]
         print_json(found if answers[0][0] else found[0])
@@ -110,7 +112,7 @@ def refresh(
         raise typer.Exit(1)
 
 
-def _of_each(client: Client, ask: Callable[[Client], _Answer]) -> list[tuple[str, _Answer | WhatwhereError]]:
+def _of_each(client: "Client", ask: "Callable[[Client], _Answer]") -> list[tuple[str, _Answer | WhatwhereError]]:
     """Ask all servers at once; gives each one's address, "" where there is but one, and its answer or error.
 
     The error of one alone is raised.
@@ -119,7 +121,7 @@ def _of_each(client: Client, ask: Callable[[Client], _Answer]) -> list[tuple[str
     if servers == (client,):
         return [("", ask(client))]
 
-    def answer(one: Client) -> _Answer | WhatwhereError:
+    def answer(one: "Client") -> _Answer | WhatwhereError:
         try:
             return ask(one)
         except WhatwhereError as error:  # of this one: the others answer all the same
@@ -137,11 +139,11 @@ def _print(address: str, answer: str | WhatwhereError) -> None:
     out.print(f"{address} {answer}".strip(), soft_wrap=True)
 
 
-def _said(collection: CollectionInfo) -> str:
+def _said(collection: "CollectionInfo") -> str:
     return f"generation {collection.generation}, {collection.image_count} images"
 
 
-def _as_json(address: str, answer: CollectionInfo | WhatwhereError) -> dict[str, Any]:
+def _as_json(address: str, answer: "CollectionInfo | WhatwhereError") -> dict[str, Any]:
     named = {"server": address} if address else {}
     if isinstance(answer, WhatwhereError):
         return {**named, "error": answer.reason, "message": str(answer)}

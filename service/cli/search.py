@@ -1,11 +1,12 @@
-"""Ask: `whatwhere search`."""
+"""`whatwhere search`."""
 
 import os
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whatwhere.service.cli.answering import Connection, answering
 from whatwhere.service.cli.app import app, messages, new_table, out, print_json
 from whatwhere.service.cli.connection import (
     SERVER_VARIABLE,
@@ -17,57 +18,71 @@ from whatwhere.service.cli.connection import (
     Timeout,
     Tls,
     TokenFile,
-    connect,
 )
-from whatwhere.service.cli.options import AsJson, CollectionWeights, DescriptorName, Filter
+from whatwhere.service.cli.options import (
+    AsJson,
+    CollectionWeights,
+    DescriptorName,
+    Filter,
+    SearchedCollection,
+    StoredImage,
+)
 from whatwhere.service.client.defaults import DEFAULT_TIMEOUT_S
-from whatwhere.service.results import SearchResult
+from whatwhere.service.settings import Limits
+
+if TYPE_CHECKING:
+    from whatwhere.service.results import SearchResult
 
 
 @app.command()
 def search(
-    image: Annotated[str, typer.Argument(metavar="IMAGE|images/ID", help="A picture, or a stored image's name.")],
+    image: StoredImage,
     server: Annotated[
         str | None,
         typer.Option(
             metavar="HOST:PORT[,...]",
-            help=f"Ask this server, or several in turn; else what the variable {SERVER_VARIABLE} says.",
+            help=f"Server to search, or several, asked in turn. Default: the variable {SERVER_VARIABLE}.",
         ),
     ] = None,
-    collection: Annotated[
-        str | None, typer.Option("--collection", "-c", help="Or search this collection without a server.")
-    ] = None,
+    collection: SearchedCollection = None,
     weights: CollectionWeights = None,
     region: Annotated[
         list[str] | None,
         typer.Option(
             metavar="x1,y1,x2,y2",
-            help="Search for what is in this box: fractions of the upright picture, or pixels with the suffix px. Give "
-            "it several times for what is in any of several boxes.",
+            help="Search for the content of this box: fractions of the upright image, or pixels with the suffix px. "
+            "Repeat the option for several boxes.",
         ),
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(help="Search for what is light in this picture, which is stretched over the query."),
+        typer.Option(help="Search for what is white in this image; it is stretched to the size of the query."),
     ] = None,
-    concept: Annotated[
+    factor: Annotated[
         list[int] | None,
-        typer.Option(min=0, help="Search only for this factor of the query, as `whatwhere explain` numbers them."),
+        typer.Option(min=0, help="Search only for this factor of the query (see `whatwhere explain`). Repeatable."),
     ] = None,
-    avoid: Annotated[list[int] | None, typer.Option(min=0, help="Leave this factor of the query out.")] = None,
+    avoid: Annotated[list[int] | None, typer.Option(min=0, help="Ignore this factor of the query. Repeatable.")] = None,
     descriptor: Annotated[
-        DescriptorName | None, typer.Option(help="What to compare by; the best that the collection has.")
+        DescriptorName | None, typer.Option(help="Descriptor to compare by. Default: the collection's best.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, max=100, help="Results.")] = 10,
-    expand: Annotated[int, typer.Option(min=0, max=20, help="Query expansion by so many first results.")] = 0,
-    localize: Annotated[int, typer.Option(min=0, max=20, help="Draw the matching box on so many results.")] = 0,
+    top: Annotated[
+        int, typer.Option(min=1, max=Limits.max_page_size, help="Number of results.")
+    ] = Limits.default_page_size,
+    expand: Annotated[
+        int, typer.Option(min=0, max=Limits.max_expansion_count, help="Query expansion: number of first results used.")
+    ] = 0,
+    localize: Annotated[
+        int, typer.Option(min=0, max=Limits.max_localize_count, help="Number of results to draw the matching box on.")
+    ] = 0,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Localise by new forward passes; slower, needs the results' files.")
+        bool,
+        typer.Option("--exact", help="Localize with new forward passes: slower, and the results' files must exist."),
     ] = False,
     filter: Filter = "",
-    min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Leave out results below.")] = None,
+    min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Minimum score.")] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw query and results, with their boxes, to this file.")
+        Path | None, typer.Option(help="Draw the query and the results with their boxes to this file.")
     ] = None,
     as_json: AsJson = False,
     token_file: TokenFile = None,
@@ -79,9 +94,9 @@ def search(
     timeout: Timeout = DEFAULT_TIMEOUT_S,
     allow_insecure: AllowInsecure = False,
 ) -> None:
-    """Find the images that show what a picture, or a box drawn on it, shows.
+    """Find stored images that show the same as an image or a part of it.
 
-    What of it: all, what is in boxes or light in a mask, or single factors, whose numbers `whatwhere explain` tells.
+    The part can be one or several boxes, a mask, or single factors. `whatwhere explain` lists the factors of an image.
 
     Example: `whatwhere search bike.jpg -c ~/pictures.ww --region 0.2,0.3,0.7,0.9 --localize 10 --picture answer.png`
     """
@@ -93,7 +108,7 @@ def search(
         mask=mask,
         picture=picture,
         options={
-            "concepts": concept or (),
+            "concepts": factor or (),
             "avoided_concepts": avoid or (),
             "descriptor": None if descriptor is None else descriptor.value,
             "page_size": top,
@@ -104,30 +119,11 @@ def search(
             "filter": filter,
         },
     )
-    if server is None and collection is None:  # not by Typer, which would let the variable stand beside --collection
+    if server is None and collection is None:  # Typer would apply the variable even with --collection
         server = os.environ.get(SERVER_VARIABLE) or None
-    if (server is None) == (collection is None):
-        raise typer.BadParameter("give either --server HOST:PORT or --collection DIR")
-    if server is not None and weights is not None:
-        raise typer.BadParameter("--weights goes with --collection: a server has its own")
-    of_servers = (token_file, tls, ca, server_name, tls_certificate, tls_key, allow_insecure)
-    if collection is not None and any(of_servers):
-        raise typer.BadParameter("tokens, TLS and --allow-insecure go with --server: a collection is opened here")
-    if collection is not None:
-        result = ask(question, collection, weights)
-    else:
-        with connect(
-            server or "",
-            token_file=token_file,
-            tls=tls,
-            ca=ca,
-            certificate=tls_certificate,
-            key=tls_key,
-            timeout_s=timeout,
-            allow_insecure=allow_insecure,
-            server_name=server_name,
-        ) as client:
-            result = ask(question, client)
+    connection = Connection(token_file, tls, ca, server_name, tls_certificate, tls_key, timeout, allow_insecure)
+    with answering(server, collection, connection, weights=weights) as source:
+        result = ask(question, source)
     if as_json:
         print_json(_answer(result))
         return
@@ -136,21 +132,24 @@ def search(
         out.print(f"picture: {picture}", soft_wrap=True)
 
 
-def _answer(result: SearchResult) -> dict[str, Any]:
-    """Return what programs read."""
+def _answer(result: "SearchResult") -> dict[str, Any]:
+    """Return the answer for programs."""
     hits = [
-        {"rank": rank, "image": hit.image.name, "uri": hit.image.uri, "score": hit.score, "box": hit.box}
-        for rank, hit in enumerate(result.hits, start=1)
+        {"position": position, "image": hit.image.name, "uri": hit.image.uri, "score": hit.score, "box": hit.box}
+        for position, hit in enumerate(result.hits, start=1)
     ]
     return {"region_fallback": result.region_fallback, "kept_factor_count": result.kept_factor_count, "hits": hits}
 
 
-def _print_answer(result: SearchResult) -> None:
-    """Print what people read."""
+def _print_answer(result: "SearchResult") -> None:
+    """Print the answer for people."""
     if result.region_fallback:
-        messages.print("no factor lies three quarters inside the region: the nearest one was used", style="yellow")
-    table = new_table("rank", "score", "image", "uri", "box")
-    for rank, hit in enumerate(result.hits, start=1):
+        messages.print(
+            "no factor has more than three quarters of its heatmap inside the region: the closest one was used",
+            style="yellow",
+        )
+    table = new_table("position", "score", "image", "uri", "box")
+    for position, hit in enumerate(result.hits, start=1):
         box = "" if hit.box is None else ",".join(f"{side:.3f}" for side in hit.box)
-        table.add_row(str(rank), f"{hit.score:.3f}", hit.image.name, hit.image.uri, box)
+        table.add_row(str(position), f"{hit.score:.3f}", hit.image.name, hit.image.uri, box)
     out.print(table)

@@ -10,7 +10,6 @@ from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.service.cli.app import app
 from whatwhere.service.cli.options import Collection, CollectionWeights, Device, OnDevice
 from whatwhere.service.observability.log_format import LogFormat
-from whatwhere.service.observability.logs import configure_logging
 from whatwhere.service.security.tls_files import TlsFiles
 from whatwhere.service.settings import Batching, Limits, ServerSettings
 
@@ -166,6 +165,7 @@ def serve(
     Every option can be set in the environment, too: `--max-queue` as `WHATWHERE_SERVE_MAX_QUEUE`.
     """
     from whatwhere.service import server
+    from whatwhere.service.observability.logs import configure_logging
 
     settings = ServerSettings(
         collection,

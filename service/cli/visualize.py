@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whatwhere.indexer.features.names import VISUALIZATION_STEPS
 from whatwhere.service.cli.app import app, messages, new_table, out, print_json, stoppable
 from whatwhere.service.cli.options import AsJson, Collection, CollectionWeights, Device, OnDevice
+from whatwhere.service.search.defaults import DEFAULT_PATCHES, MAX_PATCHES
 
 if TYPE_CHECKING:
     from whatwhere.service.search.visualization import Visualization
@@ -22,8 +24,12 @@ def visualize(
     picture: Annotated[
         Path, typer.Option(metavar="FILE", help="Draw to this file, in the format that its name ends in.")
     ],
-    patches: Annotated[int, typer.Option(min=0, max=40, help="Stored images to show the concept in.")] = 8,
-    steps: Annotated[int, typer.Option(min=1, max=10_000, help="Steps of the ascent; more add texture.")] = 128,
+    patches: Annotated[
+        int, typer.Option(min=0, max=MAX_PATCHES, help="Stored images to show the concept in.")
+    ] = DEFAULT_PATCHES,
+    steps: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Steps of the ascent; more add texture.")
+    ] = VISUALIZATION_STEPS,
     seed: Annotated[int, typer.Option(min=0, help="Where the ascent starts: another one, another picture.")] = 0,
     weights: CollectionWeights = None,
     device: OnDevice = Device.AUTO,
@@ -74,14 +80,14 @@ def _answer(shown: "Visualization") -> dict[str, Any]:
     """Return what programs read."""
     patches = [
         {
-            "rank": rank,
+            "position": position,
             "image": patch.image.name,
             "uri": patch.image.uri,
             "factor": patch.similar.factor,
             "score": patch.similar.score,
             "box": patch.similar.box,
         }
-        for rank, patch in enumerate(shown.patches, start=1)
+        for position, patch in enumerate(shown.patches, start=1)
     ]
     return {
         "image": shown.source.name,
@@ -95,9 +101,11 @@ def _answer(shown: "Visualization") -> dict[str, Any]:
 def _print_answer(shown: "Visualization") -> None:
     """Print what people read."""
     out.print(f"{shown.source.name}, factor {shown.factor}: the picture's cosine to it is {shown.cosine:.2f}")
-    table = new_table("rank", "score", "image", "factor", "uri", "box")
-    for rank, patch in enumerate(shown.patches, start=1):
+    table = new_table("position", "score", "image", "factor", "uri", "box")
+    for position, patch in enumerate(shown.patches, start=1):
         similar = patch.similar
         box = "" if similar.box is None else ",".join(f"{side:.3f}" for side in similar.box)
-        table.add_row(str(rank), f"{similar.score:.3f}", patch.image.name, str(similar.factor), patch.image.uri, box)
+        table.add_row(
+            str(position), f"{similar.score:.3f}", patch.image.name, str(similar.factor), patch.image.uri, box
+        )
     out.print(table)

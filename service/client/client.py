@@ -26,6 +26,7 @@ from whatwhere.service.client import messages
 from whatwhere.service.client.channels import open_channel
 from whatwhere.service.client.defaults import DEFAULT_TIMEOUT_S
 from whatwhere.service.client.failures import to_error
+from whatwhere.service.client.requests import compare_request, explain_request, search_request
 from whatwhere.service.client.targets import to_target
 from whatwhere.service.results import CollectionInfo, ComparedImage, Explanation, PictureFile, SearchResult, StoredImage
 from whatwhere.service.rpc import admin_pb2, admin_pb2_grpc
@@ -135,23 +136,21 @@ class Client:
         factors whose indices `explain` tells. `filter` (AIP-160, such as `label = "boat" AND width_px > 1000`) leaves
         out what it does not hold for.
         """
-        boxes = [pb.Box(**box._asdict()) for box in _boxes(region)]
-        request = pb.SearchImagesRequest(
-            region=boxes[0] if boxes else None,
-            more_regions=boxes[1:],
+        request = search_request(
+            query,
+            region=region,
             mask=mask,
             concepts=concepts,
             avoided_concepts=avoided_concepts,
-            descriptor=_descriptor(descriptor),
+            descriptor=descriptor,
             page_size=page_size,
             page_token=page_token,
             expansion_count=expansion_count,
             localize_count=localize_count,
+            exact=exact,
             min_score=min_score,
             filter=filter,
-            localization=_localization(exact),
         )
-        _set_query(request, query)
         return messages.search_result(self._call(self._stub.SearchImages, request))
 
     def image(self, name: str) -> StoredImage:
@@ -186,8 +185,7 @@ class Client:
 
         With a PNG of each heatmap where a size is given, and the most similar factors of other images.
         """
-        request = pb.ExplainImageRequest(heatmap_size_px=heatmap_size_px, similar_count=similar_count)
-        _set_query(request, query)
+        request = explain_request(query, heatmap_size_px=heatmap_size_px, similar_count=similar_count)
         return messages.explanation(self._call(self._stub.ExplainImage, request))
 
     def compare(
@@ -200,10 +198,7 @@ class Client:
         heatmap_size_px: int = 0,
     ) -> tuple[ComparedImage, ...]:
         """Factorise a picture jointly with the stored images of these names; the picture comes first in the answer."""
-        request = pb.CompareImagesRequest(
-            images=names, rank=rank, localization=_localization(exact), heatmap_size_px=heatmap_size_px
-        )
-        _set_query(request, query)
+        request = compare_request(query, names, rank=rank, exact=exact, heatmap_size_px=heatmap_size_px)
         return messages.compared(self._call(self._stub.CompareImages, request))
 
     def collection(self) -> CollectionInfo:
@@ -258,25 +253,6 @@ def _is_cut_off(failure: Any) -> bool:
     return failure.code() == grpc.StatusCode.UNAVAILABLE and bool(failure.initial_metadata())
 
 
-def _set_query(
-    request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest, query: Path | bytes | str
-) -> None:
-    if isinstance(query, str):
-        request.image = query
-    else:
-        request.image_content = query.read_bytes() if isinstance(query, Path) else query
-
-
-def _boxes(region: Box | Sequence[Box] | None) -> Sequence[Box]:
-    if region is None:
-        return ()
-    return (region,) if isinstance(region, Box) else region
-
-
-def _localization(exact: bool) -> pb.Localization:
-    return pb.LOCALIZATION_EXACT if exact else pb.LOCALIZATION_STORED
-
-
 def _checked_token(token: str) -> str:
     """Return a token that can travel; what is wrong is not shown: gRPC's own error would."""
     if not _TOKEN.fullmatch(token):
@@ -284,14 +260,3 @@ def _checked_token(token: str) -> str:
             "the token is empty or has characters other than printable ASCII without spaces", field="token"
         )
     return token
-
-
-def _descriptor(name: str | None) -> str:
-    """Return the enum's name: what-and-where → DESCRIPTOR_WHAT_AND_WHERE; None → DESCRIPTOR_UNSPECIFIED."""
-    if name is None:
-        return pb.Descriptor.Name(pb.DESCRIPTOR_UNSPECIFIED)
-    enum_name = f"DESCRIPTOR_{name.upper().replace('-', '_')}"
-    if enum_name not in pb.Descriptor.keys()[1:]:
-        names = ", ".join(map(messages.descriptor_name, pb.Descriptor.values()[1:]))
-        raise errors.UnknownName(f"descriptor {name!r} is unknown; there are: {names}")
-    return enum_name

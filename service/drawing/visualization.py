@@ -5,7 +5,7 @@ from PIL import Image, ImageOps
 
 from whatwhere.indexer.boxes import Box
 from whatwhere.indexer.features.nmf import restore
-from whatwhere.service.drawing.explanation import OPACITY
+from whatwhere.service.drawing.defaults import OPACITY
 from whatwhere.service.drawing.tiles import COLUMNS, TILE_SIZE, Tile, draw_tiles, load_pixels
 from whatwhere.service.search.heatmaps import color_of, laid_over, layer_of
 from whatwhere.service.search.visualization import Patch, Pixels, Visualization

@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from whatwhere.indexer.boxes import Box
@@ -20,11 +19,9 @@ from whatwhere.indexer.features.description import QuantizedFactors
 from whatwhere.indexer.features.nmf import Dense, LowRank, Matrices, factorize_batch, restore
 from whatwhere.service.search.localize import block_diagonal, box_of_maps
 
-COMPARED_RANK = 5  # looked at: 4 still join gymnasts' legs with the crowd, 6 add a corner of the hall
 # Of an image's energy. On images that lack a concept some of it is left: measured at ranks 5 to 12 on elephants,
 # gymnasts and both together at most 0.9 % in most of such cases, and more where it can be pointed at.
 LIVING_SHARE = 0.01
-PRINCIPAL_COMPONENTS = 3
 
 
 @dataclass(frozen=True)
@@ -40,17 +37,6 @@ class FactorMap:
     heat: NDArray[np.float32]
     energy_share: float
     box: Box | None
-
-
-@dataclass(frozen=True)
-class PrincipalMaps:
-    """Principal components of an image's cells, the alternative to factors: signed, largest variance first.
-
-    `maps` float32 [h, w, 3]; `variance_shares` are of the variance of all cells.
-    """
-
-    maps: NDArray[np.float32]
-    variance_shares: tuple[float, ...]
 
 
 def factor_maps(factors: QuantizedFactors) -> tuple[FactorMap, ...]:
@@ -80,15 +66,6 @@ def compare_exact(grids: Sequence[Tensor], rank: int) -> list[tuple[FactorMap, .
     cells = torch.cat([grid.flatten(0, 1) for grid in grids]).cpu()
     weighted = cells * pooling.crow_channel_weights(cells.unsqueeze(1))
     return _compare(Dense(weighted.unsqueeze(0)), rank, [(grid.shape[0], grid.shape[1]) for grid in grids])
-
-
-def principal_maps(grid: Tensor) -> PrincipalMaps:
-    """Return the principal components of activations [h, w, C], weighted by channel as those that are factorised."""
-    height, width, _ = grid.shape
-    cells = (grid * pooling.crow_channel_weights(grid)).flatten(0, 1).cpu().numpy()
-    analysis = PCA(PRINCIPAL_COMPONENTS, svd_solver="full").fit(cells)
-    maps = analysis.transform(cells).astype(np.float32).reshape(height, width, PRINCIPAL_COMPONENTS)
-    return PrincipalMaps(maps, tuple(analysis.explained_variance_ratio_.tolist()))
 
 
 def _compare(stacked: Matrices, rank: int, grids: Sequence[tuple[int, int]]) -> list[tuple[FactorMap, ...]]:

@@ -95,7 +95,7 @@ class Searcher:
     """Searches one generation. Safe to use from several threads; all generations use one network."""
 
     collection: CollectionReader
-    describer: Describer
+    describer: Describer | None  # None: no network is loaded, only stored images can be asked about
     limits: ImageLimits = field(default_factory=ImageLimits)
     network: InferenceBatcher = field(default_factory=InferenceBatcher)
     uploads: DescriptionCache = field(default_factory=DescriptionCache)
@@ -118,6 +118,11 @@ class Searcher:
         """How many images can be found."""
         return self.collection.manifest.image_count
 
+    @property
+    def _loaded(self) -> Describer:
+        assert self.describer is not None  # whoever describes images has loaded the network
+        return self.describer
+
     def on(self, collection: CollectionReader) -> "Searcher":
         """Return a searcher of another generation with the same network; CollectionMismatch where that does not fit."""
         recipe = collection.recipe
@@ -126,7 +131,7 @@ class Searcher:
                 f"generation {collection.manifest.number} of {collection.layout} was described by another network "
                 "or in another way than the one being served: restart the server to serve it"
             )
-        describer = Describer(self.describer.backbone, recipe.rank, pooled_by(recipe.methods))
+        describer = Describer(self._loaded.backbone, recipe.rank, pooled_by(recipe.methods))
         return replace(self, collection=collection, describer=describer)
 
     def warm(self) -> None:
@@ -136,7 +141,7 @@ class Searcher:
 
     def try_network(self) -> None:
         """Describe a small grey picture; raises what that raises."""
-        self.network.describe(self.describer, np.full((64, 64, 3), 127, dtype=np.uint8))
+        self.network.describe(self._loaded, np.full((64, 64, 3), 127, dtype=np.uint8))
 
     def try_stores(self) -> None:
         """Ask the catalogue and the store of the vectors for little; raises what that raises."""
@@ -237,7 +242,7 @@ class Searcher:
         if example.image_id is not None:
             return self.collection.description(self.collection.indexed_image(example.image_id))
         assert example.content is not None
-        key = (example.content_hash, self.describer.fingerprint)
+        key = (example.content_hash, self._loaded.fingerprint)
         if crop == WHOLE_IMAGE and (known := self.uploads.find(key)) is not None:
             return known
         shorter_side = self.collection.recipe.shorter_side
@@ -246,7 +251,7 @@ class Searcher:
                 example.content, "the query image", limits=self.limits, shorter_side=shorter_side
             ).pixels
         ticket.check()
-        description = self.network.describe(self.describer, pixels, crop, ticket)
+        description = self.network.describe(self._loaded, pixels, crop, ticket)
         if crop == WHOLE_IMAGE:
             self.uploads.keep(key, description)
         return description
@@ -270,7 +275,7 @@ class Searcher:
             ticket.check()
             decoded = decode_image(content, "a picture", limits=ImageLimits(), shorter_side=EXACT_SHORTER_SIDE)
             pictures.append(decoded.pixels)
-        return self.network.run(lambda: self.describer.backbone.activations(pictures), ticket)
+        return self.network.run(lambda: self._loaded.backbone.activations(pictures), ticket)
 
     def _expanded(self, vector: NDArray[np.float32], query: Query, only: Only | None) -> NDArray[np.float32]:
         """Add the descriptors of the first results, the query's own stored image left out, and renormalise."""
