@@ -4,9 +4,9 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from whatwhere.indexer.images.decode import ImageLimits
-from whatwhere.indexer.metadata.filters import MAX_LENGTH
-from whatwhere.service.security.tls import TlsFiles
+from whatwhere.indexer.images.limits import ImageLimits
+from whatwhere.indexer.metadata.limits import MAX_LENGTH
+from whatwhere.service.security.tls_files import TlsFiles
 
 _MIB = 1024 * 1024
 
@@ -30,7 +30,7 @@ class Limits:
     max_sample_size: int = 100
     max_similar_count: int = 20
     max_compared_images: int = 16
-    default_compared_rank: int = 5
+    default_compared_rank: int = 5  # looked at: 4 still join gymnasts' legs with the crowd, 6 add a corner of the hall
     max_compared_rank: int = 16
     min_picture_px: int = 16
     max_picture_px: int = 2048  # longer side of a thumbnail or a heatmap

@@ -12,7 +12,7 @@ from typing import Any
 import httpx
 
 from tests.conftest import QUERY_PHOTOGRAPH
-from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.service.server import Server
 from whatwhere.service.settings import Batching, Limits, ServerSettings
 

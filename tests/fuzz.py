@@ -22,8 +22,10 @@ from PIL import ExifTags, Image
 
 from tests.malformed.pictures import FORMATS, chunk, encoded, encoded_as, picture, replaced
 from whatwhere.indexer.errors import WhatwhereError
-from whatwhere.indexer.images.decode import ImageLimits, decode_image
-from whatwhere.indexer.metadata.filters import MAX_LENGTH, And, Comparison, Not, Or, parse
+from whatwhere.indexer.images.decode import decode_image
+from whatwhere.indexer.images.limits import ImageLimits
+from whatwhere.indexer.metadata.filters import And, Comparison, Not, Or, parse
+from whatwhere.indexer.metadata.limits import MAX_LENGTH
 
 LONGEST_S = 2.0  # of the processor, for one input
 LIMITS = ImageLimits(max_bytes=2**20, max_pixels=1_000_000)  # a larger picture that a header announces takes longer

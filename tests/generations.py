@@ -15,7 +15,7 @@ from whatwhere.indexer.collection.publish import publish
 from whatwhere.indexer.collection.reader import open_collection
 from whatwhere.indexer.collection.recipe import Recipe
 from whatwhere.indexer.collection.writer import open_for_writing
-from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.features.descriptors import find_descriptor
 from whatwhere.indexer.features.whitening import Whitener
 

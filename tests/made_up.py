@@ -13,10 +13,10 @@ from whatwhere.indexer.collection.publish import publish
 from whatwhere.indexer.collection.reader import open_collection
 from whatwhere.indexer.collection.recipe import Recipe
 from whatwhere.indexer.collection.writer import CollectionWriter, open_for_writing
-from whatwhere.indexer.features import whitening
-from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.features.descriptors import find_descriptor
 from whatwhere.indexer.features.nmf import Factors, quantize
+from whatwhere.indexer.features.whitener_fitting import fit
 from whatwhere.indexer.features.whitening import Whitener, WhitenerKey
 
 RANK, CHANNELS, DIMENSIONS = 3, 24, 8
@@ -47,7 +47,7 @@ def whitener_of(descriptor: str, seed: int = 0) -> Whitener:
     """Return a whitener fitted to random rows of length 1."""
     rows = np.random.default_rng(seed).random((60, CHANNELS), dtype=np.float32)
     rows /= np.linalg.norm(rows, axis=1, keepdims=True)
-    return whitening.fit(rows, WhitenerKey("some-net", "some-layer", "0" * 64, descriptor), "noise", DIMENSIONS)
+    return fit(rows, WhitenerKey("some-net", "some-layer", "0" * 64, descriptor), "noise", DIMENSIONS)
 
 
 def whiteners_of(seed: int) -> dict[str, tuple[Whitener, ...]]:

@@ -20,18 +20,19 @@ import torch
 
 from tests.conftest import INDEXED_PHOTOGRAPHS
 from whatwhere.indexer.backbones.backbone import load_backbone
-from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
 from whatwhere.indexer.catalog.records import NewImage, Outcome, Source
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.publish import publish
 from whatwhere.indexer.collection.recipe import Recipe
 from whatwhere.indexer.collection.whiteners import find_whiteners
 from whatwhere.indexer.collection.writer import CollectionWriter, open_for_writing
-from whatwhere.indexer.features.describe import Describer, Description
-from whatwhere.indexer.features.descriptors import DEFAULT_DESCRIPTORS, DEFAULT_PRESET, find_descriptor, pooled_by
+from whatwhere.indexer.features.describe import Describer
+from whatwhere.indexer.features.description import Description
+from whatwhere.indexer.features.descriptors import find_descriptor
+from whatwhere.indexer.features.names import DEFAULT_DESCRIPTORS, DEFAULT_PRESET, DEFAULT_RANK, pooled_by
 from whatwhere.indexer.images.decode import SHORTER_SIDE, decode_image
 from whatwhere.indexer.pipeline.run import SHARD_SOURCES
-from whatwhere.indexer.pipeline.settings import DEFAULT_RANK
 
 SEARCHES = 200
 # In a process of its own: what a server holds of a generation, without the network's weights.

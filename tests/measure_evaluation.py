@@ -18,7 +18,8 @@ from torch import Tensor
 from tests.conftest import DATA
 from whatwhere.indexer.backbones.backbone import choose_device, load_backbone
 from whatwhere.indexer.boxes import WHOLE_IMAGE, Box
-from whatwhere.indexer.features.describe import POOLED, Describer, Description
+from whatwhere.indexer.features.describe import POOLED, Describer
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.features.descriptors import find_descriptor, global_descriptor
 from whatwhere.indexer.pipeline.train_whiteners import fit_whiteners
 from whatwhere.indexer.sources.scan import scan

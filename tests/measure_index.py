@@ -19,8 +19,9 @@ from whatwhere.indexer.boxes import Box
 from whatwhere.indexer.collection.reader import CollectionReader, open_collection
 from whatwhere.indexer.features.descriptors import find_descriptor
 from whatwhere.indexer.pipeline.run import index_paths
-from whatwhere.indexer.vectors.factories import AUTO, EXACT, factory_for
+from whatwhere.indexer.vectors.factories import factory_for
 from whatwhere.indexer.vectors.index import VectorIndex, use_threads
+from whatwhere.indexer.vectors.names import AUTO, EXACT
 from whatwhere.indexer.vectors.segment import Segment
 
 DESCRIPTOR = "fused"

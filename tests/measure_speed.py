@@ -33,18 +33,20 @@ from tests.conftest import DATA, INDEXED_PHOTOGRAPHS
 from tests.measure_index import DESCRIPTOR, REGION, RESULTS, made_of, mapped, of_collection, recall
 from whatwhere.indexer.backbones.backbone import Backbone, choose_device, load_backbone
 from whatwhere.indexer.backbones.checkpoints import read_tensors
-from whatwhere.indexer.backbones.engines import ENGINE_VARIABLE
+from whatwhere.indexer.backbones.names import ENGINE_VARIABLE
 from whatwhere.indexer.batched import batched
 from whatwhere.indexer.collection.reader import open_collection
 from whatwhere.indexer.collection.shards import write_shard
 from whatwhere.indexer.features.describe import Describer
-from whatwhere.indexer.features.descriptors import find_descriptor, pooled_by
+from whatwhere.indexer.features.descriptors import find_descriptor
+from whatwhere.indexer.features.names import DEFAULT_RANK, pooled_by
 from whatwhere.indexer.features.nmf import Factors, factorize
 from whatwhere.indexer.features.pooling import crow_channel_weights
 from whatwhere.indexer.images.decode import decode_image
 from whatwhere.indexer.pipeline.run import index_paths
-from whatwhere.indexer.pipeline.settings import DEFAULT_RANK, IndexSettings, Progress
-from whatwhere.indexer.vectors.factories import EXACT, factory_for
+from whatwhere.indexer.pipeline.settings import IndexSettings, Progress
+from whatwhere.indexer.vectors.factories import factory_for
+from whatwhere.indexer.vectors.names import EXACT
 from whatwhere.service.search.localize import localize_stored
 from whatwhere.service.search.searcher import Query, open_searcher
 from whatwhere.service.search.threads import use_threads

@@ -11,15 +11,13 @@ from torch import Tensor, nn
 
 from whatwhere.indexer.backbones.checkpoints import read_tensors
 from whatwhere.indexer.backbones.engines import PRECISIONS, make_engine
+from whatwhere.indexer.backbones.names import DEFAULT_DEVICE, DEFAULT_PRECISION, DEVICES
 from whatwhere.indexer.backbones.registry import BackboneSpec, find_backbone
 from whatwhere.indexer.backbones.weights import OwnWeights
 from whatwhere.indexer.errors import DeviceUnavailable, UnknownName, WeightsUnavailable
 
-DEVICES = ("auto", "cpu", "cuda")
-DEFAULT_PRECISION = "float32"
 
-
-def choose_device(name: str = "auto") -> torch.device:
+def choose_device(name: str = DEFAULT_DEVICE) -> torch.device:
     """Return the device for auto, cpu or cuda; DeviceUnavailable when CUDA is asked for and absent."""
     if name not in DEVICES:
         raise UnknownName(f"device {name!r} is unknown; there are: {', '.join(DEVICES)}")

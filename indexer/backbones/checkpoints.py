@@ -1,7 +1,6 @@
 """Read checkpoint files without executing code, and check that they fit a network."""
 
 from collections.abc import Collection, Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 import safetensors.torch
@@ -11,14 +10,6 @@ from torch import Size, Tensor
 from whatwhere.indexer.errors import WeightsUnavailable
 
 _NAMES_TOLD = 20  # of what is missing or unexpected
-
-
-@dataclass(frozen=True)
-class Checkpoint:
-    """A file of weights on this machine, and the SHA-256 of what it holds."""
-
-    path: Path
-    sha256: str
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:

@@ -6,7 +6,6 @@ and Corel photographs).
 
 import math
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 
 from torch import Size, Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_weights
@@ -27,7 +26,7 @@ _STAGES = (
     (3, 1, 6, 320, 1),
 )
 _STEM_CHANNELS = 32
-HEAD_CHANNELS = 1280
+_HEAD_CHANNELS = 1280
 
 
 class _SamePadding(nn.ZeroPad2d):
@@ -63,14 +62,6 @@ class _InvertedResidual(nn.Module):
         return x + filtered if self.adds_input else filtered
 
 
-@dataclass(frozen=True)
-class EfficientNetLiteShape:
-    """What tells the members of the family apart (lite0 is 1.0, 1.0)."""
-
-    width: float = 1.0
-    depth: float = 1.0
-
-
 def _scaled(channels: int, width: float) -> int:
     """Scale a channel count and round it to a multiple of 8, never down by more than a tenth."""
     scaled = channels * width
@@ -78,18 +69,18 @@ def _scaled(channels: int, width: float) -> int:
     return rounded + 8 if rounded < 0.9 * scaled else rounded
 
 
-def build(shape: EfficientNetLiteShape) -> nn.Module:
+def build(width: float = 1.0, depth: float = 1.0) -> nn.Module:
     """Build the network [B, 3, H, W] → [B, 1280, H/32, W/32], H and W multiples of 32, outputs in [0, 6]."""
     layers: list[nn.Module] = [*_convolution(3, _STEM_CHANNELS, 3, stride=2), nn.ReLU6(inplace=True)]
     inputs = _STEM_CHANNELS
     for number, (kernel, stride, expansion, channels, repeats) in enumerate(_STAGES):
         # Lite keeps the first and the last stage at their depth in every member of the family.
         fixed = number in (0, len(_STAGES) - 1)
-        outputs = _scaled(channels, shape.width)
-        for index in range(repeats if fixed else math.ceil(repeats * shape.depth)):
+        outputs = _scaled(channels, width)
+        for index in range(repeats if fixed else math.ceil(repeats * depth)):
             layers.append(_InvertedResidual(inputs, outputs, kernel, stride if index == 0 else 1, expansion))
             inputs = outputs
-    layers += [*_convolution(inputs, HEAD_CHANNELS), nn.ReLU6(inplace=True)]
+    layers += [*_convolution(inputs, _HEAD_CHANNELS), nn.ReLU6(inplace=True)]
     return nn.Sequential(*layers)
 
 

@@ -18,10 +18,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from whatwhere.indexer.backbones.names import ENGINE_VARIABLE, ENGINES
 from whatwhere.indexer.errors import DeviceUnavailable, UnknownName
 
-ENGINE_VARIABLE = "WHATWHERE_ENGINE"
-ENGINES = ("auto", "torch", "openvino")
 PRECISIONS: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _OPENVINO_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
 # A traced network pads as it did for the picture that it was traced with; maps of a cell or two are padded otherwise.

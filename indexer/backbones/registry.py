@@ -3,15 +3,15 @@
 import difflib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import cache, partial
+from functools import cache
 from types import ModuleType
+from typing import TYPE_CHECKING
 
-from torch import Tensor, nn
-
-from whatwhere.indexer.backbones import efficientnet_lite
-from whatwhere.indexer.backbones.efficientnet_lite import EfficientNetLiteShape
 from whatwhere.indexer.backbones.weights import PackagedWeights, PublishedWeights, WeightsSource
 from whatwhere.indexer.errors import UnknownName
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 _Triple = tuple[float, float, float]
 
@@ -31,15 +31,15 @@ class BackboneSpec:
     mean: _Triple
     std: _Triple
     weights: WeightsSource
-    build: Callable[[], nn.Module]
-    load: Callable[[nn.Module, Mapping[str, Tensor]], None]
+    build: "Callable[[], nn.Module]"
+    load: "Callable[[nn.Module, Mapping[str, Tensor]], None]"
 
 
-def _efficientnet_lite(number: int, shape: EfficientNetLiteShape, gmacs: float, sha256: str) -> BackboneSpec:
+def _efficientnet_lite(number: int, width: float, depth: float, gmacs: float, sha256: str) -> BackboneSpec:
     return BackboneSpec(
         name=f"efficientnet-lite{number}",
         layer="head",
-        channels=efficientnet_lite.HEAD_CHANNELS,
+        channels=1280,
         stride=32,
         gmacs=gmacs,
         mean=(127.0, 127.0, 127.0),
@@ -50,12 +50,12 @@ def _efficientnet_lite(number: int, shape: EfficientNetLiteShape, gmacs: float, 
             path=f"models/efficientnet-lite{number}-{sha256[:8]}.pth",
             sha256=sha256,
         ),
-        build=partial(efficientnet_lite.build, shape),
-        load=efficientnet_lite.load_published,
+        build=lambda: _efficientnet_lite_networks().build(width, depth),
+        load=lambda built, published: _efficientnet_lite_networks().load_published(built, published),
     )
 
 
-def _torchvision(name: str, layer: str, channels: int, stride: int, gmacs: float) -> BackboneSpec:
+def _torchvision(name: str, layer: str, channels: int, stride: int, gmacs: float, weights: str) -> BackboneSpec:
     network = _published_name(name.partition(":")[0])
     return BackboneSpec(
         name=name,
@@ -65,7 +65,7 @@ def _torchvision(name: str, layer: str, channels: int, stride: int, gmacs: float
         gmacs=gmacs,
         mean=(123.675, 116.28, 103.53),
         std=(58.395, 57.12, 57.375),
-        weights=PublishedWeights(network),
+        weights=PublishedWeights(network, weights),
         build=lambda: _torchvision_networks().build(network, layer),
         load=lambda built, published: _torchvision_networks().load(built, published),
     )
@@ -76,6 +76,13 @@ def _published_name(name: str) -> str:
     return name.replace("-", "_")
 
 
+def _efficientnet_lite_networks() -> ModuleType:
+    # torch takes seconds to import, which the names do without
+    from whatwhere.indexer.backbones import efficientnet_lite  # noqa: PLC0415
+
+    return efficientnet_lite
+
+
 def _torchvision_networks() -> ModuleType:
     # torchvision takes a second to import, which the default network does without
     from whatwhere.indexer.backbones import torchvision_networks  # noqa: PLC0415
@@ -84,32 +91,28 @@ def _torchvision_networks() -> ModuleType:
 
 
 _ENTRIES = (
-    _efficientnet_lite(
-        0, EfficientNetLiteShape(), 2.6, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"
-    ),
-    _efficientnet_lite(
-        1, EfficientNetLiteShape(depth=1.1), 3.4, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"
-    ),
+    _efficientnet_lite(0, 1.0, 1.0, 2.6, "579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db"),
+    _efficientnet_lite(1, 1.0, 1.1, 3.4, "77cc7160d37bebc1e0d68dc9e8d1e836a263e063f0825ec80d85670b2c913850"),
     _efficientnet_lite(
         2,
-        EfficientNetLiteShape(width=1.1, depth=1.2),
+        1.1,
+        1.2,
         3.9,
         "9656183eaeafe8cbf0cf560089305d34668787f6a26377ccbe5be192ed3f855d",
     ),
     # conv5_3 and conv5_4 after their ReLU, before the last max-pool
-    _torchvision("vgg16", "features.29", 512, 16, 105.2),
-    _torchvision("vgg16-bn", "features.42", 512, 16, 105.2),
-    _torchvision("vgg19", "features.35", 512, 16, 133.8),
-    _torchvision("vgg19-bn", "features.51", 512, 16, 133.8),
+    _torchvision("vgg16", "features.29", 512, 16, 105.2, "vgg16-397923af.pth"),
+    _torchvision("vgg16-bn", "features.42", 512, 16, 105.2, "vgg16_bn-6c64b313.pth"),
+    _torchvision("vgg19", "features.35", 512, 16, 133.8, "vgg19-dcbb9e9d.pth"),
+    _torchvision("vgg19-bn", "features.51", 512, 16, 133.8, "vgg19_bn-c79401a0.pth"),
     # the end of the fourth stage; that of the third is NAME:layer3
-    _torchvision("resnet18", "layer4", 512, 32, 12.4),
-    _torchvision("resnet34", "layer4", 512, 32, 25.1),
-    _torchvision("resnet50", "layer4", 2048, 32, 28.0),
-    _torchvision("resnet101", "layer4", 2048, 32, 53.5),
-    _torchvision("resnet152", "layer4", 2048, 32, 78.9),
+    _torchvision("resnet18", "layer4", 512, 32, 12.4, "resnet18-f37072fd.pth"),
+    _torchvision("resnet34", "layer4", 512, 32, 25.1, "resnet34-b627a593.pth"),
+    _torchvision("resnet50", "layer4", 2048, 32, 28.0, "resnet50-0676ba61.pth"),
+    _torchvision("resnet101", "layer4", 2048, 32, 53.5, "resnet101-63fe2227.pth"),
+    _torchvision("resnet152", "layer4", 2048, 32, 78.9, "resnet152-394f9c45.pth"),
 )
 BACKBONES: Mapping[str, BackboneSpec] = {spec.name: spec for spec in _ENTRIES}
-DEFAULT_BACKBONE = "efficientnet-lite0"
 
 
 def find_backbone(name: str) -> BackboneSpec:
@@ -139,7 +142,8 @@ def _cut(name: str, network: str, layer: str) -> BackboneSpec:
         raise UnknownName(f"{network} needs a layer, {network}:LAYER; {networks.usable(published)}")
     cut = networks.measure(published, layer)
     mean, std = networks.pixel_scale(published)
-    return replace(_torchvision(name, layer, cut.channels, cut.stride, cut.gmacs), mean=mean, std=std)
+    weights = networks.published_url(published).rpartition("/")[2]
+    return replace(_torchvision(name, layer, cut.channels, cut.stride, cut.gmacs, weights), mean=mean, std=std)
 
 
 def _unknown(name: str, names: Sequence[str]) -> str:

@@ -10,15 +10,20 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-import torch
-
-from whatwhere.indexer.backbones.checkpoints import Checkpoint
 from whatwhere.indexer.errors import WeightsUnavailable
 from whatwhere.indexer.storage.files import sha256_of
 
 FOLDER_VARIABLE = "WHATWHERE_WEIGHTS"  # names a folder of published files, for machines without a network
 
 log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A file of weights on this machine, and the SHA-256 of what it holds."""
+
+    path: Path
+    sha256: str
 
 
 class WeightsSource(Protocol):
@@ -88,12 +93,13 @@ class PackagedWeights:
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """A checkpoint that torchvision publishes for its network `network`; the file's name ends in its checksum's begin.
+    """A checkpoint that torchvision publishes for its network `network`; `title` ends in its checksum's begin.
 
     It is looked for in the folder that WHATWHERE_WEIGHTS names and in torch hub's (TORCH_HOME), else downloaded there.
     """
 
     network: str
+    title: str  # the file's published name
 
     @property
     def url(self) -> str:
@@ -102,11 +108,6 @@ class PublishedWeights:
         from whatwhere.indexer.backbones import torchvision_networks  # noqa: PLC0415
 
         return torchvision_networks.published_url(self.network)
-
-    @property
-    def title(self) -> str:
-        """The file's published name."""
-        return self.url.rpartition("/")[2]
 
     @property
     def sha256_prefix(self) -> str:
@@ -132,7 +133,7 @@ class PublishedWeights:
         return checkpoint
 
     def _paths(self) -> list[Path]:
-        folders = [Path(torch.hub.get_dir()) / "checkpoints"]
+        folders = [_hub_folder() / "checkpoints"]
         if given := os.environ.get(FOLDER_VARIABLE):
             folders.insert(0, Path(given))
         return [folder / self.title for folder in folders]
@@ -141,6 +142,8 @@ class PublishedWeights:
         return f"curl --fail --location --create-dirs --output {path} {self.url}"
 
     def _download(self, path: Path) -> None:
+        import torch  # noqa: PLC0415 - it takes seconds to import, and a download is rare
+
         log.info("downloading url=%s path=%s", self.url, path)
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -153,6 +156,14 @@ class PublishedWeights:
                 f"{self.title} is not in {looked}, and its download failed ({error}). On a machine with a network: "
                 f"{self._command(path)}; or name a folder that holds the file by {FOLDER_VARIABLE}"
             ) from error
+
+
+def _hub_folder() -> Path:
+    """Return torch hub's folder, as `torch.hub.get_dir` does, without importing torch."""
+    if "torch.hub" in sys.modules:  # the program around this one may have set another folder
+        return Path(sys.modules["torch.hub"].get_dir())
+    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
+    return Path(os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))).expanduser() / "hub"
 
 
 @dataclass(frozen=True)

@@ -9,7 +9,7 @@ from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.records import ShardRecord
 from whatwhere.indexer.collection.shards import read_descriptions
 from whatwhere.indexer.collection.writer import CollectionWriter
-from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.description import Description
 
 ROWS_AT_MOST = 256
 SMALL = ROWS_AT_MOST // 2  # a shard with fewer rows than this is written together with others

@@ -6,7 +6,7 @@ the same.
 
 import importlib.metadata
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
 from datetime import UTC, datetime
 from functools import partial
@@ -27,14 +27,13 @@ from whatwhere.indexer.collection.manifest import (
     write_removed,
 )
 from whatwhere.indexer.collection.recipe import Recipe
-from whatwhere.indexer.collection.segments import SegmentStore, derived_vectors, open_segment
+from whatwhere.indexer.collection.segments import SegmentStore, open_segment
 from whatwhere.indexer.collection.vector_stores import FactsKept, facts_by_id, store_to_write
 from whatwhere.indexer.errors import CollectionCorrupt
 from whatwhere.indexer.features import whitening
-from whatwhere.indexer.features.descriptors import find_descriptor
 from whatwhere.indexer.features.whitening import Whitener
 from whatwhere.indexer.storage.files import sync
-from whatwhere.indexer.vectors.arrays import Ids
+from whatwhere.indexer.vectors.arrays import Ids, Vectors
 from whatwhere.indexer.vectors.store import Delta, Entry, VectorSource, VectorStore
 
 GENERATIONS_KEPT = 2  # the live one, and the one that a server may still be opening
@@ -73,11 +72,10 @@ def publish(
     change = _change(layout, previous, live, facts, number)
     indexes = {}
     for name, parts in whiteners.items():
-        describe = partial(find_descriptor(name, recipe.preset).describe, whiteners=parts)
         origin = VectorSource(
             name,
             sum(whitener.dimensions for whitener in parts),
-            partial(derived_vectors, layout, catalog, describe),
+            partial(_derived_vectors, layout, catalog, (name, recipe.preset), parts),
             partial(facts_by_id, catalog),
         )
         written = store.write(origin, change, held[name])
@@ -88,6 +86,18 @@ def publish(
     _remove_unused(layout, store)
     log.info("published generation=%d images=%d", manifest.number, manifest.image_count)
     return manifest
+
+
+def _derived_vectors(
+    layout: Layout, catalog: Catalog, descriptor: tuple[str, str], whiteners: Sequence[Whitener], ids: Ids
+) -> Iterator[Vectors]:
+    """Yield the vectors of ids, derived with a descriptor (name, preset). Nothing but this needs torch here."""
+    # torch takes seconds to import, and most removals and copies derive nothing
+    from whatwhere.indexer.collection.derivation import derived_vectors  # noqa: PLC0415
+    from whatwhere.indexer.features.descriptors import find_descriptor  # noqa: PLC0415
+
+    describe = partial(find_descriptor(*descriptor).describe, whiteners=whiteners)
+    return derived_vectors(layout, catalog, describe, ids)
 
 
 def _taken_over(

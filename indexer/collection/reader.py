@@ -23,8 +23,8 @@ from whatwhere.indexer.errors import (
     DescriptorNotIndexed,
     ImageNotFound,
 )
-from whatwhere.indexer.features.describe import Description
-from whatwhere.indexer.features.descriptors import BEST_FIRST
+from whatwhere.indexer.features.description import Description
+from whatwhere.indexer.features.names import BEST_FIRST
 from whatwhere.indexer.features.whitening import Whitener
 from whatwhere.indexer.vectors.arrays import Ids
 from whatwhere.indexer.vectors.index import VectorIndex

@@ -6,9 +6,9 @@ from typing import Any, Self
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.sealed import read_sealed, write_sealed
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch, CollectionNotFound, InvalidRequest
-from whatwhere.indexer.features.descriptors import Descriptor, find_descriptor, pooled_by
+from whatwhere.indexer.features.names import Composition, find_composition, pooled_by
 from whatwhere.indexer.features.whitening import WhitenerKey
-from whatwhere.indexer.vectors.factories import AUTO
+from whatwhere.indexer.vectors.names import AUTO
 
 # What vectors are made by: may change with any generation. All else is what images were described by, for good.
 _DERIVING = ("descriptors", "preset", "index_factory")
@@ -61,15 +61,15 @@ class Recipe:
         known = {name: value for name, value in values.items() if name != "format_version"}
         known["descriptors"] = tuple(known["descriptors"])
         if values.get("format_version") == 1:  # what there was no choice of
-            pooled = pooled_by(find_descriptor(name, "thesis") for name in known["descriptors"])
+            pooled = pooled_by(find_composition(name, "thesis") for name in known["descriptors"])
             known |= {"precision": "float32", "preset": "thesis", "pooled": pooled}
         known["pooled"] = tuple(known["pooled"])
         return cls(**known)
 
     @property
-    def methods(self) -> tuple[Descriptor, ...]:
+    def methods(self) -> tuple[Composition, ...]:
         """The descriptors, as the preset makes them; UnknownName for one that this version has not."""
-        return tuple(find_descriptor(name, self.preset) for name in self.descriptors)
+        return tuple(find_composition(name, self.preset) for name in self.descriptors)
 
     def whitener_key(self, rows: str) -> WhitenerKey:
         """Return what a whitener of these rows (see `Part.whitener`) must have been made for."""

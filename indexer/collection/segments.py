@@ -2,7 +2,7 @@
 
 import logging
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -11,18 +11,18 @@ from pathlib import Path
 from tempfile import TemporaryFile
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.shards import read_descriptions
 from whatwhere.indexer.errors import CollectionCorrupt, InvalidRequest
-from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.storage.files import sha256_of
 from whatwhere.indexer.vectors.arrays import Ids, Vectors, map_vectors
-from whatwhere.indexer.vectors.factories import AUTO, EXACT, factory_for, is_lossless
+from whatwhere.indexer.vectors.factories import factory_for, is_lossless
 from whatwhere.indexer.vectors.index import VectorIndex
+from whatwhere.indexer.vectors.names import AUTO, EXACT
 from whatwhere.indexer.vectors.segment import Segment
 from whatwhere.indexer.vectors.store import Delta, Entry, Generation, SegmentEntry, VectorSource
 
@@ -189,29 +189,6 @@ class SegmentStore:
         for name in self.layout.names(self.layout.segments):
             if name not in used:
                 self.layout.discard(self.layout.segments / name)
-
-
-def derived_vectors(
-    layout: Layout, catalog: Catalog, describe: Callable[[Description], Vectors], ids: Ids
-) -> Iterator[Vectors]:
-    """Yield the vectors [N, D] of these ids (sorted), derived from shards, in blocks and in their order."""
-    for start in range(0, len(ids), _READ_AT_ONCE):
-        some = ids[start : start + _READ_AT_ONCE].tolist()
-        found, descriptions = zip(*stored_descriptions(layout, catalog, some), strict=True)
-        with _one_core():
-            vectors = np.stack([describe(description) for description in descriptions])
-        yield vectors[np.argsort(found)]
-
-
-@contextmanager
-def _one_core() -> Iterator[None]:
-    """Let torch take one core: the arrays are small. Measured, threads side by side take 1.3 times as long as one."""
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
 
 
 def stored_descriptions(layout: Layout, catalog: Catalog, ids: Sequence[int]) -> Iterator[tuple[int, Description]]:

@@ -11,8 +11,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
 from whatwhere.indexer.errors import CollectionCorrupt
-from whatwhere.indexer.features.describe import Description
-from whatwhere.indexer.features.nmf import QuantizedFactors
+from whatwhere.indexer.features.description import Description, QuantizedFactors
 from whatwhere.indexer.storage.files import system_error, write_durably
 
 _POOLED = "pooled/"

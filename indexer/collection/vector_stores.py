@@ -20,7 +20,7 @@ from whatwhere.indexer.storage.files import write_text
 from whatwhere.indexer.vectors.address import MilvusAddress
 from whatwhere.indexer.vectors.arrays import Ids
 from whatwhere.indexer.vectors.conditions import Facts
-from whatwhere.indexer.vectors.factories import AUTO
+from whatwhere.indexer.vectors.names import AUTO
 from whatwhere.indexer.vectors.segment import Segment
 from whatwhere.indexer.vectors.store import VectorStore
 

@@ -18,7 +18,7 @@ from whatwhere.indexer.collection.sealed import is_sealed
 from whatwhere.indexer.collection.shards import write_shard
 from whatwhere.indexer.collection.stores import Stores, open_catalog
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotFound, CollectionNotWritable
-from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.storage.files import sha256_of, sync
 
 # what the system says of a full disk, a read-only one, missing rights, a failing one

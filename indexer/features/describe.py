@@ -1,7 +1,6 @@
 """The one path image → factors → descriptors, for indexed and for query images alike."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from types import MappingProxyType
 
 import numpy as np
@@ -12,7 +11,8 @@ from torch import Tensor
 from whatwhere.indexer.backbones.backbone import Backbone
 from whatwhere.indexer.boxes import WHOLE_IMAGE
 from whatwhere.indexer.features import pooling
-from whatwhere.indexer.features.nmf import VERSION, QuantizedFactors, factorize, quantize
+from whatwhere.indexer.features.description import Description
+from whatwhere.indexer.features.nmf import VERSION, factorize, quantize
 from whatwhere.indexer.features.regions import Region, cells_touching
 from whatwhere.indexer.features.whitening import WhitenerKey
 
@@ -27,17 +27,6 @@ POOLED: Mapping[str, Callable[[Tensor], Tensor]] = MappingProxyType(
     }
 )
 _EPS = 1e-6
-
-
-@dataclass(frozen=True)
-class Description:
-    """What is kept of an image: its factors, and the rows [R, C] of each kind of pooling asked for, of any length.
-
-    Rows are uint8, the largest entry of each at 255 (float16 in collections of format 1): only their direction counts.
-    """
-
-    factors: QuantizedFactors
-    pooled: Mapping[str, NDArray[np.uint8] | NDArray[np.float16]] = field(default_factory=dict)
 
 
 class Describer:

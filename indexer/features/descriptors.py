@@ -5,8 +5,8 @@ The preset `thesis` sums rows as the thesis does that the method follows. The pr
 keeps: no pixels, no network.
 """
 
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass
 from functools import partial
 from types import MappingProxyType
 
@@ -16,18 +16,23 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
-from whatwhere.indexer.errors import RegionNotSupported, UnknownName
+from whatwhere.indexer.errors import RegionNotSupported
 from whatwhere.indexer.features import pooling
-from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.description import Description
+from whatwhere.indexer.features.names import (
+    BASELINES,
+    DEFAULT_PRESET,
+    FUSED,
+    WHAT,
+    WHAT_AND_WHERE,
+    Composition,
+    Part,
+    find_composition,
+)
+from whatwhere.indexer.features.nmf import restore
 from whatwhere.indexer.features.regions import Region, cells_touching, coverage
 from whatwhere.indexer.features.whitening import Whitener
 
-WHAT, WHAT_AND_WHERE, FUSED = "what", "what-and-where", "fused"
-BASELINES = ("mac", "r-mac", "crow", "gem")
-DESCRIPTORS = (WHAT, WHAT_AND_WHERE, FUSED, *BASELINES)
-BEST_FIRST = (FUSED, WHAT_AND_WHERE, WHAT, "r-mac", "gem", "crow", "mac")  # as measured
-DEFAULT_PRESET = "default"
-DEFAULT_DESCRIPTORS = (WHAT, WHAT_AND_WHERE, FUSED)
 _EPS = 1e-6
 
 
@@ -61,41 +66,8 @@ Rows = Callable[[Description, Focus], Selection]
 
 
 @dataclass(frozen=True)
-class Part:
-    """Rows that are summed through one whitener, trained on the rows that `whitener` names in TRAINING_ROWS.
-
-    `share` is that of the vector's squared length; `pooled` is what the rows need of a description beside its factors.
-    """
-
-    rows: Rows
-    whitener: str
-    share: float = 1.0
-    pooled: str | None = None
-
-    def select(self, description: Description, focus: Focus) -> Selection:
-        """Return the rows; what is pooled belongs to no factor, and stands aside where factors are chosen."""
-        if self.pooled is not None and focus.concepts is not None:
-            return Selection(torch.empty(0, 0), aside=True)
-        return self.rows(description, focus)
-
-
-@dataclass(frozen=True)
-class Descriptor:
-    """A descriptor of one preset: its parts lie side by side in the vector."""
-
-    name: str
-    preset: str
-    parts: tuple[Part, ...]
-
-    @property
-    def uses_factors(self) -> bool:
-        """Whether a region chooses among what is kept; a baseline's rows are of what was cropped."""
-        return self.name not in BASELINES
-
-    @property
-    def whiteners(self) -> tuple[str, ...]:
-        """The rows that the whiteners of the parts are trained on."""
-        return tuple(part.whitener for part in self.parts)
+class Descriptor(Composition):
+    """A descriptor of one preset, as `Composition` says, with what makes vectors of descriptions."""
 
     @torch.inference_mode()
     def select(
@@ -113,7 +85,7 @@ class Descriptor:
         stored = description.factors
         inside = None if region is None else coverage(region, stored.height, stored.width)
         focus = Focus(region, inside, None if factors is None else frozenset(factors))
-        return tuple(part.select(description, focus) for part in self.parts)
+        return tuple(_select(part, description, focus) for part in self.parts)
 
     @torch.inference_mode()
     def vector(self, selections: Sequence[Selection], whiteners: Sequence[Whitener]) -> NDArray[np.float32]:
@@ -150,7 +122,7 @@ def global_descriptor(rows: Tensor, whitener: Whitener) -> NDArray[np.float32]:
         return np.zeros(whitener.dimensions, dtype=np.float32)
     # A row is its unit row times its weight, and whitening is affine: the weighted sum of whitened unit rows is the
     # whitened mean of the rows as they are, but for its length.
-    whitened = whitener.apply((rows.sum(dim=0) / total).unsqueeze(0))[0]
+    whitened = whiten((rows.sum(dim=0) / total).unsqueeze(0), whitener)[0]
     return functional.normalize(whitened, dim=0, eps=_EPS).numpy()
 
 
@@ -172,7 +144,7 @@ def _factor_rows(
     square of their heatmap's share inside (ours, measured on boxes in COCO: what 46.8 to 50.2 points).
     """
     stored = description.factors
-    factors = stored.restore()
+    factors = restore(stored)
     grid = (stored.height, stored.width)
     rows = pooling.interact(factors.where, factors.what, *grid) if interacting else factors.what
     rows = functional.normalize(rows, dim=1, eps=_EPS)
@@ -206,7 +178,7 @@ def _window_rows(description: Description, focus: Focus) -> Selection:
     in the product.
     """
     stored = description.factors
-    factors = stored.restore()
+    factors = restore(stored)
     where = factors.where.reshape(stored.height, stored.width, -1)
     if focus.concepts is not None:
         where = where * _among(focus.concepts, where.shape[2])
@@ -243,49 +215,34 @@ def _pooled_rows(name: str, description: Description, focus: Focus) -> Selection
 
 # --- the table ----------------------------------------------------------------------------------------------------
 
-_RMAC = Part(_rmac_windows, "r-mac", pooled="r-mac")
-_BASELINES = {name: (Part(partial(_pooled_rows, name), name, pooled=name),) for name in BASELINES}
-_V_THESIS = Part(_factor_rows, "what")
-_VU_THESIS = Part(partial(_factor_rows, interacting=True), "what-and-where")
-_V_DEFAULT = Part(partial(_factor_rows, weighted=True), "cells")
-_VU_DEFAULT = Part(_window_rows, "cells")
-
-
-def _half(part: Part) -> Part:
-    return replace(part, share=0.5)
-
-
-_TABLE: Mapping[str, Mapping[str, tuple[Part, ...]]] = MappingProxyType(
+# what a part's `rows` stands for
+ROWS: Mapping[str, Rows] = MappingProxyType(
     {
-        DEFAULT_PRESET: {
-            WHAT: (_V_DEFAULT,),
-            WHAT_AND_WHERE: (_VU_DEFAULT,),
-            FUSED: (_half(_VU_DEFAULT), _half(_RMAC)),
-            **_BASELINES,
-        },
-        "thesis": {
-            WHAT: (_V_THESIS,),
-            WHAT_AND_WHERE: (_VU_THESIS,),
-            FUSED: (_half(_VU_THESIS), _half(_RMAC)),
-            **_BASELINES,
-        },
+        "factors": _factor_rows,
+        "interacting-factors": partial(_factor_rows, interacting=True),
+        "weighted-factors": partial(_factor_rows, weighted=True),
+        "windows": _window_rows,
+        "r-mac-windows": _rmac_windows,
+        **{name: partial(_pooled_rows, name) for name in BASELINES},
     }
 )
-PRESETS = tuple(_TABLE)
+
+
+def _select(part: Part, description: Description, focus: Focus) -> Selection:
+    """Return a part's rows; what is pooled belongs to no factor, and stands aside where factors are chosen."""
+    if part.pooled is not None and focus.concepts is not None:
+        return Selection(torch.empty(0, 0), aside=True)
+    return ROWS[part.rows](description, focus)
 
 
 def find_descriptor(descriptor: str, preset: str = DEFAULT_PRESET) -> Descriptor:
     """Return a descriptor of a preset; UnknownName for one that does not exist."""
-    if preset not in _TABLE:
-        raise UnknownName(f"preset {preset!r} is unknown; there are: {', '.join(PRESETS)}", field="preset")
-    if descriptor not in DESCRIPTORS:
-        raise UnknownName(f"descriptor {descriptor!r} is unknown; there are: {', '.join(DESCRIPTORS)}")
-    return Descriptor(descriptor, preset, _TABLE[preset][descriptor])
+    return Descriptor(descriptor, preset, find_composition(descriptor, preset).parts)
 
 
-def pooled_by(methods: Iterable[Descriptor]) -> tuple[str, ...]:
-    """Return what descriptions must keep beside their factors."""
-    return tuple(dict.fromkeys(part.pooled for method in methods for part in method.parts if part.pooled))
+def whiten(rows: Tensor, whitener: Whitener) -> Tensor:
+    """Whiten rows [R, C] of length 1 to [R, D]."""
+    return (rows.cpu() - torch.from_numpy(whitener.mean)) @ torch.from_numpy(whitener.projection)
 
 
 def training_rows(name: str, description: Description) -> Tensor:

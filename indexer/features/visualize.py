@@ -21,9 +21,9 @@ from torch.nn import functional
 
 from whatwhere.indexer.backbones.backbone import Backbone
 from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.indexer.features.names import VISUALIZATION_STEPS
 
 SIZE = 224
-STEPS = 128  # twice as many raise the objective by a tenth, and add texture rather than shapes
 _COSINE_POWER, _LEAST_COSINE = 2.0, 0.1
 _LEARNING_RATE = 0.08
 _START = 0.01  # nearly grey: from there on, what is seen was asked for
@@ -40,7 +40,7 @@ def visualize_row(
     concept: Tensor,
     *,
     size: int = SIZE,
-    steps: int = STEPS,
+    steps: int = VISUALIZATION_STEPS,
     seed: int = 0,
     progress: Callable[[int, int], None] | None = None,
 ) -> NDArray[np.uint8]:

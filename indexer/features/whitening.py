@@ -1,4 +1,4 @@
-"""PCA whitening as an artefact of its own: fit, apply, save, load, and the ready-made ones of this package.
+"""PCA whitening as an artefact of its own: save, load, and the ready-made ones of this package.
 
 A whitener belongs to one descriptor of one network with one set of weights. Train it on an independent, varied set:
 on a small or skewed collection of its own, full whitening destroys retrieval (measured: mAP 95 → 49).
@@ -12,19 +12,14 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
-from sklearn.decomposition import PCA
-from torch import Tensor
 
 from whatwhere.indexer.errors import WhitenerUnavailable
 from whatwhere.indexer.storage.files import system_error, write_durably
 
 MINIMUM_IMAGES = 300  # fewer training photographs are warned about
-DEFAULT_DIMENSIONS = 512
-_EPS = 1e-6
 
 
 @dataclass(frozen=True)
@@ -58,30 +53,6 @@ class Whitener:
         for array in (self.mean, self.projection):
             digest.update(np.ascontiguousarray(array, dtype="<f4").tobytes())
         return digest.hexdigest()
-
-    @cached_property
-    def _tensors(self) -> tuple[Tensor, Tensor]:
-        return torch.from_numpy(self.mean), torch.from_numpy(self.projection)
-
-    def apply(self, rows: Tensor) -> Tensor:
-        """Whiten rows [R, C] of length 1 to [R, D]."""
-        mean, projection = self._tensors
-        return (rows.cpu() - mean) @ projection
-
-
-def fit(rows: NDArray[np.float32], key: WhitenerKey, trained_on: str, dimensions: int = DEFAULT_DIMENSIONS) -> Whitener:
-    """Fit a whitener to rows [N, C] of length 1, with `dimensions` or as many as the rows support (N - 1)."""
-    if len(rows) < 2:
-        raise WhitenerUnavailable(f"{len(rows)} rows of {key.descriptor} are too few to train a whitener on")
-    components = min(dimensions, rows.shape[1], len(rows) - 1)
-    pca = PCA(components, svd_solver="covariance_eigh").fit(rows.astype(np.float64))
-    projection = pca.components_.T / np.sqrt(np.maximum(pca.explained_variance_, np.finfo(np.float32).eps))
-    return Whitener(key, _rounded(pca.mean_), _rounded(projection), trained_on)
-
-
-def _rounded(array: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Round to what the file keeps, so that a fitted whitener equals the saved one."""
-    return np.ascontiguousarray(array.astype(np.float16).astype(np.float32))
 
 
 def save(whitener: Whitener, path: Path) -> None:

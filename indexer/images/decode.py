@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image
 
 from whatwhere.indexer.errors import ImageTooManyBytes, ImageTooManyPixels, UnreadableImage
+from whatwhere.indexer.images.limits import ImageLimits
 
 # Pillow's limit of the whole process would warn at 89 million pixels and refuse 179; ours, below, is asked instead.
 Image.MAX_IMAGE_PIXELS = None
@@ -68,14 +69,6 @@ _STRIP_PIXELS = 4_000_000  # converted at a time, so that intermediate copies st
 _MAX_SCANS_AT_MOST_PIXELS = 32
 _START_OF_IMAGE, _END_OF_IMAGE, _START_OF_SCAN = 0xD8, 0xD9, 0xDA
 _JPEG_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # not a stuffed byte, a restart or a fill byte
-
-
-@dataclass(frozen=True)
-class ImageLimits:
-    """Limits of an image that are checked before decoding."""
-
-    max_bytes: int = 64 * 1024 * 1024
-    max_pixels: int = 100_000_000
 
 
 @dataclass(frozen=True)

@@ -1,16 +1,16 @@
-"""What a collection holds, for people and programs that look at it from outside."""
+"""Say what a collection holds, for people and programs that look at it from outside. Needs no torch."""
 
 from dataclasses import asdict
 from typing import Any
 
 from whatwhere.indexer.collection.layout import CollectionAddress, Layout
-from whatwhere.indexer.collection.manifest import Manifest
+from whatwhere.indexer.collection.manifest import IndexEntry, Manifest
 from whatwhere.indexer.collection.recipe import Recipe
 from whatwhere.indexer.collection.stores import Stores, open_catalog
 
 
 def inspect_collection(address: CollectionAddress) -> dict[str, Any]:
-    """Return counts, recipe, live generation and bytes on disk; the errors of opening a collection."""
+    """Return counts, recipe, live generation and bytes on disk. Raises the errors of opening a collection."""
     layout = Layout.at(address)
     made_by = Recipe.load(layout)
     manifest = Manifest.live(layout)
@@ -36,7 +36,8 @@ def inspect_collection(address: CollectionAddress) -> dict[str, Any]:
     }
 
 
-def _described(entry: Any) -> str:
+def _described(entry: IndexEntry) -> str:
+    """Describe one descriptor's vectors in a line."""
     parts = [f"{segment.vector_count:,} {segment.factory}" for segment in entry.segments]
     if entry.remote is not None:
         parts.append(f"{entry.remote.vector_count:,} {entry.remote.index} in Milvus")

@@ -8,7 +8,7 @@ from whatwhere.indexer.collection.manifest import Manifest
 from whatwhere.indexer.collection.publish import publish
 from whatwhere.indexer.collection.whiteners import find_whiteners
 from whatwhere.indexer.collection.writer import open_for_writing
-from whatwhere.indexer.features.descriptors import DESCRIPTORS, find_descriptor
+from whatwhere.indexer.features.names import DESCRIPTORS, find_composition
 
 
 @dataclass(frozen=True)
@@ -31,7 +31,7 @@ def rebuild(root: CollectionAddress, settings: RebuildSettings | None = None) ->
     with open_for_writing(root) as writer:
         own = writer.recipe
         preset = settings.preset or own.preset
-        chosen = {find_descriptor(name, preset).name for name in settings.descriptors or own.descriptors}
+        chosen = {find_composition(name, preset).name for name in settings.descriptors or own.descriptors}
         descriptors = tuple(name for name in DESCRIPTORS if name in chosen)
         recipe = own.derived_as(descriptors, preset, settings.index_factory or own.index_factory)
         whiteners = find_whiteners(writer.layout, recipe, settings.whiteners)

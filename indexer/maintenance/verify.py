@@ -21,7 +21,6 @@ from whatwhere.indexer.collection.vector_stores import store_to_read
 from whatwhere.indexer.collection.whiteners import stored_whitener, stored_whiteners
 from whatwhere.indexer.collection.writer import not_being_written
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionNotFound
-from whatwhere.indexer.features.descriptors import find_descriptor
 from whatwhere.indexer.storage.files import sha256_of
 from whatwhere.indexer.vectors.factories import is_lossless
 from whatwhere.indexer.vectors.store import Index
@@ -210,6 +209,9 @@ def _index(layout: Layout, manifest: Manifest, name: str) -> Index:
 
 def _of_vectors(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
     """Yield the descriptors whose vectors are not those that the shards give."""
+    # torch takes seconds to import, and only --deep needs it
+    from whatwhere.indexer.features.descriptors import find_descriptor  # noqa: PLC0415
+
     manifest = Manifest.live(layout)
     if manifest is None:
         return

@@ -14,8 +14,8 @@ from lark import Lark, Token, Transformer, v_args
 from lark.exceptions import UnexpectedInput, UnexpectedToken
 
 from whatwhere.indexer.errors import InvalidFilter
+from whatwhere.indexer.metadata.limits import MAX_LENGTH
 
-MAX_LENGTH = 4096  # characters
 MAX_DEPTH = 32  # nested parentheses
 MAX_TERMS = 128  # comparisons
 _EXAMPLE = 'example: label = "boat" AND NOT (year < 1990 OR tags:"draft")'

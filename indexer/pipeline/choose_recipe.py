@@ -1,20 +1,23 @@
 """Choose the network and the recipe of a run: as asked for, else the collection's own, else the defaults."""
 
-from whatwhere.indexer.backbones.backbone import DEFAULT_PRECISION, Backbone, choose_device, load_backbone
-from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE, find_backbone
+from whatwhere.indexer.backbones.backbone import Backbone, choose_device, load_backbone
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE, DEFAULT_PRECISION
+from whatwhere.indexer.backbones.registry import find_backbone
 from whatwhere.indexer.collection.layout import CollectionAddress
 from whatwhere.indexer.collection.recipe import Recipe
 from whatwhere.indexer.errors import InvalidRequest
-from whatwhere.indexer.features.descriptors import (
+from whatwhere.indexer.features.descriptors import find_descriptor
+from whatwhere.indexer.features.names import (
     DEFAULT_DESCRIPTORS,
     DEFAULT_PRESET,
+    DEFAULT_RANK,
     DESCRIPTORS,
-    find_descriptor,
+    MAX_RANK,
+    IndexSettings,
     pooled_by,
 )
 from whatwhere.indexer.images.decode import SHORTER_SIDE
-from whatwhere.indexer.pipeline.settings import DEFAULT_RANK, MAX_RANK, IndexSettings
-from whatwhere.indexer.vectors.factories import AUTO
+from whatwhere.indexer.vectors.names import AUTO
 
 
 def choose_backbone(collection: CollectionAddress, known: Recipe | None, settings: IndexSettings) -> Backbone:

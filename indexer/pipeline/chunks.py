@@ -9,7 +9,8 @@ from dataclasses import dataclass
 from itertools import count
 
 from whatwhere.indexer.catalog.records import NewImage, Outcome, Source
-from whatwhere.indexer.features.describe import Describer, Description
+from whatwhere.indexer.features.describe import Describer
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.images.decode import DecodedImage
 from whatwhere.indexer.metadata.values import Metadata
 from whatwhere.indexer.pipeline.loading import Loaded, map_ahead

@@ -3,14 +3,13 @@
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
+from whatwhere.indexer.backbones.names import DEFAULT_DEVICE
 from whatwhere.indexer.collection.stores import Stores
 from whatwhere.indexer.errors import InvalidRequest
-from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.images.limits import ImageLimits
+from whatwhere.indexer.pipeline.defaults import DEFAULT_BATCH_SIZE
 from whatwhere.indexer.pipeline.ray.settings import ClusterSettings
 from whatwhere.indexer.sources.remote import RateLimit, Remote
-
-DEFAULT_RANK = 8
-MAX_RANK = 64
 
 
 @dataclass(frozen=True)
@@ -48,8 +47,8 @@ class IndexSettings:
     preset: str | None = None  # how descriptors are made of factors, see `whatwhere.indexer.features.descriptors`
     descriptors: tuple[str, ...] | None = None
     whiteners: Path | None = None  # a folder of whiteners in place of the ready-made ones
-    device: str = "auto"
-    batch_size: int = 8
+    device: str = DEFAULT_DEVICE
+    batch_size: int = DEFAULT_BATCH_SIZE
     workers: int | None = None  # decoding threads; None: one a core
     checksum: bool = False  # read every file, also those of unchanged size and time
     retry_failed: bool = False

@@ -1,7 +1,7 @@
 """Read the sidecar of a picture, wherever the picture is."""
 
 from whatwhere.indexer.errors import InvalidRequest, WhatwhereError
-from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.metadata.sidecars import (
     MAX_SIDECAR_BYTES,
     SIDECAR_SUFFIX,

@@ -12,22 +12,19 @@ from typing import TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.indexer.backbones.backbone import DEFAULT_PRECISION, choose_device, load_backbone
-from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE
+from whatwhere.indexer.backbones.backbone import choose_device, load_backbone
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE, DEFAULT_PRECISION
 from whatwhere.indexer.batched import batched
 from whatwhere.indexer.errors import InvalidRequest, WhatwhereError
 from whatwhere.indexer.features import whitening
-from whatwhere.indexer.features.describe import POOLED, Describer, Description
-from whatwhere.indexer.features.descriptors import (
-    DEFAULT_DESCRIPTORS,
-    DEFAULT_PRESET,
-    Descriptor,
-    find_descriptor,
-    training_rows,
-)
-from whatwhere.indexer.images.decode import DecodedImage, ImageLimits, decode_image
+from whatwhere.indexer.features.describe import POOLED, Describer
+from whatwhere.indexer.features.description import Description
+from whatwhere.indexer.features.descriptors import Descriptor, find_descriptor, training_rows
+from whatwhere.indexer.features.names import DEFAULT_DESCRIPTORS, DEFAULT_DIMENSIONS, DEFAULT_PRESET, DEFAULT_RANK
+from whatwhere.indexer.features.whitener_fitting import fit
+from whatwhere.indexer.images.decode import DecodedImage, decode_image
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.pipeline.loading import map_ahead
-from whatwhere.indexer.pipeline.settings import DEFAULT_RANK
 from whatwhere.indexer.sources.read import read
 from whatwhere.indexer.sources.remote import Remote
 from whatwhere.indexer.sources.scan import find
@@ -47,7 +44,7 @@ class TrainingSettings:
 
     descriptors: tuple[str, ...] = DEFAULT_DESCRIPTORS
     preset: str = DEFAULT_PRESET
-    dimensions: int = whitening.DEFAULT_DIMENSIONS
+    dimensions: int = DEFAULT_DIMENSIONS
     rank: int = DEFAULT_RANK
     device: str = "auto"
     backbone: str = DEFAULT_BACKBONE
@@ -114,7 +111,7 @@ def fit_whiteners(
         )
     trained_on = f"{used} photographs, rank {describer.rank}"
     return {
-        name: whitening.fit(np.concatenate(parts), describer.whitener_key(name), trained_on, dimensions)
+        name: fit(np.concatenate(parts), describer.whitener_key(name), trained_on, dimensions)
         for name, parts in rows.items()
     }
 

@@ -4,7 +4,8 @@ import stat
 from pathlib import Path
 
 from whatwhere.indexer.errors import UnreadableImage
-from whatwhere.indexer.images.decode import ImageLimits, check_byte_count
+from whatwhere.indexer.images.decode import check_byte_count
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.storage.files import printable
 
 

@@ -1,6 +1,6 @@
 """Read an image's bytes from its source, local or remote."""
 
-from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.sources.local import read_file
 from whatwhere.indexer.sources.remote import BRIEF, Content, Remote, Stamp
 from whatwhere.indexer.sources.uris import is_remote

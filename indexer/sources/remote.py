@@ -9,7 +9,8 @@ from io import BytesIO
 from typing import IO, Any, NamedTuple, TypeVar
 
 from whatwhere.indexer.errors import UnreadableImage, WhatwhereError
-from whatwhere.indexer.images.decode import ImageLimits, check_byte_count
+from whatwhere.indexer.images.decode import check_byte_count
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.sources.errors import as_os_error, is_transient, retry_after_s
 from whatwhere.indexer.sources.uris import is_web, name_of, scheme_of
 from whatwhere.indexer.storage.schemes import opening

@@ -5,6 +5,7 @@ from typing import Any
 
 from whatwhere.indexer.errors import InvalidRequest, VectorLibraryMissing
 from whatwhere.indexer.vectors.arrays import Vectors, evenly_spaced
+from whatwhere.indexer.vectors.names import EXACT
 
 try:
     import faiss
@@ -13,8 +14,6 @@ except ImportError as error:  # pragma: no cover - needs an environment without 
         "neither faiss-cpu nor faiss-gpu is installed: pip install 'whatwhere[cpu]' (or [gpu])"
     ) from error
 
-AUTO = "auto"  # in the place of a factory: the one for the size, see `factory_for`
-EXACT = "Flat"
 EXACT_AT_MOST = 20_000  # vectors; compared one by one, in 5 ms at 1024 dimensions
 ONE_PASS_AT_MOST = 500_000  # vectors; all of them compared in 4 bits for four dimensions, in 6 ms
 _LISTS_ALWAYS_PROBED = 64

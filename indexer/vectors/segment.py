@@ -10,7 +10,8 @@ from numpy.typing import NDArray
 from whatwhere.indexer.errors import CollectionCorrupt
 from whatwhere.indexer.storage.files import write_durably
 from whatwhere.indexer.vectors.arrays import AT_ONCE, Ids, Vectors, release
-from whatwhere.indexer.vectors.factories import EXACT, search_parameters, trained_index
+from whatwhere.indexer.vectors.factories import search_parameters, trained_index
+from whatwhere.indexer.vectors.names import EXACT
 
 _REMEDY = "run `whatwhere verify --repair`, which makes it anew from the shards"
 _WRITTEN_AT_ONCE = 1 << 22  # bytes

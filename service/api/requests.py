@@ -10,7 +10,8 @@ from PIL import Image
 from whatwhere.indexer.boxes import Box, checked_box
 from whatwhere.indexer.errors import InvalidFilter, InvalidRegion, InvalidRequest, MissingQuery
 from whatwhere.indexer.features.regions import Area, Region
-from whatwhere.indexer.images.decode import ImageLimits, decode_image
+from whatwhere.indexer.images.decode import decode_image
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.metadata.filters import Expression, parse
 from whatwhere.service.api.page_tokens import page_offset, search_fingerprint
 from whatwhere.service.results import stored_id

@@ -1,4 +1,4 @@
-"""The Typer app, its two consoles, and how sub-commands print."""
+"""The Typer app, its two consoles, and the helpers that sub-commands print with."""
 
 import json
 import signal
@@ -18,14 +18,14 @@ app = typer.Typer(
     rich_markup_mode="markdown",
     pretty_exceptions_enable=False,
 )
-# No markup: names of files are printed as they are, brackets and all.
+# Without markup: file names are printed as they are, brackets included.
 out = Console(markup=False, highlight=False)
 messages = Console(markup=False, highlight=False, stderr=True)
 
 
 @contextmanager
 def stoppable(what_is_kept: str) -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM end the work with a sentence and the exit code of the signal."""
+    """On Ctrl-C or SIGTERM, end the work with a message and the exit code of the signal."""
 
     def on_terminate(*_: object) -> NoReturn:
         raise SystemExit(128 + signal.SIGTERM)
@@ -41,7 +41,7 @@ def stoppable(what_is_kept: str) -> Iterator[None]:
 
 
 def new_table(*columns: str) -> Table:
-    """Return a table whose cells are never cut: what is shown can be copied."""
+    """Return a table that folds long cells and never cuts them, so that all that is shown can be copied."""
     table = Table(box=None, pad_edge=False)
     for column in columns:
         table.add_column(column, overflow="fold")
@@ -49,5 +49,5 @@ def new_table(*columns: str) -> Table:
 
 
 def print_json(value: Any) -> None:
-    """Print a value for programs; what JSON has not (times, paths) as text."""
+    """Print a value as JSON for programs; types that JSON lacks (times, paths) become text."""
     print(json.dumps(value, indent=2, default=str))

@@ -5,19 +5,25 @@ import functools
 import inspect
 import os
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from whatwhere.indexer.errors import CredentialsUnreadable
-from whatwhere.service.client.client import DEFAULT_TIMEOUT_S, Client
+from whatwhere.service.cli.options import Device
+from whatwhere.service.client.defaults import DEFAULT_TIMEOUT_S
+
+if TYPE_CHECKING:
+    from whatwhere.service.client.client import Client
+    from whatwhere.service.local.search import Answering
 
 TOKEN_VARIABLE = "WHATWHERE_TOKEN"  # noqa: S105 - the name of the variable
 SERVER_VARIABLE = "WHATWHERE_SERVER"
 
-_INSTEAD = f"Ask this server, or several in turn; without --collection, the environment variable {SERVER_VARIABLE}."
+_INSTEAD = f"Ask this server, or several in turn. Default without --collection: the variable {SERVER_VARIABLE}."
 
 _Command = Callable[..., None]
 
@@ -57,27 +63,17 @@ class Connection:
         bool, typer.Option("--allow-insecure", help="Send the token in plain text, even to another machine.")
     ] = False
 
-    def instead_of(self, collection: str | None) -> "Connection | None":
-        """Return the connection to ask, or None if `collection` is to be opened in this process.
+    def or_variable(self) -> "Connection":
+        """Return this connection, with the server of the environment variable if it has none."""
+        return dataclasses.replace(self, server=self.server or os.environ.get(SERVER_VARIABLE) or None)
 
-        Raises BadParameter unless exactly one of the two is given; the variable counts only if neither is.
-        """
-        found = self
-        if self.server is None and collection is None:
-            found = dataclasses.replace(self, server=os.environ.get(SERVER_VARIABLE) or None)
-        if (found.server is None) == (collection is None):
-            raise typer.BadParameter("give either --server HOST:PORT or --collection DIR")
-        if collection is None:
-            return found
-        if dataclasses.replace(self, timeout=DEFAULT_TIMEOUT_S) != Connection():
-            raise typer.BadParameter("tokens, TLS and --allow-insecure go with --server: a collection is opened here")
-        return None
-
-    def open(self) -> Client:
+    def open(self) -> "Client":
         """Return a client of the servers.
 
         Raises CredentialsUnreadable for files that cannot be used, InvalidRequest for an address or token that cannot.
         """
+        from whatwhere.service.client.client import Client
+
         if self.server is None:
             raise typer.BadParameter(f"give --server HOST:PORT, or set {SERVER_VARIABLE}")
         if (self.tls_certificate is None) != (self.tls_key is None):
@@ -98,6 +94,32 @@ class Connection:
         )
 
 
+@contextmanager
+def answering(
+    connection: Connection, collection: str | None, *, weights: Path | None = None, device: Device = Device.AUTO
+) -> "Iterator[Answering]":
+    """Connect to the server or open the collection, whichever of the two is given.
+
+    Raises BadParameter unless it is exactly one, the errors of `Connection.open` and those of opening a collection.
+    """
+    if (connection.server is None) == (collection is None):
+        raise typer.BadParameter("give either --server HOST:PORT or --collection DIR")
+    if collection is None:
+        if weights is not None:
+            raise typer.BadParameter("--weights goes with --collection: a server has its own")
+        with connection.open() as client:
+            yield client
+        return
+    if dataclasses.replace(connection, timeout=DEFAULT_TIMEOUT_S) != Connection():
+        raise typer.BadParameter(
+            "tokens, TLS and --allow-insecure go with --server: a collection is opened in this process"
+        )
+    from whatwhere.service.local.collection import open_local
+
+    with open_local(collection, device=device.value, weights=weights) as opened:
+        yield opened
+
+
 def with_connection(*, timeout_s: float = DEFAULT_TIMEOUT_S, required: bool = True) -> Callable[[_Command], _Command]:
     """Give a command the options of a connection in place of its parameter `connection`."""
     hints = typing.get_type_hints(Connection, include_extras=True)
@@ -105,7 +127,7 @@ def with_connection(*, timeout_s: float = DEFAULT_TIMEOUT_S, required: bool = Tr
     if required:
         defaults["server"] = inspect.Parameter.empty
         hints["server"] = Annotated[str, *hints["server"].__metadata__]
-    else:  # Typer would let the variable stand beside --collection: see instead_of
+    else:  # Typer would apply the variable even with --collection: see or_variable
         hints["server"] = Annotated[str | None, typer.Option(metavar="HOST:PORT[,...]", help=_INSTEAD)]
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])

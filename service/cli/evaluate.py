@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
+from whatwhere.indexer.features.names import DEFAULT_DIMENSIONS, DEFAULT_RANK
 from whatwhere.indexer.storage.files import write_text
 from whatwhere.service.cli import progress
 from whatwhere.service.cli.app import app, messages, stoppable
@@ -39,11 +41,11 @@ def evaluate(
     ] = None,
     descriptors: Annotated[str, typer.Option(help="Descriptors to score, comma-separated, or all.")] = "all",
     preset: Annotated[Preset, typer.Option(help="How factors become descriptors.")] = Preset.DEFAULT,
-    backbone: Network = "efficientnet-lite0",
+    backbone: Network = DEFAULT_BACKBONE,
     weights: Weights = None,
     precision: ComputedIn = Precision.FLOAT32,
-    rank: Rank = 8,
-    dimensions: Dimensions = 512,
+    rank: Rank = DEFAULT_RANK,
+    dimensions: Dimensions = DEFAULT_DIMENSIONS,
     whiten_on: Annotated[
         list[str] | None,
         typer.Option(

@@ -1,4 +1,4 @@
-"""See why: `whatwhere explain` and `whatwhere compare`."""
+"""`whatwhere explain` and `whatwhere compare`."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,60 +6,65 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
+from whatwhere.indexer.features.names import DEFAULT_RANK
 from whatwhere.service.cli.app import app, new_table, out, print_json
-from whatwhere.service.cli.options import AsJson, Device, OnDevice, Weights
+from whatwhere.service.cli.connection import SERVER_VARIABLE, Connection, answering, with_connection
+from whatwhere.service.cli.options import AsJson, Device, OnDevice, SearchedCollection, StoredImage, Weights
+from whatwhere.service.drawing.defaults import OPACITY
+from whatwhere.service.settings import Limits
 
 if TYPE_CHECKING:
-    from whatwhere.service.local.explain import Compared, Explained, NetworkChoice
-    from whatwhere.service.search.factor_maps import FactorMap
+    from whatwhere.service.drawing.explanation import Drawn
+    from whatwhere.service.local.explain import Compared, Explained
+    from whatwhere.service.local.files import NetworkChoice
 
-MAX_RANK = 16  # so many colours are told apart
+MAX_RANK = Limits.max_compared_rank  # more colors than this cannot be told apart
 
 Picture = Annotated[
-    Path | None, typer.Option(metavar="FILE", help="Draw it to this file, in the format that its name ends in.")
-]
-StoredIn = Annotated[
-    str | None,
-    typer.Option(
-        "--collection", "-c", help="Take stored images by name, images/ID, from their factors in this collection."
-    ),
+    Path | None, typer.Option(metavar="FILE", help="Draw to this file; its extension chooses the format.")
 ]
 OfFiles = Annotated[
     str | None,
     typer.Option(
         metavar="NAME[:LAYER]",
-        help="The network that describes files (see `whatwhere backbones`). [default: efficientnet-lite0]",
+        help=f"Network that describes files (see `whatwhere backbones`). [default: {DEFAULT_BACKBONE}]",
         show_default=False,
     ),
 ]
-Opacity = Annotated[float, typer.Option(min=0, max=1, help="Of the colours on the picture, where they are strongest.")]
+Opacity = Annotated[float, typer.Option(min=0, max=1, help="Opacity of the heatmaps where they are strongest.")]
 
 
 @app.command()
+@with_connection(required=False)
 def explain(
-    image: Annotated[str, typer.Argument(metavar="IMAGE|images/ID", help="A picture, or a stored image's name.")],
+    image: StoredImage,
+    connection: Connection,
     picture: Picture = None,
     rank: Annotated[
         str | None,
         typer.Option(
             metavar="K,K,...",
-            help="Factors; several ranks are shown one below the other. [default: 8]",
+            help="Number of factors of a file; several numbers are shown one below the other. "
+            f"[default: {DEFAULT_RANK}]",
             show_default=False,
         ),
     ] = None,
     backbone: OfFiles = None,
     weights: Weights = None,
     device: OnDevice = Device.AUTO,
-    collection: StoredIn = None,
+    collection: SearchedCollection = None,
     pca: Annotated[bool, typer.Option("--pca", help="Show the principal components too, for comparison.")] = False,
-    opacity: Opacity = 0.75,
+    opacity: Opacity = OPACITY,
     as_json: AsJson = False,
 ) -> None:
-    """Show the factors of an image: what a search compares, where each is, and how much of the image it explains.
+    """Show the factors of an image: what a search compares, where each factor is, and how much of the image it covers.
 
-    The share is that of the energy of all factors, the box (fractions of the upright picture) surrounds the largest
-    connected part of a factor's most activated cells. A file is described as `whatwhere index` does; of a stored image
-    the factors are those that were stored, and no network runs.
+    The share is a factor's part of the energy of all factors. The box (fractions of the upright image) surrounds the
+    largest connected region of the factor's most activated cells.
+
+    With --server or --collection, a stored image is explained by its stored factors, without a network; a file is
+    described by the collection's network. Without them, a file is described by --backbone.
 
     Example: `whatwhere explain bike.jpg --rank 1,2,3,4 --picture why.png`
 
@@ -67,18 +72,22 @@ def explain(
     """
     from whatwhere.service.drawing.explanation import draw_explanation
     from whatwhere.service.drawing.tiles import check_picture_path, save_picture
-    from whatwhere.service.local.explain import explain_file, explain_stored
 
     ranks = None if rank is None else _ranks(rank)
     if picture is not None:
         check_picture_path(picture)
-    if collection is None:
-        _require_files([image])
+    connection = _for_stored_images(connection, collection, [image])
+    if connection.server is None and collection is None:
+        from whatwhere.service.local.files import explain_file
+
         chosen = {} if ranks is None else {"ranks": ranks}
         found = explain_file(Path(image), network=_network(backbone, weights, device), pca=pca, **chosen)
     else:
-        _refuse_with_collection({"--backbone": backbone, "--weights": weights, "--pca": pca or None, "--rank": rank})
-        found = explain_stored(image, collection)
+        _refuse({"--backbone": backbone, "--pca": pca or None, "--rank": rank}, connection.server)
+        from whatwhere.service.local.explain import explain_image
+
+        with answering(connection, collection, weights=weights, device=device) as source:
+            found = explain_image(image, source)
     if picture is not None:
         save_picture(draw_explanation(found.photograph, found.by_rank, found.principal, opacity), picture)
     if as_json:
@@ -89,23 +98,31 @@ def explain(
 
 
 @app.command()
+@with_connection(required=False)
 def compare(
+    connection: Connection,
     images: Annotated[
-        list[str], typer.Argument(metavar="IMAGE|images/ID...", help="Pictures, or stored images' names.")
+        list[str],
+        typer.Argument(
+            metavar="IMAGE|images/ID...",
+            help="Image files; or, with --server or --collection, a file or a stored image, then stored images.",
+        ),
     ],
     picture: Picture = None,
-    rank: Annotated[int, typer.Option(min=1, max=MAX_RANK, help="Concepts to part the images into.")] = 5,
+    rank: Annotated[
+        int, typer.Option(min=1, max=MAX_RANK, help="Number of factors to decompose the images into.")
+    ] = Limits.default_compared_rank,
     backbone: OfFiles = None,
     weights: Weights = None,
     device: OnDevice = Device.AUTO,
-    collection: StoredIn = None,
-    opacity: Opacity = 0.75,
+    collection: SearchedCollection = None,
+    opacity: Opacity = OPACITY,
     as_json: AsJson = False,
 ) -> None:
-    """Show what several images have in common: all are factorised together, and a concept has one colour in all.
+    """Show what several images have in common: they are factorized jointly, and a factor has one color in all of them.
 
-    A concept that has less than 1 % of an image's energy is not in it. Of stored images only their stored factors are
-    factorised together, and no network runs.
+    A factor with less than 1 % of an image's energy counts as absent from it. Stored images are compared by their
+    stored factors, without a network.
 
     Example: `whatwhere compare elephants/*.jpg --picture common.png`
 
@@ -113,18 +130,22 @@ def compare(
     """
     from whatwhere.service.drawing.explanation import draw_comparison
     from whatwhere.service.drawing.tiles import check_picture_path, save_picture
-    from whatwhere.service.local.explain import compare_files, compare_stored_images
 
     if len(images) < 2:
-        raise typer.BadParameter("give two images or more; one alone is what `whatwhere explain` is for")
+        raise typer.BadParameter("give two images or more; for one image, use `whatwhere explain`")
     if picture is not None:
         check_picture_path(picture)
-    if collection is None:
-        _require_files(images)
+    connection = _for_stored_images(connection, collection, images)
+    if connection.server is None and collection is None:
+        from whatwhere.service.local.files import compare_files
+
         compared = compare_files([Path(image) for image in images], rank, _network(backbone, weights, device))
     else:
-        _refuse_with_collection({"--backbone": backbone, "--weights": weights})
-        compared = compare_stored_images(images, collection, rank)
+        _refuse({"--backbone": backbone}, connection.server)
+        from whatwhere.service.local.explain import compare_images
+
+        with answering(connection, collection, weights=weights, device=device) as source:
+            compared = compare_images(images, source, rank)
     if picture is not None:
         save_picture(draw_comparison(compared.photographs, compared.factors, opacity), picture)
     if as_json:
@@ -137,44 +158,53 @@ def compare(
 def _ranks(listed: str) -> tuple[int, ...]:
     parts = [part.strip() for part in listed.split(",")]
     if not all(part.isdecimal() and 1 <= int(part) <= MAX_RANK for part in parts):
-        raise typer.BadParameter(f"--rank {listed}: give whole numbers from 1 to {MAX_RANK}, parted by commas")
+        raise typer.BadParameter(f"--rank {listed}: give whole numbers from 1 to {MAX_RANK}, comma-separated")
     return tuple(dict.fromkeys(map(int, parts)))
 
 
-def _require_files(images: Sequence[str]) -> None:
-    for image in images:
-        if image.startswith("images/") and not Path(image).exists():
-            raise typer.BadParameter(
-                f"{image} is a stored image's name, or no file: name its collection by --collection"
-            )
+def _for_stored_images(connection: Connection, collection: str | None, images: Sequence[str]) -> Connection:
+    """Return the connection to ask. Stored images need one, or a collection; files are described here without either.
+
+    Raises BadParameter if a stored image is named, and neither is given.
+    """
+    stored = [image for image in images if image.startswith("images/") and not Path(image).exists()]
+    if connection.server is not None or collection is not None or not stored:
+        return connection
+    connection = connection.or_variable()
+    if connection.server is None:
+        raise typer.BadParameter(
+            f"{stored[0]} is the name of a stored image, or a file that does not exist: for a stored image, give its "
+            f"--collection or --server (or the variable {SERVER_VARIABLE})"
+        )
+    return connection
 
 
-def _refuse_with_collection(options: dict[str, object]) -> None:
-    """Refuse what would need a network."""
+def _refuse(options: dict[str, object], server: str | None) -> None:
+    """Refuse what chooses another description than the collection's."""
+    source = "--collection" if server is None else "--server"
     for option, value in options.items():
         if value is not None:
             raise typer.BadParameter(
-                f"{option} does not go with --collection: stored images are shown by the factors that they were stored "
-                "with; give the image's file in place of --collection"
+                f"{option} does not go with {source}: images are described as the collection's are; to describe a file "
+                f"in another way, leave {source} out"
             )
 
 
 def _network(backbone: str | None, weights: Path | None, device: Device) -> "NetworkChoice":
-    from whatwhere.service.local.explain import NetworkChoice
+    from whatwhere.service.local.files import NetworkChoice
 
-    named = {} if backbone is None else {"backbone": backbone}
-    return NetworkChoice(weights=weights, device=device.value, **named)
+    return NetworkChoice(backbone or DEFAULT_BACKBONE, weights, device.value)
 
 
 def _explanation(found: "Explained") -> dict[str, Any]:
-    """Return what programs read."""
+    """Return the explanation for programs."""
     principal = None if found.principal is None else {"variance_shares": found.principal.variance_shares}
     ranks = [{"rank": rank, "factors": _factors(factors)} for rank, factors in found.by_rank.items()]
     return {"image": found.photograph.name, "ranks": ranks, "principal_components": principal}
 
 
 def _comparison(compared: "Compared", rank: int) -> dict[str, Any]:
-    """Return what programs read."""
+    """Return the comparison for programs."""
     images = [
         {"image": photograph.name, "factors": _factors(factors)}
         for photograph, factors in zip(compared.photographs, compared.factors, strict=True)
@@ -182,7 +212,7 @@ def _comparison(compared: "Compared", rank: int) -> dict[str, Any]:
     return {"rank": rank, "images": images}
 
 
-def _factors(factors: "Sequence[FactorMap]") -> list[dict[str, Any]]:
+def _factors(factors: "Sequence[Drawn]") -> list[dict[str, Any]]:
     return [{"factor": factor.index, "share": factor.energy_share, "box": factor.box} for factor in factors]
 
 
@@ -205,7 +235,7 @@ def _print_comparison(compared: "Compared") -> None:
     out.print(table)
 
 
-def _cells(factor: "FactorMap") -> tuple[str, str, str]:
+def _cells(factor: "Drawn") -> tuple[str, str, str]:
     box = "not here" if factor.box is None else ",".join(f"{side:.3f}" for side in factor.box)
     return str(factor.index), f"{factor.energy_share:.1%}", box
 

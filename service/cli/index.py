@@ -7,6 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE, DEFAULT_PRECISION
+from whatwhere.indexer.features.names import DEFAULT_DESCRIPTORS, DEFAULT_RANK, DESCRIPTORS, MAX_RANK
+from whatwhere.indexer.pipeline.defaults import DEFAULT_BATCH_SIZE
 from whatwhere.service.cli import progress
 from whatwhere.service.cli.app import app, messages, out, print_json, stoppable
 from whatwhere.service.cli.options import (
@@ -35,19 +38,23 @@ def index(
     collection: Collection,
     rank: Annotated[
         int | None,
-        typer.Option(min=1, max=64, help="Rank of NMF: factors per image. Default: the collection's, 8 for a new one."),
+        typer.Option(
+            min=1,
+            max=MAX_RANK,
+            help=f"Rank of NMF: factors per image. Default: the collection's, {DEFAULT_RANK} for a new one.",
+        ),
     ] = None,
     backbone: Annotated[
         str | None,
         typer.Option(
             metavar="NAME[:LAYER]",
-            help="Network (see `whatwhere backbones`). Default: the collection's, efficientnet-lite0 for a new one.",
+            help=f"Network (see `whatwhere backbones`). Default: the collection's, {DEFAULT_BACKBONE} for a new one.",
         ),
     ] = None,
     weights: Weights = None,
     precision: Annotated[
         Precision | None,
-        typer.Option(help="Precision of the network. Default: the collection's, float32 for a new one."),
+        typer.Option(help=f"Precision of the network. Default: the collection's, {DEFAULT_PRECISION} for a new one."),
     ] = None,
     preset: Annotated[
         Preset | None,
@@ -56,15 +63,15 @@ def index(
     descriptors: Annotated[
         str | None,
         typer.Option(
-            help="Descriptors to index, comma-separated: what, what-and-where, fused, mac, r-mac, crow, gem. Default: "
-            "the collection's, 'what,what-and-where,fused' for a new one."
+            help=f"Descriptors to index, comma-separated: {', '.join(DESCRIPTORS)}. Default: the collection's, "
+            f"'{','.join(DEFAULT_DESCRIPTORS)}' for a new one."
         ),
     ] = None,
     whiteners: Annotated[
         Path | None, typer.Option(help="Folder of whiteners (see `whatwhere whiten`). Default: the ready-made ones.")
     ] = None,
     device: OnDevice = Device.AUTO,
-    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = 8,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = DEFAULT_BATCH_SIZE,
     workers: Annotated[
         int | None,
         typer.Option(

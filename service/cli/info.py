@@ -89,9 +89,10 @@ def _listed(catalog: "Catalog", filter: str, state: str | None, limit: int | Non
 @app.command()
 def backbones(as_json: AsJson = False) -> None:
     """List the networks for `index --backbone`: what they give, what they cost, whether their weights are here."""
-    from whatwhere.indexer.backbones.backbone import DEFAULT_PRECISION, choose_device
+    from whatwhere.indexer.backbones.backbone import choose_device
     from whatwhere.indexer.backbones.engines import choose_engine
     from whatwhere.indexer.backbones.listing import list_backbones
+    from whatwhere.indexer.backbones.names import DEFAULT_PRECISION
 
     listed = list_backbones()
     if as_json:

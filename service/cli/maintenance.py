@@ -35,13 +35,14 @@ def verify(
 
     Example: `whatwhere verify -c ~/pictures.ww --repair`
     """
-    from whatwhere.indexer.maintenance.repair import repair as mend
     from whatwhere.indexer.maintenance.verify import verify_collection
-    from whatwhere.indexer.pipeline.settings import IndexSettings
 
     found = verify_collection(collection, deep)
     remaining = found
     if repair and found:
+        from whatwhere.indexer.maintenance.repair import repair as mend
+        from whatwhere.indexer.pipeline.settings import IndexSettings
+
         settings = IndexSettings(device=device.value, weights=weights)
         with stoppable("run again to continue"), progress.of_indexing(messages) as report:
             remaining = mend(collection, found, whiteners, settings, report)

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Annotated, Any, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
@@ -10,8 +10,10 @@ from whatwhere.indexer.errors import WhatwhereError
 from whatwhere.service.cli.app import app, messages, out, print_json
 from whatwhere.service.cli.connection import Connection, with_connection
 from whatwhere.service.cli.options import AsJson
-from whatwhere.service.client.client import Client
-from whatwhere.service.results import CollectionInfo
+
+if TYPE_CHECKING:
+    from whatwhere.service.client.client import Client
+    from whatwhere.service.results import CollectionInfo
 
 _HEALTH_TIMEOUT_S = 5.0  # a probe should fail soon
 
@@ -54,7 +56,7 @@ def refresh(
     Example: `whatwhere refresh --server 127.0.0.1:50051 --token-file admin.token`
     """
     with connection.open() as client:
-        answers = _of_each(client, Client.refresh)
+        answers = _of_each(client, lambda one: one.refresh())
     if as_json:
         found = [_as_json(address, answer) for address, answer in answers]
         print_json(found if answers[0][0] else found[0])
@@ -65,7 +67,7 @@ def refresh(
         raise typer.Exit(1)
 
 
-def _of_each(client: Client, ask: Callable[[Client], _Answer]) -> list[tuple[str, _Answer | WhatwhereError]]:
+def _of_each(client: "Client", ask: "Callable[[Client], _Answer]") -> list[tuple[str, _Answer | WhatwhereError]]:
     """Ask all servers in parallel; return address and answer, or error, of each.
 
     With a single server the address is "", and its error is raised.
@@ -74,7 +76,7 @@ def _of_each(client: Client, ask: Callable[[Client], _Answer]) -> list[tuple[str
     if servers == (client,):
         return [("", ask(client))]
 
-    def answer(one: Client) -> _Answer | WhatwhereError:
+    def answer(one: "Client") -> _Answer | WhatwhereError:
         try:
             return ask(one)
         except WhatwhereError as error:  # of this server only: the others' answers count
@@ -92,11 +94,11 @@ def _print(address: str, answer: str | WhatwhereError) -> None:
     out.print(f"{address} {answer}".strip(), soft_wrap=True)
 
 
-def _summary(collection: CollectionInfo) -> str:
+def _summary(collection: "CollectionInfo") -> str:
     return f"generation {collection.generation}, {collection.image_count} images"
 
 
-def _as_json(address: str, answer: CollectionInfo | WhatwhereError) -> dict[str, Any]:
+def _as_json(address: str, answer: "CollectionInfo | WhatwhereError") -> dict[str, Any]:
     named = {"server": address} if address else {}
     if isinstance(answer, WhatwhereError):
         return {**named, "error": answer.reason, "message": str(answer)}

@@ -6,9 +6,11 @@ from typing import Annotated
 
 import typer
 
+from whatwhere.indexer.features.names import MAX_RANK
+
 
 class Device(StrEnum):
-    """Where the network runs."""
+    """Devices that the network runs on."""
 
     AUTO = "auto"
     CPU = "cpu"
@@ -16,7 +18,7 @@ class Device(StrEnum):
 
 
 class DescriptorName(StrEnum):
-    """What pictures are compared by."""
+    """Descriptors that images are compared by."""
 
     WHAT = "what"
     WHAT_AND_WHERE = "what-and-where"
@@ -28,14 +30,14 @@ class DescriptorName(StrEnum):
 
 
 class Precision(StrEnum):
-    """What the network computes in."""
+    """Number formats that the network computes in."""
 
     FLOAT32 = "float32"
     BFLOAT16 = "bfloat16"
 
 
 class Preset(StrEnum):
-    """How descriptors are made of factors."""
+    """Ways to compute descriptors from factors."""
 
     DEFAULT = "default"
     THESIS = "thesis"
@@ -47,7 +49,7 @@ Collection = Annotated[
         "--collection",
         "-c",
         metavar="DIR|URI",
-        help="The collection's directory, or its folder in an object store (s3://BUCKET/NAME).",
+        help="Directory of the collection, or its folder in an object store (s3://BUCKET/NAME).",
         envvar="WHATWHERE_COLLECTION",
     ),
 ]
@@ -55,13 +57,13 @@ Catalog = Annotated[
     str | None,
     typer.Option(
         metavar="URL",
-        help="Of a new collection: its catalogue in PostgreSQL, postgresql+psycopg://USER@HOST/DATABASE?schema=NAME.",
+        help="For a new collection: the catalog's PostgreSQL, postgresql+psycopg://USER@HOST/DATABASE?schema=NAME.",
     ),
 ]
 Vectors = Annotated[
     str | None,
     typer.Option(
-        metavar="URL", help="Of a new collection: its vectors in Milvus, milvus+http://HOST:19530?index=HNSW."
+        metavar="URL", help="For a new collection: the vectors' Milvus server, milvus+http://HOST:19530?index=HNSW."
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for programs.")]
@@ -69,30 +71,43 @@ Paths = Annotated[
     list[str],
     typer.Argument(
         metavar="PATH",
-        help="Image files; folders (searched through all their folders); lists of pictures, told by their names: .txt "
-        "and .lst (a path or URI a line), .csv, .jsonl and .parquet (a column `uri` or `path`, the others are "
-        "metadata); and URIs of all of these: s3://BUCKET/FOLDER/, gs://..., https://HOST/photo.jpg.",
+        help="Image files; folders, searched recursively; lists of images; or URIs of any of these: "
+        "s3://BUCKET/FOLDER/, gs://..., https://HOST/photo.jpg. The list format is chosen by the file extension: .txt "
+        "and .lst (one path or URI per line), .csv, .jsonl and .parquet (a column `uri` or `path`; other columns are "
+        "metadata).",
     ),
 ]
 Weights = Annotated[
-    Path | None, typer.Option(help="A checkpoint of your own (.safetensors or torch) in place of the published one.")
+    Path | None, typer.Option(help="Your own checkpoint (.safetensors or torch) instead of the published one.")
 ]
 CollectionWeights = Annotated[
-    Path | None, typer.Option(help="The checkpoint that the collection was made with, where that is your own.")
+    Path | None, typer.Option(help="The checkpoint that the collection was made with, if it is not the published one.")
 ]
-Network = Annotated[str, typer.Option(metavar="NAME[:LAYER]", help="The network (see `whatwhere backbones`).")]
-ComputedIn = Annotated[Precision, typer.Option(help="What the network computes in.")]
-Rank = Annotated[int, typer.Option(min=1, max=64, help="Factors of each image.")]
+Network = Annotated[str, typer.Option(metavar="NAME[:LAYER]", help="Network (see `whatwhere backbones`).")]
+ComputedIn = Annotated[Precision, typer.Option(help="Number format that the network computes in.")]
+Rank = Annotated[int, typer.Option(min=1, max=MAX_RANK, help="Number of factors of each image.")]
 Dimensions = Annotated[int, typer.Option(min=1, help="Length of a whitened vector.")]
 Filter = Annotated[
     str,
     typer.Option(
-        metavar="EXPRESSION", help="Only images that this holds for, such as 'label = \"boat\" AND year > 1990'."
+        metavar="EXPRESSION", help="Only images that match this filter, for example 'label = \"boat\" AND year > 1990'."
     ),
 ]
-OnDevice = Annotated[Device, typer.Option(help="Where the network runs; auto takes CUDA where there is one.")]
+OnDevice = Annotated[Device, typer.Option(help="Device of the network; auto uses CUDA if a GPU is found.")]
+StoredImage = Annotated[
+    str, typer.Argument(metavar="IMAGE|images/ID", help="An image file, or the name of a stored image.")
+]
+SearchedCollection = Annotated[
+    str | None,
+    typer.Option(
+        "--collection",
+        "-c",
+        metavar="DIR|URI",
+        help="Open this collection instead of asking a server.",
+    ),
+]
 
 
 def names(listed: str) -> tuple[str, ...]:
-    """Part a list at its commas."""
+    """Split a comma-separated list."""
     return tuple(name.strip() for name in listed.split(","))

@@ -1,61 +1,77 @@
-"""Ask: `whatwhere search`."""
+"""Search a collection: `whatwhere search`."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from whatwhere.service.cli.app import app, messages, new_table, out, print_json
-from whatwhere.service.cli.connection import Connection, with_connection
-from whatwhere.service.cli.options import AsJson, CollectionWeights, DescriptorName, Filter
-from whatwhere.service.results import SearchResult
+from whatwhere.service.cli.connection import Connection, answering, with_connection
+from whatwhere.service.cli.options import (
+    AsJson,
+    CollectionWeights,
+    DescriptorName,
+    Filter,
+    SearchedCollection,
+    StoredImage,
+)
+from whatwhere.service.search_options import SearchOptions
+from whatwhere.service.settings import Limits
+
+if TYPE_CHECKING:
+    from whatwhere.service.results import SearchResult
 
 
 @app.command()
 @with_connection(required=False)
 def search(
-    image: Annotated[str, typer.Argument(metavar="IMAGE|images/ID", help="A picture, or a stored image's name.")],
+    image: StoredImage,
     connection: Connection,
-    collection: Annotated[
-        str | None, typer.Option("--collection", "-c", help="Or search this collection without a server.")
-    ] = None,
+    collection: SearchedCollection = None,
     weights: CollectionWeights = None,
     region: Annotated[
         list[str] | None,
         typer.Option(
             metavar="x1,y1,x2,y2",
-            help="Search for what is in this box: fractions of the upright picture, or pixels with the suffix px. Give "
-            "it several times for what is in any of several boxes.",
+            help="Search for the content of this box: fractions of the upright image, or pixels with the suffix px. "
+            "Repeat the option for several boxes.",
         ),
     ] = None,
     mask: Annotated[
         Path | None,
-        typer.Option(help="Search for what is light in this picture, which is stretched over the query."),
+        typer.Option(help="Search for what is white in this image; it is stretched to the size of the query."),
     ] = None,
-    concept: Annotated[
+    factor: Annotated[
         list[int] | None,
-        typer.Option(min=0, help="Search only for this factor of the query, as `whatwhere explain` numbers them."),
+        typer.Option(min=0, help="Search only for this factor of the query (see `whatwhere explain`). Repeatable."),
     ] = None,
-    avoid: Annotated[list[int] | None, typer.Option(min=0, help="Leave this factor of the query out.")] = None,
+    avoid: Annotated[list[int] | None, typer.Option(min=0, help="Ignore this factor of the query. Repeatable.")] = None,
     descriptor: Annotated[
-        DescriptorName | None, typer.Option(help="What to compare by; the best that the collection has.")
+        DescriptorName | None, typer.Option(help="Descriptor to compare by. Default: the collection's best.")
     ] = None,
-    top: Annotated[int, typer.Option(min=1, max=100, help="Results.")] = 10,
-    expand: Annotated[int, typer.Option(min=0, max=20, help="Query expansion by so many first results.")] = 0,
-    localize: Annotated[int, typer.Option(min=0, max=20, help="Draw the matching box on so many results.")] = 0,
+    top: Annotated[
+        int, typer.Option(min=1, max=Limits.max_page_size, help="Number of results.")
+    ] = Limits.default_page_size,
+    expand: Annotated[
+        int, typer.Option(min=0, max=Limits.max_expansion_count, help="Query expansion: number of first results used.")
+    ] = 0,
+    localize: Annotated[
+        int, typer.Option(min=0, max=Limits.max_localize_count, help="Number of results to draw the matching box on.")
+    ] = 0,
     exact: Annotated[
-        bool, typer.Option("--exact", help="Localise by new forward passes; slower, needs the results' files.")
+        bool,
+        typer.Option("--exact", help="Localize with new forward passes: slower, and the results' files must exist."),
     ] = False,
     filter: Filter = "",
-    min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Leave out results below.")] = None,
+    min_score: Annotated[float | None, typer.Option(min=-1, max=1, help="Minimum score.")] = None,
     picture: Annotated[
-        Path | None, typer.Option(help="Draw query and results, with their boxes, to this file.")
+        Path | None, typer.Option(help="Draw the query and the results with their boxes to this file.")
     ] = None,
     as_json: AsJson = False,
 ) -> None:
-    """Find the images that show what a picture, or a box drawn on it, shows.
+    """Find stored images that show the same as an image or a part of it.
 
-    What of it: all, what is in boxes or light in a mask, or single factors, whose numbers `whatwhere explain` tells.
+    The part can be one or several boxes, a mask, or single factors. `whatwhere explain` lists the factors of an image.
 
     Example: `whatwhere search bike.jpg -c ~/pictures.ww --region 0.2,0.3,0.7,0.9 --localize 10 --picture answer.png`
     """
@@ -66,27 +82,22 @@ def search(
         regions=region or (),
         mask=mask,
         picture=picture,
-        options={
-            "factors": concept or (),
-            "avoided_factors": avoid or (),
-            "descriptor": None if descriptor is None else descriptor.value,
-            "page_size": top,
-            "expansion_count": expand,
-            "localize_count": localize,
-            "exact": exact,
-            "min_score": min_score,
-            "filter": filter,
-        },
+        options=SearchOptions(
+            factors=factor or (),
+            avoided_factors=avoid or (),
+            descriptor=None if descriptor is None else descriptor.value,
+            page_size=top,
+            expansion_count=expand,
+            localize_count=localize,
+            exact=exact,
+            min_score=min_score,
+            filter=filter,
+        ),
     )
-    asked = connection.instead_of(collection)
-    if asked is not None and weights is not None:
-        raise typer.BadParameter("--weights goes with --collection: a server has its own")
-    if asked is None:
-        assert collection is not None  # what instead_of answers None for
-        result = ask(question, collection, weights)
-    else:
-        with asked.open() as client:
-            result = ask(question, client)
+    if collection is None:
+        connection = connection.or_variable()
+    with answering(connection, collection, weights=weights) as source:
+        result = ask(question, source)
     if as_json:
         print_json(_answer(result))
         return
@@ -95,21 +106,24 @@ def search(
         out.print(f"picture: {picture}", soft_wrap=True)
 
 
-def _answer(result: SearchResult) -> dict[str, Any]:
-    """Return what programs read."""
+def _answer(result: "SearchResult") -> dict[str, Any]:
+    """Return the answer for programs."""
     hits = [
-        {"rank": rank, "image": hit.image.name, "uri": hit.image.uri, "score": hit.score, "box": hit.box}
-        for rank, hit in enumerate(result.hits, start=1)
+        {"position": position, "image": hit.image.name, "uri": hit.image.uri, "score": hit.score, "box": hit.box}
+        for position, hit in enumerate(result.hits, start=1)
     ]
     return {"region_fallback": result.region_fallback, "kept_factor_count": result.kept_factor_count, "hits": hits}
 
 
-def _print_answer(result: SearchResult) -> None:
-    """Print what people read."""
+def _print_answer(result: "SearchResult") -> None:
+    """Print the answer for people."""
     if result.region_fallback:
-        messages.print("no factor lies three quarters inside the region: the nearest one was used", style="yellow")
-    table = new_table("rank", "score", "image", "uri", "box")
-    for rank, hit in enumerate(result.hits, start=1):
+        messages.print(
+            "no factor has more than three quarters of its heatmap inside the region: the closest one was used",
+            style="yellow",
+        )
+    table = new_table("position", "score", "image", "uri", "box")
+    for position, hit in enumerate(result.hits, start=1):
         box = "" if hit.box is None else ",".join(f"{side:.3f}" for side in hit.box)
-        table.add_row(str(rank), f"{hit.score:.3f}", hit.image.name, hit.image.uri, box)
+        table.add_row(str(position), f"{hit.score:.3f}", hit.image.name, hit.image.uri, box)
     out.print(table)

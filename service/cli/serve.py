@@ -6,11 +6,11 @@ from typing import Annotated
 
 import typer
 
-from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.service.cli.app import app
 from whatwhere.service.cli.options import Collection, CollectionWeights, Device, OnDevice
-from whatwhere.service.observability.logs import LogFormat, configure_logging
-from whatwhere.service.security.tls import TlsFiles
+from whatwhere.service.observability.log_format import LogFormat
+from whatwhere.service.security.tls_files import TlsFiles
 from whatwhere.service.settings import Batching, Limits, ServerSettings
 
 _LIMITS = Limits()
@@ -172,6 +172,7 @@ def serve(
     Every option can also be set in the environment: `--max-queue` as `WHATWHERE_SERVE_MAX_QUEUE`.
     """
     from whatwhere.service import server
+    from whatwhere.service.observability.logs import configure_logging
 
     settings = ServerSettings(
         collection,

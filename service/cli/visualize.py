@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whatwhere.indexer.features.names import VISUALIZATION_STEPS
 from whatwhere.service.cli.app import app, messages, new_table, out, print_json, stoppable
 from whatwhere.service.cli.options import AsJson, Collection, CollectionWeights, Device, OnDevice
+from whatwhere.service.search.defaults import DEFAULT_PATCHES, MAX_PATCHES
 
 if TYPE_CHECKING:
     from whatwhere.service.search.visualization import Visualization
@@ -20,8 +22,12 @@ def visualize(
     factor: Annotated[int, typer.Option(metavar="K", help="Index of the factor; 0 is the strongest.")],
     collection: Collection,
     picture: Annotated[Path, typer.Option(metavar="FILE", help="Draw to this file; the extension chooses the format.")],
-    patches: Annotated[int, typer.Option(min=0, max=40, help="Number of stored images that show the factor.")] = 8,
-    steps: Annotated[int, typer.Option(min=1, max=10_000, help="Steps of gradient ascent; more add texture.")] = 128,
+    patches: Annotated[
+        int, typer.Option(min=0, max=MAX_PATCHES, help="Number of stored images that show the factor.")
+    ] = DEFAULT_PATCHES,
+    steps: Annotated[
+        int, typer.Option(min=1, max=10_000, help="Steps of gradient ascent; more add texture.")
+    ] = VISUALIZATION_STEPS,
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the start.")] = 0,
     weights: CollectionWeights = None,
     device: OnDevice = Device.AUTO,

@@ -5,6 +5,8 @@ from typing import Annotated
 
 import typer
 
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
+from whatwhere.indexer.features.names import DEFAULT_DESCRIPTORS, DEFAULT_DIMENSIONS, DEFAULT_RANK
 from whatwhere.service.cli import progress
 from whatwhere.service.cli.app import app, messages, out, stoppable
 from whatwhere.service.cli.options import (
@@ -26,14 +28,14 @@ from whatwhere.service.cli.options import (
 def whiten(
     paths: Paths,
     output: Annotated[Path, typer.Option(help="Folder to write the whiteners to.")],
-    descriptors: Annotated[
-        str, typer.Option(help="Descriptors to train for, comma-separated.")
-    ] = "what,what-and-where,fused",
+    descriptors: Annotated[str, typer.Option(help="Descriptors to train for, comma-separated.")] = ",".join(
+        DEFAULT_DESCRIPTORS
+    ),
     preset: Annotated[Preset, typer.Option(help="Preset of the descriptors (see `whatwhere index`).")] = Preset.DEFAULT,
-    dimensions: Dimensions = 512,
-    rank: Rank = 8,
+    dimensions: Dimensions = DEFAULT_DIMENSIONS,
+    rank: Rank = DEFAULT_RANK,
     device: OnDevice = Device.AUTO,
-    backbone: Network = "efficientnet-lite0",
+    backbone: Network = DEFAULT_BACKBONE,
     weights: Weights = None,
     precision: ComputedIn = Precision.FLOAT32,
 ) -> None:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from pathlib import Path
-from typing import Self, TypeVar
+from typing import Any, Self, TypeVar
 
 import grpc
 from google.protobuf.message import Message
@@ -24,7 +24,9 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from whatwhere.indexer import errors
 from whatwhere.service.client import messages
 from whatwhere.service.client.channels import open_channel
+from whatwhere.service.client.defaults import DEFAULT_TIMEOUT_S
 from whatwhere.service.client.failures import to_error
+from whatwhere.service.client.requests import compare_request, explain_request, search_request
 from whatwhere.service.client.targets import to_target
 from whatwhere.service.results import CollectionInfo, ComparedImage, Explanation, PictureFile, SearchResult, StoredImage
 from whatwhere.service.rpc import admin_pb2, admin_pb2_grpc
@@ -32,7 +34,6 @@ from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.rpc import image_search_pb2_grpc as rpc
 from whatwhere.service.search_options import SearchOptions
 
-DEFAULT_TIMEOUT_S = 60.0
 _TOKEN = re.compile(r"[\x21-\x7e]+")
 
 _Answer = TypeVar("_Answer")
@@ -74,7 +75,7 @@ class Client:
         self._channel = open_channel(self._target, credentials, server_name)
         self._stub = rpc.ImageSearchServiceStub(self._channel)  # type: ignore[no-untyped-call] # generated
         self._admin = admin_pb2_grpc.AdminServiceStub(self._channel)  # type: ignore[no-untyped-call] # generated
-        self._health = health_pb2_grpc.HealthStub(self._channel)
+        self._health: Any = health_pb2_grpc.HealthStub(self._channel)  # its stubs lack the methods
         self._each: dict[str, Client] = {}
         self._looking_up = threading.Lock()
         host = None if credentials is None else self._target.host
@@ -120,24 +121,7 @@ class Client:
         Returns one page of results, best first. Raises InvalidRequest or a subclass if an option or the image is
         invalid, else ImageNotFound, DescriptorNotIndexed, PageTokenExpired or ServerOverloaded, as the server reports.
         """
-        options = options or SearchOptions()
-        boxes = [pb.Box(**box._asdict()) for box in options.boxes]
-        request = pb.SearchImagesRequest(
-            region=boxes[0] if boxes else None,
-            more_regions=boxes[1:],
-            mask=options.mask,
-            concepts=options.factors,
-            avoided_concepts=options.avoided_factors,
-            descriptor=_descriptor(options.descriptor),
-            page_size=options.page_size,
-            page_token=options.page_token,
-            expansion_count=options.expansion_count,
-            localize_count=options.localize_count,
-            min_score=options.min_score,
-            filter=options.filter,
-            localization=_localization(options.exact),
-        )
-        _set_query(request, query)
+        request = search_request(query, options or SearchOptions())
         return messages.search_result(self._call(self._stub.SearchImages, request))
 
     def image(self, name: str) -> StoredImage:
@@ -174,8 +158,7 @@ class Client:
         A `heatmap_size_px` above 0 adds a PNG of each heatmap, with this longer side in pixels. A `similar_count` above
         0 adds the most similar factors of other images.
         """
-        request = pb.ExplainImageRequest(heatmap_size_px=heatmap_size_px, similar_count=similar_count)
-        _set_query(request, query)
+        request = explain_request(query, heatmap_size_px=heatmap_size_px, similar_count=similar_count)
         return messages.explanation(self._call(self._stub.ExplainImage, request))
 
     def compare(
@@ -188,10 +171,7 @@ class Client:
         heatmap_size_px: int = 0,
     ) -> tuple[ComparedImage, ...]:
         """Factorize an image jointly with the stored images `names`; the result starts with the query image."""
-        request = pb.CompareImagesRequest(
-            images=names, rank=rank, localization=_localization(exact), heatmap_size_px=heatmap_size_px
-        )
-        _set_query(request, query)
+        request = compare_request(query, names, rank=rank, exact=exact, heatmap_size_px=heatmap_size_px)
         return messages.compared(self._call(self._stub.CompareImages, request))
 
     def collection(self) -> CollectionInfo:
@@ -248,19 +228,6 @@ def _is_cut_off(failure: grpc.RpcError) -> bool:
     return failure.code() == grpc.StatusCode.UNAVAILABLE and bool(failure.initial_metadata())
 
 
-def _set_query(
-    request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest, query: Path | bytes | str
-) -> None:
-    if isinstance(query, str):
-        request.image = query
-    else:
-        request.image_content = query.read_bytes() if isinstance(query, Path) else query
-
-
-def _localization(exact: bool) -> pb.Localization:
-    return pb.LOCALIZATION_EXACT if exact else pb.LOCALIZATION_STORED
-
-
 def _checked_token(token: str) -> str:
     """Return the token if HTTP/2 can carry it; the error hides its text, unlike gRPC's own."""
     if not _TOKEN.fullmatch(token):
@@ -268,14 +235,3 @@ def _checked_token(token: str) -> str:
             "the token is empty or has characters other than printable ASCII without spaces", field="token"
         )
     return token
-
-
-def _descriptor(name: str | None) -> str:
-    """Return the enum's name: what-and-where → DESCRIPTOR_WHAT_AND_WHERE; None → DESCRIPTOR_UNSPECIFIED."""
-    if name is None:
-        return pb.Descriptor.Name(pb.DESCRIPTOR_UNSPECIFIED)
-    enum_name = f"DESCRIPTOR_{name.upper().replace('-', '_')}"
-    if enum_name not in pb.Descriptor.keys()[1:]:
-        names = ", ".join(map(messages.descriptor_name, pb.Descriptor.values()[1:]))
-        raise errors.UnknownName(f"descriptor {name!r} is unknown; there are: {names}")
-    return enum_name

@@ -2,13 +2,15 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from whatwhere.service.drawing.defaults import OPACITY
 from whatwhere.service.drawing.tiles import Tile, draw_tiles, with_legend
-from whatwhere.service.search.factor_maps import FactorMap, PrincipalMaps
+from whatwhere.service.results import Factor
 from whatwhere.service.search.heatmaps import (
     blended_layer,
     color_of,
@@ -18,7 +20,11 @@ from whatwhere.service.search.heatmaps import (
     signed_layer,
 )
 
-OPACITY = 0.75
+if TYPE_CHECKING:  # torch takes seconds to import, and drawing needs only arrays
+    from whatwhere.service.search.factor_maps import FactorMap
+    from whatwhere.service.search.principal_maps import PrincipalMaps
+
+Drawn: TypeAlias = "FactorMap | Factor"  # computed here, or answered by a server
 FACTORS_IN_A_ROW = 4  # of explanations: further factors continue in the next row
 _EXPLAINED_HEIGHT, _COMPARED_HEIGHT = 225, 180
 _NARROWEST, _WIDEST = 0.7, 4 / 3  # width over height of a tile: room for the caption, and no wider than photographs
@@ -40,8 +46,8 @@ class Photograph:
 
 def draw_explanation(
     photograph: Photograph,
-    by_rank: Mapping[int, Sequence[FactorMap]],
-    principal: PrincipalMaps | None = None,
+    by_rank: Mapping[int, Sequence[Drawn]],
+    principal: "PrincipalMaps | None" = None,
     opacity: float = OPACITY,
 ) -> Image.Image:
     """Draw one row for each rank: the photograph, all factors in one tile, and each factor with share, color and box.
@@ -59,7 +65,7 @@ def draw_explanation(
 
 
 def draw_comparison(
-    photographs: Sequence[Photograph], compared: Sequence[Sequence[FactorMap]], opacity: float = OPACITY
+    photographs: Sequence[Photograph], compared: Sequence[Sequence[Drawn]], opacity: float = OPACITY
 ) -> Image.Image:
     """Draw one row for each photograph: the photograph, all factors in one tile, and one column for each factor.
 
@@ -95,7 +101,7 @@ def _size_of(pixels: NDArray[np.uint8]) -> tuple[int, int]:
 
 
 def _rank_rows(
-    rank: int, name: str, pixels: NDArray[np.uint8], factors: Sequence[FactorMap], opacity: float
+    rank: int, name: str, pixels: NDArray[np.uint8], factors: Sequence[Drawn], opacity: float
 ) -> list[list[Tile | None]]:
     head = (Tile(pixels, f"rank {rank}", name), _blended_tile(pixels, factors, opacity))
     tiles = [_factor_tile(pixels, factor, opacity, boxed=True) for factor in factors]
@@ -105,13 +111,13 @@ def _rank_rows(
     ]
 
 
-def _blended_tile(pixels: NDArray[np.uint8], factors: Sequence[FactorMap], opacity: float) -> Tile:
+def _blended_tile(pixels: NDArray[np.uint8], factors: Sequence[Drawn], opacity: float) -> Tile:
     colors = [color_of(factor.index) for factor in factors]
     layer = blended_layer([factor.heat for factor in factors], colors, _size_of(pixels), opacity)
     return Tile(laid_over(pixels, layer), "all factors", "the strongest at each pixel")
 
 
-def _factor_tile(pixels: NDArray[np.uint8], factor: FactorMap, opacity: float, *, boxed: bool) -> Tile:
+def _factor_tile(pixels: NDArray[np.uint8], factor: Drawn, opacity: float, *, boxed: bool) -> Tile:
     color = color_of(factor.index)
     return Tile(
         laid_over(pixels, layer_of(factor.heat, color, _size_of(pixels), opacity)),
@@ -123,7 +129,9 @@ def _factor_tile(pixels: NDArray[np.uint8], factor: FactorMap, opacity: float, *
     )
 
 
-def _principal_row(name: str, pixels: NDArray[np.uint8], principal: PrincipalMaps, opacity: float) -> list[Tile | None]:
+def _principal_row(
+    name: str, pixels: NDArray[np.uint8], principal: "PrincipalMaps", opacity: float
+) -> list[Tile | None]:
     size = _size_of(pixels)
     row: list[Tile | None] = [
         Tile(pixels, "principal components", name),

@@ -4,7 +4,8 @@ import numpy as np
 from PIL import Image, ImageOps
 
 from whatwhere.indexer.boxes import Box
-from whatwhere.service.drawing.explanation import OPACITY
+from whatwhere.indexer.features.nmf import restore
+from whatwhere.service.drawing.defaults import OPACITY
 from whatwhere.service.drawing.tiles import COLUMNS, TILE_SIZE, Tile, draw_tiles, load_pixels
 from whatwhere.service.search.heatmaps import color_of, laid_over, layer_of
 from whatwhere.service.search.visualization import Patch, Pixels, Visualization
@@ -30,7 +31,7 @@ def _under_heatmap(visualization: Visualization, color: str) -> Pixels | None:
         return None
     photograph = ImageOps.contain(Image.fromarray(visualization.source.pixels), TILE_SIZE)
     factors = visualization.source.description.factors
-    heat = factors.restore().where[:, visualization.factor].reshape(factors.height, factors.width)
+    heat = restore(factors).where[:, visualization.factor].reshape(factors.height, factors.width)
     layer = layer_of((heat / heat.max()).numpy(), color, photograph.size, OPACITY)
     return laid_over(np.asarray(photograph), layer)
 

@@ -1,1 +1,1 @@
-"""Answers for the command line without a server, by the functions that the server uses."""
+"""Answer the command line: from a server, or from a collection opened in this process by the server's own functions."""

@@ -1,10 +1,9 @@
-"""One question from the command line: to a server, or to one started for it in this process."""
+"""Ask one question from the command line, of a server or of a collection opened in this process."""
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
@@ -12,54 +11,61 @@ from numpy.typing import NDArray
 from whatwhere.indexer.boxes import Box, box_from_pixels, checked_box
 from whatwhere.indexer.errors import InvalidRegion, InvalidRequest
 from whatwhere.indexer.images.decode import decode_image
-from whatwhere.service.client.client import Client
 from whatwhere.service.drawing.search import draw_search
 from whatwhere.service.drawing.tiles import check_picture_path, load_pixels, save_picture
 from whatwhere.service.results import SearchResult, stored_id
 from whatwhere.service.search_options import SearchOptions
-from whatwhere.service.settings import ServerSettings
 
-_FREE_PORT = "127.0.0.1:0"
+if TYPE_CHECKING:  # a server is asked without torch, a collection without gRPC
+    from whatwhere.service.client.client import Client
+    from whatwhere.service.local.collection import LocalCollection
+
+Answering: TypeAlias = "Client | LocalCollection"
 
 
 @dataclass(frozen=True)
 class Question:
-    """What was asked: `image` is a file or a stored image's name; `options` are those of `Client.search`."""
+    """A search. `image` is a file or a stored image's name; `regions` and `mask` replace those of `options`."""
 
     image: str
     regions: Sequence[str] = ()
     mask: Path | None = None
     picture: Path | None = None
-    options: Mapping[str, Any] = field(default_factory=dict)
+    options: SearchOptions = field(default_factory=SearchOptions)
 
 
-def ask(question: Question, whom: Client | Path | str, weights: Path | None = None) -> SearchResult:
-    """Ask a server, or the collection in a folder, and draw the picture where one is wanted.
+def ask(question: Question, answering: Answering) -> SearchResult:
+    """Ask a server or an open collection, and draw the answer if `picture` names a file for it.
 
-    `weights` is the checkpoint that the collection was made with, where that is one's own.
+    Raises InvalidRequest for a file that cannot be read or written, and the errors of `Client.search`.
     """
     if question.picture is not None:
         check_picture_path(question.picture)
-    with _client(whom, weights) as client:
-        query: str | bytes
-        if stored_id(question.image) is not None and not Path(question.image).exists():
-            stored = client.image(question.image)
-            size, query, pixels = (stored.width, stored.height), stored.name, load_pixels(stored)
-        else:
-            query, pixels = _read(
-                Path(question.image), "give an image file, or a stored image's name such as images/12"
-            )
-            size = (pixels.shape[1], pixels.shape[0])
-        regions = [parse_region(text, *size) for text in question.regions]
-        mask = b"" if question.mask is None else _read(question.mask, "give a picture that is white inside")[0]
-        result = client.search(query, SearchOptions(region=regions, mask=mask, **question.options))
+    query: str | bytes
+    if is_stored(question.image):
+        stored = answering.image(question.image)
+        size, query, pixels = (stored.width, stored.height), stored.name, load_pixels(stored)
+    else:
+        query, pixels = _read(Path(question.image), "give an image file, or a stored image's name such as images/12")
+        size = (pixels.shape[1], pixels.shape[0])
+    regions = [parse_region(text, *size) for text in question.regions]
+    mask = b"" if question.mask is None else _read(question.mask, "give an image that is white inside")[0]
+    result = answering.search(query, replace(question.options, region=regions, mask=mask))
     if question.picture is not None:
         save_picture(draw_search(pixels, regions, result), question.picture)
     return result
 
 
+def is_stored(image: str) -> bool:
+    """Tell whether `image` is a stored image's name, images/ID; a file of that name comes first."""
+    return stored_id(image) is not None and not Path(image).exists()
+
+
 def parse_region(text: str, width: int, height: int) -> Box:
-    """Parse x1,y1,x2,y2 in fractions, or in pixels of the `width` x `height` picture with the suffix px."""
+    """Parse x1,y1,x2,y2 in fractions, or in pixels of the `width` x `height` image with the suffix px.
+
+    Raises InvalidRegion.
+    """
     numbers = text.strip().lower()
     in_pixels = numbers.endswith("px")
     try:
@@ -73,22 +79,6 @@ def parse_region(text: str, width: int, height: int) -> Box:
     if in_pixels:
         return box_from_pixels(x_min, y_min, x_max, y_max, width=width, height=height)
     return checked_box(x_min, y_min, x_max, y_max)
-
-
-@contextmanager
-def _client(whom: Client | Path | str, weights: Path | None) -> Iterator[Client]:
-    if isinstance(whom, Client):
-        yield whom
-        return
-    from whatwhere.service.server import create_server  # noqa: PLC0415 - brings torch, which asking a server does without
-
-    server, port = create_server(ServerSettings(whom, listen=_FREE_PORT, weights=weights, refresh_s=0))
-    server.start()
-    try:
-        with Client(f"127.0.0.1:{port}") as client:
-            yield client
-    finally:
-        server.stop(grace=None)
 
 
 def _read(path: Path, remedy: str) -> tuple[bytes, NDArray[np.uint8]]:

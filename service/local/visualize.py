@@ -1,23 +1,26 @@
-"""What a concept looks like, from the command line: to the network, and in the photographs of a collection."""
+"""Visualize a factor from the command line: as the network sees it, and in the images of a collection."""
 
-import hashlib
 from collections.abc import Callable
 from pathlib import Path
 
 from torch import Tensor
 
+from whatwhere.indexer.backbones.names import DEFAULT_DEVICE
 from whatwhere.indexer.collection.layout import CollectionAddress
 from whatwhere.indexer.collection.reader import CollectionReader, open_collection
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.features.visualize import cosine_to, visualize_row
-from whatwhere.indexer.images.decode import ImageLimits, decode_image
+from whatwhere.indexer.images.decode import decode_image
 from whatwhere.indexer.sources.local import read_file
 from whatwhere.indexer.storage.files import printable
 from whatwhere.service.drawing.tiles import load_pixels
+from whatwhere.service.local.search import is_stored
+from whatwhere.service.request_context import RequestContext
 from whatwhere.service.results import stored_id
-from whatwhere.service.search.searcher import Searcher, open_searcher, to_stored_image
+from whatwhere.service.search.searcher import Example, Searcher, open_searcher, to_stored_image
 from whatwhere.service.search.similar_factors import box_of_factor, row_of_factor, similar_factors
 from whatwhere.service.search.visualization import Patch, Visualization, VisualizationRequest, VisualizedImage
+from whatwhere.service.settings import Limits
 
 
 def visualize(
@@ -25,46 +28,48 @@ def visualize(
     address: CollectionAddress,
     *,
     weights: Path | None = None,
-    device: str = "auto",
+    device: str = DEFAULT_DEVICE,
     progress: Callable[[int, int], None] | None = None,
 ) -> Visualization:
-    """Draw what the collection's network sees in a factor, and find the concept in the collection.
+    """Draw an image that shows a factor to the collection's network, and find the factor in other stored images.
 
-    Raises InvalidRequest for a file that cannot be read and a factor that the image has not, ImageNotFound,
+    Raises InvalidRequest for a file that cannot be read and for a factor that the image lacks, ImageNotFound,
     DescriptorNotIndexed, and the errors of opening a collection and its network.
     """
     with open_collection(address) as collection:
-        image_id = None if Path(request.image).exists() else stored_id(request.image)
+        image_id = stored_id(request.image) if is_stored(request.image) else None
         stored = None if image_id is None else _stored(collection, image_id)
         if stored is not None:  # before the network is loaded
-            _living_concept(stored, request.factor)
-        searcher = open_searcher(collection, device, weights=weights)
+            _living_factor(stored, request.factor)
+        searcher = open_searcher(collection, device, Limits().image, weights)
         source = stored or _described(searcher, Path(request.image))
-        concept = _living_concept(source, request.factor)
+        row = _living_factor(source, request.factor)
         factor = request.factor
         found = similar_factors(collection, source.description, [factor], request.patches, own_id=source.own_id)[factor]
         images = {each.image_id: to_stored_image(collection.indexed_image(each.image_id)) for each in found}
+    assert searcher.describer is not None
     backbone = searcher.describer.backbone
-    picture = visualize_row(backbone, concept, steps=request.steps, seed=request.seed, progress=progress)
+    picture = visualize_row(backbone, row, steps=request.steps, seed=request.seed, progress=progress)
     (activations,) = backbone.activations([picture])
     return Visualization(
         source,
         request.factor,
         box_of_factor(source.description.factors, request.factor),
         picture,
-        float(cosine_to(concept, activations.cpu())),
+        float(cosine_to(row, activations.cpu())),
         tuple(Patch(images[each.image_id], each) for each in found),
     )
 
 
-def _living_concept(source: VisualizedImage, factor: int) -> Tensor:
-    concept = row_of_factor(source.description, factor)
-    if not concept.any():
+def _living_factor(source: VisualizedImage, factor: int) -> Tensor:
+    """Return a factor's row of V; InvalidRequest for a dead one."""
+    row = row_of_factor(source.description, factor)
+    if not row.any():
         raise InvalidRequest(
-            f"factor {factor} of {source.name} is dead, the image has fewer concepts: give a smaller one",
+            f"factor {factor} of {source.name} is dead: the image has fewer factors; give a smaller number",
             field="factor",
         )
-    return concept
+    return row
 
 
 def _stored(collection: CollectionReader, image_id: int) -> VisualizedImage:
@@ -74,17 +79,15 @@ def _stored(collection: CollectionReader, image_id: int) -> VisualizedImage:
 
 
 def _described(searcher: Searcher, path: Path) -> VisualizedImage:
-    """Describe a file as the collection's images were."""
+    """Describe a file as a server describes an upload."""
     try:
-        content = read_file(path, ImageLimits())
+        content = read_file(path, searcher.limits)
     except OSError as error:
         raise InvalidRequest(
             f"{printable(path)}: {error.strerror}; give an image file, or a stored image's name such as images/12",
             field="image",
         ) from error
-    recipe = searcher.collection.recipe
-    fitted = decode_image(content, printable(path), shorter_side=recipe.shorter_side).pixels
-    (description,) = searcher.describer.describe([fitted])
-    own_id = searcher.collection.catalog.id_of_content(hashlib.sha256(content).hexdigest())
-    pixels = decode_image(content, printable(path), shorter_side=None).pixels
-    return VisualizedImage(path.name, pixels, description, own_id)
+    pixels = decode_image(content, printable(path), limits=searcher.limits, shorter_side=None).pixels
+    example = Example(content)
+    description = searcher.describe(example, RequestContext())
+    return VisualizedImage(path.name, pixels, description, searcher.own_id(example))

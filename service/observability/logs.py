@@ -2,16 +2,10 @@
 
 import logging
 import sys
-from enum import StrEnum
 
 import structlog
 
-
-class LogFormat(StrEnum):
-    """Format of a log line."""
-
-    TEXT = "text"
-    JSON = "json"
+from whatwhere.service.observability.log_format import LogFormat
 
 
 def configure_logging(format: LogFormat) -> None:

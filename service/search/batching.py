@@ -17,7 +17,8 @@ from numpy.typing import NDArray
 
 from whatwhere.indexer.boxes import WHOLE_IMAGE
 from whatwhere.indexer.errors import ServerNotReady, WhatwhereError
-from whatwhere.indexer.features.describe import Describer, Description
+from whatwhere.indexer.features.describe import Describer
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.features.regions import Region
 from whatwhere.service.request_context import RequestContext
 

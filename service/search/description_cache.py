@@ -4,7 +4,7 @@ import threading
 from collections import OrderedDict
 from collections.abc import Hashable
 
-from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.description import Description
 
 
 class DescriptionCache:

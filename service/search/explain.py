@@ -11,7 +11,7 @@ import numpy as np
 from PIL import Image
 
 from whatwhere.indexer.catalog.records import ImageRecord
-from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.images.decode import decode_within
 from whatwhere.indexer.metadata.filters import Expression
 from whatwhere.service.request_context import RequestContext

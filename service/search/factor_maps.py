@@ -11,19 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 from whatwhere.indexer.boxes import Box
 from whatwhere.indexer.features import pooling
-from whatwhere.indexer.features.nmf import Dense, LowRank, Matrices, QuantizedFactors, factorize_batch
+from whatwhere.indexer.features.description import QuantizedFactors
+from whatwhere.indexer.features.nmf import Dense, LowRank, Matrices, factorize_batch, restore
 from whatwhere.service.search.localize import block_diagonal, box_of_maps
 
-COMPARED_RANK = 5  # by visual inspection: 4 still merge gymnasts' legs with the crowd, 6 add a corner of the hall
 # Share of an image's energy below which a joint factor is absent. A residue of it remains even then: measured at ranks
 # 5 to 12 on elephants, gymnasts and both together, at most 0.9 % in most cases in which the factor is not visible.
 LIVING_SHARE = 0.01
-PRINCIPAL_COMPONENTS = 3
 
 
 @dataclass(frozen=True)
@@ -41,20 +39,9 @@ class FactorMap:
     box: Box | None
 
 
-@dataclass(frozen=True)
-class PrincipalMaps:
-    """Principal components of an image's cells, for comparison with factors: signed, largest variance first.
-
-    `maps` is float32 [h, w, 3]; `variance_shares` are fractions of the variance of all cells.
-    """
-
-    maps: NDArray[np.float32]
-    variance_shares: tuple[float, ...]
-
-
 def factor_maps(factors: QuantizedFactors) -> tuple[FactorMap, ...]:
     """Return the K stored factors of one image."""
-    restored = factors.restore()
+    restored = restore(factors)
     return _maps(restored.where, restored.what, (factors.height, factors.width), living_share=0)
 
 
@@ -64,7 +51,7 @@ def compare_stored(images: Sequence[QuantizedFactors], rank: int) -> list[tuple[
     Returns `rank` maps for each image; an index is the same factor in all images. A factor with less than LIVING_SHARE
     of an image's energy is dead on it.
     """
-    restored = [image.restore() for image in images]
+    restored = [restore(image) for image in images]
     where = block_diagonal(*(factors.where for factors in restored))
     what = torch.cat([factors.what for factors in restored])
     grids = [(image.height, image.width) for image in images]
@@ -80,15 +67,6 @@ def compare_exact(grids: Sequence[Tensor], rank: int) -> list[tuple[FactorMap, .
     cells = torch.cat([grid.flatten(0, 1) for grid in grids]).cpu()
     weighted = cells * pooling.crow_channel_weights(cells.unsqueeze(1))
     return _compare(Dense(weighted.unsqueeze(0)), rank, [(grid.shape[0], grid.shape[1]) for grid in grids])
-
-
-def principal_maps(grid: Tensor) -> PrincipalMaps:
-    """Return the principal components of activations [h, w, C], with the channel weights of the factorization."""
-    height, width, _ = grid.shape
-    cells = (grid * pooling.crow_channel_weights(grid)).flatten(0, 1).cpu().numpy()
-    analysis = PCA(PRINCIPAL_COMPONENTS, svd_solver="full").fit(cells)
-    maps = analysis.transform(cells).astype(np.float32).reshape(height, width, PRINCIPAL_COMPONENTS)
-    return PrincipalMaps(maps, tuple(analysis.explained_variance_ratio_.tolist()))
 
 
 def _compare(stacked: Matrices, rank: int, grids: Sequence[tuple[int, int]]) -> list[tuple[FactorMap, ...]]:

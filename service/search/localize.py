@@ -17,7 +17,8 @@ from torch.nn.utils.rnn import pad_sequence
 
 from whatwhere.indexer.boxes import Box
 from whatwhere.indexer.features import pooling
-from whatwhere.indexer.features.nmf import Dense, LowRank, Matrices, QuantizedFactors, factorize_batch
+from whatwhere.indexer.features.description import QuantizedFactors
+from whatwhere.indexer.features.nmf import Dense, LowRank, Matrices, factorize_batch, restore
 from whatwhere.indexer.features.regions import Region, coverage
 
 STORED_RANK = 6
@@ -38,7 +39,7 @@ def localize_stored(
 
     `region` restricts the query to its inside, and `chosen_factors` to these of its factors; None means all.
     """
-    left, right = query.restore(), [result.restore() for result in results]
+    left, right = restore(query), [restore(result) for result in results]
     own, inside = left.where, coverage(region, query.height, query.width).flatten()
     if chosen_factors is not None:
         # Split the query into two images, the chosen factors and the rest; joint factors inside the first are kept.

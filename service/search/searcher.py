@@ -24,10 +24,13 @@ from whatwhere.indexer.errors import (
     SourceUnavailable,
     WhatwhereError,
 )
-from whatwhere.indexer.features.describe import Describer, Description
-from whatwhere.indexer.features.descriptors import expanded, find_descriptor, pooled_by
+from whatwhere.indexer.features.describe import Describer
+from whatwhere.indexer.features.description import Description
+from whatwhere.indexer.features.descriptors import expanded, find_descriptor
+from whatwhere.indexer.features.names import pooled_by
 from whatwhere.indexer.features.regions import Region
-from whatwhere.indexer.images.decode import ImageLimits, decode_image
+from whatwhere.indexer.images.decode import decode_image
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.metadata.filters import Expression
 from whatwhere.indexer.sources.read import read_briefly
 from whatwhere.indexer.vectors.conditions import holds
@@ -97,7 +100,7 @@ class Searcher:
     """Searches one generation. Thread-safe; all generations share the batcher and the description cache."""
 
     collection: CollectionReader
-    describer: Describer
+    describer: Describer | None  # None: no network is loaded, only stored images can be asked about
     limits: ImageLimits = field(default_factory=ImageLimits)
     batcher: InferenceBatcher = field(default_factory=InferenceBatcher)
     description_cache: DescriptionCache = field(default_factory=DescriptionCache)
@@ -120,6 +123,11 @@ class Searcher:
         """Number of searchable images."""
         return self.collection.manifest.image_count
 
+    @property
+    def _loaded(self) -> Describer:
+        assert self.describer is not None  # whoever describes images has loaded the network
+        return self.describer
+
     def on(self, collection: CollectionReader) -> "Searcher":
         """Return a searcher of another generation with the same network.
 
@@ -131,7 +139,7 @@ class Searcher:
                 f"generation {collection.manifest.number} of {collection.layout} was described by another network "
                 "or with other settings than the current one: restart the server to serve it"
             )
-        describer = Describer(self.describer.backbone, recipe.rank, pooled_by(recipe.methods))
+        describer = Describer(self._loaded.backbone, recipe.rank, pooled_by(recipe.methods))
         return replace(self, collection=collection, describer=describer)
 
     def warm(self) -> None:
@@ -141,7 +149,7 @@ class Searcher:
 
     def try_network(self) -> None:
         """Check the network by describing a small gray image; raises its errors."""
-        self.batcher.describe(self.describer, np.full((64, 64, 3), 127, dtype=np.uint8))
+        self.batcher.describe(self._loaded, np.full((64, 64, 3), 127, dtype=np.uint8))
 
     def try_stores(self) -> None:
         """Check the catalog and the vector store by a small query each; raises their errors."""
@@ -242,7 +250,7 @@ class Searcher:
         if example.image_id is not None:
             return self.collection.description(self.collection.indexed_image(example.image_id))
         assert example.content is not None
-        key = (example.content_hash, self.describer.fingerprint)
+        key = (example.content_hash, self._loaded.fingerprint)
         if crop == WHOLE_IMAGE and (known := self.description_cache.find(key)) is not None:
             return known
         shorter_side = self.collection.recipe.shorter_side
@@ -251,7 +259,7 @@ class Searcher:
                 example.content, "the query image", limits=self.limits, shorter_side=shorter_side
             ).pixels
         context.check()
-        description = self.batcher.describe(self.describer, pixels, crop, context)
+        description = self.batcher.describe(self._loaded, pixels, crop, context)
         if crop == WHOLE_IMAGE:
             self.description_cache.keep(key, description)
         return description
@@ -275,7 +283,7 @@ class Searcher:
             context.check()
             decoded = decode_image(content, "an image", limits=ImageLimits(), shorter_side=EXACT_SHORTER_SIDE)
             pictures.append(decoded.pixels)
-        return self.batcher.run(lambda: self.describer.backbone.activations(pictures), context)
+        return self.batcher.run(lambda: self._loaded.backbone.activations(pictures), context)
 
     def _expanded(self, vector: NDArray[np.float32], query: Query, only: Only | None) -> NDArray[np.float32]:
         """Add the vectors of the first results, without the query's own stored image, and normalize."""

@@ -15,9 +15,10 @@ from torch.nn import functional
 from whatwhere.indexer.boxes import Box
 from whatwhere.indexer.collection.reader import CollectionReader, SearchableIndex
 from whatwhere.indexer.errors import DescriptorNotIndexed, InvalidRequest
-from whatwhere.indexer.features.describe import Description
-from whatwhere.indexer.features.descriptors import FUSED, WHAT, WHAT_AND_WHERE, find_descriptor
-from whatwhere.indexer.features.nmf import QuantizedFactors
+from whatwhere.indexer.features.description import Description, QuantizedFactors
+from whatwhere.indexer.features.descriptors import find_descriptor, whiten
+from whatwhere.indexer.features.names import FUSED, WHAT, WHAT_AND_WHERE
+from whatwhere.indexer.features.nmf import restore
 from whatwhere.indexer.features.whitening import Whitener
 from whatwhere.service.search.localize import box_of_maps
 
@@ -50,12 +51,12 @@ def row_of_factor(description: Description, factor: int) -> Tensor:
             f"factor {factor} does not exist, the image has {count} factors: give an index from 0 to {count - 1}",
             field="factor",
         )
-    return description.factors.restore().what[factor]
+    return restore(description.factors).what[factor]
 
 
 def box_of_factor(factors: QuantizedFactors, factor: int) -> Box | None:
     """Return the box of the most activated part of one factor; None for a dead factor."""
-    heatmap = factors.restore().where[:, factor]
+    heatmap = restore(factors).where[:, factor]
     return box_of_maps(heatmap.reshape(1, factors.height, factors.width))
 
 
@@ -118,7 +119,7 @@ def _whitener_of_what(collection: CollectionReader) -> Whitener | None:
 def _whitened(rows: Tensor, whitener: Whitener | None) -> Tensor:
     """Scale rows [K, C] to length 1, and whiten them if a whitener is given."""
     rows = functional.normalize(rows, dim=1, eps=_EPS)
-    return rows if whitener is None else functional.normalize(whitener.apply(rows), dim=1, eps=_EPS)
+    return rows if whitener is None else functional.normalize(whiten(rows, whitener), dim=1, eps=_EPS)
 
 
 def _scores(

@@ -6,12 +6,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.indexer.boxes import Box
-from whatwhere.indexer.features.describe import Description
-from whatwhere.indexer.features.visualize import STEPS
+from whatwhere.indexer.features.description import Description
+from whatwhere.indexer.features.names import VISUALIZATION_STEPS
 from whatwhere.service.results import StoredImage
+from whatwhere.service.search.defaults import DEFAULT_PATCHES
 from whatwhere.service.search.similar_factors import FactorMatch
-
-PATCHES = 8
 
 Pixels = NDArray[np.uint8]
 
@@ -25,8 +24,8 @@ class VisualizationRequest:
 
     image: str
     factor: int
-    patches: int = PATCHES
-    steps: int = STEPS
+    patches: int = DEFAULT_PATCHES
+    steps: int = VISUALIZATION_STEPS
     seed: int = 0
 
 

@@ -14,6 +14,7 @@ import grpc
 
 from whatwhere.indexer.errors import CredentialsUnreadable
 from whatwhere.indexer.storage.files import FileVersion, version_of
+from whatwhere.service.security.tls_files import TlsFiles
 
 _EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
 _NOT_ITS_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second if one is RSA and the other EC
@@ -22,15 +23,6 @@ log = logging.getLogger(__name__)
 
 _Version = tuple[FileVersion, ...]
 _Made = TypeVar("_Made")
-
-
-@dataclass(frozen=True)
-class TlsFiles:
-    """PEM files of a server. `client_ca` requires client certificates signed by one of its CAs (mutual TLS)."""
-
-    certificate: Path
-    key: Path
-    client_ca: Path | None = None
 
 
 def server_credentials(files: TlsFiles) -> grpc.ServerCredentials:

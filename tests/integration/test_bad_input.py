@@ -19,7 +19,7 @@ from whatwhere.indexer.catalog.records import Outcome, Source
 from whatwhere.indexer.collection.layout import Current, Layout
 from whatwhere.indexer.collection.manifest import Manifest
 from whatwhere.indexer.collection.writer import open_for_writing
-from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.service.client.client import Client
 from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.rpc import image_search_pb2_grpc as rpc

@@ -17,13 +17,14 @@ from typer.testing import CliRunner
 from tests.conftest import QUERY_PHOTOGRAPH, SCIKIT_IMAGE
 from tests.integration.test_index_command import images
 from whatwhere.indexer.errors import ImageNotFound, InvalidRequest, UnknownName
+from whatwhere.indexer.features.names import DEFAULT_RANK
 from whatwhere.indexer.pipeline.run import index_paths
-from whatwhere.indexer.pipeline.settings import DEFAULT_RANK, IndexSettings
+from whatwhere.indexer.pipeline.settings import IndexSettings
 from whatwhere.service import cli
-from whatwhere.service.drawing.explanation import OPACITY
-from whatwhere.service.local.explain import explain_file
-from whatwhere.service.search.factor_maps import COMPARED_RANK
+from whatwhere.service.drawing.defaults import OPACITY
+from whatwhere.service.local.files import explain_file
 from whatwhere.service.search.heatmaps import PALETTE
+from whatwhere.service.settings import Limits
 
 ASTRONAUT, CAT = SCIKIT_IMAGE / "astronaut.png", SCIKIT_IMAGE / "chelsea.png"
 OTHER_VIEW = SCIKIT_IMAGE / "motorcycle_right.png"
@@ -181,11 +182,11 @@ def test_stored_images_are_compared_by_their_names(collection: Path, tmp_path: P
     told = answer("compare", *names, "-c", collection, "--picture", picture)
 
     assert [entry["image"] for entry in told["images"]] == names
-    assert all(len(entry["factors"]) == COMPARED_RANK for entry in told["images"])
+    assert all(len(entry["factors"]) == Limits.default_compared_rank for entry in told["images"])
     boxes = [[factor["box"] for factor in entry["factors"]] for entry in told["images"]]
     assert any((first is None) != (second is None) for first, second in zip(*boxes, strict=True))
     with Image.open(picture) as drawn:
-        assert drawn.width > (2 + COMPARED_RANK) * 100
+        assert drawn.width > (2 + Limits.default_compared_rank) * 100
 
 
 @pytest.mark.parametrize("command", ["explain", "compare"])
@@ -194,7 +195,7 @@ def test_defaults_are_those_of_the_functions(command: str) -> None:
     printed = " ".join(run(command, "--help").stdout.split())
 
     assert f"[default: {OPACITY}]" in printed
-    assert f"[default: {DEFAULT_RANK if command == 'explain' else COMPARED_RANK}]" in printed
+    assert f"[default: {DEFAULT_RANK if command == 'explain' else Limits.default_compared_rank}]" in printed
     assert "Example: whatwhere" in printed
 
 

@@ -16,7 +16,7 @@ from whatwhere.indexer.catalog.records import ImageRecord
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.reader import open_collection
 from whatwhere.indexer.errors import SourceUnavailable
-from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.maintenance.remove import ImageSelection, choose, remove_images
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.indexer.pipeline.settings import IndexSettings

@@ -17,7 +17,8 @@ from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
 from whatwhere.indexer import errors
 from whatwhere.service.client.client import Client
-from whatwhere.service.security.tls import TlsFiles, channel_credentials
+from whatwhere.service.security.tls import channel_credentials
+from whatwhere.service.security.tls_files import TlsFiles
 from whatwhere.service.security.tokens import Scope, create_token, read_tokens, revoke_token
 from whatwhere.service.server import Server, _check_exposure, create_server
 from whatwhere.service.settings import ServerSettings

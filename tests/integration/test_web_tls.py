@@ -17,7 +17,7 @@ from tests.browsing import (
     rest,
     running,
 )
-from whatwhere.service.security.tls import TlsFiles
+from whatwhere.service.security.tls_files import TlsFiles
 from whatwhere.service.server import Server
 
 pytestmark = pytest.mark.usefixtures("one_thread")

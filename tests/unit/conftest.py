@@ -12,9 +12,10 @@ from PIL import Image
 
 from tests.conftest import SCIKIT_IMAGE
 from whatwhere.indexer.backbones.backbone import load_backbone
-from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
 from whatwhere.indexer.catalog.catalog import Catalog
-from whatwhere.indexer.features.describe import POOLED, Describer, Description
+from whatwhere.indexer.features.describe import POOLED, Describer
+from whatwhere.indexer.features.description import Description
 
 NAMES = ("motorcycle_left", "motorcycle_right", "coffee", "chelsea")
 

@@ -7,7 +7,7 @@ from whatwhere.indexer.catalog.records import Outcome, Source
 from whatwhere.indexer.collection.shards import read_descriptions
 from whatwhere.indexer.collection.writer import CollectionWriter
 from whatwhere.indexer.errors import SourceUnavailable
-from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.pipeline.loading import Loaded
 from whatwhere.indexer.pipeline.ray.work import Arrived
 from whatwhere.indexer.sources.uris import is_remote

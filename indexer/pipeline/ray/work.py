@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
 
-from whatwhere.indexer.backbones.engines import ENGINE_VARIABLE
+from whatwhere.indexer.backbones.names import ENGINE_VARIABLE
 from whatwhere.indexer.catalog.records import Outcome, ShardRecord
 from whatwhere.indexer.collection.layout import CollectionAddress
 from whatwhere.indexer.features.describe import Describer

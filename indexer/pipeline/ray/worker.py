@@ -14,13 +14,14 @@ import ray
 import torch
 
 from whatwhere.indexer.backbones.backbone import choose_device, load_backbone
-from whatwhere.indexer.backbones.engines import ENGINE_VARIABLE
+from whatwhere.indexer.backbones.names import ENGINE_VARIABLE
 from whatwhere.indexer.catalog.records import ShardRecord, Source
 from whatwhere.indexer.collection.layout import CollectionAddress, Layout
 from whatwhere.indexer.collection.stores import open_catalog
 from whatwhere.indexer.collection.writer import write_shard_file
 from whatwhere.indexer.errors import CollectionMismatch, CollectionNotWritable, WhatwhereError
-from whatwhere.indexer.features.describe import Describer, Description
+from whatwhere.indexer.features.describe import Describer
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.pipeline.chunks import Batch, Chunk, ChunkSizes, describe_sources
 from whatwhere.indexer.pipeline.loading import Loader
 from whatwhere.indexer.pipeline.ray.work import Arrived, Work

@@ -14,8 +14,10 @@ from whatwhere.indexer.boxes import WHOLE_IMAGE, Box
 from whatwhere.indexer.collection.sealed import FORMAT_VERSION
 from whatwhere.indexer.collection.shards import read_descriptions, write_shard
 from whatwhere.indexer.errors import BenchmarkUnreadable, CollectionCorrupt, WhatwhereError
-from whatwhere.indexer.features.describe import Describer, Description
-from whatwhere.indexer.images.decode import SHORTER_SIDE, DecodedImage, ImageLimits, decode_image, upright_size
+from whatwhere.indexer.features.describe import Describer
+from whatwhere.indexer.features.description import Description
+from whatwhere.indexer.images.decode import SHORTER_SIDE, DecodedImage, decode_image, upright_size
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.pipeline.loading import map_ahead
 from whatwhere.indexer.sources.local import read_file
 from whatwhere.indexer.storage.files import printable

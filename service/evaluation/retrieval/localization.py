@@ -19,7 +19,7 @@ from torch import Tensor
 from whatwhere.indexer.backbones.backbone import Backbone
 from whatwhere.indexer.boxes import WHOLE_IMAGE, Box
 from whatwhere.indexer.features.describe import Describer
-from whatwhere.indexer.features.nmf import QuantizedFactors
+from whatwhere.indexer.features.description import QuantizedFactors
 from whatwhere.indexer.images.decode import decode_image
 from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, BenchmarkQuery
 from whatwhere.service.evaluation.retrieval.sources import read_bytes

@@ -9,25 +9,25 @@ from statistics import fmean
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.indexer.backbones.backbone import DEFAULT_PRECISION, Backbone, choose_device, load_backbone
-from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE
+from whatwhere.indexer.backbones.backbone import Backbone, choose_device, load_backbone
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE, DEFAULT_PRECISION
 from whatwhere.indexer.boxes import WHOLE_IMAGE
 from whatwhere.indexer.errors import InvalidRequest, WhitenerUnavailable
 from whatwhere.indexer.features import whitening
-from whatwhere.indexer.features.describe import POOLED, Describer, Description
-from whatwhere.indexer.features.descriptors import (
+from whatwhere.indexer.features.describe import POOLED, Describer
+from whatwhere.indexer.features.description import Description
+from whatwhere.indexer.features.descriptors import Descriptor, expanded, find_descriptor
+from whatwhere.indexer.features.names import (
     BASELINES,
+    DEFAULT_DIMENSIONS,
     DEFAULT_PRESET,
+    DEFAULT_RANK,
     FUSED,
     WHAT,
     WHAT_AND_WHERE,
-    Descriptor,
-    expanded,
-    find_descriptor,
     pooled_by,
 )
 from whatwhere.indexer.features.whitening import Whitener, WhitenerKey
-from whatwhere.indexer.pipeline.settings import DEFAULT_RANK
 from whatwhere.indexer.pipeline.train_whiteners import evenly_chosen, fit_whiteners, whiteners_of
 from whatwhere.indexer.sources.scan import scan
 from whatwhere.indexer.vectors.index import VectorIndex
@@ -57,7 +57,7 @@ class EvaluationSettings:
     weights: Path | None = None
     precision: str = DEFAULT_PRECISION
     rank: int = DEFAULT_RANK
-    dimensions: int = whitening.DEFAULT_DIMENSIONS
+    dimensions: int = DEFAULT_DIMENSIONS
     whiten_on: tuple[Path, ...] = ()
     whiten_on_collection: bool = False
     localization: bool = True

@@ -18,10 +18,10 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from tests.conftest import QUERY_PHOTOGRAPH
 from whatwhere.indexer.backbones.backbone import Backbone, choose_device, load_backbone
-from whatwhere.indexer.backbones.efficientnet_lite import EfficientNetLiteShape, build
-from whatwhere.indexer.backbones.engines import ENGINE_VARIABLE
+from whatwhere.indexer.backbones.efficientnet_lite import build
 from whatwhere.indexer.backbones.listing import list_backbones
-from whatwhere.indexer.backbones.registry import BACKBONES, DEFAULT_BACKBONE, find_backbone
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE, ENGINE_VARIABLE
+from whatwhere.indexer.backbones.registry import BACKBONES, find_backbone
 from whatwhere.indexer.errors import DeviceUnavailable, UnknownName, WeightsUnavailable
 
 SPEC = BACKBONES[DEFAULT_BACKBONE]
@@ -134,17 +134,17 @@ def test_channels_are_read_as_red_green_blue(backbone: Backbone) -> None:
 
 
 @pytest.mark.parametrize(
-    ("shape", "channels", "blocks"),
+    ("width", "depth", "channels", "blocks"),
     [
-        (EfficientNetLiteShape(), [16, 24, 40, 80, 112, 192, 320], 16),
-        (EfficientNetLiteShape(width=1.0, depth=1.1), [16, 24, 40, 80, 112, 192, 320], 21),
-        (EfficientNetLiteShape(width=1.2, depth=1.4), [24, 32, 48, 96, 136, 232, 384], 24),
+        (1.0, 1.0, [16, 24, 40, 80, 112, 192, 320], 16),
+        (1.0, 1.1, [16, 24, 40, 80, 112, 192, 320], 21),
+        (1.2, 1.4, [24, 32, 48, 96, 136, 232, 384], 24),
     ],
     ids=["lite0", "lite1", "lite3"],
 )
-def test_the_family_is_scaled_as_published(shape: EfficientNetLiteShape, channels: list[int], blocks: int) -> None:
+def test_the_family_is_scaled_as_published(width: float, depth: float, channels: list[int], blocks: int) -> None:
     """Widths are rounded to multiples of 8, depths upwards, the first and last stage keep theirs."""
-    network = build(shape)
+    network = build(width, depth)
 
     residuals = [module for module in network.children() if hasattr(module, "body")]
     widths = [residual.body[-1].out_channels for residual in residuals]

@@ -22,8 +22,9 @@ from tests.unit.indexer.backbones.test_backbones import independent
 from tests.unit.indexer.backbones.test_torchvision_networks import saved, trained
 from whatwhere.indexer.backbones import engines
 from whatwhere.indexer.backbones.backbone import Backbone, load_backbone
-from whatwhere.indexer.backbones.engines import ENGINE_VARIABLE, Engine, OpenVinoEngine, make_engine
-from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE, find_backbone
+from whatwhere.indexer.backbones.engines import Engine, OpenVinoEngine, make_engine
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE, ENGINE_VARIABLE
+from whatwhere.indexer.backbones.registry import find_backbone
 from whatwhere.indexer.errors import DeviceUnavailable, UnknownName
 from whatwhere.indexer.images.decode import decode_image
 
@@ -36,7 +37,7 @@ ROOT = Path(__file__).resolve().parents[4]
 LOADING = """
 import json, sys, warnings
 import torch
-from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
 from whatwhere.indexer.backbones.backbone import load_backbone
 
 asked = []

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -458,7 +459,8 @@ def test_published_weights_are_found_in_a_folder_and_checked(
     published = tmp_path / f"resnet18-{own.weights_sha256[:8]}.pth"
     (tmp_path / "own.pth").rename(published)
     monkeypatch.setenv("WHATWHERE_WEIGHTS", str(tmp_path))
-    monkeypatch.setattr(models.ResNet18_Weights.IMAGENET1K_V1.value, "url", f"https://nowhere.invalid/{published.name}")
+    entry = replace(BACKBONES["resnet18"], weights=PublishedWeights("resnet18", published.name))
+    monkeypatch.setitem(BACKBONES, "resnet18", entry)
     pixels = picture(64, 64)
 
     backbone = load_backbone("resnet18", CPU)

@@ -17,15 +17,16 @@ from safetensors.torch import save_file
 from torchvision.models import ResNet18_Weights
 
 from whatwhere.indexer.backbones.checkpoints import read_tensors, require_fit
-from whatwhere.indexer.backbones.registry import BACKBONES, DEFAULT_BACKBONE
-from whatwhere.indexer.backbones.weights import OwnWeights, PackagedWeights, PublishedWeights
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
+from whatwhere.indexer.backbones.registry import BACKBONES
+from whatwhere.indexer.backbones.weights import OwnWeights, PackagedWeights, PublishedWeights, _hub_folder
 from whatwhere.indexer.errors import WeightsUnavailable
 
 CONTENT = b"weights of a network"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 FILE = f"resnet18-{SHA256[:8]}.pth"
 LITE0 = BACKBONES[DEFAULT_BACKBONE].weights
-WEIGHTS = PublishedWeights("resnet18")
+WEIGHTS = PublishedWeights("resnet18", FILE)
 
 # --- in a package -----------------------------------------------------------------------------------------------
 
@@ -116,6 +117,32 @@ def test_published_weights_are_named_by_torchvision() -> None:
     vgg16 = BACKBONES["vgg16"].weights
 
     assert (vgg16.title, vgg16.sha256_prefix) == ("vgg16-397923af.pth", "397923af")
+
+
+@pytest.mark.parametrize(
+    "weights", [spec.weights for spec in BACKBONES.values() if isinstance(spec.weights, PublishedWeights)]
+)
+def test_the_files_that_are_named_are_those_that_torchvision_publishes(weights: PublishedWeights) -> None:
+    """The names are listed here, so that they are known without torchvision."""
+    assert weights.url.endswith(f"/{weights.title}")
+
+
+@pytest.mark.parametrize("set_variables", [{}, {"XDG_CACHE_HOME": "/c"}, {"XDG_CACHE_HOME": "/c", "TORCH_HOME": "~/t"}])
+def test_files_are_looked_for_in_torch_hubs_folder(
+    set_variables: dict[str, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The folder is known without torch, too; where torch is loaded, the one that a program has set."""
+    for name in ("XDG_CACHE_HOME", "TORCH_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in set_variables.items():
+        monkeypatch.setenv(name, value)
+    folder = torch.hub.get_dir()
+
+    with monkeypatch.context() as without_torch:
+        without_torch.delitem(sys.modules, "torch.hub")
+        assert str(_hub_folder()) == folder
+    monkeypatch.setattr(torch.hub, "_hub_dir", "/elsewhere")
+    assert str(_hub_folder()) == "/elsewhere"
 
 
 @pytest.mark.parametrize("spec", [spec for spec in BACKBONES.values() if isinstance(spec.weights, PublishedWeights)])

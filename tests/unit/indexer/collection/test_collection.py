@@ -55,7 +55,7 @@ from whatwhere.indexer.errors import (
     WhatwhereError,
 )
 from whatwhere.indexer.features import whitening
-from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.maintenance.info import inspect_collection
 from whatwhere.indexer.vectors.store import SegmentEntry
 
@@ -455,7 +455,8 @@ def test_many_images_are_read_a_part_at_a_time(
     template: Path, new_root: Path, monkeypatch: pytest.MonkeyPatch, at_once: int
 ) -> None:
     """How many descriptions are read at once does not show in the vectors."""
-    monkeypatch.setattr("whatwhere.indexer.collection.segments._READ_AT_ONCE", at_once)
+    for module in ("segments", "derivation"):
+        monkeypatch.setattr(f"whatwhere.indexer.collection.{module}._READ_AT_ONCE", at_once)
 
     fill(new_root, [1, 2, 3], [4, 5])
 

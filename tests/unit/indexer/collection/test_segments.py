@@ -14,13 +14,14 @@ from numpy.typing import NDArray
 import whatwhere.indexer.collection.segments
 import whatwhere.indexer.vectors.factories
 from tests.made_up import DIMENSIONS, RECIPE, append, fill, stored, take_away, vector_of
+from whatwhere.indexer.collection.derivation import derived_vectors
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.manifest import Manifest
 from whatwhere.indexer.collection.reader import open_collection
-from whatwhere.indexer.collection.segments import Planned, SegmentWriter, derived_vectors, plan_segments
+from whatwhere.indexer.collection.segments import Planned, SegmentWriter, plan_segments
 from whatwhere.indexer.collection.writer import open_for_writing
 from whatwhere.indexer.errors import CollectionCorrupt
-from whatwhere.indexer.features.describe import Description
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.vectors.conditions import Facts
 from whatwhere.indexer.vectors.store import SegmentEntry, VectorSource
 
@@ -115,6 +116,7 @@ def test_vectors_come_through_all_of_it_unchanged(
 ) -> None:
     """Added one by one, some removed, one brought back: each equals what its shard gives, however many a block has."""
     monkeypatch.setattr(whatwhere.indexer.collection.segments, "_READ_AT_ONCE", at_once)
+    monkeypatch.setattr(whatwhere.indexer.collection.derivation, "_READ_AT_ONCE", at_once)
     root = tmp_path / "c.ww"
     for seed in range(1, 14):
         fill(root, [seed])

@@ -11,7 +11,9 @@ from numpy.typing import NDArray
 from whatwhere.indexer.backbones.backbone import Backbone
 from whatwhere.indexer.boxes import WHOLE_IMAGE, Box
 from whatwhere.indexer.features import pooling
-from whatwhere.indexer.features.describe import POOLED, Describer, Description
+from whatwhere.indexer.features.describe import POOLED, Describer
+from whatwhere.indexer.features.description import Description
+from whatwhere.indexer.features.nmf import restore
 from whatwhere.indexer.features.whitening import WhitenerKey
 
 POOLED_ROWS = {
@@ -54,7 +56,7 @@ def test_factors_explain_activations_weighted_by_channel(
     """U V is near A diag(w), nearer than to A by far."""
     activations = describer.backbone.activations(pictures[:1])[0]
     weighted = (activations * pooling.crow_channel_weights(activations)).flatten(0, 1)
-    factors = described[0].factors.restore()
+    factors = restore(described[0].factors)
 
     product = factors.where @ factors.what
 

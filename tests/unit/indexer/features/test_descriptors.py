@@ -13,22 +13,18 @@ from torch import Tensor
 from tests.conftest import MOTORBIKE
 from whatwhere.indexer.boxes import WHOLE_IMAGE, Box
 from whatwhere.indexer.errors import RegionNotSupported, UnknownName
-from whatwhere.indexer.features.describe import Describer, Description
+from whatwhere.indexer.features.describe import Describer
+from whatwhere.indexer.features.description import Description, QuantizedFactors
 from whatwhere.indexer.features.descriptors import (
-    BASELINES,
-    BEST_FIRST,
-    DEFAULT_DESCRIPTORS,
-    DESCRIPTORS,
-    PRESETS,
     Descriptor,
     expanded,
     find_descriptor,
     global_descriptor,
-    pooled_by,
     training_rows,
     unit_rows,
 )
-from whatwhere.indexer.features.nmf import Factors, QuantizedFactors, quantize
+from whatwhere.indexer.features.names import BASELINES, BEST_FIRST, DEFAULT_DESCRIPTORS, DESCRIPTORS, PRESETS, pooled_by
+from whatwhere.indexer.features.nmf import Factors, quantize, restore
 from whatwhere.indexer.features.pooling import interact, rmac_regions, rmac_rows
 from whatwhere.indexer.features.regions import Area
 from whatwhere.indexer.features.whitening import Whitener, WhitenerKey, find
@@ -179,7 +175,7 @@ def test_every_whitener_can_be_trained(method: Descriptor) -> None:
 def test_training_rows_are_those_of_their_names() -> None:
     """V's rows, those after interaction, and what was pooled; each at length 1."""
     description = at_random()
-    where, what = (torch.as_tensor(each) for each in (vars(description.factors.restore())).values())
+    where, what = (torch.as_tensor(each) for each in (vars(restore(description.factors))).values())
     expected = {
         "what": what,
         "what-and-where": interact(where, what, 5, 7),

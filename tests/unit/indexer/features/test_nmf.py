@@ -12,7 +12,16 @@ from torch.nn.functional import normalize
 from torch.nn.utils.rnn import pad_sequence
 
 from whatwhere.indexer.features import hals
-from whatwhere.indexer.features.nmf import Dense, Factors, LowRank, _sweep, factorize, factorize_batch, quantize
+from whatwhere.indexer.features.nmf import (
+    Dense,
+    Factors,
+    LowRank,
+    _sweep,
+    factorize,
+    factorize_batch,
+    quantize,
+    restore,
+)
 
 shapes = st.tuples(st.integers(1, 40), st.integers(1, 30), st.integers(1, 6), st.integers(0, 1000))
 # A matrix may have entries of any usual size; what is compared is compared relative to it.
@@ -335,7 +344,7 @@ def test_restored_factors_are_within_half_a_step(height: int, width: int, channe
     strengths = 10.0 ** torch.arange(rank)  # a weak factor beside strong ones keeps its precision
     factors = Factors(where * strengths, what / strengths.unsqueeze(1))
 
-    restored = quantize(factors, height, width).restore()
+    restored = restore(quantize(factors, height, width))
 
     where_step, what_step = factors.where.amax(dim=0) / 255, factors.what.amax(dim=1, keepdim=True) / 255
     assert ((restored.where - factors.where).abs() <= where_step * 0.5001).all()
@@ -371,7 +380,7 @@ def test_a_dead_factor_is_restored_as_zero() -> None:
     where, what = random_product(6, 2, 4)
     where[:, 1], what[1] = 0, 0
 
-    restored = quantize(Factors(where, what), 2, 3).restore()
+    restored = restore(quantize(Factors(where, what), 2, 3))
 
     assert (restored.where[:, 1] == 0).all()
     assert (restored.what[1] == 0).all()
@@ -382,7 +391,7 @@ def test_quantizing_twice_changes_nothing_more() -> None:
     """The restored factors lie on the grid already."""
     once = quantize(Factors(*random_product(12, 3, 20)), 3, 4)
 
-    twice = quantize(once.restore(), 3, 4)
+    twice = quantize(restore(once), 3, 4)
 
     np.testing.assert_array_equal(twice.where, once.where)
     np.testing.assert_array_equal(twice.what, once.what)

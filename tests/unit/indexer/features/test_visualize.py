@@ -12,9 +12,11 @@ from torch.nn import functional
 
 from tests.unit.indexer.backbones.test_torchvision_networks import saved, trained
 from whatwhere.indexer.backbones.backbone import Backbone, load_backbone
-from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
 from whatwhere.indexer.errors import InvalidRequest
-from whatwhere.indexer.features.describe import Describer, Description
+from whatwhere.indexer.features.describe import Describer
+from whatwhere.indexer.features.description import Description
+from whatwhere.indexer.features.nmf import restore
 from whatwhere.indexer.features.pooling import crow_channel_weights
 from whatwhere.indexer.features.visualize import cosine_to, objective, visualize_row
 
@@ -63,7 +65,7 @@ def test_the_ascent_climbs_far_above_noise_and_photographs(
     number: int,
 ) -> None:
     """Nothing else shows so much of the concept, nor so much like it: not even the photograph that it is of."""
-    concept = described[number].factors.restore().what[0]
+    concept = restore(described[number].factors).what[0]
 
     made = visualize_row(backbone, concept, size=SIZE, steps=STEPS)
 
@@ -107,7 +109,7 @@ def test_other_networks_are_climbed_too(name: str, tmp_path: Path) -> None:
 
 def test_the_same_seed_gives_the_same_picture(backbone: Backbone, described: list[Description]) -> None:
     """And another seed another one."""
-    concept = described[0].factors.restore().what[0]
+    concept = restore(described[0].factors).what[0]
 
     first, second, other = (visualize_row(backbone, concept, size=64, steps=3, seed=seed) for seed in (1, 1, 2))
 
@@ -121,7 +123,7 @@ def test_the_engine_that_describes_pictures_has_no_say(
     """It is torch that climbs, also where OpenVINO runs the network."""
     monkeypatch.setenv("WHATWHERE_ENGINE", "torch")
     plain = load_backbone(DEFAULT_BACKBONE, torch.device("cpu"))
-    concept = described[0].factors.restore().what[0]
+    concept = restore(described[0].factors).what[0]
 
     made = [visualize_row(network, concept, size=64, steps=3) for network in (backbone, plain)]
 
@@ -134,7 +136,7 @@ def test_the_network_stays_as_it_was(described: list[Description], pictures: lis
     modules = [type(module) for module in backbone.network.modules()]
     (before,) = backbone.activations(pictures[:1])
 
-    visualize_row(backbone, described[0].factors.restore().what[0], size=64, steps=2)
+    visualize_row(backbone, restore(described[0].factors).what[0], size=64, steps=2)
 
     assert [type(module) for module in backbone.network.modules()] == modules
     assert all(parameter.requires_grad and parameter.grad is None for parameter in backbone.network.parameters())
@@ -147,7 +149,7 @@ def test_progress_is_told_after_every_step(backbone: Backbone, described: list[D
 
     visualize_row(
         backbone,
-        described[0].factors.restore().what[0],
+        restore(described[0].factors).what[0],
         size=32,
         steps=3,
         progress=lambda done, total: told.append((done, total)),

@@ -10,10 +10,13 @@ import torch
 from numpy.typing import NDArray
 from safetensors.numpy import save_file
 
-from whatwhere.indexer.backbones.registry import BACKBONES, DEFAULT_BACKBONE
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
+from whatwhere.indexer.backbones.registry import BACKBONES
 from whatwhere.indexer.errors import WhitenerUnavailable
-from whatwhere.indexer.features.descriptors import DESCRIPTORS, PRESETS, find_descriptor
-from whatwhere.indexer.features.whitening import Whitener, WhitenerKey, file_name, find, fit, load, save
+from whatwhere.indexer.features.descriptors import find_descriptor, whiten
+from whatwhere.indexer.features.names import DESCRIPTORS, PRESETS
+from whatwhere.indexer.features.whitener_fitting import fit
+from whatwhere.indexer.features.whitening import Whitener, WhitenerKey, file_name, find, load, save
 
 KEY = WhitenerKey(backbone="network", layer="head", weights_sha256="00ff", descriptor="what")
 
@@ -43,7 +46,7 @@ def whitener(rows: NDArray[np.float32]) -> Whitener:
 
 def test_whitened_training_rows_are_centerd(rows: NDArray[np.float32], whitener: Whitener) -> None:
     """Their mean is zero but for the rounding to float16."""
-    whitened = whitener.apply(torch.from_numpy(rows)).numpy()
+    whitened = whiten(torch.from_numpy(rows), whitener).numpy()
 
     assert np.abs(whitened.mean(axis=0)).max() < 0.02
 
@@ -52,7 +55,7 @@ def test_whitened_training_rows_have_unit_variance_and_no_correlation(
     rows: NDArray[np.float32], whitener: Whitener
 ) -> None:
     """Their covariance is the identity but for the rounding to float16."""
-    whitened = whitener.apply(torch.from_numpy(rows)).numpy()
+    whitened = whiten(torch.from_numpy(rows), whitener).numpy()
 
     np.testing.assert_allclose(np.cov(whitened.T), np.eye(10), atol=0.02)
 
@@ -72,7 +75,7 @@ def test_applying_subtracts_the_mean_and_projects() -> None:
     mean = np.array([1.0, 0.0], dtype=np.float32)
     projection = np.array([[1.0, 0.0], [3.0, 4.0]], dtype=np.float32)
 
-    whitened = Whitener(KEY, mean, projection, "").apply(torch.tensor([[1.0, 2.0]]))
+    whitened = whiten(torch.tensor([[1.0, 2.0]]), Whitener(KEY, mean, projection, ""))
 
     assert whitened.tolist() == [[6.0, 8.0]]
 
@@ -104,7 +107,7 @@ def test_a_channel_that_never_varies_is_no_reason_for_infinities() -> None:
 
     assert fitted.dimensions == 3
     assert np.isfinite(fitted.projection).all()
-    assert fitted.apply(torch.from_numpy(rows)).abs().max() < 10
+    assert whiten(torch.from_numpy(rows), fitted).abs().max() < 10
 
 
 # --- files ------------------------------------------------------------------------------------------------------

@@ -14,7 +14,8 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, UnidentifiedImageError
 
 from whatwhere.indexer.errors import ImageTooManyBytes, ImageTooManyPixels, UnreadableImage
-from whatwhere.indexer.images.decode import SUFFIXES, ImageLimits, decode_image, fitted_size, upright_size
+from whatwhere.indexer.images.decode import SUFFIXES, decode_image, fitted_size, upright_size
+from whatwhere.indexer.images.limits import ImageLimits
 
 # Six grey levels, far enough apart to survive JPEG, in blocks of 8 x 8 pixels: one letter each.
 LETTERS = "ABCDEF"

@@ -8,7 +8,6 @@ import pytest
 from whatwhere.indexer.errors import InvalidFilter
 from whatwhere.indexer.metadata.filters import (
     MAX_DEPTH,
-    MAX_LENGTH,
     MAX_TERMS,
     And,
     Comparison,
@@ -18,6 +17,7 @@ from whatwhere.indexer.metadata.filters import (
     Or,
     parse,
 )
+from whatwhere.indexer.metadata.limits import MAX_LENGTH
 
 
 def word(field: str, value: str = "1", operator: str = "=") -> Comparison:

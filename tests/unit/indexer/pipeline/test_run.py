@@ -37,9 +37,11 @@ from whatwhere.indexer.errors import (
     WhitenerUnavailable,
 )
 from whatwhere.indexer.features import whitening
-from whatwhere.indexer.features.describe import Describer, Description
+from whatwhere.indexer.features.describe import Describer
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.features.descriptors import find_descriptor, training_rows
-from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.features.whitener_fitting import fit
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.pipeline.publishing import publish_collection
 from whatwhere.indexer.pipeline.run import describe_again, index_paths
 from whatwhere.indexer.pipeline.settings import IndexSettings, Progress
@@ -1073,7 +1075,7 @@ def test_whiteners_are_fitted_to_the_rows_of_their_names(describer: Describer, d
 
     for name in ("cells", "what"):
         rows = np.concatenate([training_rows(name, description).numpy() for description in described])
-        expected = whitening.fit(rows, describer.whitener_key(name), "", 9)
+        expected = fit(rows, describer.whitener_key(name), "", 9)
         assert made[name].fingerprint == expected.fingerprint
         assert made[name].trained_on == "4 photographs, rank 6"
 

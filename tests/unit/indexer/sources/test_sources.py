@@ -17,7 +17,7 @@ from fsspec.registry import _registry
 from tests.object_store import s3_server
 from tests.web_server import Answer, Site, web_server
 from whatwhere.indexer.errors import ImageTooManyBytes, InvalidRequest, UnreadableImage
-from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.sources.read import read
 from whatwhere.indexer.sources.remote import Content, RateLimit, Remote, RetryPolicy, Stamp
 from whatwhere.indexer.sources.uris import name_of, normalized_uri, shown

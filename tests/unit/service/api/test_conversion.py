@@ -22,12 +22,11 @@ from whatwhere.indexer.errors import (
     PageTokenExpired,
     WhatwhereError,
 )
-from whatwhere.indexer.features.descriptors import DESCRIPTORS
+from whatwhere.indexer.features.names import DESCRIPTORS
 from whatwhere.indexer.features.regions import Area, Region
 from whatwhere.indexer.metadata.filters import parse
 from whatwhere.service.api import page_tokens, requests, responses
 from whatwhere.service.rpc import image_search_pb2 as pb
-from whatwhere.service.search.factor_maps import COMPARED_RANK
 from whatwhere.service.search.searcher import Query
 from whatwhere.service.settings import Limits
 
@@ -375,7 +374,7 @@ def test_a_comparison_has_its_defaults() -> None:
     comparison = requests.to_comparison(pb.CompareImagesRequest(image="images/1", images=["images/2"]), Limits())
 
     assert (comparison.example.image_id, comparison.image_ids) == (1, (2,))
-    assert (comparison.rank, comparison.exact, comparison.heatmap_size_px) == (COMPARED_RANK, False, 0)
+    assert (comparison.rank, comparison.exact, comparison.heatmap_size_px) == (Limits.default_compared_rank, False, 0)
 
 
 @pytest.mark.parametrize(

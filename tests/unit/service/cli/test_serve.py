@@ -5,11 +5,11 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.service import server
 from whatwhere.service.cli import serve
 from whatwhere.service.cli.app import app
-from whatwhere.service.security.tls import TlsFiles
+from whatwhere.service.security.tls_files import TlsFiles
 from whatwhere.service.settings import Batching, Limits, ServerSettings
 
 

@@ -2,8 +2,7 @@
 
 import numpy as np
 
-from whatwhere.indexer.features.describe import Description
-from whatwhere.indexer.features.nmf import QuantizedFactors
+from whatwhere.indexer.features.description import Description, QuantizedFactors
 from whatwhere.service.search.description_cache import DescriptionCache
 
 

@@ -9,9 +9,11 @@ from torch import Tensor
 
 from whatwhere.indexer.boxes import Box
 from whatwhere.indexer.features.describe import Describer
-from whatwhere.indexer.features.nmf import Factors, QuantizedFactors, quantize
+from whatwhere.indexer.features.description import QuantizedFactors
+from whatwhere.indexer.features.nmf import Factors, quantize
 from whatwhere.indexer.images.decode import decode_image
-from whatwhere.service.search.factor_maps import FactorMap, compare_exact, compare_stored, factor_maps, principal_maps
+from whatwhere.service.search.factor_maps import FactorMap, compare_exact, compare_stored, factor_maps
+from whatwhere.service.search.principal_maps import principal_maps
 
 CHANNELS = 30
 UPPER_LEFT, LOWER_RIGHT, LOWER_LEFT = (0, 0, 5, 6), (7, 10, 12, 16), (8, 0, 12, 4)

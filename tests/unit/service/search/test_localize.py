@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 
 from whatwhere.indexer.boxes import Box
-from whatwhere.indexer.features.nmf import Factors, QuantizedFactors, quantize
+from whatwhere.indexer.features.description import QuantizedFactors
+from whatwhere.indexer.features.nmf import Factors, quantize
 from whatwhere.indexer.features.regions import Area
 from whatwhere.service.search.localize import box_of_maps, localize_exact, localize_stored
 

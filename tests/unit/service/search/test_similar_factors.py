@@ -14,8 +14,8 @@ from whatwhere.indexer.collection.publish import publish
 from whatwhere.indexer.collection.reader import open_collection
 from whatwhere.indexer.collection.writer import open_for_writing
 from whatwhere.indexer.errors import DescriptorNotIndexed, InvalidRequest
-from whatwhere.indexer.features.describe import Description
-from whatwhere.indexer.features.nmf import Factors, QuantizedFactors, quantize
+from whatwhere.indexer.features.description import Description, QuantizedFactors
+from whatwhere.indexer.features.nmf import Factors, quantize, restore
 from whatwhere.indexer.features.whitening import Whitener
 from whatwhere.service.search.similar_factors import FactorMatch, similar_factors
 
@@ -113,7 +113,7 @@ def test_without_the_whitener_of_what_the_rows_are_compared_as_they_are(tmp_path
 @pytest.mark.parametrize("descriptor", ["what", "what-and-where", "fused"])
 def test_few_candidates_hold_the_image_that_shows_the_concept(tmp_path: Path, descriptor: str) -> None:
     """One of forty images consists of the concept alone: the index finds it among the first three."""
-    concept = described(100).factors.restore().what[1]
+    concept = restore(described(100).factors).what[1]
     keep(tmp_path / "c.ww", [*map(described, range(39)), made_of(concept.repeat(RANK, 1))], [descriptor])
 
     with open_collection(tmp_path / "c.ww") as collection:

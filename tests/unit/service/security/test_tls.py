@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives import serialization
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from whatwhere.indexer.errors import CredentialsUnreadable
-from whatwhere.service.security.tls import TlsFiles, channel_credentials, server_credentials
+from whatwhere.service.security.tls import channel_credentials, server_credentials
+from whatwhere.service.security.tls_files import TlsFiles
 
 HOST = "127.0.0.1"
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))  # a connection of its own each time

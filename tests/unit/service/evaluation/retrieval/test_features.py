@@ -18,7 +18,8 @@ from whatwhere.indexer.backbones.backbone import Backbone
 from whatwhere.indexer.boxes import WHOLE_IMAGE, Box
 from whatwhere.indexer.collection import shards
 from whatwhere.indexer.errors import BenchmarkUnreadable, CollectionCorrupt
-from whatwhere.indexer.features.describe import POOLED, Describer, Description
+from whatwhere.indexer.features.describe import POOLED, Describer
+from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.images.decode import decode_image
 from whatwhere.service.evaluation.retrieval import features
 from whatwhere.service.evaluation.retrieval.benchmark import BenchmarkQuery, PixelBox

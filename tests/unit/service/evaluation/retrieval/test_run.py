@@ -12,12 +12,13 @@ from numpy.typing import NDArray
 
 from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
 from whatwhere.indexer.backbones.backbone import load_backbone
-from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
 from whatwhere.indexer.boxes import WHOLE_IMAGE, Box
 from whatwhere.indexer.errors import BenchmarkUnreadable, InvalidRequest, UnknownName, WhitenerUnavailable
 from whatwhere.indexer.features import whitening
 from whatwhere.indexer.features.describe import POOLED, Describer
-from whatwhere.indexer.features.descriptors import BASELINES, find_descriptor, training_rows
+from whatwhere.indexer.features.descriptors import find_descriptor, training_rows
+from whatwhere.indexer.features.names import BASELINES
 from whatwhere.service.evaluation.retrieval import run
 from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, BenchmarkQuery, Coverage, Judgement, PixelBox
 from whatwhere.service.evaluation.retrieval.datasets import load_benchmark

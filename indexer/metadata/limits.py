@@ -1,0 +1,3 @@
+"""Limits on filters. Plain values: importing this needs no parser."""
+
+MAX_LENGTH = 4096  # characters of a filter
