@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -70,6 +70,8 @@ class Server:
         self._closing = ExitStack()
         with ExitStack() as on_error:
             on_error.callback(self._closing.close)
+            self._loop = EventLoop()
+            self._closing.callback(self._loop.close)
             tracer = otlp_tracer() if settings.traces else None
             if tracer is not None:
                 self._closing.callback(tracer.close)
@@ -85,7 +87,7 @@ class Server:
                 _check_port(settings.metrics_listen, "metrics_listen")
                 self.metrics_port, stop = self._metrics.serve(settings.metrics_listen)
                 self._closing.callback(stop)
-            self.port = _in_loop(self._build())
+            self.port = self._loop.run(self._build())
             self._show()
             on_error.pop_all()
 
@@ -152,11 +154,11 @@ class Server:
         self._live = open_live(self._settings, self._network, self._health.report_generation)
         self._closing.callback(self._live.close)
         self._live.follow()
-        _in_loop(_call(self._health.opened, self._live))
+        self._loop.run(_call(self._health.opened, self._live))
 
     def start(self) -> None:
         """Begin to answer."""
-        _in_loop(self._start())
+        self._loop.run(self._start())
 
     async def _start(self) -> None:
         self._health.starting()
@@ -168,13 +170,13 @@ class Server:
 
     def drain(self) -> None:
         """Say NOT_SERVING, and go on answering."""
-        _in_loop(_call(self._health.draining))
+        self._loop.run(_call(self._health.draining))
 
     def stop(self, grace: float | None) -> None:
         """Take no more requests, and wait until those in flight have ended, for at most `grace` seconds."""
         if not self._stopped:
             self._stopped = True
-            _in_loop(self._stop(grace))
+            self._loop.run(self._stop(grace))
             self._closing.close()
 
     async def _stop(self, grace: float | None) -> None:
@@ -229,18 +231,32 @@ def serve(settings: ServerSettings, on_ready: Callable[[Mapping[str, str]], None
     log.info("stopped")
 
 
-# --- one event loop for all servers of the process: grpc.aio has one poller ------------------------------------------
+class EventLoop:
+    """An event loop in a thread of its own, until it is closed."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="requests", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Run a coroutine in the loop, from another thread, and wait for its result."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def close(self) -> None:
+        """End what is left in it: tasks, threads, the loop's own thread."""
+        self.run(_cancel_others())
+        self.run(self._loop.shutdown_default_executor())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
 
-@cache
-def _loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="requests", daemon=True).start()
-    return loop
-
-
-def _in_loop(work: Coroutine[Any, Any, _Result]) -> _Result:
-    return asyncio.run_coroutine_threadsafe(work, _loop()).result()
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def _call(work: Callable[..., _Result], *arguments: Any) -> _Result:

@@ -1,13 +1,13 @@
 """Sources → chunks of what became of them, with descriptions: decoding threads ahead, one describing thread."""
 
 import logging
-import os
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import count
 
 from whatwhere.indexer.catalog.records import NewImage, Outcome, Source
+from whatwhere.indexer.cores import available_cores
 from whatwhere.indexer.features.describe import Describer, Description
 from whatwhere.indexer.images.decode import DecodedImage
 from whatwhere.indexer.metadata.values import Metadata
@@ -85,7 +85,7 @@ class Describing:
         """Yield what became of the sources, in order, in chunks of `chunk_sources` or a batch more."""
         pace = self.pace
         chunk = self.empty()
-        with ThreadPoolExecutor(pace.workers or os.cpu_count(), "decode") as pool:
+        with ThreadPoolExecutor(pace.workers or available_cores(), "decode") as pool:
             # Two batches ahead keep the network fed and memory bounded; threads that were asked for are all used.
             ahead = max(2 * pace.batch_size, pace.workers or 0)
             changed = self._changed(map_ahead(pool, self.load, sources, ahead))

@@ -20,6 +20,7 @@ from whatwhere.indexer.collection.publish import publish
 from whatwhere.indexer.collection.recipe import Recipe
 from whatwhere.indexer.collection.whiteners import find_whiteners
 from whatwhere.indexer.collection.writer import CollectionWriter, current_recipe, open_for_writing
+from whatwhere.indexer.cores import available_cores
 from whatwhere.indexer.errors import InvalidRequest, WhatwhereError
 from whatwhere.indexer.features.describe import Describer
 from whatwhere.indexer.features.descriptors import (
@@ -276,7 +277,7 @@ class _Run:
     def _annotate_by_sidecars(self, found: Found) -> tuple[int, int]:
         """Set what sidecars say, nothing where none lies; return how many sources changed and sidecars are torn."""
         changed = torn = 0
-        with ThreadPoolExecutor(self._settings.workers or os.cpu_count(), "sidecars") as pool:
+        with ThreadPoolExecutor(self._settings.workers or available_cores(), "sidecars") as pool:
             for group in in_groups(found.pictures, SHARD_SOURCES):
                 said: dict[str, Metadata] = {uri: {} for uri in group if found.sidecar_is_known(uri)}
                 beside = [uri for uri in group if uri in found.with_sidecar]

@@ -1,7 +1,6 @@
 """Train whiteners on a folder of photographs: an independent, varied set, not the collection that will be searched."""
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,6 +13,7 @@ from numpy.typing import NDArray
 
 from whatwhere.indexer.backbones.backbone import DEFAULT_PRECISION, choose_device, load_backbone
 from whatwhere.indexer.backbones.registry import DEFAULT_BACKBONE
+from whatwhere.indexer.cores import available_cores
 from whatwhere.indexer.errors import InvalidRequest, WhatwhereError
 from whatwhere.indexer.features import whitening
 from whatwhere.indexer.features.describe import POOLED, Describer, Description
@@ -123,7 +123,7 @@ def _descriptions(
 ) -> Iterator[Description]:
     """Describe all readable photographs."""
     done = 0
-    with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
+    with ThreadPoolExecutor(available_cores(), "decode") as pool:
         for batch in in_groups(map_ahead(pool, partial(_decoded, Remote()), uris, ahead=2 * BATCH), BATCH):
             yield from describer.describe([decoded.pixels for decoded in batch if decoded is not None])
             done += len(batch)

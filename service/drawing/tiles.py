@@ -11,8 +11,9 @@ from PIL import Image, ImageDraw, ImageFont
 
 from whatwhere.indexer.boxes import Box
 from whatwhere.indexer.errors import InvalidRequest, WhatwhereError
-from whatwhere.indexer.images.decode import decode_image
-from whatwhere.indexer.sources.read import read_briefly
+from whatwhere.indexer.images.decode import ImageLimits, decode_image
+from whatwhere.indexer.sources.read import read
+from whatwhere.indexer.sources.remote import BRIEF, Remote
 from whatwhere.service.results import StoredImage
 
 TILE_SIZE = (300, 225)
@@ -39,11 +40,15 @@ class Tile:
     swatch: bool = False
 
 
-def load_pixels(image: StoredImage) -> NDArray[np.uint8] | None:
-    """Read a stored image from the first of its places that can be read from here; None when there is none."""
+def load_pixels(image: StoredImage, remote: Remote | None = None) -> NDArray[np.uint8] | None:
+    """Read a stored image from the first of its places that can be read from here; None when there is none.
+
+    Without a `remote` the places elsewhere are asked with few tries and short times: somebody waits.
+    """
+    remote = remote or Remote(BRIEF)
     for uri in image.uris:
         try:
-            return decode_image(read_briefly(uri), uri, shorter_side=None).pixels
+            return decode_image(read(uri, ImageLimits(), remote).content, uri, shorter_side=None).pixels
         except (OSError, WhatwhereError):
             continue  # moved, or on another machine: the tile says so
     return None

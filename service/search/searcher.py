@@ -4,7 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +29,8 @@ from whatwhere.indexer.features.descriptors import expanded, find_descriptor, po
 from whatwhere.indexer.features.regions import Region
 from whatwhere.indexer.images.decode import ImageLimits, decode_image
 from whatwhere.indexer.metadata.filters import Expression
-from whatwhere.indexer.sources.read import read_briefly
+from whatwhere.indexer.sources.read import read
+from whatwhere.indexer.sources.remote import BRIEF, Remote
 from whatwhere.indexer.vectors.conditions import holds
 from whatwhere.indexer.vectors.store import Index, Only
 from whatwhere.service.request_context import RequestContext
@@ -96,6 +97,7 @@ class Searcher:
     limits: ImageLimits = field(default_factory=ImageLimits)
     network: InferenceBatcher = field(default_factory=InferenceBatcher)
     uploads: DescriptionCache = field(default_factory=DescriptionCache)
+    remote: Remote = field(default_factory=partial(Remote, BRIEF))  # few tries, short times: somebody waits
 
     @property
     def generation(self) -> int:
@@ -254,6 +256,10 @@ class Searcher:
             return example.image_id
         return self.collection.catalog.id_of_content(example.content_hash)
 
+    def read_source(self, record: ImageRecord) -> bytes:
+        """Return the bytes of a stored image's file, as `read_source` does."""
+        return read_source(record, self.remote)
+
     def activations(self, example: Example, others: Sequence[ImageRecord], ticket: RequestContext) -> list[Tensor]:
         """Return new activations [h, w, C] of a picture and of stored images, at a shorter side of EXACT_SHORTER_SIDE.
 
@@ -261,9 +267,9 @@ class Searcher:
         """
         own = example.content
         if own is None:
-            own = read_source(self.collection.indexed_image(example.image_id or 0))
+            own = self.read_source(self.collection.indexed_image(example.image_id or 0))
         pictures = []
-        for content in itertools.chain([own], map(read_source, others)):  # one file in memory at a time
+        for content in itertools.chain([own], map(self.read_source, others)):  # one file in memory at a time
             ticket.check()
             decoded = decode_image(content, "a picture", limits=ImageLimits(), shorter_side=EXACT_SHORTER_SIDE)
             pictures.append(decoded.pixels)
@@ -337,14 +343,14 @@ def to_stored_image(record: ImageRecord) -> StoredImage:
     )
 
 
-def read_source(record: ImageRecord) -> bytes:
+def read_source(record: ImageRecord, remote: Remote) -> bytes:
     """Return the bytes that were indexed; SourceUnavailable where no place holds them any more.
 
     Another content in the same place is not what the collection's owner chose to show.
     """
     for uri in record.uris:  # the catalogue's: whatever a client sends, nothing else is ever read
         try:
-            content = read_briefly(uri)
+            content = read(uri, ImageLimits(), remote).content
         except (OSError, WhatwhereError):
             continue  # the same content may stand elsewhere
         if hashlib.sha256(content).hexdigest() == record.content_hash:

@@ -14,8 +14,10 @@ ROOMS: dict[str, set[str]] = {
     "indexer/boxes": {"indexer/errors"},
     "indexer/regions": {"indexer/boxes"},
     "indexer/files": set(),
+    "indexer/cores": set(),
+    "indexer/torch_threads": set(),
     "indexer/images": {"indexer/errors"},
-    "indexer/backbones": {"indexer/errors", "indexer/files"},
+    "indexer/backbones": {"indexer/errors", "indexer/files", "indexer/cores", "indexer/torch_threads"},
     "indexer/hals": set(),
     "indexer/factorize": {"indexer/hals"},
     "indexer/descriptors": set(),
@@ -52,8 +54,9 @@ ROOMS: dict[str, set[str]] = {
         "indexer/factorize",
         "indexer/describe",
         "indexer/methods",
+        "indexer/torch_threads",
     },
-    "indexer/exif": set(),
+    "indexer/exif": {"indexer/images"},
     "indexer/metadata": {"indexer/errors", "indexer/files", "indexer/filters"},
     "indexer/sources": {
         "indexer/errors",
@@ -79,6 +82,7 @@ ROOMS: dict[str, set[str]] = {
         "indexer/metadata",
         "indexer/reading",
         "indexer/sources",
+        "indexer/cores",
     },
     "indexer/cluster": {
         "indexer/errors",
@@ -90,6 +94,7 @@ ROOMS: dict[str, set[str]] = {
         "indexer/images",
         "indexer/reading",
         "indexer/sources",
+        "indexer/cores",
     },
     "indexer/arrivals": {
         "indexer/errors",
@@ -118,6 +123,7 @@ ROOMS: dict[str, set[str]] = {
         "indexer/methods",
         "indexer/catalog",
         "indexer/collection",
+        "indexer/cores",
     },
     "indexer/train": {
         "indexer/errors",
@@ -130,6 +136,7 @@ ROOMS: dict[str, set[str]] = {
         "indexer/reading",
         "indexer/scan",
         "indexer/sources",
+        "indexer/cores",
     },
     "indexer/removal": {
         "indexer/errors",
@@ -165,7 +172,7 @@ ROOMS: dict[str, set[str]] = {
     },
     "indexer/visualize": {"indexer/errors", "indexer/backbones"},
     "service/rpc": set(),
-    "service/settings": {"indexer/filters", "indexer/images", "service/tls"},
+    "service/settings": {"indexer/filters", "indexer/images", "service/tls", "indexer/cores"},
     "service/results": {"indexer/boxes"},
     "service/tls": {"indexer/errors", "indexer/files"},
     "service/tokens": {"indexer/errors", "indexer/files"},
@@ -364,6 +371,7 @@ ROOMS: dict[str, set[str]] = {
         "service/localize",
         "indexer/reading",
         "indexer/scan",
+        "indexer/cores",
     },
     "service/asking": {
         "indexer/errors",
