@@ -450,6 +450,7 @@ HOMES = {
     "prometheus_client": {"service/metrics"},
     "structlog": {"service/logs"},
     "opentelemetry": {"service/tracing"},
+    "cryptography": {"service/tls"},
 }
 
 
