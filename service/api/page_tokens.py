@@ -11,13 +11,16 @@ from whatwhere.indexer.errors import (
 from whatwhere.service.rpc import image_search_pb2 as pb
 
 
-def search_fingerprint(request: pb.SearchImagesRequest) -> str:
-    """Digest what decides, within a generation, the order of a search's results."""
+def search_fingerprint(request: pb.SearchImagesRequest, content_hash: str) -> str:
+    """Digest what decides, within a generation, the order of a search's results.
+
+    `content_hash` stands for `image_content`, "" where there is none: an upload is hashed once.
+    """
     decisive = pb.SearchImagesRequest()
     decisive.CopyFrom(request)
-    for name in ("page_size", "page_token", "localize_count", "localization"):
+    for name in ("image_content", "page_size", "page_token", "localize_count", "localization"):
         decisive.ClearField(name)
-    return _digest(decisive.SerializeToString(deterministic=True))
+    return _digest(content_hash.encode() + b"\0" + decisive.SerializeToString(deterministic=True))
 
 
 def list_fingerprint(request: pb.ListImagesRequest) -> str:

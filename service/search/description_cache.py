@@ -14,7 +14,7 @@ class DescriptionCache:
     """
 
     def __init__(self, capacity: int = 0) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._kept: OrderedDict[Hashable, Description] = OrderedDict()
         self._changing = threading.Lock()
 
@@ -30,5 +30,5 @@ class DescriptionCache:
         """Keep a description, in the place of the one that was not asked for longest."""
         with self._changing:
             self._kept[key] = description
-            while len(self._kept) > self._capacity:
+            while len(self._kept) > self.capacity:
                 self._kept.popitem(last=False)

@@ -42,15 +42,21 @@ from whatwhere.service.search.localize import EXACT_SHORTER_SIDE, localize_exact
 
 @dataclass(frozen=True)
 class Example:
-    """A picture to ask about, already checked: one of `content` (encoded) and `image_id` (a stored one's)."""
+    """A picture to ask about, already checked: one of `content` (encoded) and `image_id` (a stored one's).
+
+    `known_hash` is the content's SHA-256 in hex, where it has been computed already.
+    """
 
     content: bytes | None = None
     image_id: int | None = None
+    known_hash: str | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def content_hash(self) -> str:
-        """The SHA-256 of the encoded picture."""
-        return hashlib.sha256(self.content or b"").hexdigest()
+        """The SHA-256 of the encoded picture in hex, "" for a stored image: computed once, when it is first needed."""
+        if self.content is None:
+            return ""
+        return self.known_hash or hashlib.sha256(self.content).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -236,8 +242,9 @@ class Searcher:
         if example.image_id is not None:
             return self.collection.description(self.collection.indexed_image(example.image_id))
         assert example.content is not None
-        key = (example.content_hash, self.describer.fingerprint)
-        if crop == WHOLE_IMAGE and (known := self.uploads.find(key)) is not None:
+        remembered = crop == WHOLE_IMAGE and self.uploads.capacity > 0
+        key = (example.content_hash, self.describer.fingerprint) if remembered else None
+        if key is not None and (known := self.uploads.find(key)) is not None:
             return known
         shorter_side = self.collection.recipe.shorter_side
         with ticket.stage("decode"):
@@ -246,7 +253,7 @@ class Searcher:
             ).pixels
         ticket.check()
         description = self.network.describe(self.describer, pixels, crop, ticket)
-        if crop == WHOLE_IMAGE:
+        if key is not None:
             self.uploads.keep(key, description)
         return description
 
