@@ -38,9 +38,16 @@ ROOMS: dict[str, set[str]] = {
         "indexer/describe",
     },
     "indexer/vectors": {"indexer/errors", "indexer/files"},
-    "indexer/facts": {"indexer/catalog", "indexer/filters", "indexer/vectors"},
+    "indexer/facts": {
+        "indexer/catalog",
+        "indexer/errors",
+        "indexer/filters",
+        "indexer/filter_translation",
+        "indexer/vectors",
+    },
     "indexer/filters": {"indexer/errors"},
-    "indexer/catalog": {"indexer/errors", "indexer/files", "indexer/filters"},
+    "indexer/filter_translation": {"indexer/errors", "indexer/filters"},
+    "indexer/catalog": {"indexer/errors", "indexer/files", "indexer/filters", "indexer/filter_translation"},
     "indexer/filesystems": {"indexer/errors"},
     "indexer/objects": {"indexer/errors", "indexer/filesystems"},
     "indexer/collection": {
