@@ -7,7 +7,7 @@ import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
-from functools import cache, partial
+from functools import partial
 from typing import Any, TypeVar
 
 import grpc
@@ -72,6 +72,8 @@ class Server:
         self._closing = ExitStack()
         with ExitStack() as on_error:
             on_error.callback(self._closing.close)
+            self._loop = EventLoop()
+            self._closing.callback(self._loop.close)
             tracer = otlp_tracer() if settings.traces else None
             if tracer is not None:
                 self._closing.callback(tracer.close)
@@ -87,7 +89,7 @@ class Server:
                 _check_port(settings.metrics_listen, "metrics_listen")
                 self.metrics_port, stop = self._metrics.serve(settings.metrics_listen)
                 self._closing.callback(stop)
-            self.port = _in_loop(self._build())
+            self.port = self._loop.run(self._build())
             self._show()
             on_error.pop_all()
 
@@ -160,11 +162,11 @@ class Server:
         self._live = open_live(self._settings, self._batcher, self._health.report_generation)
         self._closing.callback(self._live.close)
         self._live.follow()
-        _in_loop(_call(self._health.opened, self._live))
+        self._loop.run(_call(self._health.opened, self._live))
 
     def start(self) -> None:
         """Start to answer health and requests."""
-        _in_loop(self._start())
+        self._loop.run(self._start())
 
     async def _start(self) -> None:
         self._health.starting()
@@ -176,13 +178,13 @@ class Server:
 
     def drain(self) -> None:
         """Report NOT_SERVING, and keep answering."""
-        _in_loop(_call(self._health.draining))
+        self._loop.run(_call(self._health.draining))
 
     def stop(self, grace: float | None) -> None:
         """Refuse new requests, and wait at most `grace` seconds for those in flight; None cancels them at once."""
         if not self._stopped:
             self._stopped = True
-            _in_loop(self._stop(grace))
+            self._loop.run(self._stop(grace))
             self._closing.close()
 
     async def _stop(self, grace: float | None) -> None:
@@ -239,18 +241,32 @@ def serve(settings: ServerSettings, on_ready: Callable[[Mapping[str, str]], None
     log.info("stopped")
 
 
-# --- one event loop for all servers of the process, since grpc.aio has one poller -------------------------------------
+class EventLoop:
+    """An event loop in its own thread, until it is closed."""
+
+    def __init__(self) -> None:
+        self._loop = asyncio.new_event_loop()
+        self._thread = threading.Thread(target=self._loop.run_forever, name="requests", daemon=True)
+        self._thread.start()
+
+    def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
+        """Run a coroutine in the loop, from another thread, and wait for its result."""
+        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
+
+    def close(self) -> None:
+        """Cancel remaining tasks, and stop the loop and its threads."""
+        self.run(_cancel_others())
+        self.run(self._loop.shutdown_default_executor())
+        self._loop.call_soon_threadsafe(self._loop.stop)
+        self._thread.join()
+        self._loop.close()
 
 
-@cache
-def _loop() -> asyncio.AbstractEventLoop:
-    loop = asyncio.new_event_loop()
-    threading.Thread(target=loop.run_forever, name="requests", daemon=True).start()
-    return loop
-
-
-def _in_loop(work: Coroutine[Any, Any, _Result]) -> _Result:
-    return asyncio.run_coroutine_threadsafe(work, _loop()).result()
+async def _cancel_others() -> None:
+    others = asyncio.all_tasks() - {asyncio.current_task()}
+    for task in others:
+        task.cancel()
+    await asyncio.gather(*others, return_exceptions=True)
 
 
 async def _call(work: Callable[..., _Result], *arguments: Any) -> _Result:

@@ -1,9 +1,9 @@
 """Settings of a server, read once at the entry point."""
 
-import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from whatwhere.indexer.cores import available_cores
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.metadata.limits import MAX_LENGTH
 from whatwhere.service.security.tls_files import TlsFiles
@@ -92,4 +92,4 @@ class ServerSettings:
     @property
     def cores(self) -> int:
         """Number of cores to use."""
-        return self.threads or len(os.sched_getaffinity(0))
+        return self.threads or available_cores()

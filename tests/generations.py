@@ -104,9 +104,9 @@ class Publisher:
 
     def publish(self) -> Manifest:
         """Publish what is indexed now, as the next generation."""
-        manifest = publish(self._writer.layout, self.catalog, self.recipe, self.whiteners)
-        assert manifest is not None
-        return manifest
+        published = publish(self._writer.layout, self.catalog, self.recipe, self.whiteners)
+        assert published.is_new
+        return published.manifest
 
     def vectors(self, descriptor: str) -> dict[int, NDArray[np.float32]]:
         """Return the vector of each image, made from its description without any index."""

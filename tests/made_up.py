@@ -86,7 +86,9 @@ def append(writer: CollectionWriter, *seeds: int) -> None:
 
 
 def publish_with(writer: CollectionWriter, whiteners: Mapping[str, Sequence[Whitener]] = WHITENERS) -> Manifest | None:
-    return publish(writer.layout, writer.catalog, writer.recipe, whiteners)
+    """Return the new generation, None where there is none."""
+    published = publish(writer.layout, writer.catalog, writer.recipe, whiteners)
+    return published.manifest if published.is_new else None
 
 
 def fill(

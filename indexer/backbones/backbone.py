@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +14,7 @@ from whatwhere.indexer.backbones.checkpoints import read_tensors
 from whatwhere.indexer.backbones.engines import PRECISIONS, make_engine
 from whatwhere.indexer.backbones.names import DEFAULT_DEVICE, DEFAULT_PRECISION, DEVICES
 from whatwhere.indexer.backbones.registry import BackboneSpec, find_backbone
+from whatwhere.indexer.backbones.torch_threads import torch_threads
 from whatwhere.indexer.backbones.weights import OwnWeights
 from whatwhere.indexer.errors import DeviceUnavailable, UnknownName, WeightsUnavailable
 
@@ -80,6 +82,14 @@ class Backbone:
         self.weights_sha256 = weights_sha256
         self.precision = precision
         self.engine = make_engine(network, (spec.mean, spec.std), device, precision, threads)
+
+    def threads_beside(self) -> AbstractContextManager[None]:
+        """Give torch, for what is computed from activations, the threads that are fast beside those of the engine.
+
+        For a block on this thread; the number from before is put back.
+        """
+        count = self.engine.torch_threads
+        return nullcontext() if count is None else torch_threads(count)
 
     def activations(self, images: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
         """Map uint8 [h, w, 3] pictures (sides multiples of 32) to float32 [h/stride, w/stride, C] ≥ 0."""

@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from whatwhere.indexer.backbones.names import ENGINE_VARIABLE, ENGINES
+from whatwhere.indexer.cores import available_cores
 from whatwhere.indexer.errors import DeviceUnavailable, UnknownName
 
 PRECISIONS: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
@@ -35,9 +36,13 @@ _Scale = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean a
 
 
 class Engine(Protocol):
-    """Runs one network. May be called from several threads."""
+    """Runs one network. May be called from several threads.
+
+    `torch_threads` is how many threads of torch work well beside it, None for as many as torch has.
+    """
 
     name: str
+    torch_threads: int | None
 
     def run(self, pixels: NDArray[np.uint8]) -> Tensor:
         """Map pictures uint8 [B, h, w, 3] to float32 [B, h/stride, w/stride, C]."""
@@ -47,6 +52,7 @@ class TorchEngine:
     """The network as torch runs it, on any device."""
 
     name = "torch"
+    torch_threads: int | None = None
 
     def __init__(
         self,
@@ -75,6 +81,9 @@ class OpenVinoEngine:
     """The network as OpenVINO runs it on a CPU; very small pictures, which it would pad otherwise, stay with torch."""
 
     name = "openvino"
+    # Its threads wait busily for a while after a picture. Measured on two cores: an upload's factorisation takes 23 ms
+    # on one thread of torch beside them, 70 on two; batches take the same either way.
+    torch_threads: int | None = 1
 
     def __init__(
         self,
@@ -102,9 +111,6 @@ class OpenVinoEngine:
         """Map pictures to activations."""
         if min(pixels.shape[1:3]) < _SMALLEST_SIDE:
             return self._plain.run(pixels)
-        # Its threads wait busily for a while after a picture. Measured on two cores: an upload's factorisation takes
-        # 23 ms on one thread of torch beside them, 70 on two; batches take the same either way.
-        torch.set_num_threads(1)
         with self._running:
             return torch.from_numpy(self._request.infer([pixels], share_inputs=True)[0])
 
@@ -124,15 +130,12 @@ def make_engine(
     plain = TorchEngine(network, scale, device, precision)
     if choose_engine(device, precision) == TorchEngine.name:
         return plain
-    threads_of_torch = torch.get_num_threads()
     try:
-        engine = OpenVinoEngine(plain, scale, precision, threads or len(os.sched_getaffinity(0)))
+        engine = OpenVinoEngine(plain, scale, precision, threads or available_cores())
         difference = _difference(engine, plain)
     except Exception as error:  # its errors have no base of their own
         log.warning("openvino cannot run the network, torch does: %s", (str(error) or repr(error)).splitlines()[0])
         return plain
-    finally:
-        torch.set_num_threads(threads_of_torch)
     if not difference <= _DIFFERENCES[precision]:
         log.warning("openvino differs from torch by %.1e of the largest activation: torch is used", difference)
         return plain

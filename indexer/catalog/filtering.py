@@ -1,6 +1,6 @@
 """Translate filter expressions to SQL conditions with bound values, and those to image ids."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
 from fnmatch import fnmatchcase
 from operator import eq, ge, gt, le, lt, ne
@@ -15,16 +15,21 @@ from whatwhere.indexer.catalog.database import Database
 from whatwhere.indexer.catalog.metadata import BOOL, MEMBER, NUMBER, STRING, TIME
 from whatwhere.indexer.catalog.records import INDEXED
 from whatwhere.indexer.catalog.tables import ImageRow, PropertyRow, SourceRow
-from whatwhere.indexer.errors import InvalidFilter
-from whatwhere.indexer.metadata.filters import And, Comparison, Expression, Literal, Not, Or
+from whatwhere.indexer.metadata.filter_translation import TIME_FIELD, FilterTranslator
+from whatwhere.indexer.metadata.filters import Expression, Literal
 
-_METADATA = "metadata."  # before a name: the metadata of this name, also where an image has a field of it
 _NUMBERS: Mapping[str, Any] = MappingProxyType(
-    {"width_px": ImageRow.width, "height_px": ImageRow.height, "byte_count": ImageRow.byte_count}
+    {
+        "width_px": ImageRow.width,
+        "height_px": ImageRow.height,
+        "byte_count": ImageRow.byte_count,
+        TIME_FIELD: ImageRow.created_at,
+    }
 )
+_URI = "uri"
 _TEXTS: Mapping[str, Any] = MappingProxyType({"mime_type": ImageRow.mime_type, "sha256": ImageRow.content_hash})
 _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
-    {"=": eq, ":": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
+    {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 )
 
 
@@ -34,9 +39,7 @@ class FilterQueries(Database):
     def ids_where(self, expression: Expression, *, state: str | None = INDEXED) -> NDArray[np.int64]:
         """Return the ids (sorted) of images that a filter lets through; InvalidFilter for a value of the wrong kind.
 
-        Fields are those of an image (uri, width_px, height_px, byte_count, mime_type, sha256, create_time), any other
-        name is one of its metadata. A comparison with a name that an image has not is not met, != neither; of a list
-        any element may meet it, and != is met by those that = is not.
+        What a filter means: `whatwhere.indexer.metadata.filter_translation`.
         """
         query = select(ImageRow.id).where(condition_of(expression)).order_by(ImageRow.id)
         if state is not None:
@@ -56,64 +59,76 @@ class FilterQueries(Database):
 
 def condition_of(expression: Expression) -> ColumnElement[bool]:
     """Return the condition on a row of `images`; every value is bound, none is pasted into the statement."""
-    if isinstance(expression, And):
-        return and_(*map(condition_of, expression.parts))
-    if isinstance(expression, Or):
-        return or_(*map(condition_of, expression.parts))
-    if isinstance(expression, Not):
-        return not_(condition_of(expression.expression))
-    return _comparison(expression)
+    return _Rows().translate(expression)
 
 
-def _comparison(comparison: Comparison) -> ColumnElement[bool]:
-    """Return a condition that is true or false, never unknown: NOT would turn unknown into unknown."""
-    field, literal = comparison.field, comparison.literal
-    if field == "uri":
-        return _of_uri(comparison)
-    if field in _TEXTS:
-        return func.coalesce(_of_text(_TEXTS[field], comparison), false())
-    if field in _NUMBERS:
-        return _of_number(_NUMBERS[field], comparison, literal.number, "a number")
-    if field == "create_time":
-        return _of_number(ImageRow.created_at, comparison, literal.moment, 'a time such as "2024-01-31T12:00:00Z"')
-    return _of_metadata(field.removeprefix(_METADATA), comparison)
+class _Rows(FilterTranslator[ColumnElement[bool]]):
+    """Conditions on rows that are true or false, never unknown: NOT would turn unknown into unknown."""
+
+    def every(self, parts: Sequence[ColumnElement[bool]]) -> ColumnElement[bool]:
+        return and_(true(), *parts)
+
+    def some(self, parts: Sequence[ColumnElement[bool]]) -> ColumnElement[bool]:
+        return or_(false(), *parts)
+
+    def none_of(self, part: ColumnElement[bool]) -> ColumnElement[bool]:
+        return not_(part)
+
+    def number_is(self, field: str, operator: str, value: float | datetime) -> ColumnElement[bool]:
+        return _compared(_NUMBERS[field], operator, value)
+
+    def text_is_there(self, field: str) -> ColumnElement[bool]:
+        return ImageRow.sources.any() if field == _URI else _TEXTS[field].is_not(None)
+
+    def text_is_filled(self, field: str) -> ColumnElement[bool]:
+        return self._on_text(field, lambda column: _compared(column, "!=", ""))
+
+    def text_matches(self, field: str, literal: Literal) -> ColumnElement[bool]:
+        return self._on_text(field, lambda column: _matches(column, literal))
+
+    def text_is(self, field: str, operator: str, text: str) -> ColumnElement[bool]:
+        return self._on_text(field, lambda column: _compared(column, operator, text))
+
+    def _on_text(self, field: str, condition: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
+        if field == _URI:  # any of an image's
+            return ImageRow.id.in_(select(SourceRow.image_id).where(condition(SourceRow.uri)))
+        return func.coalesce(condition(_TEXTS[field]), false())
+
+    def name_is_there(self, name: str) -> ColumnElement[bool]:
+        return self.any_value(name, [true()])
+
+    def any_value(self, name: str, ways: Sequence[ColumnElement[bool]]) -> ColumnElement[bool]:
+        """Return: a value of this name meets one of the conditions. A query each, since each has its own index."""
+        queries = [select(PropertyRow.image_id).where(PropertyRow.name == name, way) for way in ways]
+        return ImageRow.id.in_(union_all(*queries) if len(queries) > 1 else queries[0])
+
+    def member_matches(self, name: str, literal: Literal) -> ColumnElement[bool]:
+        return and_(PropertyRow.kind == MEMBER, _matches(PropertyRow.text_value, literal))
+
+    def value_matches(self, name: str, literal: Literal) -> ColumnElement[bool]:
+        return and_(PropertyRow.kind.in_((STRING, TIME)), _matches(PropertyRow.text_value, literal))
+
+    def value_is_number(self, name: str, operator: str, value: float) -> ColumnElement[bool]:
+        return _of_kind(NUMBER, operator, value)
+
+    def value_is_truth(self, name: str, value: bool) -> ColumnElement[bool]:
+        return _of_kind(BOOL, "=", float(value))
+
+    def value_is_moment(self, name: str, operator: str, seconds: float) -> ColumnElement[bool]:
+        return _of_kind(TIME, operator, seconds)
+
+    def value_is_text(self, name: str, operator: str, text: str, *, times_too: bool) -> ColumnElement[bool]:
+        kind = PropertyRow.kind.in_((STRING, TIME)) if times_too else PropertyRow.kind == STRING
+        return and_(kind, _compared(PropertyRow.text_value, operator, text))
 
 
-def _of_number(column: Any, comparison: Comparison, value: float | datetime | None, kind: str) -> ColumnElement[bool]:
-    if comparison.is_presence:
-        return true()
-    if value is None:
-        raise InvalidFilter(f"{comparison.field} is {kind}, {_whole(comparison.literal)!r} is none", field="filter")
-    return _compared(column, comparison.operator, value)
+def _of_kind(kind: str, operator: str, value: float) -> ColumnElement[bool]:
+    return and_(PropertyRow.kind == kind, _compared(PropertyRow.number_value, operator, value))
 
 
 def _compared(column: Any, operator: str, value: object) -> ColumnElement[bool]:
     condition: ColumnElement[bool] = _COMPARE[operator](column, value)
     return condition
-
-
-def _of_text(column: Any, comparison: Comparison) -> ColumnElement[bool]:
-    if comparison.is_presence:
-        return _compared(column, "!=", "")
-    if comparison.operator == "!=":
-        return and_(column.is_not(None), not_(_matches(column, comparison.literal)))
-    if comparison.operator in "=:":
-        return _matches(column, comparison.literal)
-    return _compared(column, comparison.operator, _whole(comparison.literal))
-
-
-def _of_uri(comparison: Comparison) -> ColumnElement[bool]:
-    """Any of an image's URIs; != is met where none is equal."""
-    if comparison.operator == "!=":
-        equal = Comparison(comparison.field, "=", comparison.literal)
-        return and_(ImageRow.sources.any(), not_(_of_uri(equal)))
-    images = select(SourceRow.image_id).where(_of_text(SourceRow.uri, comparison))
-    return ImageRow.id.in_(images)
-
-
-def _whole(literal: Literal) -> str:
-    """Return the text with its stars, which mean nothing else in an order."""
-    return f"{'*' * literal.open_start}{literal.text}{'*' * literal.open_end}"
 
 
 def _matches(column: Any, literal: Literal) -> ColumnElement[bool]:
@@ -127,57 +142,3 @@ def _matches(column: Any, literal: Literal) -> ColumnElement[bool]:
         start = func.length(column) - len(text) + 1
         return and_(start >= 1, func.substr(column, start) == text)
     return _compared(column, "=", text)
-
-
-# --- metadata -----------------------------------------------------------------------------------------------------
-
-
-def _of_metadata(name: str, comparison: Comparison) -> ColumnElement[bool]:
-    """Any value of this name: of several types it is compared with those of the literal's."""
-    if comparison.is_presence:
-        return _some(name, true())
-    if comparison.operator == "!=":
-        return and_(_some(name, true()), not_(_some(name, *_equal(comparison.literal))))
-    if comparison.operator == ":":
-        member = and_(PropertyRow.kind == MEMBER, _matches(PropertyRow.text_value, comparison.literal))
-        return _some(name, *_equal(comparison.literal), member)
-    if comparison.operator == "=":
-        return _some(name, *_equal(comparison.literal))
-    return _some(name, *_ordered(comparison))
-
-
-def _some(name: str, *ways: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether any value of this name meets one of the conditions: a query each, since each has its own index."""
-    queries = [select(PropertyRow.image_id).where(PropertyRow.name == name, way) for way in ways]
-    return ImageRow.id.in_(union_all(*queries) if len(queries) > 1 else queries[0])
-
-
-def _equal(literal: Literal) -> list[ColumnElement[bool]]:
-    """Equal as text (times were written as text too), as a number, as a truth value, or as the same moment."""
-    ways = [and_(PropertyRow.kind.in_((STRING, TIME)), _matches(PropertyRow.text_value, literal))]
-    ways += [
-        and_(PropertyRow.kind == kind, PropertyRow.number_value == float(value))
-        for kind, value in ((NUMBER, literal.number), (BOOL, literal.boolean), (TIME, _seconds(literal)))
-        if value is not None
-    ]
-    return ways
-
-
-def _ordered(comparison: Comparison) -> list[ColumnElement[bool]]:
-    """Before or after: a number among numbers, a moment among times, text among strings by code point.
-
-    Text that is no whole time, such as "2024-05", is compared with the text of times too.
-    """
-    operator, literal = comparison.operator, comparison.literal
-    if literal.number is not None:
-        return [and_(PropertyRow.kind == NUMBER, _compared(PropertyRow.number_value, operator, literal.number))]
-    by_text = _compared(PropertyRow.text_value, operator, _whole(literal))
-    seconds = _seconds(literal)
-    if seconds is None:
-        return [and_(PropertyRow.kind.in_((STRING, TIME)), by_text)]
-    by_time = _compared(PropertyRow.number_value, operator, seconds)
-    return [and_(PropertyRow.kind == STRING, by_text), and_(PropertyRow.kind == TIME, by_time)]
-
-
-def _seconds(literal: Literal) -> float | None:
-    return None if literal.moment is None else literal.moment.timestamp()

@@ -3,8 +3,9 @@
 import hashlib
 import select
 import threading
-from collections.abc import Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
+from typing import Protocol, runtime_checkable
 
 from sqlalchemy import ColumnElement, cast, create_engine, event, func, text
 from sqlalchemy import column as column_
@@ -55,6 +56,13 @@ _REFUSALS = (
     "invalid connection option",
     "not currently accepting connections",
 )
+
+
+@runtime_checkable
+class _WithCode(Protocol):
+    """An error of psycopg's, which is imported where there is a PostgreSQL alone."""
+
+    sqlstate: str | None
 
 
 class PostgreSql(Backend):
@@ -259,13 +267,12 @@ class PostgreSql(Backend):
     def _named(self, context: ExceptionContext) -> WhatwhereError | None:
         """Return our error for one of the driver's, None for those that speak of a statement's values."""
         error = context.original_exception
-        code = getattr(error, "sqlstate", None)
         said = str(error).strip().replace("\n", " ")
-        if code is None:
+        if not isinstance(error, _WithCode) or error.sqlstate is None:
             return self._without_code(context, said)
-        for name, codes in _BY_CODE.items():
-            if code.startswith(codes):
-                return getattr(self, name)(said)  # type: ignore[no-any-return]
+        for codes, error_of in _BY_CODE:
+            if error.sqlstate.startswith(codes):
+                return error_of(self, said)
         return None
 
     def _without_code(self, context: ExceptionContext, said: str) -> WhatwhereError | None:
@@ -305,15 +312,15 @@ class PostgreSql(Backend):
 
 
 # The beginnings of SQLSTATE codes (PostgreSQL, appendix A), by what they come to.
-_BY_CODE = {
-    "_refused": ("28", "3D000", "42501", "57P04"),
-    "_not_writable": ("25006", "53100"),
-    "_held": ("55P03", "55006", "40"),
+_BY_CODE: Sequence[tuple[tuple[str, ...], Callable[[PostgreSql, str], WhatwhereError]]] = (
+    (("28", "3D000", "42501", "57P04"), PostgreSql._refused),
+    (("25006", "53100"), PostgreSql._not_writable),
+    (("55P03", "55006", "40"), PostgreSql._held),
     # Lost connections, a server without memory or room for more, a statement that took too long, a stopping server.
-    "_unavailable": ("08", "53", "57"),
+    (("08", "53", "57"), PostgreSql._unavailable),
     # Our statements are right, so where the database finds a table or a column missing, they are not ours.
-    "_corrupt": ("XX", "58", "42", "3F000"),
-}
+    (("XX", "58", "42", "3F000"), PostgreSql._corrupt),
+)
 
 
 def _renew(connection: object, *_: object) -> None:

@@ -8,6 +8,7 @@ import importlib.metadata
 import logging
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from itertools import chain
@@ -44,6 +45,14 @@ log = logging.getLogger(__name__)
 Whiteners: TypeAlias = Mapping[str, Sequence[Whitener]]
 
 
+@dataclass(frozen=True)
+class Published:
+    """The live generation after publishing, and whether it is a new one: it is not where nothing had changed."""
+
+    manifest: Manifest
+    is_new: bool
+
+
 def publish(
     layout: Layout,
     catalog: Catalog,
@@ -52,8 +61,8 @@ def publish(
     *,
     anew: bool = False,
     merged: bool = False,
-) -> Manifest | None:
-    """Publish a generation of all indexed images with vectors for each descriptor; None when nothing changed.
+) -> Published:
+    """Publish a generation of all indexed images with vectors for each descriptor, unless the live one is just that.
 
     `anew` derives every vector again and takes nothing over; InvalidRequest where the recipe's factory cannot be
     trained on what there is. `merged` writes one segment for each descriptor.
@@ -67,7 +76,7 @@ def publish(
     if previous is not None and current and not (merged and _segments(previous) > 1):
         catalog.record_generation(previous.number, previous.image_count)  # unless a kill came between, it was
         _remove_unused(layout, store)  # so too
-        return None
+        return Published(previous, is_new=False)
     number = _next_number(layout, catalog, anew=anew)
     change = _change(layout, previous, live, facts, number)
     indexes = {}
@@ -85,7 +94,7 @@ def publish(
     catalog.record_generation(manifest.number, manifest.image_count)
     _remove_unused(layout, store)
     log.info("published generation=%d images=%d", manifest.number, manifest.image_count)
-    return manifest
+    return Published(manifest, is_new=True)
 
 
 def _derived_vectors(

@@ -1,18 +1,20 @@
 """What filters can ask of an image, and filters themselves, in the tokens and bounds that stand beside its vector.
 
-The meaning is the catalogue's (indexer/catalog/filtering.py). A filter that needs more than tokens and bounds, such as
+The meaning is that of indexer/filter_translation.py. A filter that needs more than tokens and bounds, such as
 a part of a text, has none here: the catalogue answers it.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator, Sequence
 from datetime import datetime
 from types import MappingProxyType
 from typing import get_args
 
 from whatwhere.indexer.catalog.metadata import BOOL, MEMBER, NUMBER, STRING, TIME, MetadataValue, properties_of
 from whatwhere.indexer.catalog.records import ImageRecord
-from whatwhere.indexer.metadata.filters import And, Comparison, Expression, Literal, Not
+from whatwhere.indexer.errors import InvalidFilter
+from whatwhere.indexer.metadata.filter_translation import TEXT_FIELDS, TIME_FIELD, FilterTranslator
+from whatwhere.indexer.metadata.filters import Expression, Literal
 from whatwhere.indexer.vectors.conditions import (
     CUT_AT,
     Bound,
@@ -28,10 +30,7 @@ from whatwhere.indexer.vectors.conditions import (
     token_of,
 )
 
-_METADATA = "metadata."
 _NUMBERS = MappingProxyType({"width_px": "width", "height_px": "height", "byte_count": "byte_count"})
-_TEXTS = ("uri", "mime_type", "sha256")
-_TIME = "create_time"
 # Before a name, so that metadata that is called as a field of an image is another thing.
 _FIELD, _NAME = "field", "name"
 # What a token says of a name: that it is there at all, that there is more than an empty text, that a value is equal.
@@ -58,8 +57,8 @@ def facts_of(image: ImageRecord) -> Facts:
 def condition_of(expression: Expression) -> Condition | None:
     """Return the condition on facts that a filter is; None where the catalogue must answer it, or refuse it."""
     try:
-        return _translated(expression)
-    except _Inexpressible:
+        return _FactsTranslator().translate(expression)
+    except (_Inexpressible, InvalidFilter):
         return None
 
 
@@ -70,9 +69,9 @@ def _of_fields(image: ImageRecord) -> Iterator[tuple[str, str, str]]:
     """Yield (token, key of a bound or nothing, value)."""
     for name, attribute in _NUMBERS.items():
         yield _comparable(_FIELD, name, NUMBER, float(getattr(image, attribute)))
-    yield _comparable(_FIELD, _TIME, NUMBER, _microseconds(image.created_at))
+    yield _comparable(_FIELD, TIME_FIELD, NUMBER, _microseconds(image.created_at))
     hashes = [] if image.content_hash is None else [image.content_hash]
-    for name, texts in zip(_TEXTS, (image.uris, [image.mime_type], hashes), strict=True):
+    for name, texts in zip(TEXT_FIELDS, (image.uris, [image.mime_type], hashes), strict=True):
         for text in texts:
             yield token_of(_FIELD, name, _THERE), "", ""
             yield _comparable(_FIELD, name, _TEXT, text)
@@ -116,84 +115,63 @@ def _microseconds(moment: datetime) -> float:
 # --- filters ------------------------------------------------------------------------------------------------------
 
 
-def _translated(expression: Expression) -> Condition:
-    if isinstance(expression, Comparison):
-        return _of_comparison(expression)
-    if isinstance(expression, Not):
-        return opposite(_translated(expression.expression))
-    parts = tuple(map(_translated, expression.parts))
-    return Every(parts) if isinstance(expression, And) else Some(parts)
+class _FactsTranslator(FilterTranslator[Condition]):
+    """Conditions on tokens and bounds; raises _Inexpressible for what they do not say."""
+
+    def every(self, parts: Sequence[Condition]) -> Condition:
+        return Every(tuple(parts))
+
+    def some(self, parts: Sequence[Condition]) -> Condition:
+        return Some(tuple(parts))
+
+    def none_of(self, part: Condition) -> Condition:
+        return opposite(part)
+
+    def number_is(self, field: str, operator: str, value: float | datetime) -> Condition:
+        return _compared(
+            _FIELD, field, NUMBER, operator, _microseconds(value) if isinstance(value, datetime) else value
+        )
+
+    def text_is_there(self, field: str) -> Condition:
+        return Has(token_of(_FIELD, field, _THERE))
+
+    def text_is_filled(self, field: str) -> Condition:
+        return Has(token_of(_FIELD, field, _FILLED))
+
+    def text_matches(self, field: str, literal: Literal) -> Condition:
+        return _compared(_FIELD, field, _TEXT, "=", _closed(literal))
+
+    def text_is(self, field: str, operator: str, text: str) -> Condition:
+        return _compared(_FIELD, field, _TEXT, operator, text)
+
+    def name_is_there(self, name: str) -> Condition:
+        return Has(token_of(_NAME, name, _THERE))
+
+    def any_value(self, name: str, ways: Sequence[Condition]) -> Condition:
+        return ways[0] if len(ways) == 1 else Some(tuple(ways))
+
+    def member_matches(self, name: str, literal: Literal) -> Condition:
+        return Has(token_of(_NAME, name, MEMBER, _closed(literal)))
+
+    def value_matches(self, name: str, literal: Literal) -> Condition:
+        return _compared(_NAME, name, _TEXT, "=", _closed(literal))
+
+    def value_is_number(self, name: str, operator: str, value: float) -> Condition:
+        return _compared(_NAME, name, NUMBER, operator, value)
+
+    def value_is_truth(self, name: str, value: bool) -> Condition:
+        return _compared(_NAME, name, BOOL, "=", float(value))
+
+    def value_is_moment(self, name: str, operator: str, seconds: float) -> Condition:
+        return _compared(_NAME, name, TIME, operator, seconds)
+
+    def value_is_text(self, name: str, operator: str, text: str, *, times_too: bool) -> Condition:
+        return _compared(_NAME, name, _TEXT if times_too else STRING, operator, text)
 
 
-def _of_comparison(comparison: Comparison) -> Condition:
-    name, literal = comparison.field, comparison.literal
-    if name in _NUMBERS:
-        return _of_number(comparison, literal.number)
-    if name == _TIME:
-        return _of_number(comparison, None if literal.moment is None else _microseconds(literal.moment))
-    if name in _TEXTS:
-        return _of_text(comparison)
-    return _of_name(name.removeprefix(_METADATA), comparison)
-
-
-def _of_number(comparison: Comparison, value: float | None) -> Condition:
-    if comparison.is_presence:
-        return Every()
-    if value is None:
-        raise _Inexpressible  # the catalogue says what is wrong with it
-    if comparison.operator == "!=":
-        return opposite(Has(_equal(_FIELD, comparison.field, NUMBER, value)))
-    if comparison.operator in "=:":
-        return Has(_equal(_FIELD, comparison.field, NUMBER, value))
-    return _bound(_FIELD, comparison.field, NUMBER, comparison.operator, value)
-
-
-def _of_text(comparison: Comparison) -> Condition:
-    name, literal = comparison.field, comparison.literal
-    if comparison.is_presence:
-        return Has(token_of(_FIELD, name, _FILLED))
-    if comparison.operator not in ("=", ":", "!="):
-        return _bound(_FIELD, name, _TEXT, comparison.operator, _whole(literal))
-    equal = Has(_equal(_FIELD, name, _TEXT, _closed(literal)))
-    if comparison.operator == "!=":
-        return Every((Has(token_of(_FIELD, name, _THERE)), opposite(equal)))
-    return equal
-
-
-def _of_name(name: str, comparison: Comparison) -> Condition:
-    there = Has(token_of(_NAME, name, _THERE))
-    if comparison.is_presence:
-        return there
-    if comparison.operator == "!=":
-        return Every((there, opposite(Some((*_equals(name, comparison.literal),)))))
-    if comparison.operator == ":":
-        member = Has(token_of(_NAME, name, MEMBER, _closed(comparison.literal)))
-        return Some((*_equals(name, comparison.literal), member))
-    if comparison.operator == "=":
-        return Some((*_equals(name, comparison.literal),))
-    return _ordered_by_name(name, comparison)
-
-
-def _equals(name: str, literal: Literal) -> Iterable[Condition]:
-    """Yield what is equal: as text, as a number, as a truth value, as a moment."""
-    yield Has(_equal(_NAME, name, _TEXT, _closed(literal)))
-    for kind, value in ((NUMBER, literal.number), (BOOL, literal.boolean), (TIME, _seconds(literal))):
-        if value is not None:
-            yield Has(_equal(_NAME, name, kind, float(value)))
-
-
-def _ordered_by_name(name: str, comparison: Comparison) -> Condition:
-    operator, literal = comparison.operator, comparison.literal
-    if literal.number is not None:
-        return _bound(_NAME, name, NUMBER, operator, literal.number)
-    seconds = _seconds(literal)
-    if seconds is None:
-        return _bound(_NAME, name, _TEXT, operator, _whole(literal))
-    by_text = _bound(_NAME, name, STRING, operator, _whole(literal))
-    return Some((by_text, _bound(_NAME, name, TIME, operator, seconds)))
-
-
-def _bound(space: str, name: str, kind: str, operator: str, value: float | str) -> Condition:
+def _compared(space: str, name: str, kind: str, operator: str, value: float | str) -> Condition:
+    if operator == "=":
+        return Has(_equal(space, name, kind, value))
     if isinstance(value, str) and len(value) >= CUT_AT:
         raise _Inexpressible  # what is cut cannot be told from what is longer
     comparator: Comparator = next(known for known in get_args(Comparator) if known == operator)
@@ -204,11 +182,3 @@ def _closed(literal: Literal) -> str:
     if literal.is_open:
         raise _Inexpressible
     return literal.text
-
-
-def _whole(literal: Literal) -> str:
-    return f"{'*' * literal.open_start}{literal.text}{'*' * literal.open_end}"
-
-
-def _seconds(literal: Literal) -> float | None:
-    return None if literal.moment is None else literal.moment.timestamp()

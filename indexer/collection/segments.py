@@ -1,7 +1,6 @@
 """Which files of vectors a generation has: those of the last one that stay as they are, and those to write."""
 
 import logging
-import os
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -18,7 +17,7 @@ from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.shards import read_descriptions
 from whatwhere.indexer.errors import CollectionCorrupt, InvalidRequest
 from whatwhere.indexer.features.description import Description
-from whatwhere.indexer.storage.files import sha256_of
+from whatwhere.indexer.storage.files import reserve, sha256_of
 from whatwhere.indexer.vectors.arrays import Ids, Vectors, map_vectors
 from whatwhere.indexer.vectors.factories import factory_for, is_lossless
 from whatwhere.indexer.vectors.index import VectorIndex
@@ -117,7 +116,7 @@ class SegmentWriter:
         with TemporaryFile(prefix=f"{self.prefix}.", dir=self.layout.segments) as file:
             byte_count = len(planned.ids) * dimensions * np.dtype(np.float32).itemsize
             # A full disk is found before an hour's work, and never by a mapping, which would end the process.
-            os.posix_fallocate(file.fileno(), 0, byte_count)
+            reserve(file, byte_count)
             for block in self._blocks(planned):
                 file.write(block.data)
             file.flush()

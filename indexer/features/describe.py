@@ -47,9 +47,12 @@ class Describer:
         """Describe what the network says of pictures, [h, w, C] each, as `describe` does; each with its own crop."""
         if not activations:
             return []
+        with self.backbone.threads_beside():
+            return self._described(activations, [WHOLE_IMAGE] * len(activations) if crops is None else crops)
+
+    def _described(self, activations: Sequence[Tensor], crops: Sequence[Region]) -> list[Description]:
         weighted = [(grid * pooling.crow_channel_weights(grid)).flatten(0, 1) for grid in activations]
         described = []
-        crops = [WHOLE_IMAGE] * len(activations) if crops is None else crops
         for grid, factors, crop in zip(activations, factorize(weighted, self.rank), crops, strict=True):
             height, width, _ = grid.shape
             cropped = cells_touching(grid, crop)

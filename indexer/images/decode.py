@@ -2,14 +2,17 @@
 
 Formats: JPEG, PNG, WebP, GIF and TIFF (first frame or page), BMP; bilevel, gray, palette, RGB, alpha (composited over
 white), CMYK, 16-bit gray. EXIF orientation is applied. ICC profiles are ignored: pixel values are taken as sRGB.
+
+`ImageLimits` decides which images are too large. Pillow's own limit for the process, `PIL.Image.MAX_IMAGE_PIXELS`, is
+neither changed nor applied when an image is opened. A few of Pillow's decoders apply it later: if the host program has
+lowered it, they may refuse the image, as `ImageTooManyPixels`.
 """
 
 import io
 import re
 import threading
-import warnings
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
@@ -17,15 +20,21 @@ from typing import TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import ExifTags, Image
+from PIL import (  # each plugin registers its format
+    BmpImagePlugin,  # noqa: F401
+    ExifTags,
+    GifImagePlugin,  # noqa: F401
+    Image,
+    ImageFile,
+    JpegImagePlugin,  # noqa: F401
+    PngImagePlugin,  # noqa: F401
+    TiffImagePlugin,  # noqa: F401
+    UnidentifiedImageError,
+    WebPImagePlugin,  # noqa: F401
+)
 
 from whatwhere.indexer.errors import ImageTooManyBytes, ImageTooManyPixels, UnreadableImage
 from whatwhere.indexer.images.limits import ImageLimits
-
-# Pillow's limit of the whole process would warn at 89 million pixels and refuse 179; ours, below, is asked instead.
-Image.MAX_IMAGE_PIXELS = None
-# Pillow warns of what it can make up for in a torn file, once for each entry: up to 65,536 lines on standard error.
-warnings.filterwarnings("ignore", module=r"PIL\.")
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Scaled: TypeAlias = Callable[[int, int], tuple[int, int]]  # (width, height) → (width, height) after scaling
@@ -47,6 +56,7 @@ _MIME_TYPES = {
 }
 SUFFIXES = frozenset({".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".webp", ".gif", ".tif", ".tiff", ".bmp"})
 _FORMATS = ("JPEG", "PNG", "WEBP", "GIF", "TIFF", "BMP")
+_MAGIC_BYTES = 16  # of the file: Pillow recognizes a format by them
 # EXIF orientation → the transpose that makes the image upright. Not ImageOps.exif_transpose: it also rewrites the EXIF
 # block, and fails on corrupt blocks of intact images.
 _TRANSPOSES = {
@@ -103,13 +113,26 @@ def size_within(width: int, height: int, longer_side: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
+def open_picture(content: bytes, formats: Sequence[str] = _FORMATS) -> ImageFile.ImageFile:
+    """Read the header of an encoded picture of one of these formats, by the names that Pillow has for them.
+
+    By the format's own class: `PIL.Image.open` would also compare the picture's size with the limit of the process,
+    and warn above it. Raises UnidentifiedImageError for other formats, and anything else for a damaged header.
+    """
+    for name in formats:
+        factory, accepts = Image.OPEN[name]
+        if accepts is None or accepts(content[:_MAGIC_BYTES]) is True:  # a text where Pillow was built without it
+            return factory(io.BytesIO(content), "")
+    raise UnidentifiedImageError(f"none of {', '.join(formats)}")
+
+
 def upright_size(content: bytes, name: str) -> tuple[int, int]:
     """Read (width, height) of the upright image from its header only.
 
     Raises UnreadableImage if the header cannot be read.
     """
     try:
-        with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+        with open_picture(content) as picture:
             transpose = _upright_transpose(picture)
             return picture.size[::-1] if transpose in _SWAPPING else picture.size
     except Exception as error:  # as in decode_image
@@ -140,6 +163,11 @@ def _decoded(content: bytes, name: str, limits: ImageLimits, scaled: Scaled | No
         return _decode(content, name, limits, scaled)
     except (ImageTooManyPixels, UnreadableImage):
         raise
+    except Image.DecompressionBombError as error:
+        raise ImageTooManyPixels(
+            f"{name}: above the limit of this program for Pillow, PIL.Image.MAX_IMAGE_PIXELS; send a smaller image",
+            field="image_content",
+        ) from error.with_traceback(None)
     except Exception as error:  # decoders raise any type on invalid bytes: OSError, ValueError, struct.error, ...
         raise UnreadableImage(
             f"{name}: not a complete JPEG, PNG, WebP, GIF, TIFF or BMP image; save it again as one of these",
@@ -148,7 +176,7 @@ def _decoded(content: bytes, name: str, limits: ImageLimits, scaled: Scaled | No
 
 
 def _decode(content: bytes, name: str, limits: ImageLimits, scaled: Scaled | None) -> DecodedImage:
-    with Image.open(io.BytesIO(content), formats=_FORMATS) as picture:
+    with open_picture(content) as picture:
         _check_pixel_count(name, picture.size, limits)
         if picture.format == "PNG":
             _check_png_sums(name, content)

@@ -1,6 +1,5 @@
 """Read capture time, camera and position from a photograph's EXIF block."""
 
-import io
 import logging
 import re
 import struct
@@ -8,6 +7,8 @@ from collections.abc import Mapping
 from datetime import datetime
 
 from PIL import ExifTags, Image
+
+from whatwhere.indexer.images.decode import open_picture
 
 MAX_TEXT = 200  # characters: cameras pad strings, and corrupt blocks contain anything
 _PNG, _WEBP = re.compile(rb"\x89PNG\r\n\x1a\n"), re.compile(rb"RIFF....WEBP", re.DOTALL)
@@ -45,7 +46,7 @@ def _block(content: bytes) -> Image.Exif:
     elif _WEBP.match(content):
         block.load(_webp_chunk(content))
     else:
-        with Image.open(io.BytesIO(content), formats=("JPEG", "TIFF", "GIF", "BMP")) as picture:
+        with open_picture(content, ("JPEG", "TIFF", "GIF", "BMP")) as picture:
             return picture.getexif()
     return block
 

@@ -4,7 +4,6 @@ from dataclasses import dataclass
 
 from whatwhere.indexer.collection.compaction import compact_shards
 from whatwhere.indexer.collection.layout import CollectionAddress, Layout
-from whatwhere.indexer.collection.manifest import Manifest
 from whatwhere.indexer.collection.publish import publish
 from whatwhere.indexer.collection.whiteners import find_whiteners
 from whatwhere.indexer.collection.writer import open_for_writing
@@ -26,9 +25,8 @@ def compact(root: CollectionAddress) -> Reclaimed:
         before = _bytes(layout)
         compact_shards(writer)
         whiteners = find_whiteners(layout, writer.recipe)
-        published = publish(layout, writer.catalog, writer.recipe, whiteners, merged=True) or Manifest.live(layout)
-        assert published is not None  # the first is always published
-    return Reclaimed(before, _bytes(layout), published.number)
+        published = publish(layout, writer.catalog, writer.recipe, whiteners, merged=True)
+    return Reclaimed(before, _bytes(layout), published.manifest.number)
 
 
 def _bytes(layout: Layout) -> int:

@@ -1,7 +1,6 @@
 """Record metadata of sidecars, lists and tables for the images of a run."""
 
 import logging
-import os
 from collections.abc import Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -10,6 +9,7 @@ from pathlib import Path
 
 from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.cores import available_cores
 from whatwhere.indexer.errors import WhatwhereError
 from whatwhere.indexer.metadata.tables import read_table, uri_of_key
 from whatwhere.indexer.metadata.values import Metadata
@@ -36,7 +36,7 @@ class Annotator:
         An invalid sidecar is logged; the values of its last valid version stay.
         """
         changed = invalid = 0
-        with ThreadPoolExecutor(self.workers or os.cpu_count(), "sidecars") as pool:
+        with ThreadPoolExecutor(self.workers or available_cores(), "sidecars") as pool:
             for group in batched(found.pictures, self.sources_at_once):
                 said: dict[str, Metadata] = {uri: {} for uri in group if found.sidecar_is_known(uri)}
                 beside = [uri for uri in group if uri in found.with_sidecar]

@@ -13,10 +13,10 @@ from whatwhere.indexer.features.names import (
     DEFAULT_RANK,
     DESCRIPTORS,
     MAX_RANK,
-    IndexSettings,
     pooled_by,
 )
 from whatwhere.indexer.images.decode import SHORTER_SIDE
+from whatwhere.indexer.pipeline.settings import IndexSettings
 from whatwhere.indexer.vectors.names import AUTO
 
 

@@ -1,7 +1,6 @@
 """Describe sources chunk by chunk: threads read and decode ahead, one thread runs the network."""
 
 import logging
-import os
 from collections.abc import Callable, Generator, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -9,6 +8,7 @@ from dataclasses import dataclass
 from itertools import count
 
 from whatwhere.indexer.catalog.records import NewImage, Outcome, Source
+from whatwhere.indexer.cores import available_cores
 from whatwhere.indexer.features.describe import Describer
 from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.images.decode import DecodedImage
@@ -85,7 +85,7 @@ def _loaded_batches(
     ahead = max(2 * sizes.batch_size, sizes.workers or 0)
     batch: list[Loaded] = []
     unchanged = 0
-    with ThreadPoolExecutor(sizes.workers or os.cpu_count(), "decode") as pool:
+    with ThreadPoolExecutor(sizes.workers or available_cores(), "decode") as pool:
         for item in map_ahead(pool, load, sources, ahead):
             if item.unchanged:
                 unchanged += 1

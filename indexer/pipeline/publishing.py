@@ -19,6 +19,4 @@ def publish_collection(collection: CollectionAddress) -> Manifest:
 def publish_changes(writer: CollectionWriter) -> Manifest:
     """Publish what the catalogue of an open collection holds now, through its own whiteners; return the live one."""
     whiteners = find_whiteners(writer.layout, writer.recipe)
-    published = publish(writer.layout, writer.catalog, writer.recipe, whiteners) or Manifest.live(writer.layout)
-    assert published is not None  # the first is always published
-    return published
+    return publish(writer.layout, writer.catalog, writer.recipe, whiteners).manifest

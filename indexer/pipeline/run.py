@@ -9,7 +9,6 @@ from pathlib import Path
 from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.records import Source
 from whatwhere.indexer.collection.layout import CollectionAddress, Layout
-from whatwhere.indexer.collection.manifest import Manifest
 from whatwhere.indexer.collection.publish import publish
 from whatwhere.indexer.collection.whiteners import find_whiteners
 from whatwhere.indexer.collection.writer import CollectionWriter, current_recipe, open_for_writing
@@ -210,15 +209,13 @@ class _Run:
     def publish(self, ignored: int = 0) -> RunSummary:
         """Publish the next generation, if anything changed, and record the run."""
         published = publish(self._writer.layout, self._catalog, self._writer.recipe, self._whiteners)
-        manifest = published or Manifest.live(self._writer.layout)
-        assert manifest is not None  # the first is always published
         summary = replace(
             self._summary,
             progress=self._progress,
             ignored=ignored,
-            images=manifest.image_count,
-            generation=manifest.number,
-            published=published is not None,
+            images=published.manifest.image_count,
+            generation=published.manifest.number,
+            published=published.is_new,
         )
         self._catalog.finish_run(self._id, asdict(summary) | {"vanished": len(summary.vanished)})
         return summary

@@ -1,7 +1,6 @@
 """Train whiteners on a folder of photographs: an independent, varied set, not the collection that will be searched."""
 
 import logging
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ from numpy.typing import NDArray
 from whatwhere.indexer.backbones.backbone import choose_device, load_backbone
 from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE, DEFAULT_PRECISION
 from whatwhere.indexer.batched import batched
+from whatwhere.indexer.cores import available_cores
 from whatwhere.indexer.errors import InvalidRequest, WhatwhereError
 from whatwhere.indexer.features import whitening
 from whatwhere.indexer.features.describe import POOLED, Describer
@@ -121,7 +121,7 @@ def _descriptions(
 ) -> Iterator[Description]:
     """Describe all readable photographs."""
     done = 0
-    with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
+    with ThreadPoolExecutor(available_cores(), "decode") as pool:
         for batch in batched(map_ahead(pool, partial(_decoded, Remote()), uris, ahead=2 * BATCH), BATCH):
             yield from describer.describe([decoded.pixels for decoded in batch if decoded is not None])
             done += len(batch)

@@ -2,11 +2,9 @@
 
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.sources.local import read_file
-from whatwhere.indexer.sources.remote import BRIEF, Content, Remote, Stamp
+from whatwhere.indexer.sources.remote import Content, Remote, Stamp
 from whatwhere.indexer.sources.uris import is_remote
 from whatwhere.indexer.storage.files import path_of_uri
-
-_BRIEFLY = Remote(BRIEF)
 
 
 def read(uri: str, limits: ImageLimits, remote: Remote, stamp: Stamp | None = None) -> Content:
@@ -18,8 +16,3 @@ def read(uri: str, limits: ImageLimits, remote: Remote, stamp: Stamp | None = No
     if is_remote(uri):
         return remote.read(uri, limits, stamp)
     return Content(read_file(path_of_uri(uri), limits))
-
-
-def read_briefly(uri: str) -> bytes:
-    """Read an image's bytes as `read` does, with few retries and short timeouts, for a client that waits."""
-    return read(uri, ImageLimits(), _BRIEFLY).content

@@ -5,6 +5,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import BinaryIO
 from urllib.parse import unquote_to_bytes, urlsplit
 
 FileVersion = tuple[int, int, int]
@@ -48,6 +49,15 @@ def sync(path: Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
+
+
+def reserve(file: BinaryIO, byte_count: int) -> None:
+    """Take room for `byte_count` bytes on the disk, so that a full one is found before they are computed.
+
+    Does nothing where the system cannot (macOS): there a full disk is found when the bytes are written.
+    """
+    if hasattr(os, "posix_fallocate"):
+        os.posix_fallocate(file.fileno(), 0, byte_count)
 
 
 def version_of(stat: os.stat_result) -> FileVersion:

@@ -117,8 +117,6 @@ def _library() -> Any:
         import pymilvus  # noqa: PLC0415 - collections in files do not pay for it
     except ImportError as error:
         raise VectorLibraryMissing("pymilvus is not installed: pip install 'whatwhere[milvus]'") from error
-    # It logs each failed try with its traceback; ours are named, and logged once.
-    logging.getLogger("pymilvus").setLevel(logging.CRITICAL)
     return pymilvus
 
 

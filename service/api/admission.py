@@ -5,7 +5,7 @@ import random
 from collections import Counter
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import partial
 from time import monotonic, monotonic_ns
 from typing import TypeVar
@@ -105,7 +105,7 @@ class WorkerPool:
             try:
                 return work()
             finally:
-                loop.call_soon_threadsafe(self._note, monotonic() - started)
+                _in_loop(loop, self._note, monotonic() - started)
 
         future = self._pool.submit(timed)
         future.add_done_callback(partial(self._leave, loop))
@@ -120,11 +120,16 @@ class WorkerPool:
 
     def _leave(self, loop: asyncio.AbstractEventLoop, _: "Future[_Result]") -> None:
         """Free the slot when the thread is free, even if the caller has disconnected before."""
-        if not loop.is_closed():
-            loop.call_soon_threadsafe(self._left)
+        _in_loop(loop, self._left)
 
     def _left(self) -> None:
         self._inside -= 1
+
+
+def _in_loop(loop: asyncio.AbstractEventLoop, work: Callable[..., None], *arguments: object) -> None:
+    """Do something in the loop; nothing where it was closed, with its server, while a thread went on."""
+    with suppress(RuntimeError):
+        loop.call_soon_threadsafe(work, *arguments)
 
 
 def _jittered(delay_s: float) -> float:

@@ -5,13 +5,13 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeAlias
 
 import grpc
-from google.protobuf.message import DecodeError
+from google.protobuf.message import DecodeError, Message
 from grpc_status import rpc_status
 
 from whatwhere.indexer import errors
@@ -34,6 +34,11 @@ _CANCELLED_WITHIN_S = 0.2
 _HANGS_UP_WITHIN_S = 0.1  # a caller's deadline begins earlier than ours: it disconnects slightly before our deadline
 
 log = logging.getLogger(__name__)
+
+_Handler: TypeAlias = "grpc.RpcMethodHandler[Any, Any]"
+_Context: TypeAlias = "grpc.aio.ServicerContext[Any, Message]"  # it reads bytes, or grpc.aio.EOF
+# A method of health or reflection: it yields its responses, or writes them itself.
+_Behavior: TypeAlias = Callable[[object, _Context], AsyncIterator[Message] | Awaitable[None]]
 
 
 @dataclass
@@ -58,39 +63,40 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
 
     async def intercept_service(
         self,
-        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["grpc.RpcMethodHandler[Any, Any] | None"]],
+        continuation: Callable[[grpc.HandlerCallDetails], Awaitable["_Handler | None"]],
         handler_call_details: grpc.HandlerCallDetails,
-    ) -> "grpc.RpcMethodHandler[Any, Any] | None":
+    ) -> "_Handler | None":
         """Return the wrapped handler of a method."""
         handler = await continuation(handler_call_details)
         if handler is None:
-            return handler
+            return None
         call = _Call(handler_call_details.method, handler_call_details.invocation_metadata or ())
         if call.method.startswith(_OURS):
             # As a stream of one message: the head is checked before the body is received, which has a time limit.
+            method = _Method(handler.request_deserializer, handler.unary_unary)  # type: ignore[arg-type] # see _Method
             return grpc.stream_unary_rpc_method_handler(
-                partial(self._handle, call, handler), response_serializer=handler.response_serializer
+                partial(self._handle, call, method), response_serializer=handler.response_serializer
             )
         if handler.stream_stream is not None:
             return grpc.stream_stream_rpc_method_handler(
-                partial(self._watch, call, handler.stream_stream),
+                partial(self._watch, call, handler.stream_stream),  # type: ignore[arg-type] # see _Method
                 handler.request_deserializer,
                 handler.response_serializer,
             )
         if handler.unary_stream is not None:
             return grpc.unary_stream_rpc_method_handler(
-                partial(self._watch, call, handler.unary_stream),
+                partial(self._watch, call, handler.unary_stream),  # type: ignore[arg-type] # see _Method
                 handler.request_deserializer,
                 handler.response_serializer,
             )
         return handler
 
-    async def _handle(self, call: "_Call", handler: Any, _: AsyncIterator[bytes], context: Any) -> Any:
+    async def _handle(self, call: "_Call", method: "_Method", _: AsyncIterator[bytes], context: _Context) -> Message:
         ended = _Ended(call, self._request_context(context))
         try:
             self._authenticate(call, context)
             with self.limiter.entered(call.client):
-                response = await self._answer(handler, ended.request_context, context)
+                response = await self._answer(method, ended.request_context, context)
             await context.send_initial_metadata(((REQUEST_ID, call.request_id),))
             return response  # noqa: TRY300 - the line before may raise the errors caught below
         except asyncio.CancelledError:  # the caller has disconnected, or its deadline has passed
@@ -110,14 +116,14 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         _forget_frames(ended.error)
         return await _abort(context, ended.error, call.request_id)
 
-    async def _answer(self, handler: Any, request_context: RequestContext, context: Any) -> Any:
+    async def _answer(self, method: "_Method", request_context: RequestContext, context: _Context) -> Message:
         """Receive and answer the request. Its upload stays in this frame: gRPC keeps the outer frame after an abort."""
-        request = await self._receive(handler, request_context, context)
+        request = await self._receive(method, request_context, context)
         current_request.set(request_context)
         async with asyncio.timeout(self.limits.request_s):
-            return await handler.unary_unary(request, context)
+            return await method.answer(request, context)
 
-    async def _watch(self, call: "_Call", behavior: Any, request: Any, context: Any) -> None:
+    async def _watch(self, call: "_Call", behavior: _Behavior, request: object, context: _Context) -> None:
         """Admit a stream of health or reflection."""
         call.client = self._client(call, context)
         try:
@@ -133,12 +139,12 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         except errors.WhatwhereError as error:
             await _abort(context, error, call.request_id)
 
-    def _request_context(self, context: Any) -> RequestContext:
+    def _request_context(self, context: _Context) -> RequestContext:
         remaining_s = context.time_remaining()
         longest_s = self.limits.request_s + self.limits.receive_s
         return RequestContext(time.monotonic() + (longest_s if remaining_s is None else min(remaining_s, longest_s)))
 
-    def _authenticate(self, call: "_Call", context: Any) -> None:
+    def _authenticate(self, call: "_Call", context: _Context) -> None:
         """Identify the caller. Raises CallMetadataTooLarge, Unauthenticated or ScopeMissing."""
         call.client = self._client(call, context)
         size = sum(len(key) + len(value) for key, value in call.metadata)
@@ -161,10 +167,10 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         if call.method.startswith(_OURS) and needed not in token.scopes:
             raise errors.ScopeMissing(f"the token {token.name} lacks the scope {needed}, which this method requires")
 
-    def _client(self, call: "_Call", context: Any) -> str:
+    def _client(self, call: "_Call", context: _Context) -> str:
         return self.gateway.client(call.binary(CLIENT)) or _peer(context)
 
-    async def _receive(self, handler: Any, request_context: RequestContext, context: Any) -> Any:
+    async def _receive(self, method: "_Method", request_context: RequestContext, context: _Context) -> Message:
         try:
             with request_context.stage("receive"):
                 async with asyncio.timeout(self.limits.receive_s):
@@ -175,7 +181,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                 raise errors.InvalidRequest("the call ended without a request message")
             if (refused := self.gateway.take(body)) is not None:
                 raise refused
-            return handler.request_deserializer(body)
+            return method.read(body)
         except TimeoutError:
             raise errors.RequestTooSlow(
                 f"the request did not arrive within {self.limits.receive_s:g} s: send a smaller image or a stored name"
@@ -209,12 +215,20 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             self.tracer.request(call.name, call.started_ns, stages, attributes, call.texts())
 
 
+@dataclass(frozen=True)
+class _Method:
+    """A method of ours, as grpc.aio calls it: gRPC's stubs know the methods of synchronous servers alone."""
+
+    read: Callable[[bytes], Message]
+    answer: Callable[[Message, _Context], Awaitable[Message]]
+
+
 @dataclass
 class _Call:
     """Method, metadata and caller of a request."""
 
     method: str
-    metadata: Any
+    metadata: Sequence[tuple[str, str | bytes]]
     client: str = ""
     request_id: str = ""
     started_ns: int = field(default_factory=time.monotonic_ns)
@@ -262,7 +276,7 @@ def choose_request_id(given: str) -> str:
     return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex
 
 
-async def _abort(context: Any, error: Exception, request_id: str) -> NoReturn:
+async def _abort(context: _Context, error: Exception, request_id: str) -> NoReturn:
     status = rpc_status.to_status(to_status(error, request_id))
     # Trailing, not initial metadata: a client that has received a head does not retry, not even on UNAVAILABLE.
     trailing = (*status.trailing_metadata, (REQUEST_ID, request_id))
@@ -292,11 +306,11 @@ def _gone(request_context: RequestContext) -> errors.WhatwhereError:
     return errors.RequestCancelled("the caller has disconnected")
 
 
-def _peer(context: Any) -> str:
+def _peer(context: _Context) -> str:
     """Return the name of the client certificate, else the address without its port."""
     names = context.auth_context().get("x509_common_name") or context.auth_context().get(
         "x509_subject_alternative_name"
     )
     if names:
-        return f"certificate:{names[0].decode(errors='replace')}"
+        return f"certificate:{next(iter(names)).decode(errors='replace')}"
     return f"address:{context.peer().rpartition(':')[0]}"

@@ -11,13 +11,16 @@ from whatwhere.indexer.errors import (
 from whatwhere.service.rpc import image_search_pb2 as pb
 
 
-def search_fingerprint(request: pb.SearchImagesRequest) -> str:
-    """Return a hash of the fields that determine the order of a search's results within a generation."""
+def search_fingerprint(request: pb.SearchImagesRequest, content_hash: str) -> str:
+    """Return a hash of the fields that determine the order of a search's results within a generation.
+
+    `content_hash` stands for `image_content`, "" for a stored image: an upload is hashed once.
+    """
     decisive = pb.SearchImagesRequest()
     decisive.CopyFrom(request)
-    for name in ("page_size", "page_token", "localize_count", "localization"):
+    for name in ("image_content", "page_size", "page_token", "localize_count", "localization"):
         decisive.ClearField(name)
-    return _digest(decisive.SerializeToString(deterministic=True))
+    return _digest(content_hash.encode() + b"\0" + decisive.SerializeToString(deterministic=True))
 
 
 def list_fingerprint(request: pb.ListImagesRequest) -> str:

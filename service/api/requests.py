@@ -50,9 +50,16 @@ def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int) -
         exact=_enum(_LOCALIZATIONS, request.localization, "localization"),
         min_score=min_score,
         filter=to_filter(request.filter, limits),
-        offset=page_offset(request.page_token, search_fingerprint(request), generation),
+        offset=_search_offset(request, example, generation),
         count=page_size(request.page_size, limits.default_page_size, limits.max_page_size),
+        known_hash=example.content_hash if request.page_token else None,
     )
+
+
+def _search_offset(request: pb.SearchImagesRequest, example: Example, generation: int) -> int:
+    if not request.page_token:
+        return 0  # before the upload is hashed
+    return page_offset(request.page_token, search_fingerprint(request, example.content_hash), generation)
 
 
 def to_example(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest) -> Example:

@@ -119,9 +119,10 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
         limits = self._limits
         query = requests.to_query(request, limits, searcher.generation)
         result = searcher.search(query, request_context)
-        following, fingerprint = query.offset + query.count, page_tokens.search_fingerprint(request)
-        more = result.has_more and following < limits.max_results
-        token = page_tokens.make_token(following, fingerprint, searcher.generation) if more else ""
+        following, token = query.offset + query.count, ""
+        if result.has_more and following < limits.max_results:
+            fingerprint = page_tokens.search_fingerprint(request, query.content_hash)
+            token = page_tokens.make_token(following, fingerprint, searcher.generation)
         return responses.from_result(result, token)
 
     def _list(self, searcher: Searcher, request: pb.ListImagesRequest) -> pb.ListImagesResponse:

@@ -6,6 +6,7 @@ Exit codes: 0 done, 1 a named error, 2 wrong usage, 130 stopped by Ctrl-C, 143 b
 import importlib.metadata
 import logging
 import sys
+import warnings
 from typing import Annotated
 
 import typer
@@ -34,12 +35,26 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Run the command line."""
     logging.basicConfig(format="%(levelname)s %(name)s %(message)s", level=logging.WARNING)
-    logging.captureWarnings(True)  # Pillow's of torn EXIF would stand bare between the lines of the log
+    logging.captureWarnings(True)  # else they would stand bare between the lines of the log
+    quiet_libraries()
     try:
         app(standalone_mode=True)
     except (WhatwhereError, OSError) as error:  # OSError: disk full, read-only, permission; its sentence names the file
         messages.print(f"error: {error}", style="red", soft_wrap=True)
         sys.exit(1)
+
+
+def quiet_libraries() -> None:
+    """Keep libraries from telling at length what is named and logged once by us; for a process that is ours alone."""
+    # Pillow warns of what it can make up for in a torn file, once for each entry: up to 65,536 lines.
+    warnings.filterwarnings("ignore", module=r"PIL\.")
+    # pymilvus logs each failed try with its traceback. By a filter: a level would be set back when it is imported.
+    for name in ("decorators", "client.connection_manager", "client.grpc_handler"):
+        logging.getLogger(f"pymilvus.{name}").addFilter(_is_critical)
+
+
+def _is_critical(record: logging.LogRecord) -> bool:
+    return record.levelno >= logging.CRITICAL
 
 
 def _print_version(wanted: bool) -> None:

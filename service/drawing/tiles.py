@@ -12,7 +12,9 @@ from PIL import Image, ImageDraw, ImageFont
 from whatwhere.indexer.boxes import Box
 from whatwhere.indexer.errors import InvalidRequest, WhatwhereError
 from whatwhere.indexer.images.decode import decode_image
-from whatwhere.indexer.sources.read import read_briefly
+from whatwhere.indexer.images.limits import ImageLimits
+from whatwhere.indexer.sources.read import read
+from whatwhere.indexer.sources.remote import BRIEF, Remote
 from whatwhere.service.results import StoredImage
 
 TILE_SIZE = (300, 225)
@@ -40,11 +42,15 @@ class Tile:
     swatch: bool = False
 
 
-def load_pixels(image: StoredImage) -> NDArray[np.uint8] | None:
-    """Read a stored image, uint8 [height, width, 3], from its first readable URI; None if no URI is readable."""
+def load_pixels(image: StoredImage, remote: Remote | None = None) -> NDArray[np.uint8] | None:
+    """Read a stored image, uint8 [height, width, 3], from its first readable URI; None if no URI is readable.
+
+    Without `remote`, remote URIs are read with few retries and short timeouts: a person waits.
+    """
+    remote = remote or Remote(BRIEF)
     for uri in image.uris:
         try:
-            return decode_image(read_briefly(uri), uri, shorter_side=None).pixels
+            return decode_image(read(uri, ImageLimits(), remote).content, uri, shorter_side=None).pixels
         except (OSError, WhatwhereError):
             continue  # moved, or on another machine: the tile shows a note
     return None

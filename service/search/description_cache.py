@@ -15,7 +15,7 @@ class DescriptionCache:
     """
 
     def __init__(self, capacity: int = 0) -> None:
-        self._capacity = capacity
+        self.capacity = capacity
         self._kept: OrderedDict[Hashable, Description] = OrderedDict()
         self._changing = threading.Lock()
 
@@ -31,5 +31,5 @@ class DescriptionCache:
         """Add a description, and evict the least recently used one if the cache is full."""
         with self._changing:
             self._kept[key] = description
-            while len(self._kept) > self._capacity:
+            while len(self._kept) > self.capacity:
                 self._kept.popitem(last=False)

@@ -18,11 +18,10 @@ from whatwhere.service.request_context import RequestContext
 from whatwhere.service.results import ComparedImage, Explanation, Factor, PictureFile, SimilarFactor, StoredImage
 from whatwhere.service.search.factor_maps import FactorMap, compare_exact, compare_stored, factor_maps
 from whatwhere.service.search.heatmaps import color_of, heatmap_png
-from whatwhere.service.search.searcher import Example, Searcher, read_source, to_stored_image
+from whatwhere.service.search.searcher import Example, Searcher, to_stored_image
 from whatwhere.service.search.similar_factors import similar_factors
 
 _JPEG_QUALITY = 85
-_random = np.random.default_rng()
 
 
 @dataclass(frozen=True)
@@ -92,7 +91,7 @@ def picture(searcher: Searcher, image_id: int, size_px: int, context: RequestCon
     """
     record = searcher.collection.indexed_image(image_id)
     with context.stage("decode"):
-        content = read_source(record)
+        content = searcher.read_source(record)
         if size_px == 0:
             return PictureFile(content, record.mime_type)
         return PictureFile(_thumbnail(content, size_px), "image/jpeg")
@@ -101,7 +100,7 @@ def picture(searcher: Searcher, image_id: int, size_px: int, context: RequestCon
 def sample(searcher: Searcher, count: int, matching: Expression | None) -> list[StoredImage]:
     """Return `count` distinct random images, uniformly distributed; fewer if fewer match the filter `matching`."""
     ids = searcher.collection.ids if matching is None else searcher.matching(matching)
-    drawn = _random.choice(ids, min(count, len(ids)), replace=False)
+    drawn = np.random.default_rng().choice(ids, min(count, len(ids)), replace=False)
     return [to_stored_image(record) for record in searcher.collection.indexed_images(drawn.tolist()).values()]
 
 

@@ -4,7 +4,7 @@ import hashlib
 import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 
 import numpy as np
@@ -32,7 +32,8 @@ from whatwhere.indexer.features.regions import Region
 from whatwhere.indexer.images.decode import decode_image
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.metadata.filters import Expression
-from whatwhere.indexer.sources.read import read_briefly
+from whatwhere.indexer.sources.read import read
+from whatwhere.indexer.sources.remote import BRIEF, Remote
 from whatwhere.indexer.vectors.conditions import holds
 from whatwhere.indexer.vectors.store import Index, Only
 from whatwhere.service.request_context import RequestContext
@@ -44,15 +45,21 @@ from whatwhere.service.search.localize import EXACT_SHORTER_SIDE, localize_exact
 
 @dataclass(frozen=True)
 class Example:
-    """A checked query image: either `content` (encoded) or `image_id` (a stored image)."""
+    """A checked query image: either `content` (encoded) or `image_id` (a stored image).
+
+    `known_hash` is the content's SHA-256 in hexadecimal, if it has been computed already.
+    """
 
     content: bytes | None = None
     image_id: int | None = None
+    known_hash: str | None = field(default=None, repr=False, compare=False)
 
     @cached_property
     def content_hash(self) -> str:
-        """SHA-256 of the encoded image, in hexadecimal."""
-        return hashlib.sha256(self.content or b"").hexdigest()
+        """SHA-256 of the encoded image, in hexadecimal; "" for a stored image. Computed once, on first use."""
+        if self.content is None:
+            return ""
+        return self.known_hash or hashlib.sha256(self.content).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -104,6 +111,7 @@ class Searcher:
     limits: ImageLimits = field(default_factory=ImageLimits)
     batcher: InferenceBatcher = field(default_factory=InferenceBatcher)
     description_cache: DescriptionCache = field(default_factory=DescriptionCache)
+    remote: Remote = field(default_factory=partial(Remote, BRIEF))  # few retries and short timeouts: a client waits
 
     @property
     def generation(self) -> int:
@@ -250,8 +258,9 @@ class Searcher:
         if example.image_id is not None:
             return self.collection.description(self.collection.indexed_image(example.image_id))
         assert example.content is not None
-        key = (example.content_hash, self._loaded.fingerprint)
-        if crop == WHOLE_IMAGE and (known := self.description_cache.find(key)) is not None:
+        cached = crop == WHOLE_IMAGE and self.description_cache.capacity > 0
+        key = (example.content_hash, self._loaded.fingerprint) if cached else None
+        if key is not None and (known := self.description_cache.find(key)) is not None:
             return known
         shorter_side = self.collection.recipe.shorter_side
         with context.stage("decode"):
@@ -260,7 +269,7 @@ class Searcher:
             ).pixels
         context.check()
         description = self.batcher.describe(self._loaded, pixels, crop, context)
-        if crop == WHOLE_IMAGE:
+        if key is not None:
             self.description_cache.keep(key, description)
         return description
 
@@ -270,6 +279,10 @@ class Searcher:
             return example.image_id
         return self.collection.catalog.id_of_content(example.content_hash)
 
+    def read_source(self, record: ImageRecord) -> bytes:
+        """Return the bytes of a stored image's file, as the function `read_source` does."""
+        return read_source(record, self.remote)
+
     def activations(self, example: Example, others: Sequence[ImageRecord], context: RequestContext) -> list[Tensor]:
         """Return new activations [h, w, C] of an image and of stored images, at a shorter side of EXACT_SHORTER_SIDE.
 
@@ -277,9 +290,9 @@ class Searcher:
         """
         own = example.content
         if own is None:
-            own = read_source(self.collection.indexed_image(example.image_id or 0))
+            own = self.read_source(self.collection.indexed_image(example.image_id or 0))
         pictures = []
-        for content in itertools.chain([own], map(read_source, others)):  # one file in memory at a time
+        for content in itertools.chain([own], map(self.read_source, others)):  # one file in memory at a time
             context.check()
             decoded = decode_image(content, "an image", limits=ImageLimits(), shorter_side=EXACT_SHORTER_SIDE)
             pictures.append(decoded.pixels)
@@ -353,14 +366,14 @@ def to_stored_image(record: ImageRecord) -> StoredImage:
     )
 
 
-def read_source(record: ImageRecord) -> bytes:
+def read_source(record: ImageRecord, remote: Remote) -> bytes:
     """Return the indexed bytes of an image. Raises SourceUnavailable if no URI has them.
 
     Other content at the same URI is refused: the owner of the collection did not index it.
     """
     for uri in record.uris:  # from the catalog: no input of a client ever becomes a path
         try:
-            content = read_briefly(uri)
+            content = read(uri, ImageLimits(), remote).content
         except (OSError, WhatwhereError):
             continue  # another URI may have the same content
         if hashlib.sha256(content).hexdigest() == record.content_hash:

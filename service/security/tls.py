@@ -7,17 +7,21 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
+from tempfile import NamedTemporaryFile
 from typing import Generic, TypeVar
 
 import grpc
+from cryptography import x509
+from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from whatwhere.indexer.errors import CredentialsUnreadable
 from whatwhere.indexer.storage.files import FileVersion, version_of
 from whatwhere.service.security.tls_files import TlsFiles
 
-_EXPIRED = 10  # X509_V_ERR_CERT_HAS_EXPIRED
 _NOT_ITS_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second if one is RSA and the other EC
+_OF_SERVERS = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 
 log = logging.getLogger(__name__)
 
@@ -135,12 +139,12 @@ def _version(files: TlsFiles) -> _Version:
 def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
     """Read and check the files. Raises CredentialsUnreadable. The checked bytes are those that are served."""
     pair = _Pair(_bytes(files.certificate), _bytes(files.key))
-    context = _check_pair(pair, files.certificate, files.key)
+    _check_pair(pair, files.certificate, files.key)
     roots = None
     if files.client_ca is not None:
         roots = _bytes(files.client_ca)
         _check_certificates(roots, files.client_ca)
-    if _has_expired(context, pair.certificate):
+    if _has_expired(pair.certificate):
         log.warning("%s has expired: clients will refuse it", files.certificate)
     return grpc.ssl_server_certificate_configuration([(pair.key, pair.certificate)], roots)
 
@@ -157,7 +161,7 @@ def _certified(files: TlsFiles) -> _Certified:
     """Read and check the files. Raises CredentialsUnreadable. `_configuration` logs an expired certificate."""
     pair = _Pair(_bytes(files.certificate), _bytes(files.key))
     context = _check_pair(pair, files.certificate, files.key)
-    names = _names(context, pair.certificate)
+    names = _names(pair.certificate)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if files.client_ca is not None:
@@ -185,7 +189,16 @@ def _unreadable(error: OSError) -> CredentialsUnreadable:
 
 @contextmanager
 def _as_file(content: bytes) -> Iterator[str]:
-    """Yield a path to these bytes in memory: OpenSSL reads certificates only from files. A key never reaches a disk."""
+    """Yield a path to these bytes: OpenSSL reads certificates only from files.
+
+    On Linux a key never reaches a disk; elsewhere it does for a moment, in a file that only its owner can read.
+    """
+    if not hasattr(os, "memfd_create"):
+        with NamedTemporaryFile(prefix="whatwhere-") as named:  # created with mode 600
+            named.write(content)
+            named.flush()
+            yield named.name
+        return
     descriptor = os.memfd_create("pem")
     try:
         with os.fdopen(os.dup(descriptor), "wb") as file:
@@ -229,45 +242,37 @@ def _reason(error: ssl.SSLError) -> str:
     return (error.reason or "unreadable").replace("_", " ").lower()
 
 
-def _has_expired(server: ssl.SSLContext, certificate: bytes) -> bool:
-    """Return whether a client that trusts this certificate finds it expired."""
-    try:
-        _shown(server, certificate)
-    except ssl.SSLCertVerificationError as error:
-        return error.verify_code == _EXPIRED
-    except ssl.SSLError:  # gRPC's own library may support what OpenSSL does not
-        return False
-    return False
+def _has_expired(certificate: bytes) -> bool:
+    shown = _shown(certificate)
+    return shown is not None and shown.not_valid_after_utc < datetime.now(UTC)
 
 
-def _names(server: ssl.SSLContext, certificate: bytes) -> tuple[str, ...]:
+def _names(certificate: bytes) -> tuple[str, ...]:
     """Return the DNS names and IP addresses of the certificate; none if a client would refuse it."""
-    try:
-        shown = _shown(server, certificate).getpeercert() or {}
-    except ssl.SSLError:
+    shown = _shown(certificate)
+    if shown is None or not shown.not_valid_before_utc <= datetime.now(UTC) <= shown.not_valid_after_utc:
         return ()
-    names: tuple[tuple[str, str], ...] = shown.get("subjectAltName", ())  # type: ignore[assignment] # a union of all
-    return tuple(name for kind, name in names if kind in ("DNS", "IP Address"))
+    try:
+        extensions = {type(extension.value): extension.value for extension in shown.extensions}
+    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):  # clients cannot read it either
+        return ()
+    usage, names = extensions.get(x509.ExtendedKeyUsage), extensions.get(x509.SubjectAlternativeName)
+    if isinstance(usage, x509.ExtendedKeyUsage) and not _OF_SERVERS & set(usage):
+        return ()
+    if not isinstance(names, x509.SubjectAlternativeName):
+        return ()
+    return tuple(str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress))
 
 
-def _shown(server: ssl.SSLContext, certificate: bytes) -> ssl.SSLObject:
-    """Return a client that trusts this certificate after a handshake in memory. Raises ssl.SSLError.
+def _shown(certificate: bytes) -> x509.Certificate | None:
+    """Return the first certificate of a chain, the server's own.
 
-    The standard library exposes dates and names of a certificate only after a handshake.
+    None if OpenSSL has read it but this library cannot: gRPC's own library may, so the server starts all the same.
     """
-    client = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-    client.check_hostname = False
-    client.verify_flags |= ssl.VERIFY_X509_PARTIAL_CHAIN
-    with _as_file(certificate) as file:
-        client.load_verify_locations(file)
-    to_server, to_client = ssl.MemoryBIO(), ssl.MemoryBIO()
-    ends = client.wrap_bio(to_client, to_server), server.wrap_bio(to_server, to_client, server_side=True)
-    for end in (ends[0], ends[1], ends[0]):  # client hello, server hello with the certificate, verification
-        try:
-            end.do_handshake()
-        except ssl.SSLWantReadError:
-            continue
-    return ends[0]
+    try:
+        return x509.load_pem_x509_certificate(certificate)
+    except ValueError:
+        return None
 
 
 def _system_roots() -> bytes | None:

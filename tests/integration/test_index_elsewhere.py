@@ -20,6 +20,7 @@ from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.maintenance.remove import ImageSelection, choose, remove_images
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.indexer.pipeline.settings import IndexSettings
+from whatwhere.indexer.sources.remote import BRIEF, Remote
 from whatwhere.service.drawing.tiles import load_pixels
 from whatwhere.service.search.searcher import read_source, to_stored_image
 
@@ -151,14 +152,14 @@ def test_a_stored_picture_is_read_from_where_it_is(site: Site, tmp_path: Path) -
     record = images(tmp_path / "a.ww")[uri]
     content = site.answers["/coffee.png"][0].content
 
-    assert read_source(record) == content
+    assert read_source(record, Remote(BRIEF)) == content
     pixels = load_pixels(to_stored_image(record))
     assert pixels is not None
     assert pixels.shape == (record.height, record.width, 3)
     for answer in (Answer(content + b"x"), Answer(status=404), Answer(endless=True)):
         site.put("/coffee.png", answer)
         with pytest.raises(SourceUnavailable):
-            read_source(record)
+            read_source(record, Remote(BRIEF))
 
 
 def test_pictures_of_elsewhere_are_removed_by_their_uris(site: Site, tmp_path: Path) -> None:

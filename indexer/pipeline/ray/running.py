@@ -1,7 +1,6 @@
 """Run chunks through Ray Data: in order, few ahead of what is recorded, again where a worker was lost."""
 
 import logging
-import os
 import pickle
 import shutil
 import signal
@@ -20,12 +19,12 @@ from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
 
 from whatwhere.indexer.catalog.records import Source
 from whatwhere.indexer.collection.layout import CollectionAddress
+from whatwhere.indexer.cores import available_cores
 from whatwhere.indexer.errors import ClusterUnavailable, WorkersLost
 from whatwhere.indexer.pipeline.ray.settings import ClusterSettings
 from whatwhere.indexer.pipeline.ray.work import Arrived, Work
 from whatwhere.indexer.pipeline.ray.worker import ChunkWorker, Ledger
 
-logging.getLogger("ray.data").setLevel(logging.ERROR)  # it tells of each data set on the terminal
 AHEAD = 2  # chunks that may wait to be recorded, beside one in each worker's hands
 TRIES = 3  # of a chunk whose worker dies
 _OBJECT_STORE_BYTES = 256 * 1024 * 1024  # chunks cross as names and outcomes, not as pictures
@@ -38,18 +37,23 @@ log = logging.getLogger(__name__)
 def connected(cluster: ClusterSettings) -> Iterator[None]:
     """Start Ray, or join the one at the address, and leave it in the end; one that this process uses already is kept.
 
+    Meanwhile Ray Data logs errors alone, else it would tell of each data set on the terminal.
     ClusterUnavailable where there is none.
     """
     if ray.is_initialized():
         yield
         return
     on_terminate = signal.getsignal(signal.SIGTERM)
+    data_log = logging.getLogger("ray.data")
+    level = data_log.level
     folder = tempfile.mkdtemp(prefix="whatwhere-ray-") if cluster.address is None else None
     try:
         _join(cluster, folder)
         signal.signal(signal.SIGTERM, on_terminate)  # Ray's own would end the process without a word
+        data_log.setLevel(logging.ERROR)
         yield
     finally:
+        data_log.setLevel(level)
         ray.shutdown()
         if folder is not None:
             shutil.rmtree(folder, ignore_errors=True)
@@ -58,7 +62,7 @@ def connected(cluster: ClusterSettings) -> Iterator[None]:
 def _join(cluster: ClusterSettings, folder: str | None) -> None:
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
     own: dict[str, Any] = {
-        "num_cpus": max(len(os.sched_getaffinity(0)), cluster.cpus * (cluster.workers or 1)),
+        "num_cpus": max(available_cores(), cluster.cpus * (cluster.workers or 1)),
         "include_dashboard": False,
         "object_store_memory": _OBJECT_STORE_BYTES,
         "_temp_dir": folder,

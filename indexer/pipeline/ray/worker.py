@@ -5,6 +5,7 @@ import pickle
 import platform
 import time
 import uuid
+import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -86,6 +87,7 @@ class ChunkWorker:
         self._work = work
         self._ledger = ledger
         self._cpus = cpus
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of torn files, for each entry; the process is ours alone
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Describe the sources of a row of the data set; what it holds for good is bytes, an error among them."""

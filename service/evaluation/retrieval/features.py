@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -13,6 +12,7 @@ from whatwhere.indexer.batched import batched
 from whatwhere.indexer.boxes import WHOLE_IMAGE, Box
 from whatwhere.indexer.collection.sealed import FORMAT_VERSION
 from whatwhere.indexer.collection.shards import read_descriptions, write_shard
+from whatwhere.indexer.cores import available_cores
 from whatwhere.indexer.errors import BenchmarkUnreadable, CollectionCorrupt, WhatwhereError
 from whatwhere.indexer.features.describe import Describer
 from whatwhere.indexer.features.description import Description
@@ -55,7 +55,7 @@ class FeatureCache:
         wanted = list(dict.fromkeys(pictures))
         self.folder.mkdir(parents=True, exist_ok=True)
         places: dict[Picture, Path] = {}
-        with ThreadPoolExecutor(os.cpu_count(), "decode") as pool:
+        with ThreadPoolExecutor(available_cores(), "decode") as pool:
             loaded = map_ahead(pool, self._load, wanted, ahead=2 * BATCH)
             for group in batched(loaded, BATCH):
                 # looked for again: of two copies of one photograph both may have been read before either was described

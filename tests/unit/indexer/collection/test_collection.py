@@ -40,6 +40,7 @@ from tests.made_up import (
 from whatwhere.indexer.catalog.records import NewImage, Outcome, Source
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.manifest import Manifest
+from whatwhere.indexer.collection.publish import publish
 from whatwhere.indexer.collection.reader import open_collection
 from whatwhere.indexer.collection.recipe import Recipe
 from whatwhere.indexer.collection.sealed import FORMAT_VERSION, read_sealed, write_sealed
@@ -203,6 +204,17 @@ def test_a_shard_that_nothing_records_is_written_over(new_root: Path) -> None:
 
     (shard,) = Layout(new_root).shards.iterdir()
     assert same(next(read_descriptions(shard, [0])), stored(1))
+
+
+def test_publishing_answers_with_the_live_generation_and_whether_it_is_new(root: Path) -> None:
+    """What has not changed is published already."""
+    with open_for_writing(root) as writer:
+        same_ = publish(writer.layout, writer.catalog, writer.recipe, WHITENERS)
+        append(writer, 6)
+        added = publish(writer.layout, writer.catalog, writer.recipe, WHITENERS)
+
+    assert (same_.is_new, same_.manifest.number, same_.manifest.image_count) == (False, 1, 5)
+    assert (added.is_new, added.manifest.number, added.manifest.image_count) == (True, 2, 6)
 
 
 def test_a_chunk_that_cannot_be_recorded_leaves_the_collection_as_it_was(root: Path) -> None:

@@ -2,6 +2,7 @@
 
 from copy import copy
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import pytest
@@ -9,11 +10,12 @@ import torch
 from numpy.typing import NDArray
 
 from whatwhere.indexer.backbones.backbone import Backbone
+from whatwhere.indexer.backbones.torch_threads import torch_threads
 from whatwhere.indexer.boxes import WHOLE_IMAGE, Box
 from whatwhere.indexer.features import pooling
 from whatwhere.indexer.features.describe import POOLED, Describer
 from whatwhere.indexer.features.description import Description
-from whatwhere.indexer.features.nmf import restore
+from whatwhere.indexer.features.nmf import factorize, restore
 from whatwhere.indexer.features.whitening import WhitenerKey
 
 POOLED_ROWS = {
@@ -162,3 +164,28 @@ def test_pooled_descriptors_see_only_the_cells_that_a_crop_touches(
 
     for name, rows_of in POOLED_ROWS.items():
         np.testing.assert_allclose(cropped[name], in_steps_of_the_largest(rows_of(grid)), rtol=0, atol=0.501)
+
+
+@pytest.mark.parametrize(("beside", "seen"), [(1, 1), (None, 3)])
+def test_factors_are_computed_with_the_threads_that_suit_the_engine(
+    describer: Describer,
+    pictures: list[NDArray[np.uint8]],
+    monkeypatch: pytest.MonkeyPatch,
+    beside: int | None,
+    seen: int,
+) -> None:
+    """As many threads of torch as work well beside the engine's; after that the caller has as many as before."""
+    counts = []
+
+    def counted(*arguments: Any) -> Any:
+        counts.append(torch.get_num_threads())
+        return factorize(*arguments)
+
+    monkeypatch.setattr("whatwhere.indexer.features.nmf.factorize", counted)
+    monkeypatch.setattr(describer.backbone.engine, "torch_threads", beside)
+
+    with torch_threads(3):
+        describer.describe(pictures[:1])
+        after = torch.get_num_threads()
+
+    assert (counts, after) == ([seen], 3)

@@ -533,6 +533,18 @@ def test_a_picture_below_our_limit_draws_no_warning_from_pillow() -> None:
     assert (decoded.width, decoded.height) == (9500, 9500)
 
 
+def test_a_limit_that_the_program_has_set_lower_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pillow asks it when strips of a picture are converted; it is the program's, and stays as it is."""
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 1000)
+
+    with pytest.raises(ImageTooManyPixels, match=r"^picture: above the limit of this program for Pillow") as refused:
+        decode_image(encoded(Image.new("L", (100, 50_000))), "picture")
+
+    assert refused.value.field == "image_content"
+    assert Image.MAX_IMAGE_PIXELS == 1000
+    assert decode_image(encoded(Image.new("RGB", (100, 100))), "picture").width == 100
+
+
 # --- the size for the network -----------------------------------------------------------------------------------
 
 

@@ -161,7 +161,7 @@ def test_the_longest_filter_is_taken() -> None:
 def test_a_token_leads_to_its_page() -> None:
     """The page after ten results starts at ten."""
     request = pb.SearchImagesRequest(image="images/1")
-    request.page_token = page_tokens.make_token(10, page_tokens.search_fingerprint(request), GENERATION)
+    request.page_token = page_tokens.make_token(10, page_tokens.search_fingerprint(request, ""), GENERATION)
 
     assert requests.to_query(request, Limits(), GENERATION).offset == 10
 
@@ -179,7 +179,7 @@ def test_a_token_leads_to_its_page() -> None:
 def test_a_token_of_another_search_is_refused(change: dict[str, object]) -> None:
     """Whatever changes the order of the results ends the token's life."""
     token = page_tokens.make_token(
-        10, page_tokens.search_fingerprint(pb.SearchImagesRequest(image="images/1")), GENERATION
+        10, page_tokens.search_fingerprint(pb.SearchImagesRequest(image="images/1"), ""), GENERATION
     )
 
     with pytest.raises(InvalidPageToken) as raised:
@@ -192,7 +192,7 @@ def test_a_token_of_another_search_is_refused(change: dict[str, object]) -> None
 def test_a_token_of_another_generation_has_expired(made_on: int) -> None:
     """A token lives as long as the generation it was made on; the error names both."""
     request = pb.SearchImagesRequest(image="images/1")
-    request.page_token = page_tokens.make_token(10, page_tokens.search_fingerprint(request), made_on)
+    request.page_token = page_tokens.make_token(10, page_tokens.search_fingerprint(request, ""), made_on)
 
     with pytest.raises(PageTokenExpired, match=f"generation {made_on}, generation {GENERATION}"):
         to_query(request)
@@ -211,7 +211,7 @@ def test_a_token_of_another_listing_is_refused() -> None:
 def test_a_token_outlives_what_does_not_change_the_order(change: dict[str, int]) -> None:
     """Page size and boxes may differ from page to page."""
     token = page_tokens.make_token(
-        10, page_tokens.search_fingerprint(pb.SearchImagesRequest(image="images/1")), GENERATION
+        10, page_tokens.search_fingerprint(pb.SearchImagesRequest(image="images/1"), ""), GENERATION
     )
     request = pb.SearchImagesRequest(image="images/1", page_token=token, **change)
 
@@ -362,7 +362,7 @@ def test_concepts_that_there_are_not_are_refused(
 def test_other_concepts_are_another_search() -> None:
     """A page token does not survive a change of any field that decides the order."""
     prints = {
-        page_tokens.search_fingerprint(pb.SearchImagesRequest(image="images/1", **fields))  # type: ignore[arg-type]
+        page_tokens.search_fingerprint(pb.SearchImagesRequest(image="images/1", **fields), "")  # type: ignore[arg-type]
         for fields in ({}, {"concepts": [1]}, {"avoided_concepts": [1]}, {"more_regions": [LEFT]}, {"mask": b"1"})
     }
 

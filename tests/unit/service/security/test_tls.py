@@ -12,11 +12,13 @@ from pathlib import Path
 import grpc
 import pytest
 import trustme
-from cryptography.hazmat.primitives import serialization
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from whatwhere.indexer.errors import CredentialsUnreadable
-from whatwhere.service.security.tls import channel_credentials, server_credentials
+from whatwhere.service.security.tls import ServerContext, channel_credentials, server_credentials
 from whatwhere.service.security.tls_files import TlsFiles
 
 HOST = "127.0.0.1"
@@ -483,3 +485,57 @@ def test_a_clients_key_that_does_not_fit_is_refused(
 
     with pytest.raises(CredentialsUnreadable, match=re.escape(f"{files.key}: ")):
         channel_credentials(ca, files.certificate, files.key)
+
+
+# --- names --------------------------------------------------------------------------------------------------------
+
+
+def for_clients_alone(files: TlsFiles) -> None:
+    """Write a certificate that may be shown by clients, and not by servers."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2099, 1, 1, tzinfo=UTC))
+        .add_extension(x509.SubjectAlternativeName([x509.DNSName("a.example")]), critical=False)
+        .add_extension(x509.ExtendedKeyUsage([x509.ExtendedKeyUsageOID.CLIENT_AUTH]), critical=False)
+        .sign(key, hashes.SHA256())
+    )
+    files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files.key.write_bytes(
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
+    )
+
+
+def test_a_certificate_is_for_its_names_and_addresses(files: TlsFiles, authority: trustme.CA) -> None:
+    """In their order; mail addresses are none, and the common name does not count."""
+    keep(
+        authority.issue_cert("b.example", "*.a.example", HOST, "2001:db8::1", "me@example.org", common_name="c"), files
+    )
+
+    assert ServerContext(files).names == ("b.example", "*.a.example", HOST, "2001:db8::1")
+
+
+@pytest.mark.parametrize(
+    "validity",
+    [
+        {"not_after": datetime(2020, 1, 1, tzinfo=UTC)},
+        {"not_before": datetime(2035, 1, 1, tzinfo=UTC), "not_after": datetime(2036, 1, 1, tzinfo=UTC)},
+    ],
+    ids=["expired", "not good yet"],
+)
+def test_a_certificate_that_no_client_takes_today_is_for_no_name(
+    files: TlsFiles, authority: trustme.CA, validity: dict[str, datetime]
+) -> None:
+    """Clients would refuse it."""
+    keep(authority.issue_cert("a.example", **validity), files)
+
+    assert ServerContext(files).names == ()
+
+
+def test_a_certificate_for_clients_is_for_no_name(files: TlsFiles) -> None:
+    """It has names, and may not be used by a server."""
+    for_clients_alone(files)
+
+    assert ServerContext(files).names == ()

@@ -15,7 +15,6 @@ from whatwhere.indexer import errors
 from whatwhere.service.api.gateway import Gateway
 from whatwhere.service.api.status import STATUS_CODES, to_status
 from whatwhere.service.rpc import image_search_pb2 as pb
-from whatwhere.service.server import _in_loop
 from whatwhere.service.web import files
 from whatwhere.service.web.calls import Caller, Sender
 from whatwhere.service.web.guard import Hosts
@@ -326,7 +325,7 @@ async def called(address: str) -> bytes:
 def test_a_call_that_the_server_cancels_is_not_the_callers_end(tmp_path: Path) -> None:
     """It is an error as others are: whoever asks over HTTP has not gone."""
     with pytest.raises(grpc.aio.AioRpcError) as failure:
-        _in_loop(called(f"unix:{tmp_path / 's'}"))
+        asyncio.run(called(f"unix:{tmp_path / 's'}"))
 
     response = failed(failure.value, "id-1")
     assert response.status_code == 503
