@@ -181,7 +181,7 @@ def test_factors_are_computed_with_the_threads_that_suit_the_engine(
         counts.append(torch.get_num_threads())
         return factorize(*arguments)
 
-    monkeypatch.setattr("whatwhere.indexer.features.nmf.factorize", counted)
+    monkeypatch.setattr("whatwhere.indexer.features.describe.factorize", counted)
     monkeypatch.setattr(describer.backbone.engine, "torch_threads", beside)
 
     with torch_threads(3):

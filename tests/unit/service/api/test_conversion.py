@@ -317,7 +317,7 @@ def test_a_mask_arrives_as_its_lightness() -> None:
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
-        ({"more_regions": [LEFT, pb.Box(x_min=1, y_max=1)]}, "more_regions[1].x_min", "smaller"),
+        ({"more_regions": [LEFT, pb.Box(x_min=1, y_max=1)]}, "more_regions[1].x_min", "less than"),
         ({"more_regions": [LEFT] * 16}, "more_regions", "at most 15"),
         ({"mask": b"no picture"}, "mask", "JPEG"),
         ({"mask": png((8, 8), 0)}, "mask", "black"),
