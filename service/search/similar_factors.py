@@ -80,7 +80,7 @@ def similar_factors(
     living = [factor for factor, concept in concepts.items() if concept.norm() > _EPS]
     ids: set[int] = set()
     for factor in living:
-        query = method.vector(method.select(description, concepts={factor}), index.whiteners)
+        query = method.vector(method.select(description, factors={factor}), index.whiteners)
         ids.update(index.vectors.search(query, max(count, candidates) + 1)[1].tolist())
     others = collection.indexed_images(sorted(ids - {own_id}))
     stored = [(image_id, collection.description(record).factors) for image_id, record in others.items()]

@@ -629,7 +629,7 @@ def test_windows_without_activations_do_not_shift_the_others() -> None:
 def test_a_region_on_stored_pooled_rows_is_refused(described: list[Description], name: str, preset: str) -> None:
     """They are of the whole picture; the message names what can be asked instead."""
     with pytest.raises(
-        RegionNotSupported, match=f"{name} does not use: ask with one of what, what-and-where, fused, or upload"
+        RegionNotSupported, match=f"{name} does not use: use one of what, what-and-where, fused, or upload"
     ) as no:
         find_descriptor(name, preset).select(described[0], Box(0.0, 0.0, 0.5, 0.5))
 
@@ -737,7 +737,7 @@ def test_chosen_concepts_are_summed_alone(preset: str) -> None:
     """As if the picture had no others: of (1, 0, 0, 0), (0, 1, 0, 0) and (0, 0, 1, 0) the first and the last."""
     method, description = find_descriptor("what", preset), by_hand([LEFT, LEFT, LEFT], CONCEPTS)
 
-    vector = method.vector(method.select(description, concepts={0, 2}), [plain_whitener(4)])
+    vector = method.vector(method.select(description, factors={0, 2}), [plain_whitener(4)])
 
     assert vector[[1, 3]].tolist() == [0.0, 0.0]
     assert min(vector[0], vector[2]) > 0
@@ -766,7 +766,7 @@ def test_all_concepts_chosen_is_none_chosen() -> None:
 
 def test_windows_see_only_the_chosen_factors() -> None:
     """Their maxima are of the product of the chosen factors: no channel of another concept is lit."""
-    (selection,) = find_descriptor("what-and-where").select(by_hand([LEFT, BOTH, RIGHT], CONCEPTS), concepts={1})
+    (selection,) = find_descriptor("what-and-where").select(by_hand([LEFT, BOTH, RIGHT], CONCEPTS), factors={1})
 
     assert selection.rows[:, [0, 2, 3]].abs().max() == 0
     assert selection.rows[3:, 1].max() > 0
@@ -777,10 +777,10 @@ def test_of_the_fused_the_windows_of_activations_stand_aside() -> None:
     query, stored = at_random(0), at_random(1)
     whiteners = [made_up_whitener(dimensions=5), made_up_whitener(dimensions=3, seed=2)]
     fused, part = find_descriptor("fused"), find_descriptor("what-and-where")
-    alone = part.vector(part.select(query, concepts={0, 1}), whiteners[:1])
+    alone = part.vector(part.select(query, factors={0, 1}), whiteners[:1])
     expected = float(alone @ part.describe(stored, whiteners[:1]))
 
-    vector = fused.vector(fused.select(query, concepts={0, 1}), whiteners)
+    vector = fused.vector(fused.select(query, factors={0, 1}), whiteners)
 
     assert vector[5:].tolist() == [0.0] * 3
     assert float(vector @ fused.describe(stored, whiteners)) == pytest.approx(expected, abs=1e-6)
@@ -790,7 +790,7 @@ def test_of_the_fused_the_windows_of_activations_stand_aside() -> None:
 def test_a_baseline_has_no_concepts_to_choose(name: str, described: list[Description]) -> None:
     """The error names the descriptors that have."""
     with pytest.raises(RegionNotSupported, match="what-and-where") as refused:
-        find_descriptor(name).select(described[0], concepts={0})
+        find_descriptor(name).select(described[0], factors={0})
 
     assert refused.value.field == "concepts"
 
