@@ -107,8 +107,7 @@ class Descriptor:
         """
         if factors is not None and not self.uses_factors:
             raise RegionNotSupported(
-                f"concepts selects factors, which {self.name} does not use: use one of "
-                f"{WHAT}, {WHAT_AND_WHERE}, {FUSED}",
+                f"{self.name} has no factors to choose from: search by one of {WHAT}, {WHAT_AND_WHERE}, {FUSED}",
                 field="concepts",
             )
         stored = description.factors
