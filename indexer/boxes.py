@@ -23,7 +23,7 @@ class Box(NamedTuple):
 
     @property
     def area(self) -> float:
-        """Return the fraction of the image that the box covers."""
+        """The fraction of the image that the box covers."""
         return (self.x_max - self.x_min) * (self.y_max - self.y_min)
 
 

@@ -1,4 +1,4 @@
-"""A loaded network on a device."""
+"""Load a network onto a device and compute activations."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -20,11 +20,14 @@ from whatwhere.indexer.errors import DeviceUnavailable, UnknownName, WeightsUnav
 
 
 def choose_device(name: str = DEFAULT_DEVICE) -> torch.device:
-    """Return the device for auto, cpu or cuda; DeviceUnavailable when CUDA is asked for and absent."""
+    """Return the device for auto, cpu or cuda.
+
+    Raises UnknownName for another name, and DeviceUnavailable if cuda is requested but not available.
+    """
     if name not in DEVICES:
         raise UnknownName(f"device {name!r} is unknown; there are: {', '.join(DEVICES)}")
     if name == "cuda" and not torch.cuda.is_available():
-        raise DeviceUnavailable("no CUDA device is usable here; use --device cpu, or check the driver with nvidia-smi")
+        raise DeviceUnavailable("no CUDA device is available; use --device cpu, or check the driver with nvidia-smi")
     if name == "auto":
         name = "cuda" if torch.cuda.is_available() else "cpu"
     return torch.device(name)
@@ -38,11 +41,11 @@ def load_backbone(
     precision: str = DEFAULT_PRECISION,
     threads: int | None = None,
 ) -> "Backbone":
-    """Build the network NAME or NAME:LAYER with its published weights, or those of the file `weights`.
+    """Load the network NAME or NAME:LAYER with its published weights, or with those of the file `weights`.
 
-    `threads`: see `engines.make_engine`. UnknownName for a network, layer or precision that there is not;
-    WeightsUnavailable for weights that are not here, torn, not those of their name, or do not fit. No code is
-    unpickled.
+    `threads`: see `engines.make_engine`. No code in the checkpoint is executed.
+    Raises UnknownName if the network, layer or precision does not exist, and WeightsUnavailable if the weights are
+    missing or corrupt, fail their checksum, or do not fit the network.
     """
     if precision not in PRECISIONS:
         raise UnknownName(f"precision {precision!r} is unknown; there are: {', '.join(PRECISIONS)}")
@@ -54,16 +57,16 @@ def load_backbone(
         spec.load(network, published)
     except ValueError as error:
         raise WeightsUnavailable(
-            f"{checkpoint.path} does not fit {name}: {error}. Give weights of this network, or name the one they are of"
+            f"{checkpoint.path} does not fit {name}: {error}. Use weights of this network, or another network"
         ) from error
     return Backbone(spec, network, device, weights_sha256=checkpoint.sha256, precision=precision, threads=threads)
 
 
 class Backbone:
-    """Pixels → activations after a ReLU, float32, in inference mode. Safe to call from several threads.
+    """A network in inference mode that maps pixels to non-negative activations, float32; thread-safe.
 
-    `weights_sha256` is that of the checkpoint in use; in the precision bfloat16 the network computes in bfloat16.
-    `network` is torch's, whatever engine runs it: scaled pixels [B, 3, h, w] → [B, C, h/stride, w/stride].
+    `weights_sha256` is that of the loaded checkpoint. With precision bfloat16 the network computes in bfloat16.
+    `network` is the PyTorch module, whichever engine runs it: scaled pixels [B, 3, h, w] → [B, C, h/stride, w/stride].
     """
 
     def __init__(
@@ -92,13 +95,13 @@ class Backbone:
         return nullcontext() if count is None else torch_threads(count)
 
     def activations(self, images: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
-        """Map uint8 [h, w, 3] pictures (sides multiples of 32) to float32 [h/stride, w/stride, C] ≥ 0."""
+        """Map images uint8 [h, w, 3] (sides multiples of 32) to activations float32 [h/stride, w/stride, C] ≥ 0."""
         groups: dict[tuple[int, ...], list[int]] = defaultdict(list)
         for position, image in enumerate(images):
             groups[image.shape].append(position)
         results: dict[int, Tensor] = {}
         for positions in groups.values():
-            # One at a time on a CPU: batches of 8 are slower for each image there (measured), and need 8 x the memory.
+            # One at a time on a CPU: batches of 8 are slower per image there (measured), and need 8 x the memory.
             at_once = len(positions) if self.device.type == "cuda" else 1
             for start in range(0, len(positions), at_once):
                 chosen = positions[start : start + at_once]

@@ -1,4 +1,4 @@
-"""Read checkpoint files without executing code, and check that they fit a network."""
+"""Read checkpoints without executing code, and check that they fit a network."""
 
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
@@ -9,33 +9,33 @@ from torch import Size, Tensor
 
 from whatwhere.indexer.errors import WeightsUnavailable
 
-_NAMES_TOLD = 20  # of what is missing or unexpected
+_MAX_NAMES = 20  # listed in an error message, per problem
 
 
 def read_tensors(path: Path) -> dict[str, Tensor]:
-    """Read a checkpoint, name → tensor, onto the CPU: safetensors by its suffix, else a torch file without code.
+    """Read a checkpoint, name → tensor, onto the CPU: safetensors by extension, else a PyTorch file.
 
-    WeightsUnavailable for a torn file, and for one that holds anything but tensors by name.
+    Raises WeightsUnavailable if the file is corrupt, or if it contains anything but named tensors (it could run code).
     """
     try:
         if path.suffix == ".safetensors":
             return safetensors.torch.load_file(path)
         content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # foreign bytes: UnpicklingError, EOFError, RuntimeError, KeyError, SafetensorError, ...
+    except Exception as error:  # invalid bytes: UnpicklingError, EOFError, RuntimeError, KeyError, SafetensorError, ...
         raise WeightsUnavailable(
-            f"{path} is torn, or holds more than tensors, which is never loaded since it can run code: save "
+            f"{path} is corrupt, or contains other objects than tensors, which could run code and are not loaded: save "
             "model.state_dict() with torch.save or safetensors"
         ) from error
     named = isinstance(content, dict) and all(isinstance(name, str) for name in content)
     if not named or not all(isinstance(tensor, Tensor) for tensor in content.values()):
-        raise WeightsUnavailable(f"{path} holds no tensors by name: save model.state_dict() itself, not what is around")
+        raise WeightsUnavailable(f"{path} is not a mapping of names to tensors: save model.state_dict() only")
     return dict(content)
 
 
 def require_fit(given: Mapping[str, Tensor], needed: Mapping[str, Size], optional: Collection[str]) -> None:
-    """Raise ValueError that lists what is missing of `needed`, what is neither needed nor optional, what is misshapen.
+    """Raise ValueError if tensors are missing, unexpected (neither needed nor optional) or of another shape; list them.
 
-    How many batches a batch norm has seen is never needed and always allowed: nothing is computed from it.
+    `num_batches_tracked` of batch norms is ignored: inference does not use it.
     """
     names = {name for name in given if not name.endswith(".num_batches_tracked")}
     misshapen = [
@@ -48,11 +48,11 @@ def require_fit(given: Mapping[str, Tensor], needed: Mapping[str, Size], optiona
         "unexpected": sorted(names - needed.keys() - set(optional)),
         "of another shape": misshapen,
     }
-    problems = [f"{what}: {_listed(listed)}" for what, listed in found.items() if listed]
+    problems = [f"{problem}: {_listed(listed)}" for problem, listed in found.items() if listed]
     if problems:
         raise ValueError("; ".join(problems))
 
 
 def _listed(names: Sequence[str]) -> str:
-    more = f" and {len(names) - _NAMES_TOLD} more" if len(names) > _NAMES_TOLD else ""
-    return ", ".join(names[:_NAMES_TOLD]) + more
+    more = f" and {len(names) - _MAX_NAMES} more" if len(names) > _MAX_NAMES else ""
+    return ", ".join(names[:_MAX_NAMES]) + more

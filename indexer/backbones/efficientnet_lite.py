@@ -1,7 +1,7 @@
-"""EfficientNet-Lite up to its head convolution (Google, 2020: EfficientNet without squeeze-excitation, with ReLU6).
+"""Build EfficientNet-Lite up to its head convolution (Google, 2020: no squeeze-excitation, ReLU6).
 
-It keeps its zero padding: with reflection R-MAC lost up to 1 point of mAP and what-and-where up to 3 (measured on Paris
-and Corel photographs).
+Zero padding is kept: with reflection R-MAC lost up to 1 point of mAP and what-and-where up to 3 (measured on Paris and
+Corel photographs).
 """
 
 import math
@@ -30,7 +30,7 @@ _HEAD_CHANNELS = 1280
 
 
 class _SamePadding(nn.ZeroPad2d):
-    """TensorFlow's SAME padding of a strided convolution, for inputs of even size: the odd row goes below and right."""
+    """TensorFlow's SAME padding of a strided convolution for even input sizes: the extra row is below and right."""
 
     def __init__(self, kernel: int, stride: int) -> None:
         total = kernel - stride
@@ -39,14 +39,14 @@ class _SamePadding(nn.ZeroPad2d):
 
 
 def _convolution(inputs: int, outputs: int, kernel: int = 1, stride: int = 1, groups: int = 1) -> list[nn.Module]:
-    """Build one convolution with its batch norm folded in (hence the bias) and SAME padding."""
+    """Build a convolution with SAME padding and a bias for the folded batch norm."""
     if stride == 1:
         return [nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, groups=groups)]
     return [_SamePadding(kernel, stride), nn.Conv2d(inputs, outputs, kernel, stride, groups=groups)]
 
 
 class _InvertedResidual(nn.Module):
-    """Expand, filter each channel, project; add the input where the shape allows."""
+    """An inverted residual block: expansion, depthwise convolution, projection; a residual if the shapes match."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int) -> None:
         super().__init__()
@@ -74,7 +74,7 @@ def build(width: float = 1.0, depth: float = 1.0) -> nn.Module:
     layers: list[nn.Module] = [*_convolution(3, _STEM_CHANNELS, 3, stride=2), nn.ReLU6(inplace=True)]
     inputs = _STEM_CHANNELS
     for number, (kernel, stride, expansion, channels, repeats) in enumerate(_STAGES):
-        # Lite keeps the first and the last stage at their depth in every member of the family.
+        # Lite does not scale the depth of the first and the last stage.
         fixed = number in (0, len(_STAGES) - 1)
         outputs = _scaled(channels, width)
         for index in range(repeats if fixed else math.ceil(repeats * depth)):
@@ -85,9 +85,9 @@ def build(width: float = 1.0, depth: float = 1.0) -> nn.Module:
 
 
 def load_published(network: nn.Module, published: Mapping[str, Tensor]) -> None:
-    """Load the published checkpoint into `build`'s network, folding each batch norm into its convolution.
+    """Load the published checkpoint into the network of `build`, folding each batch norm into its convolution.
 
-    ValueError lists what is missing, unexpected or of another shape; the classifier may be there or not.
+    The classifier's tensors are optional. Raises ValueError if others are missing, unexpected or of another shape.
     """
     convolutions = [module for module in network.modules() if isinstance(module, nn.Conv2d)]
     pairs = list(zip(convolutions, _published_names(network), strict=True))

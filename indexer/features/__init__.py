@@ -1,1 +1,1 @@
-"""Arrays in, arrays out: NMF, pooling, descriptors, whitening, and the path from pixels to a description."""
+"""Feature extraction, arrays in and out: NMF, pooling, descriptors, whitening, and descriptions of images."""

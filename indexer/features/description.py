@@ -1,4 +1,4 @@
-"""What is kept of an image, as arrays: shards are written and read, copied and compacted without torch."""
+"""The stored description of an image, as arrays: shards are read, written and compacted without torch."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 
 @dataclass(frozen=True)
 class QuantizedFactors:
-    """Factors in the form that shards keep: 8 bits an entry, one scale a factor, on a grid of `height` x `width`.
+    """Factors as stored in shards: 8 bits per entry, one scale per factor, on a grid of `height` x `width`.
 
-    Measured: 13 KB an image at rank 8 and 1280 channels; global descriptors keep a cosine of 0.9999 with those of
-    unquantised factors, mAP is unchanged. Indexed and queried images both pass through this form, so that a stored
-    and an uploaded picture give the same answer.
+    Measured: 13 KB per image at rank 8 and 1280 channels; global descriptors have a cosine of 0.9999 with those of
+    unquantized factors, mAP is unchanged. Both indexed and query images are quantized, so that a stored and an
+    uploaded copy give the same results.
     """
 
     where: NDArray[np.uint8]  # [height·width, K]
@@ -26,9 +26,9 @@ class QuantizedFactors:
 
 @dataclass(frozen=True)
 class Description:
-    """What is kept of an image: its factors, and the rows [R, C] of each kind of pooling asked for, of any length.
+    """The stored description of an image: its factors, and rows [R, C] for each requested kind of pooling.
 
-    Rows are uint8, the largest entry of each at 255 (float16 in collections of format 1): only their direction counts.
+    Rows are uint8, scaled to a maximum of 255 each (float16 in collections of format 1): only their direction is used.
     """
 
     factors: QuantizedFactors

@@ -1,8 +1,8 @@
-"""Sweeps of hierarchical alternating least squares on a CPU, compiled by Numba on first import and then kept on disk.
+"""Run sweeps of hierarchical alternating least squares (HALS) on a CPU, compiled by Numba and cached on disk.
 
-Row after row of a factor is improved, the others held (Cichocki and Phan, 2009): at the size of one picture's factors a
-call of torch or numpy for each row costs more than what it computes. Measured at rank 8 on real activations: 29 sweeps
-take 1.0 ms, 6.4 with torch. The lock of the interpreter is not held meanwhile.
+HALS updates one row at a time, the others fixed (Cichocki and Phan, 2009). For the factors of one image, the overhead
+of a torch or numpy call per row exceeds its work. Measured at rank 8 on real activations: 29 sweeps take 1.0 ms, 6.4
+with torch. The code releases the GIL.
 """
 
 from collections.abc import Callable
@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 _Matrix = NDArray[np.float32]
 _Batch = NDArray[np.float32]  # of matrices, in C order
 _EPS = np.float32(1e-12)
-# sums in vector registers; infinities and what is not a number stay what they are
+# vectorized sums; infinities and NaN keep their meaning
 _OPTIONS: dict[str, Any] = {"nogil": True, "fastmath": {"reassoc", "contract"}, "error_model": "numpy"}
 
 
@@ -23,7 +23,7 @@ def _compiled(signature: str | None = None) -> Callable[[Callable[..., Any]], Ca
     def compiled(function: Callable[..., Any]) -> Callable[..., Any]:
         try:
             made: Callable[..., Any] = numba.njit(signature, cache=True, **_OPTIONS)(function)
-        except RuntimeError:  # nowhere to keep it, neither beside this file nor at home: a second at each start
+        except RuntimeError:  # no writable cache folder, beside this file or in the home: costs a second at each start
             made = numba.njit(signature, **_OPTIONS)(function)
         return made
 
@@ -31,10 +31,10 @@ def _compiled(signature: str | None = None) -> Callable[[Callable[..., Any]], Ca
 
 
 @_compiled()
-def _improve(factor: _Matrix, other: _Matrix, beside: _Matrix, across: _Matrix) -> None:
-    """Improve each row of `factor` [K, N] in turn, `other` [K, M] held, of besideᵀ across: [L, N] and [L, M]."""
+def _improve(factor: _Matrix, other: _Matrix, left: _Matrix, right: _Matrix) -> None:
+    """Update each row of `factor` [K, N] in turn, with `other` [K, M] fixed, for leftᵀ right: [L, N] and [L, M]."""
     rank, length = factor.shape
-    size, width = across.shape
+    size, width = right.shape
     gram = np.empty((rank, rank), np.float32)
     products = np.empty((rank, size), np.float32)
     for k in range(rank):
@@ -46,7 +46,7 @@ def _improve(factor: _Matrix, other: _Matrix, beside: _Matrix, across: _Matrix) 
         for i in range(size):
             total = np.float32(0)
             for m in range(width):
-                total += other[k, m] * across[i, m]
+                total += other[k, m] * right[i, m]
             products[k, i] = total
     row = np.empty(length, np.float32)
     for k in range(rank):
@@ -54,7 +54,7 @@ def _improve(factor: _Matrix, other: _Matrix, beside: _Matrix, across: _Matrix) 
         for i in range(size):
             weight = products[k, i]
             for n in range(length):
-                row[n] += weight * beside[i, n]
+                row[n] += weight * left[i, n]
         for j in range(rank):
             weight = gram[k, j]
             if j != k:
@@ -67,7 +67,7 @@ def _improve(factor: _Matrix, other: _Matrix, beside: _Matrix, across: _Matrix) 
 
 @_compiled("(float32[:,:,::1], float32[:,:,::1], float32[:,:,::1], float32[:,:,::1], int64)")
 def sweep(maps: _Batch, what: _Batch, left: _Batch, right: _Batch, count: int) -> None:
-    """Improve Uᵀ [B, K, P], then V [B, K, C], `count` times in place, of matrices leftᵀ right: [B, L, P], [B, L, C]."""
+    """Update Uᵀ [B, K, P], then V [B, K, C], `count` times in place, for matrices leftᵀ right: [B, L, P], [B, L, C]."""
     for b in range(len(maps)):
         for _ in range(count):
             _improve(maps[b], what[b], left[b], right[b])

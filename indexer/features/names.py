@@ -20,11 +20,10 @@ VISUALIZATION_STEPS = 128  # twice as many raise the objective by a tenth, and a
 
 @dataclass(frozen=True)
 class Part:
-    """Rows that are summed through one whitener.
+    """Rows that are summed with one whitener, trained on the rows `training_rows(whitener)`.
 
-    `rows` names how the rows are made (see ROWS in `whatwhere.indexer.features.descriptors`). `whitener` names the rows
-    that the whitener is trained on. `share` is the part's share of the vector's squared length. `pooled` names what the
-    rows need of a description beside its factors.
+    `rows` names how the rows are made (see ROWS in `features.descriptors`). `share` is the fraction of the vector's
+    squared length; `pooled` names the pooled rows that the part needs, if any.
     """
 
     rows: str
@@ -35,7 +34,7 @@ class Part:
 
 @dataclass(frozen=True)
 class Composition:
-    """A descriptor of one preset: its parts lie side by side in the vector."""
+    """What a descriptor of one preset is made of; its vector is the concatenation of its parts."""
 
     name: str
     preset: str
@@ -43,12 +42,12 @@ class Composition:
 
     @property
     def uses_factors(self) -> bool:
-        """Whether a region chooses among what is kept; a baseline's rows are of what was cropped."""
+        """Whether a region selects stored factors; a baseline's rows are pooled from the cropped image."""
         return self.name not in BASELINES
 
     @property
     def whiteners(self) -> tuple[str, ...]:
-        """The rows that the whiteners of the parts are trained on."""
+        """The names of the parts' whiteners (see `training_rows`)."""
         return tuple(part.whitener for part in self.parts)
 
 
@@ -84,7 +83,7 @@ PRESETS = tuple(_TABLE)
 
 
 def find_composition(descriptor: str, preset: str = DEFAULT_PRESET) -> Composition:
-    """Return what a descriptor of a preset is made of; UnknownName for one that does not exist."""
+    """Return what a descriptor of a preset is made of. Raises UnknownName if either does not exist."""
     if preset not in _TABLE:
         raise UnknownName(f"preset {preset!r} is unknown; there are: {', '.join(PRESETS)}", field="preset")
     if descriptor not in DESCRIPTORS:
@@ -93,5 +92,5 @@ def find_composition(descriptor: str, preset: str = DEFAULT_PRESET) -> Compositi
 
 
 def pooled_by(methods: Iterable[Composition]) -> tuple[str, ...]:
-    """Return what descriptions must keep beside their factors."""
+    """Return the kinds of pooling that descriptions need for these descriptors."""
     return tuple(dict.fromkeys(part.pooled for method in methods for part in method.parts if part.pooled))

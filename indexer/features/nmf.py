@@ -1,11 +1,11 @@
-"""Batched non-negative matrix factorisation: A ≈ U V, squared Frobenius error, deterministic.
+"""Compute batched non-negative matrix factorization: A ≈ U V, squared Frobenius error, deterministic.
 
-Hierarchical alternating least squares (HALS; Cichocki and Phan, 2009) from the start of Boutsidis and Gallopoulos
-(NNDSVD, 2008): the larger of the two non-negative parts of each singular pair, its zeros filled. Nearly all sweeps
-work on A's projection on its first 2 K + 8 singular directions (randomised; Halko et al., 2011; Erichson et al., 2018),
-where they cost little; the last one sees A itself.
+Hierarchical alternating least squares (HALS; Cichocki and Phan, 2009) with NNDSVD initialization (Boutsidis and
+Gallopoulos, 2008): the larger of the two non-negative parts of each singular pair, zeros filled. All sweeps but the
+last use A's projection on its first 2 K + 8 singular directions (randomized SVD; Halko et al., 2011; Erichson et al.,
+2018), which is cheap; the last uses A.
 
-The algorithm touches A only through A Vᵀ and Uᵀ A, so that it runs unchanged on activations (`Dense`) and on the
+The algorithm accesses A only through A Vᵀ and Uᵀ A. It therefore runs unchanged on activations (`Dense`) and on the
 low-rank products of stored factors (`LowRank`), which cost a hundredth.
 """
 
@@ -21,19 +21,19 @@ from torch.nn.utils.rnn import pad_sequence
 from whatwhere.indexer.features import hals
 from whatwhere.indexer.features.description import QuantizedFactors
 
-VERSION = "nndsvd-hals"  # another one gives other factors of the same activations
+VERSION = "nndsvd-hals"  # another version gives different factors for the same activations
 SWEEPS = 30  # the last on the matrix itself
 _EPS = 1e-12
-_EXPLAINED = 1e-6
-_FILLED = 0.1  # of a factor's largest entry
+_MIN_ENERGY = 1e-6  # of a singular pair, relative to the largest
+_FILL = 0.1  # of a factor's largest entry
 
 
 @dataclass(frozen=True)
 class Factors:
-    """One image's factorisation: `where` U float32 [P, K], `what` V float32 [K, C]; strongest factor first.
+    """The factorization of one image: `where` U float32 [P, K], `what` V float32 [K, C]; strongest factor first.
 
-    ‖U_k‖₂ = ‖V_k‖₂ for each factor (ours, measured: without a fixed convention V+U lost 2.5 mAP points); a factor
-    beyond the activations' rank is zero on both sides.
+    ‖U_k‖₂ = ‖V_k‖₂ for each factor (ours, measured: without a fixed convention V+U lost 2.5 mAP points). Factors
+    beyond the rank of the activations are zero in U and V.
     """
 
     where: Tensor
@@ -41,7 +41,7 @@ class Factors:
 
 
 class Matrices(Protocol):
-    """A batch of matrices [B, P, C], rows beyond a matrix's own height zero."""
+    """A batch of matrices [B, P, C], zero-padded to the same height P."""
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -49,9 +49,9 @@ class Matrices(Protocol):
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device of the tensors."""
 
-    def times_concepts(self, what: Tensor) -> Tensor:
+    def times_rows(self, what: Tensor) -> Tensor:
         """Return A Vᵀ [B, P, K] for V [B, K, C]."""
 
     def times_maps(self, where: Tensor) -> Tensor:
@@ -60,7 +60,7 @@ class Matrices(Protocol):
 
 @dataclass(frozen=True)
 class Dense:
-    """Matrices held as they are: `values` [B, P, C]."""
+    """Dense matrices: `values` [B, P, C]."""
 
     values: Tensor
 
@@ -72,10 +72,10 @@ class Dense:
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device of the tensors."""
         return self.values.device
 
-    def times_concepts(self, what: Tensor) -> Tensor:
+    def times_rows(self, what: Tensor) -> Tensor:
         """Return A Vᵀ."""
         return self.values @ what.mT
 
@@ -86,7 +86,7 @@ class Dense:
 
 @dataclass(frozen=True)
 class LowRank:
-    """Matrices held as products U V: `where` [B, P, R], `what` [B, R, C], never multiplied out."""
+    """Low-rank matrices in factored form U V: `where` [B, P, R], `what` [B, R, C]; the product is never formed."""
 
     where: Tensor
     what: Tensor
@@ -99,10 +99,10 @@ class LowRank:
 
     @property
     def device(self) -> torch.device:
-        """Where they are."""
+        """The device of the tensors."""
         return self.what.device
 
-    def times_concepts(self, what: Tensor) -> Tensor:
+    def times_rows(self, what: Tensor) -> Tensor:
         """Return A Vᵀ."""
         return self.where @ (self.what @ what.mT)
 
@@ -112,9 +112,9 @@ class LowRank:
 
 
 def factorize(activations: Sequence[Tensor], rank: int, sweeps: int = SWEEPS) -> list[Factors]:
-    """Factorise each float32 [P, C] ≥ 0 (P may differ) with `rank` factors, on a GPU all at once."""
+    """Factorize each matrix float32 [P, C] ≥ 0 (P may differ) with `rank` factors, on a GPU in one batch."""
     if all(matrix.device.type == "cpu" for matrix in activations):
-        # A batch is no faster there; and so nothing of a picture's factors depends on what else there is.
+        # A batch is not faster on a CPU, and one by one an image's factors do not depend on the others.
         alone = (factorize_batch(Dense(matrix.unsqueeze(0)), rank, sweeps) for matrix in activations)
         return [Factors(where[0], what[0]) for where, what in alone]
     heights = [len(matrix) for matrix in activations]
@@ -124,7 +124,7 @@ def factorize(activations: Sequence[Tensor], rank: int, sweeps: int = SWEEPS) ->
 
 @torch.inference_mode()
 def factorize_batch(matrices: Matrices, rank: int, sweeps: int = SWEEPS) -> tuple[Tensor, Tensor]:
-    """Return U [B, P, K] and V [B, K, C], balanced and sorted as `Factors` says. Zero rows of A get zero rows of U."""
+    """Compute U [B, P, K] and V [B, K, C], balanced and sorted as in `Factors`; zero rows of A give zero rows of U."""
     projected = _projected(matrices, 2 * rank + 8)
     maps, what = _nonnegative_singular_pairs(projected, rank)
     if matrices.device.type == "cpu":
@@ -138,27 +138,27 @@ def factorize_batch(matrices: Matrices, rank: int, sweeps: int = SWEEPS) -> tupl
 
 
 def _projected(matrices: Matrices, size: int) -> LowRank:
-    """Return Q Qᵀ A with Q [B, P, L], L ≤ `size`, an orthonormal basis of nearly what the first L columns of U span.
+    """Return a randomized SVD of A of rank L ≤ `size`, as the product of Q [B, P, L] and Qᵀ A [B, L, C].
 
-    Turned so that the rows of Qᵀ A stand at right angles, the longest last: the singular value decomposition.
+    Q is orthonormal, and rotated so that the rows of Qᵀ A are orthogonal, by ascending length.
     """
     batch, height, channels = matrices.shape
-    generator = torch.Generator().manual_seed(0)  # the same for every matrix: nothing depends on what else there is
+    generator = torch.Generator().manual_seed(0)  # the same for every matrix, whatever the batch
     directions = torch.randn(min(size, height, channels), channels, generator=generator)
-    spanned = matrices.times_concepts(directions.to(matrices.device).expand(batch, -1, -1))
+    spanned = matrices.times_rows(directions.to(matrices.device).expand(batch, -1, -1))
     alive = (spanned != 0).any(dim=2, keepdim=True)
-    spanned = matrices.times_concepts(matrices.times_maps(torch.linalg.qr(spanned).Q))  # turns to the large ones
-    basis = torch.linalg.qr(spanned).Q * alive  # rounding must not put anything on zero rows
+    spanned = matrices.times_rows(matrices.times_maps(torch.linalg.qr(spanned).Q))  # one power iteration
+    basis = torch.linalg.qr(spanned).Q * alive  # zero rows must stay exactly zero
     what = matrices.times_maps(basis)
-    # in float64: the eigenvalues are squares of what is looked for
+    # in float64: the eigenvalues are squared singular values
     vectors = torch.linalg.eigh((what @ what.mT).double()).eigenvectors.to(what)
     return LowRank(basis @ vectors, vectors.mT @ what)
 
 
 def _nonnegative_singular_pairs(projected: LowRank, rank: int) -> tuple[Tensor, Tensor]:
-    """Return Uᵀ and V of NNDSVD; zero on both sides beyond the rank of the matrix."""
+    """Return Uᵀ [B, K, P] and V [B, K, C] of NNDSVD, both zero beyond the rank of the matrix."""
     lengths = projected.what.norm(dim=2, keepdim=True)
-    alive = lengths.square() > _EXPLAINED * lengths[:, -1:].square()
+    alive = lengths.square() > _MIN_ENERGY * lengths[:, -1:].square()
     shape = (0, 0, 0, max(0, rank - lengths.shape[1]))
     left, right = (
         functional.pad((side * alive).flip(1)[:, :rank], shape) for side in (projected.where.mT, projected.what)
@@ -167,30 +167,30 @@ def _nonnegative_singular_pairs(projected: LowRank, rank: int) -> tuple[Tensor, 
     plus, minus = (maps.norm(dim=2) * what.norm(dim=2) for maps, what in zip(*sides, strict=True))
     chosen = (plus >= minus).unsqueeze(2)
     maps, what = (torch.where(chosen, positive, negative) for positive, negative in sides)
-    # Zeros are slow to leave: measured, a quarter fewer sweeps where those of a living factor start with something.
-    maps, what = (torch.where(side > 0, side, _FILLED * side.amax(dim=2, keepdim=True)) for side in (maps, what))
+    # HALS leaves zeros slowly: filling the zeros of live factors saves a quarter of the sweeps (measured).
+    maps, what = (torch.where(side > 0, side, _FILL * side.amax(dim=2, keepdim=True)) for side in (maps, what))
     return maps.contiguous(), what.contiguous()
 
 
 def _sweep(matrices: Matrices, maps: Tensor, what: Tensor) -> None:
-    """Improve Uᵀ [B, K, P], then V [B, K, C]."""
-    _improve(maps, matrices.times_concepts(what).mT.contiguous(), what @ what.mT)
+    """Update Uᵀ [B, K, P], then V [B, K, C], in place."""
+    _improve(maps, matrices.times_rows(what).mT.contiguous(), what @ what.mT)
     _improve(what, matrices.times_maps(maps.mT), maps @ maps.mT)
 
 
 def _improve(factor: Tensor, target: Tensor, gram: Tensor) -> None:
-    """Improve each row of `factor` [B, K, N] in turn, the others held (HALS): target [B, K, N], gram [B, K, K]."""
-    own = gram.diagonal(dim1=1, dim2=2).unsqueeze(2)
-    scale = (own > _EPS) / own.clamp_min(_EPS)
+    """Update each row of `factor` [B, K, N] in turn, the others fixed (HALS): target [B, K, N], gram [B, K, K]."""
+    diagonal = gram.diagonal(dim1=1, dim2=2).unsqueeze(2)
+    scale = (diagonal > _EPS) / diagonal.clamp_min(_EPS)
     others = gram * scale * (1 - torch.eye(gram.shape[1], device=gram.device))
-    # two calls a row: at this size it is calls that cost
+    # two calls per row: at this size the call overhead dominates
     rows = (side.chunk(factor.shape[1], dim=1) for side in (factor, target * scale, others))
     for row, wanted, weights in zip(*rows, strict=True):
         torch.clamp(torch.baddbmm(wanted, weights, factor, alpha=-1), min=0, out=row)
 
 
 def _balanced(where: Tensor, what: Tensor) -> tuple[Tensor, Tensor]:
-    """Share each factor's energy evenly between U and V, and sort by it."""
+    """Balance each factor's energy between U and V, and sort the factors by it."""
     where_norm, what_norm = where.norm(dim=1), what.norm(dim=2)
     energy = where_norm * what_norm
     order = energy.argsort(dim=-1, descending=True, stable=True)
@@ -205,14 +205,14 @@ def _balanced(where: Tensor, what: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def restore(stored: QuantizedFactors) -> Factors:
-    """Return float factors within half a quantisation step of the original."""
+    """Return float32 factors within half a quantization step of the original."""
     where = torch.from_numpy(stored.where).float() * torch.from_numpy(stored.where_scale)
     what = torch.from_numpy(stored.what).float() * torch.from_numpy(stored.what_scale).unsqueeze(1)
     return Factors(where, what)
 
 
 def quantize(factors: Factors, height: int, width: int) -> QuantizedFactors:
-    """Quantise factors of a `height` x `width` grid linearly to 8 bits, the largest entry of each factor at 255."""
+    """Quantize factors of a `height` x `width` grid linearly to 8 bits, scaled to a maximum of 255 per factor."""
     where, what = factors.where.cpu(), factors.what.cpu()
     where_scale, what_scale = where.amax(dim=0) / 255, what.amax(dim=1) / 255
     return QuantizedFactors(

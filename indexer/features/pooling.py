@@ -1,9 +1,9 @@
-"""From activations or factors to local descriptors (rows): arrays in, arrays out.
+"""Pool activations or factors to local descriptors (rows).
 
-Every descriptor is a function to rows [R, C]; a global descriptor is always the same sum over its rows (whitening
-stands between, in `whatwhere.indexer.features.whitening`):  l2-normalise rows → whiten → sum → l2-normalise.
+Every descriptor is a function to rows [R, C]. A global descriptor is always the same sum over its rows (whitening is
+in `whatwhere.indexer.features.whitening`): l2-normalize rows → whiten → sum → l2-normalize.
 
-Equations 5.4 to 5.7 are those of the thesis the method follows; the baselines are those of their papers.
+Equations 5.4 to 5.7 are from the thesis that the method follows; the baselines are from their papers.
 """
 
 from functools import lru_cache
@@ -14,9 +14,9 @@ from torch.nn import functional
 
 KERNEL_SIDE = 13
 KERNEL_VARIANCE = 2.0
-REGION_MASS = 0.75  # the share of a heatmap's mass that must lie inside the box
+REGION_MASS = 0.75  # minimum fraction of a heatmap's mass inside the region
 RMAC_LEVELS = 3
-CENTER_DEVIATION = 0.25  # of the picture's sides
+CENTER_DEVIATION = 0.25  # of the image's sides
 CELLS = 40
 GEM_POWER = 3.0
 _EPS = 1e-6
@@ -26,13 +26,13 @@ _EPS = 1e-6
 
 
 def crow_channel_weights(activations: Tensor) -> Tensor:
-    """Weigh channels [H, W, C] → [C] by rarity, log(Σ Q / Q_c) of the share of positive cells; dead ones 0 (5.4)."""
-    share = activations.sign().mean(dim=(0, 1))  # none is below 0
+    """Weight channels [H, W, C] → [C] by rarity, log(Σ Q / Q_c), Q_c the share of positive cells; 0 if dead (5.4)."""
+    share = activations.sign().mean(dim=(0, 1))  # activations are non-negative
     return torch.where(share > 0, torch.log(share.sum() / share.clamp_min(_EPS)), 0.0)
 
 
 def crow_spatial_weights(activations: Tensor) -> Tensor:
-    """Weigh cells [H, W, C] → [H, W] by their summed activation, √(S / ‖S‖₂) (Kalantidis et al., 2016)."""
+    """Weight cells [H, W, C] → [H, W] by their summed activation, √(S / ‖S‖₂) (Kalantidis et al., 2016)."""
     total = activations.sum(dim=2)
     return torch.sqrt(total / total.norm().clamp_min(_EPS))
 
@@ -41,12 +41,12 @@ def crow_spatial_weights(activations: Tensor) -> Tensor:
 
 
 def mac_rows(activations: Tensor) -> Tensor:
-    """Maximum of each channel, [1, C] (Tolias et al., 2016)."""
+    """Compute the maximum of each channel, [1, C] (Tolias et al., 2016)."""
     return activations.amax(dim=(0, 1)).unsqueeze(0)
 
 
 def gem_rows(activations: Tensor, power: float = GEM_POWER) -> Tensor:
-    """Generalised mean of each channel, [1, C] (Radenović et al., 2018)."""
+    """Compute the generalized mean of each channel, [1, C] (Radenović et al., 2018)."""
     return activations.clamp_min(_EPS).pow(power).mean(dim=(0, 1)).pow(1 / power).unsqueeze(0)
 
 
@@ -57,10 +57,10 @@ def crow_rows(activations: Tensor) -> Tensor:
 
 
 def rmac_rows(activations: Tensor, levels: int = RMAC_LEVELS) -> Tensor:
-    """Maxima of the whole and of a pyramid of overlapping squares, l2-normalised, [1 + R, C] (Tolias et al., 2016)."""
+    """Compute maxima of the image and of overlapping squares, l2-normalized, [1 + R, C] (Tolias et al., 2016)."""
     height, width, _ = activations.shape
     maxima = [activations.amax(dim=0).amax(dim=0)]
-    bands: dict[tuple[int, int], Tensor] = {}  # squares side by side share their rows' maxima: 20 times as fast
+    bands: dict[tuple[int, int], Tensor] = {}  # adjacent squares share the maxima of their rows: 20 times as fast
     for top, left, side in rmac_regions(height, width, levels):
         if (top, side) not in bands:
             bands[top, side] = activations[top : top + side].amax(dim=0)
@@ -75,11 +75,11 @@ def cell_rows(activations: Tensor, count: int = CELLS) -> Tensor:
 
 
 def rmac_regions(height: int, width: int, levels: int = RMAC_LEVELS) -> list[tuple[int, int, int]]:
-    """Return (top, left, side) of R-MAC's squares: level l cuts the shorter side into l, overlapping by about 40 %."""
+    """Return (top, left, side) of R-MAC's squares: level l has l on the shorter side, overlapping by about 40 %."""
     shorter, longer = min(height, width), max(height, width)
     extra = 0
     if longer > shorter:
-        # how many squares along the longer side bring the overlap of neighbours closest to 40 %
+        # the number of squares on the longer side that brings the overlap of neighbors closest to 40 %
         overlaps = [abs(1 - (longer - shorter) / (count - 1) / shorter - 0.4) for count in range(2, 8)]
         extra = 1 + overlaps.index(min(overlaps))
     regions = []
@@ -100,9 +100,9 @@ def _evenly_spaced(last: int, count: int) -> list[int]:
 
 
 def interact(where: Tensor, what: Tensor, height: int, width: int) -> Tensor:
-    """Let factors that overlap share their concepts: V' = U'ᵀ U' V, U [H·W, K], V [K, C] → [K, C] (5.5 to 5.7).
+    """Mix the descriptor rows of overlapping factors: V' = U'ᵀ U' V, U [H·W, K], V [K, C] → [K, C] (5.5 to 5.7).
 
-    U' is U blurred with a 13 x 13 Gaussian of variance 2, zero outside the map, each heatmap then of length 1.
+    U' is U blurred by a 13 x 13 Gaussian of variance 2 with zero padding, each heatmap then normalized to length 1.
     """
     maps = where.mT.reshape(-1, 1, height, width)
     offsets = torch.arange(KERNEL_SIDE, dtype=where.dtype, device=where.device) - KERNEL_SIDE // 2
@@ -115,19 +115,19 @@ def interact(where: Tensor, what: Tensor, height: int, width: int) -> Tensor:
     return (blurred @ blurred.mT) @ what
 
 
-@lru_cache  # grids are few
+@lru_cache  # there are few grid sizes
 def center_prior(height: int, width: int) -> Tensor:
-    """Weigh cells [H·W] by a Gaussian around the picture's centre, 1 there (Babenko and Lempitsky, 2015)."""
+    """Weight cells [H·W] by a Gaussian with peak 1 at the image center (Babenko and Lempitsky, 2015)."""
     sides = [((torch.arange(count) + 0.5) / count - 0.5).square() for count in (height, width)]
     return torch.exp(-(sides[0].unsqueeze(1) + sides[1]) / (2 * CENTER_DEVIATION**2)).flatten()
 
 
 def factor_weights(where: Tensor, what: Tensor, height: int, width: int) -> Tensor:
-    """Weigh factors, U [H·W, K], V [K, C] → [K] in [0, 1]: energy over the strongest's, times centrality.
+    """Weight factors, U [H·W, K], V [K, C] → [K] in [0, 1]: energy relative to the strongest, times centrality.
 
-    Centrality is the mean of `centre_prior` under the heatmap. Ours, measured on four sets of queries: both together
-    are worth 1 to 7 points of mAP to the sum of V's rows, and take R-MAC's lead away, whose overlapping squares count
-    the centre several times.
+    Centrality is the mean of `center_prior` under the heatmap. Ours, measured on four query sets: both together add 1
+    to 7 points of mAP to the sum of V's rows. R-MAC, whose overlapping squares count the center several times, then no
+    longer leads.
     """
     energy = where.norm(dim=0) * what.norm(dim=1)
     centrality = center_prior(height, width) @ where / where.sum(dim=0).clamp_min(_EPS)
@@ -139,17 +139,17 @@ def factor_weights(where: Tensor, what: Tensor, height: int, width: int) -> Tens
 
 
 def mass_inside(where: Tensor, inside: Tensor) -> Tensor:
-    """Share of each heatmap's mass in a region, U [P, K], the share of each cell that is inside [P] → [K] in [0, 1].
+    """Compute the fraction of each heatmap's mass inside a region, U [P, K] → [K] in [0, 1]; 0 for an empty heatmap.
 
-    An empty heatmap has share 0.
+    `inside` [P] is the fraction of each cell inside the region.
     """
     return inside.to(where) @ where / where.sum(dim=0).clamp_min(_EPS)
 
 
 def squares_inside(inside: Tensor, levels: int = RMAC_LEVELS) -> Tensor:
-    """Share of the area of each of `rmac_rows`' windows, the whole first, that lies in a region, [1 + R] in [0, 1].
+    """Compute the fraction of each window of `rmac_rows` inside a region, the whole image first, [1 + R] in [0, 1].
 
-    `inside` [H, W] is the share of each cell.
+    `inside` [H, W] is the fraction of each cell inside the region.
     """
     height, width = inside.shape
     sums = functional.pad(inside.double().cumsum(0).cumsum(1), (1, 0, 1, 0))
@@ -160,9 +160,9 @@ def squares_inside(inside: Tensor, levels: int = RMAC_LEVELS) -> Tensor:
 
 
 def select_inside(shares: Tensor, minimum: float = REGION_MASS) -> tuple[Tensor, bool]:
-    """Return the mask [K] of factors with more than `minimum` of their mass inside, and whether it had to fall back.
+    """Return the mask [K] of factors with more than `minimum` of their mass inside, and whether it is the fallback.
 
-    Where no factor passes, the one with the largest share is kept.
+    If no factor qualifies, the fallback keeps the one with the largest share.
     """
     kept = shares > minimum
     if kept.any():

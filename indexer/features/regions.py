@@ -1,4 +1,4 @@
-"""Regions of a picture, of any shape: how much of each cell of a grid lies inside."""
+"""Compute the coverage of grid cells by image regions of any shape."""
 
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -15,7 +15,7 @@ _EPS = 1e-6
 
 @dataclass(frozen=True)
 class Area:
-    """What is in any of some boxes, or in a mask uint8 [h, w], 255 inside, that is stretched over the picture."""
+    """The union of boxes and a mask uint8 [h, w], 255 inside, stretched over the image."""
 
     boxes: tuple[Box, ...] = ()
     mask: NDArray[np.uint8] | None = None
@@ -25,7 +25,7 @@ Region: TypeAlias = Box | Area
 
 
 def coverage(region: Region | None, height: int, width: int) -> Tensor:
-    """Return the share of each cell that lies in the region, float32 [height, width]; 1 without a region."""
+    """Return the fraction of each cell inside the region, float32 [height, width]; 1 without a region."""
     if region is None:
         return torch.ones(height, width)
     area = region if isinstance(region, Area) else Area((region,))
@@ -38,7 +38,7 @@ def coverage(region: Region | None, height: int, width: int) -> Tensor:
 
 
 def _covered_by_boxes(boxes: tuple[Box, ...], height: int, width: int) -> NDArray[np.float64]:
-    """Cut the plane at every side of every box: each piece lies in the boxes or outside, and is counted once."""
+    """Compute the coverage by a union of boxes, cut at every side into pieces that are inside or outside."""
     x_sides = sorted({side for box in boxes for side in (box.x_min, box.x_max)})
     y_sides = sorted({side for box in boxes for side in (box.y_min, box.y_max)})
     inside = [
@@ -49,7 +49,7 @@ def _covered_by_boxes(boxes: tuple[Box, ...], height: int, width: int) -> NDArra
 
 
 def _covered_by_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArray[np.float64]:
-    # Not Pillow's box filter, which takes a pixel that two cells share for one of the two.
+    # Not Pillow's box filter: it assigns a pixel shared by two cells to one of them.
     rows, columns = mask.shape
     return _spread(mask / 255, (np.linspace(0, 1, rows + 1), np.linspace(0, 1, columns + 1)), height, width)
 
@@ -57,22 +57,22 @@ def _covered_by_mask(mask: NDArray[np.uint8], height: int, width: int) -> NDArra
 def _spread(
     pieces: NDArray[Any], sides: tuple[NDArray[np.float64], NDArray[np.float64]], height: int, width: int
 ) -> NDArray[np.float64]:
-    """Return what cells [height, width] have of pieces [M, N] that lie between M + 1 and N + 1 sides, by area."""
+    """Resample pieces [M, N], bounded by M + 1 and N + 1 sides, to cells [height, width] by area."""
     rows, columns = (_covered(cells, each) for cells, each in zip((height, width), sides, strict=True))
     return np.asarray((rows.T @ pieces @ columns).clip(0, 1))
 
 
 def _covered(cells: int, sides: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the share of each of `cells` equal cells of [0, 1] that lies between each two sides: [len - 1, cells]."""
+    """Return the fraction of each of `cells` equal cells of [0, 1] between consecutive sides: [len - 1, cells]."""
     edges = np.arange(cells + 1) / cells
     high, low = np.minimum(edges[1:], sides[1:, None]), np.maximum(edges[:-1], sides[:-1, None])
     return np.asarray((high - low).clip(0) * cells)
 
 
 def cells_touching(grid: Tensor, region: Region) -> Tensor:
-    """Return the part of a grid [H, W, C] that a region touches, one cell at least.
+    """Return the bounding rectangle of the cells of a grid [H, W, C] that a region touches, at least one cell.
 
-    It is a rectangle; cells of it that the region does not touch are zero.
+    Cells that the region does not touch are zero; a region that touches none gives the whole grid.
     """
     height, width, _ = grid.shape
     if isinstance(region, Box):
@@ -90,9 +90,9 @@ def cells_touching(grid: Tensor, region: Region) -> Tensor:
 
 
 def _cells(count: int, low: float, high: float) -> slice:
-    """Return the cells, of `count` equal ones of [0, 1], that [low, high] touches: one at least.
+    """Return the slice of `count` equal cells of [0, 1] that [low, high] touches, at least one.
 
-    An edge that lies on a cell's border but for rounding does not touch the next cell.
+    An edge on a cell's border, up to rounding, does not touch the next cell.
     """
     first = min(int(low * count + _EPS), count - 1)
     return slice(first, max(int(np.ceil(high * count - _EPS)), first + 1))

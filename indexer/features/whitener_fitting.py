@@ -10,7 +10,10 @@ from whatwhere.indexer.features.whitening import Whitener, WhitenerKey
 
 
 def fit(rows: NDArray[np.float32], key: WhitenerKey, trained_on: str, dimensions: int = DEFAULT_DIMENSIONS) -> Whitener:
-    """Fit a whitener to rows [N, C] of length 1, with `dimensions` or as many as the rows support (N - 1)."""
+    """Fit a whitener to unit rows [N, C], with at most `dimensions` dimensions (and at most C and N - 1).
+
+    Raises WhitenerUnavailable if there are fewer than 2 rows.
+    """
     if len(rows) < 2:
         raise WhitenerUnavailable(f"{len(rows)} rows of {key.descriptor} are too few to train a whitener on")
     components = min(dimensions, rows.shape[1], len(rows) - 1)
@@ -20,5 +23,5 @@ def fit(rows: NDArray[np.float32], key: WhitenerKey, trained_on: str, dimensions
 
 
 def _rounded(array: NDArray[np.float64]) -> NDArray[np.float32]:
-    """Round to what the file keeps, so that a fitted whitener equals the saved one."""
+    """Round to the float16 of the file, so that a fitted whitener equals the saved one."""
     return np.ascontiguousarray(array.astype(np.float16).astype(np.float32))

@@ -158,7 +158,7 @@ def test_whiteners_of_other_weights_are_refused(made: Made, photographs: Path, t
 
     message = refused("index", photographs, "-c", tmp_path / "c.ww", "--whiteners", made.whiteners, *network)
 
-    assert "resnet18.cells.safetensors was made for" in message
+    assert "resnet18.cells.safetensors was fitted to" in message
 
 
 def test_two_layers_of_a_network_can_share_a_folder_of_whiteners(made: Made, photographs: Path, tmp_path: Path) -> None:

@@ -150,7 +150,7 @@ def test_a_region_on_a_stored_image_needs_no_more_than_is_stored(client: Client,
 
     assert 1 <= part.kept_factor_count < whole.kept_factor_count == 8
     assert [hit.score for hit in part.hits] != [hit.score for hit in whole.hits]
-    with pytest.raises(RegionNotSupported, match="r-mac does not use: ask with one of what, what-and-where, fused"):
+    with pytest.raises(RegionNotSupported, match="r-mac does not use: use one of what, what-and-where, fused"):
         client.search("images/4", SearchOptions(region=region, descriptor="r-mac"))
 
 

@@ -276,13 +276,13 @@ def _with_more() -> dict[str, torch.Tensor]:
     ("checkpoint", "words"),
     [
         (_without_a_layer, r"missing: _blocks\.3\._expand_conv\.weight, .*_blocks\.3\._bn0\.running_mean"),
-        (_without_a_norm, r"missing: _bn0\.running_mean, .*_blocks\.15\._bn0\.running_mean\. Give"),
+        (_without_a_norm, r"missing: _bn0\.running_mean, .*_blocks\.15\._bn0\.running_mean\. Use"),
         (
             _with_another_shape,
-            r"of another shape: _conv_head\.weight \[1280, 300, 1, 1\], not \[1280, 320, 1, 1\]\. Give",
+            r"of another shape: _conv_head\.weight \[1280, 300, 1, 1\], not \[1280, 320, 1, 1\]\. Use",
         ),
-        (_with_more, r"unexpected: _conv_head\.bias\. Give"),
-        (dict, r"missing: _conv_stem\.weight, .* and \d+ more\. Give"),
+        (_with_more, r"unexpected: _conv_head\.bias\. Use"),
+        (dict, r"missing: _conv_stem\.weight, .* and \d+ more\. Use"),
     ],
 )
 def test_weights_that_do_not_fit_the_network_are_refused(

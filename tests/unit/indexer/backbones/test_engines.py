@@ -282,7 +282,7 @@ def test_openvino_that_is_not_installed_is_a_named_error(monkeypatch: pytest.Mon
     without_openvino(monkeypatch)
     monkeypatch.setenv(ENGINE_VARIABLE, "openvino")
 
-    with pytest.raises(DeviceUnavailable, match=r"openvino cannot be had: .*pip install 'whatwhere\[openvino\]'"):
+    with pytest.raises(DeviceUnavailable, match=r"openvino is not available: .*pip install 'whatwhere\[openvino\]'"):
         load_backbone(DEFAULT_BACKBONE, CPU)
 
 
@@ -317,7 +317,7 @@ def test_openvino_is_for_the_cpu_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert make_engine(nn.ReLU(), SCALE, torch.device("meta"), "float32").name == "torch"
 
     monkeypatch.setenv(ENGINE_VARIABLE, "openvino")
-    with pytest.raises(DeviceUnavailable, match="for the CPU here, not for meta"):
+    with pytest.raises(DeviceUnavailable, match="on the CPU only, not on meta"):
         make_engine(nn.ReLU(), SCALE, torch.device("meta"), "float32")
 
 
@@ -370,7 +370,7 @@ def test_a_processor_without_bfloat16_leaves_it_to_torch(openvino: Any, monkeypa
     assert make_engine(nn.ReLU(), SCALE, CPU, "float32").name == "openvino"
 
     monkeypatch.setenv(ENGINE_VARIABLE, "openvino")
-    with pytest.raises(DeviceUnavailable, match="no bfloat16"):
+    with pytest.raises(DeviceUnavailable, match="does not support bfloat16"):
         make_engine(nn.ReLU(), SCALE, CPU, "bfloat16")
 
 
@@ -446,7 +446,7 @@ def test_a_network_with_an_operation_that_openvino_has_not_is_left_to_torch(tell
     engine = make_engine(Bessel(), SCALE, CPU, "float32")
 
     assert engine.name == "torch"
-    assert "openvino cannot run the network, torch does" in telling()
+    assert "openvino cannot run the network, using torch" in telling()
 
 
 def _failing(words: Sequence[str]) -> Callable[[nn.Module], NoReturn]:
@@ -471,7 +471,7 @@ def test_a_network_that_cannot_be_converted_is_computed_by_torch(
     engine = make_engine(network, SCALE, CPU, precision)
 
     assert engine.name == "torch"
-    assert "openvino cannot run the network, torch does" in telling()
+    assert "openvino cannot run the network, using torch" in telling()
     assert "many lines" not in telling()
     assert not words or "no such operation" in telling()
     pixels = noise(128, 128)

@@ -299,9 +299,7 @@ def test_a_classifier_can_be_cut_at_a_layer(name: str, expected: tuple[str, str,
 )
 def test_a_layer_that_can_be_negative_is_refused(name: str, culprit: str) -> None:
     """Decided on the network, not on a picture; the operation that does it is named."""
-    with pytest.raises(
-        UnknownName, match=f"{name} can be negative \\(by {culprit}\\), and only what is not can be fact"
-    ):
+    with pytest.raises(UnknownName, match=f"{name} can be negative \\(by {culprit}\\), but NMF needs non-negative"):
         find_backbone(name)
 
 
@@ -317,7 +315,7 @@ def test_a_layer_that_can_be_negative_is_refused(name: str, culprit: str) -> Non
 )
 def test_a_layer_that_is_no_map_of_the_picture_is_refused(name: str, given: str) -> None:
     """With the shape that it has, and the layers that could be used."""
-    with pytest.raises(UnknownName, match=f"{name} is no map .*: {given} for one of 512 x 672; .*can be used: "):
+    with pytest.raises(UnknownName, match=f"{name} is not a feature map .*: {given} for 512 x 672; .*usable layers: "):
         find_backbone(name)
 
 
@@ -329,10 +327,10 @@ def test_a_layer_that_is_no_map_of_the_picture_is_refused(name: str, given: str)
             "backbone 'lenet' is unknown; there are: .*vgg16, .* and as NAME:LAYER alexnet, .*; like it: .*resnet",
         ),
         ("resnet51:layer4", "backbone 'resnet51:layer4' is unknown; .*; like it: .*resnet50"),
-        ("alexnet", "alexnet needs a layer, alexnet:LAYER; the deepest that can be used: features.11, features.9, "),
-        ("resnet50:layr3.5.relu", "resnet50 has no layer 'layr3.5.relu'; like it: layer3.5.relu"),
-        ("resnet50:layer", "resnet50 has no layer 'layer'; .*the deepest that can be used: layer4.2.relu_2, "),
-        ("efficientnet_b0:features.9", "no layer 'features.9'; the deepest that can be used: none"),
+        ("alexnet", "alexnet needs a layer, alexnet:LAYER; deepest usable layers: features.11, features.9, "),
+        ("resnet50:layr3.5.relu", "resnet50 has no layer 'layr3.5.relu'; similar: layer3.5.relu"),
+        ("resnet50:layer", "resnet50 has no layer 'layer'; .*deepest usable layers: layer4.2.relu_2, "),
+        ("efficientnet_b0:features.9", "no layer 'features.9'; deepest usable layers: none"),
     ],
 )
 def test_what_there_is_not_is_answered_with_what_there_is(name: str, words: str) -> None:
@@ -418,7 +416,7 @@ def test_what_is_missing_unexpected_and_misshapen_is_listed(tmp_path: Path, resn
     assert str(raised.value) == (
         f"{tmp_path / 'own.pth'} does not fit resnet18:layer3: missing: layer3.0.bn1.running_mean; "
         "unexpected: layer5.weight; of another shape: conv1.weight [64, 3, 3, 3], not [64, 3, 7, 7]. "
-        "Give weights of this network, or name the one they are of"
+        "Use weights of this network, or another network"
     )
 
 

@@ -189,7 +189,7 @@ def test_weights_that_cannot_be_had_are_told_with_the_remedy(
     message = str(raised.value)
     assert f"{FILE} is not in {tmp_path / 'own'}, {hub}, and its download failed (HTTP Error 404" in message
     assert f"curl --fail --location --create-dirs --output {hub / FILE} {site[1]}/{FILE}" in message
-    assert "or name a folder that holds the file by WHATWHERE_WEIGHTS" in message
+    assert "or set WHATWHERE_WEIGHTS to a folder with the file" in message
 
 
 def test_the_folder_of_the_environment_comes_first(hub: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -223,7 +223,7 @@ def test_a_file_that_is_not_what_its_name_says_is_refused(
 def test_a_file_that_is_not_there_is_named(tmp_path: Path) -> None:
     """A folder is no checkpoint either."""
     for path in (tmp_path / "absent.pth", tmp_path):
-        with pytest.raises(WeightsUnavailable, match=f"{path} is no file: give a checkpoint"):
+        with pytest.raises(WeightsUnavailable, match=f"{path} is not a file: use a checkpoint"):
             OwnWeights(path).locate()
 
 
@@ -255,7 +255,7 @@ def test_code_in_a_checkpoint_is_never_run(tmp_path: Path, save: Any) -> None:
     """A checkpoint with code is refused in one line, in torch's format or a bare pickle."""
     save({"weight": _Trap(tmp_path / "trapped")}, tmp_path / "weights.pth")
 
-    with pytest.raises(WeightsUnavailable, match=r"^.*weights\.pth is torn, or holds more than tensors, .*$"):
+    with pytest.raises(WeightsUnavailable, match=r"^.*weights\.pth is corrupt, or contains other objects than .*$"):
         read_tensors(tmp_path / "weights.pth")
 
     assert not (tmp_path / "trapped").exists()
@@ -269,7 +269,7 @@ def test_a_torn_checkpoint_is_refused(tmp_path: Path, suffix: str, kept: float) 
     (save_file if suffix == ".safetensors" else torch.save)({"weight": torch.zeros(1000)}, path)
     path.write_bytes(path.read_bytes()[: int(kept * path.stat().st_size)])
 
-    with pytest.raises(WeightsUnavailable, match="is torn"):
+    with pytest.raises(WeightsUnavailable, match="is corrupt"):
         read_tensors(path)
 
 
@@ -278,7 +278,7 @@ def test_a_checkpoint_of_something_else_is_refused(tmp_path: Path, content: Any)
     """What is around a state dict is not guessed away."""
     torch.save(content, tmp_path / "weights.pth")
 
-    with pytest.raises(WeightsUnavailable, match=r"holds no tensors by name: save model\.state_dict\(\) itself"):
+    with pytest.raises(WeightsUnavailable, match=r"is not a mapping of names to tensors: save model\.state_dict\(\)"):
         read_tensors(tmp_path / "weights.pth")
 
 

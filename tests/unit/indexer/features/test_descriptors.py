@@ -625,7 +625,7 @@ def test_windows_without_activations_do_not_shift_the_others() -> None:
 def test_a_region_on_stored_pooled_rows_is_refused(described: list[Description], name: str, preset: str) -> None:
     """They are of the whole picture; the message names what can be asked instead."""
     with pytest.raises(
-        RegionNotSupported, match=f"{name} does not use: ask with one of what, what-and-where, fused, or upload"
+        RegionNotSupported, match=f"{name} does not use: use one of what, what-and-where, fused, or upload"
     ) as no:
         find_descriptor(name, preset).select(described[0], Box(0.0, 0.0, 0.5, 0.5))
 

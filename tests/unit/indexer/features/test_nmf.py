@@ -306,8 +306,8 @@ def test_both_routes_multiply_by_concepts_alike(routes: tuple[Dense, LowRank]) -
 
     expected = torch.einsum("bpc,bkc->bpk", dense.values, what)
 
-    torch.testing.assert_close(dense.times_concepts(what), expected, rtol=1e-5, atol=1e-5)
-    torch.testing.assert_close(low_rank.times_concepts(what), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(dense.times_rows(what), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(low_rank.times_rows(what), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_both_routes_multiply_by_maps_alike(routes: tuple[Dense, LowRank]) -> None:

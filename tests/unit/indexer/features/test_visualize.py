@@ -161,7 +161,7 @@ def test_progress_is_told_after_every_step(backbone: Backbone, described: list[D
 @pytest.mark.parametrize("size", [0, 100, -32])
 def test_a_size_that_the_network_cannot_take_is_refused(backbone: Backbone, size: int) -> None:
     """The message names it."""
-    with pytest.raises(InvalidRequest, match=f"size is {size}: give a multiple of 32") as caught:
+    with pytest.raises(InvalidRequest, match=f"size is {size}: it must be a multiple of 32") as caught:
         visualize_row(backbone, torch.ones(CHANNELS), size=size)
 
     assert caught.value.field == "size"

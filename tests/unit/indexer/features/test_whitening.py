@@ -158,7 +158,7 @@ def test_the_fingerprint_does_not_depend_on_where_it_was_trained(whitener: White
 
 def test_a_missing_file_is_named(tmp_path: Path) -> None:
     """The message says how to make one."""
-    with pytest.raises(WhitenerUnavailable, match="absent is missing: make a whitener with `whatwhere whiten`"):
+    with pytest.raises(WhitenerUnavailable, match="absent is missing: train a whitener with `whatwhere whiten`"):
         load(tmp_path / "absent")
 
 
@@ -222,7 +222,7 @@ def test_a_whitener_for_something_else_is_refused(whitener: Whitener, tmp_path: 
     """The file name fits, but it was made for another layer or other weights."""
     save(whitener, tmp_path / file_name("network", "what"))
 
-    with pytest.raises(WhitenerUnavailable, match=r"was made for .* this needs one for"):
+    with pytest.raises(WhitenerUnavailable, match=r"was fitted to .* is needed"):
         find(replace(KEY, **{field: "another"}), tmp_path)
 
 
@@ -230,7 +230,7 @@ def test_a_renamed_whitener_is_refused(whitener: Whitener, tmp_path: Path) -> No
     """A file name is not believed."""
     save(whitener, tmp_path / file_name("network", "gem"))
 
-    with pytest.raises(WhitenerUnavailable, match="was made for"):
+    with pytest.raises(WhitenerUnavailable, match="was fitted to"):
         find(replace(KEY, descriptor="gem"), tmp_path)
 
 
