@@ -1,4 +1,4 @@
-"""Translate filter expressions to SQL conditions with bound values, and those to image ids."""
+"""Translate filter expressions to SQL conditions with bound values, and find the ids of matching images."""
 
 from collections.abc import Callable, Mapping
 from datetime import datetime
@@ -18,7 +18,7 @@ from whatwhere.indexer.catalog.tables import ImageRow, PropertyRow, SourceRow
 from whatwhere.indexer.errors import InvalidFilter
 from whatwhere.indexer.metadata.filters import And, Comparison, Expression, Literal, Not, Or
 
-_METADATA = "metadata."  # before a name: the metadata of this name, also where an image has a field of it
+_METADATA = "metadata."  # prefix: the metadata of this name, even if images have a field of the same name
 _NUMBERS: Mapping[str, Any] = MappingProxyType(
     {"width_px": ImageRow.width, "height_px": ImageRow.height, "byte_count": ImageRow.byte_count}
 )
@@ -29,14 +29,14 @@ _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
 
 
 class FilterQueries(Database):
-    """Ids by what is known of images."""
+    """Ids of images by filter expression or URI pattern."""
 
     def ids_where(self, expression: Expression, *, state: str | None = INDEXED) -> NDArray[np.int64]:
-        """Return the ids (sorted) of images that a filter lets through; InvalidFilter for a value of the wrong kind.
+        """Return the ids [N] (int64, sorted) of images that match a filter.
 
-        Fields are those of an image (uri, width_px, height_px, byte_count, mime_type, sha256, create_time), any other
-        name is one of its metadata. A comparison with a name that an image has not is not met, != neither; of a list
-        any element may meet it, and != is met by those that = is not.
+        Fields are uri, width_px, height_px, byte_count, mime_type, sha256 and create_time; any other name is a metadata
+        field. If an image lacks the field, every comparison is false, including `!=`. For a list, a comparison is true
+        if any element matches; `!=` is true if no element is equal. Raises InvalidFilter if a value has the wrong type.
         """
         query = select(ImageRow.id).where(condition_of(expression)).order_by(ImageRow.id)
         if state is not None:
@@ -45,7 +45,7 @@ class FilterQueries(Database):
             return np.fromiter(connection.scalars(query), dtype=np.int64)
 
     def ids_of_uris(self, glob: str, *, state: str | None = INDEXED) -> NDArray[np.int64]:
-        """Return the ids (sorted) of images of which a URI matches a shell pattern (* ? [...]), letter case counts."""
+        """Return the ids [N] (int64, sorted) of images with a URI that matches a shell pattern, case-sensitive."""
         query = select(ImageRow.id, SourceRow.uri).join(ImageRow.sources).order_by(ImageRow.id)
         if state is not None:
             query = query.where(ImageRow.state == state)
@@ -55,7 +55,7 @@ class FilterQueries(Database):
 
 
 def condition_of(expression: Expression) -> ColumnElement[bool]:
-    """Return the condition on a row of `images`; every value is bound, none is pasted into the statement."""
+    """Return the condition on a row of `images`; every value is a bound parameter."""
     if isinstance(expression, And):
         return and_(*map(condition_of, expression.parts))
     if isinstance(expression, Or):
@@ -66,7 +66,7 @@ def condition_of(expression: Expression) -> ColumnElement[bool]:
 
 
 def _comparison(comparison: Comparison) -> ColumnElement[bool]:
-    """Return a condition that is true or false, never unknown: NOT would turn unknown into unknown."""
+    """Return a condition that is never NULL, because NOT NULL is NULL again."""
     field, literal = comparison.field, comparison.literal
     if field == "uri":
         return _of_uri(comparison)
@@ -83,7 +83,7 @@ def _of_number(column: Any, comparison: Comparison, value: float | datetime | No
     if comparison.is_presence:
         return true()
     if value is None:
-        raise InvalidFilter(f"{comparison.field} is {kind}, {_whole(comparison.literal)!r} is none", field="filter")
+        raise InvalidFilter(f"{comparison.field} is {kind}, but {_whole(comparison.literal)!r} is not", field="filter")
     return _compared(column, comparison.operator, value)
 
 
@@ -103,7 +103,7 @@ def _of_text(column: Any, comparison: Comparison) -> ColumnElement[bool]:
 
 
 def _of_uri(comparison: Comparison) -> ColumnElement[bool]:
-    """Any of an image's URIs; != is met where none is equal."""
+    """Compare all URIs of an image: any may match; `!=` is true if none is equal."""
     if comparison.operator == "!=":
         equal = Comparison(comparison.field, "=", comparison.literal)
         return and_(ImageRow.sources.any(), not_(_of_uri(equal)))
@@ -112,12 +112,12 @@ def _of_uri(comparison: Comparison) -> ColumnElement[bool]:
 
 
 def _whole(literal: Literal) -> str:
-    """Return the text with its stars, which mean nothing else in an order."""
+    """Return the text with its stars, which are ordinary characters for `<` and `>`."""
     return f"{'*' * literal.open_start}{literal.text}{'*' * literal.open_end}"
 
 
 def _matches(column: Any, literal: Literal) -> ColumnElement[bool]:
-    """Whether text is the literal's, with what may stand before and after it. Letter case counts, as LIKE's may not."""
+    """Match text with a literal and its open ends, case-sensitive: LIKE on SQLite is not."""
     text = literal.text
     if literal.open_start and literal.open_end:
         return _compared(func.replace(column, text, ""), "!=", column) if text else _compared(column, ">=", "")
@@ -133,7 +133,7 @@ def _matches(column: Any, literal: Literal) -> ColumnElement[bool]:
 
 
 def _of_metadata(name: str, comparison: Comparison) -> ColumnElement[bool]:
-    """Any value of this name: of several types it is compared with those of the literal's."""
+    """Compare the values of this name that have a type of the literal."""
     if comparison.is_presence:
         return _some(name, true())
     if comparison.operator == "!=":
@@ -147,13 +147,13 @@ def _of_metadata(name: str, comparison: Comparison) -> ColumnElement[bool]:
 
 
 def _some(name: str, *ways: ColumnElement[bool]) -> ColumnElement[bool]:
-    """Whether any value of this name meets one of the conditions: a query each, since each has its own index."""
+    """Match if any value of this name meets one of the conditions: one query each, because each has its own index."""
     queries = [select(PropertyRow.image_id).where(PropertyRow.name == name, way) for way in ways]
     return ImageRow.id.in_(union_all(*queries) if len(queries) > 1 else queries[0])
 
 
 def _equal(literal: Literal) -> list[ColumnElement[bool]]:
-    """Equal as text (times were written as text too), as a number, as a truth value, or as the same moment."""
+    """Match equal text (times are stored as text, too), an equal number or boolean, or the same moment."""
     ways = [and_(PropertyRow.kind.in_((STRING, TIME)), _matches(PropertyRow.text_value, literal))]
     ways += [
         and_(PropertyRow.kind == kind, PropertyRow.number_value == float(value))
@@ -164,9 +164,9 @@ def _equal(literal: Literal) -> list[ColumnElement[bool]]:
 
 
 def _ordered(comparison: Comparison) -> list[ColumnElement[bool]]:
-    """Before or after: a number among numbers, a moment among times, text among strings by code point.
+    """Compare numbers with numbers, moments with times, text with strings by code point.
 
-    Text that is no whole time, such as "2024-05", is compared with the text of times too.
+    An incomplete time such as "2024-05" is also compared with the text of times.
     """
     operator, literal = comparison.operator, comparison.literal
     if literal.number is not None:
