@@ -24,7 +24,7 @@ from whatwhere.indexer.vectors.factories import AUTO
 from whatwhere.indexer.vectors.segment import Segment
 from whatwhere.indexer.vectors.store import VectorStore
 
-_NOBODY: Ids = np.empty(0, dtype=np.int64)
+_NO_IDS: Ids = np.empty(0, dtype=np.int64)
 _IMAGES_AT_ONCE = 1000
 
 
@@ -105,7 +105,7 @@ class FactsKept:
     def altered(self, layout: Layout, previous: Manifest | None, ids: Ids) -> tuple[Ids, Ids]:
         """Return the ids of the previous generation in a remote store, and the ids in both whose facts changed."""
         if previous is None or not previous.is_remote:
-            return _NOBODY, _NOBODY
+            return _NO_IDS, _NO_IDS
         folder = layout.fetch_folder(layout.generation(previous.number))
         known = read_ids(folder, previous.ids_sha256)
         before = read_facts(folder, previous.facts_sha256)

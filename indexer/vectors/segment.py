@@ -120,8 +120,8 @@ def _fill(index: Any, rows: Vectors) -> None:
             _fill(faiss.downcast_index(part), rows)
         index.ntotal = len(rows)
     elif isinstance(index, faiss.IndexFlat):
-        nobody = index.codes.owner  # of an empty index
-        index.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(rows), rows.nbytes, nobody)
+        no_owner = index.codes.owner  # of an empty index
+        index.codes = faiss.MaybeOwnedVectorUInt8.create_view(faiss.swig_ptr(rows), rows.nbytes, no_owner)
         index.ntotal = len(rows)
     else:
         for start in range(0, len(rows), AT_ONCE):

@@ -53,7 +53,7 @@ class Generation:
     ids: Ids | None = None
 
 
-def _nobody() -> Ids:
+def _no_ids() -> Ids:
     return np.empty(0, dtype=np.int64)
 
 
@@ -68,8 +68,8 @@ class Delta:
     number: int
     ids: Ids
     live: int = 0
-    known: Ids = field(default_factory=_nobody)
-    altered: Ids = field(default_factory=_nobody)
+    known: Ids = field(default_factory=_no_ids)
+    altered: Ids = field(default_factory=_no_ids)
     filterable: bool = True
 
 
