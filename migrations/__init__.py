@@ -1,1 +1,1 @@
-"""Alembic migrations of the catalogue."""
+"""Migrations of the catalog's schema, with Alembic."""

@@ -1,4 +1,4 @@
-"""Compare the tables with what the migrations make (`alembic check`), on a database of its own."""
+"""Compare the tables with those of the migrations (`alembic check`), in a temporary database."""
 
 import tempfile
 from pathlib import Path
@@ -11,13 +11,13 @@ from whatwhere.indexer.catalog.sqlite import connect
 
 
 def main() -> None:
-    """Fail when a table was changed without a migration."""
+    """Fail if a table was changed without a migration."""
     with tempfile.TemporaryDirectory() as folder, connect(Path(folder) / "catalog.db").begin() as connection:
         compare(connection)
 
 
 def compare(connection: Connection) -> None:
-    """Fail when the migrations make other tables than the code has, in an empty database of whichever kind."""
+    """Fail if the migrations create other tables than the code defines, in an empty database of any kind."""
     command.upgrade(migration_config(connection), "head")
     command.check(migration_config(connection))
 

@@ -1,10 +1,10 @@
-"""Alembic's entry point: runs migrations on the connection it is given (see `whatwhere.indexer.catalog.catalog`)."""
+"""Entry point of Alembic: run migrations on the given connection (see `whatwhere.indexer.catalog.catalog`)."""
 
 from alembic import context
 
 from whatwhere.indexer.catalog.tables import Base
 
-# SQLite needs the batch mode to alter a table; its DDL is transactional, which Alembic does not assume.
+# SQLite needs batch mode to alter a table; its DDL is transactional, which Alembic does not assume.
 context.configure(
     connection=context.config.attributes["connection"],
     target_metadata=Base.metadata,

@@ -1,1 +1,1 @@
-"""What is known of every image, source, run, shard and generation; the only home of SQLAlchemy."""
+"""The catalog: a database of images, sources, runs, shards and generations. Only this package imports SQLAlchemy."""

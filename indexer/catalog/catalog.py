@@ -1,4 +1,4 @@
-"""The catalogue: plain values in, frozen dataclasses out, one transaction a call. Each topic has a file of its own."""
+"""The catalog: plain values in, frozen dataclasses out, one transaction per call."""
 
 from contextlib import ExitStack
 from pathlib import Path
@@ -39,8 +39,8 @@ class Catalog(Queries, FilterQueries, RunTable, MetadataTable, RemovalTable, Sha
     - `RowTransfer`: rows for a copy to another database
 
     The contract of a mixin: it extends `Database` and uses only that class's `_asking`, `_reading`, `_writing`,
-    `_outside_transaction` and `_backend`. It has no attributes and calls no method of another mixin; what several need
-    is a function. Every public method is one transaction and takes and returns plain values, dataclasses and arrays.
+    `_outside_transaction` and `_backend`. It has no attributes and calls no method of another mixin; shared code
+    is in functions. Every public method is one transaction and takes and returns plain values, dataclasses and arrays.
 
     Every method raises CollectionCorrupt if the database or a row that it reads is damaged, CollectionNotWritable if
     the database cannot be written, CollectionLocked if another process holds it for more than BUSY_TIMEOUT_S,
@@ -49,7 +49,10 @@ class Catalog(Queries, FilterQueries, RunTable, MetadataTable, RemovalTable, Sha
 
     @classmethod
     def create(cls, address: CatalogAddress) -> "Catalog":
-        """Open for writing, made or brought to the newest schema."""
+        """Open a catalog for writing; create it or upgrade its schema if necessary.
+
+        Raises CollectionMismatch if a newer version of whatwhere made the schema.
+        """
         scripts = ScriptDirectory.from_config(migration_config())
         with ExitStack() as on_error:
             catalog = on_error.enter_context(cls(backend_of(address)))
@@ -60,7 +63,10 @@ class Catalog(Queries, FilterQueries, RunTable, MetadataTable, RemovalTable, Sha
 
     @classmethod
     def open(cls, address: CatalogAddress) -> "Catalog":
-        """Open for reading; CollectionMismatch when the schema is not this version's."""
+        """Open a catalog for reading.
+
+        Raises CollectionMismatch if its schema is older or newer than this version's, CollectionCorrupt if it has none.
+        """
         backend = backend_of(address)
         backend.require()
         scripts = ScriptDirectory.from_config(migration_config())
@@ -70,24 +76,27 @@ class Catalog(Queries, FilterQueries, RunTable, MetadataTable, RemovalTable, Sha
             place = address if isinstance(address, Path) else backend.name
             if found is None:
                 raise CollectionCorrupt(
-                    f"{place} is not a readable catalogue, or its first run was stopped at once: run `whatwhere index` "
-                    f"again; if it held images, {backend.remedy}"
+                    f"{place} is not a readable catalog, or its first run was stopped at once: run `whatwhere index` "
+                    f"again; if it contained images, {backend.remedy}"
                 )
             if found != scripts.get_current_head():
                 raise CollectionMismatch(
-                    f"{place} has the older schema {found}: run `{backend.migrate}` once to bring it up to date"
+                    f"{place} has the older schema {found}: run `{backend.migrate}` once to upgrade it"
                 )
             on_error.pop_all()
         return catalog
 
     def _revision(self, scripts: ScriptDirectory) -> str | None:
-        """Return the schema's revision, None where there is none; CollectionMismatch for a newer version's."""
+        """Return the revision of the schema, None without one.
+
+        Raises CollectionMismatch if it is newer than this version.
+        """
         with self._asking() as connection:
             found = MigrationContext.configure(connection).get_current_revision()
             if found is None:
                 self._backend.require_access(connection)
         if found is not None and found not in {revision.revision for revision in scripts.walk_revisions()}:
-            raise CollectionMismatch(f"the catalogue has schema {found}, made by a newer whatwhere: upgrade whatwhere")
+            raise CollectionMismatch(f"the catalog has schema {found}, made by a newer whatwhere: upgrade whatwhere")
         return found
 
     def _migrate(self) -> None:
@@ -107,9 +116,9 @@ class Catalog(Queries, FilterQueries, RunTable, MetadataTable, RemovalTable, Sha
 
 
 def backend_of(address: CatalogAddress) -> Backend:
-    """Return the kind of database that an address is of: a path SQLite's, a URL PostgreSQL's."""
+    """Return the backend of an address: SQLite for a path, PostgreSQL for a URL."""
     if isinstance(address, Path):
         return Sqlite(address)
-    from whatwhere.indexer.catalog.postgresql import PostgreSql  # noqa: PLC0415 - a collection in files pays nothing for it
+    from whatwhere.indexer.catalog.postgresql import PostgreSql  # noqa: PLC0415 - collections in files do not load psycopg
 
     return PostgreSql(address)

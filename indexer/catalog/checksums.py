@@ -1,4 +1,4 @@
-"""A checksum for each row: what a disk or a stray hand changed is noticed when the row is read, not taken for true."""
+"""A checksum for each row, so that a change by a faulty disk or another program is noticed when the row is read."""
 
 import json
 import zlib
@@ -22,14 +22,14 @@ _LEFT_OUT = ("id", "checksum", "updated_at")
 def _plain(value: object) -> str:
     if isinstance(value, datetime):
         return value.astimezone(UTC).isoformat()
-    raise TypeError(f"{type(value).__name__} stands in a row")
+    raise TypeError(f"{type(value).__name__} is not a type of the catalog")
 
 
 _CANONICAL = json.JSONEncoder(sort_keys=True, separators=(",", ":"), default=_plain, allow_nan=False)
 
 
 def checksum_of(table: str, values: Mapping[str, object]) -> int:
-    """Return the CRC-32 of a row's values by column name, in canonical JSON; columns that are left out may be there."""
+    """Return the CRC-32 of a row's values by column name, as canonical JSON; `values` may contain ignored columns."""
     kept = dict(values)
     for name in _LEFT_OUT:
         kept.pop(name, None)
@@ -37,13 +37,13 @@ def checksum_of(table: str, values: Mapping[str, object]) -> int:
 
 
 def verify(table: Table, values: Mapping[str, object]) -> None:
-    """Raise Damage when a row holds other values than were written. `values` are of all its columns."""
+    """Raise Damage if a row does not match its checksum. `values` has all columns."""
     if values["checksum"] != checksum_of(table.name, values):
-        raise Damage(f"{table.name[:-1]} {values['id']}", "holds other values than were written")
+        raise Damage(f"{table.name[:-1]} {values['id']}", "does not match its checksum")
 
 
 def _values(row: DeclarativeBase) -> dict[str, object]:
-    """Return an object's values by column name, which for `metadata` is not the attribute's."""
+    """Return an object's values by column name; the column `metadata` has another attribute name."""
     return {column.name: getattr(row, key) for key, column in _columns(object_mapper(row))}
 
 
@@ -53,10 +53,10 @@ def _columns(mapper: Mapper[DeclarativeBase]) -> list[tuple[str, Column[Any]]]:
 
 
 def _seal(mapper: Mapper[DeclarativeBase], connection: object, row: Any) -> None:
-    """Set the checksum of a row that is about to be written, and before it the defaults, which count."""
+    """Set the checksum of a row that is about to be written; first its defaults, which the checksum includes."""
     for key, column in _columns(mapper):
         if getattr(row, key) is None and isinstance(column.default, CallableColumnDefault):
-            setattr(row, key, column.default.arg(None))  # type: ignore[arg-type] # a function of nothing
+            setattr(row, key, column.default.arg(None))  # type: ignore[arg-type] # it takes no context
     row.checksum = checksum_of(row.__table__.name, _values(row))
 
 

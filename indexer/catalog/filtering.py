@@ -1,4 +1,4 @@
-"""Translate filter expressions to SQL conditions with bound values, and those to image ids."""
+"""Translate filter expressions to SQL conditions with bound values, and find the ids of matching images."""
 
 from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
@@ -34,12 +34,13 @@ _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
 
 
 class FilterQueries(Database):
-    """Ids by what is known of images."""
+    """Ids of images by filter expression or URI pattern."""
 
     def ids_where(self, expression: Expression, *, state: str | None = INDEXED) -> NDArray[np.int64]:
-        """Return the ids (sorted) of images that a filter lets through; InvalidFilter for a value of the wrong kind.
+        """Return the ids [N] (int64, sorted) of images that match a filter.
 
-        What a filter means: `whatwhere.indexer.metadata.filter_translation`.
+        The meaning of filters is defined in `metadata.filter_translation`. Raises InvalidFilter if a value has the wrong
+        type.
         """
         query = select(ImageRow.id).where(condition_of(expression)).order_by(ImageRow.id)
         if state is not None:
@@ -48,7 +49,7 @@ class FilterQueries(Database):
             return np.fromiter(connection.scalars(query), dtype=np.int64)
 
     def ids_of_uris(self, glob: str, *, state: str | None = INDEXED) -> NDArray[np.int64]:
-        """Return the ids (sorted) of images of which a URI matches a shell pattern (* ? [...]), letter case counts."""
+        """Return the ids [N] (int64, sorted) of images with a URI that matches a shell pattern, case-sensitive."""
         query = select(ImageRow.id, SourceRow.uri).join(ImageRow.sources).order_by(ImageRow.id)
         if state is not None:
             query = query.where(ImageRow.state == state)
@@ -58,7 +59,7 @@ class FilterQueries(Database):
 
 
 def condition_of(expression: Expression) -> ColumnElement[bool]:
-    """Return the condition on a row of `images`; every value is bound, none is pasted into the statement."""
+    """Return the condition on a row of `images`; every value is a bound parameter."""
     return _Rows().translate(expression)
 
 
@@ -132,7 +133,7 @@ def _compared(column: Any, operator: str, value: object) -> ColumnElement[bool]:
 
 
 def _matches(column: Any, literal: Literal) -> ColumnElement[bool]:
-    """Whether text is the literal's, with what may stand before and after it. Letter case counts, as LIKE's may not."""
+    """Match text with a literal and its open ends, case-sensitive: LIKE on SQLite is not."""
     text = literal.text
     if literal.open_start and literal.open_end:
         return _compared(func.replace(column, text, ""), "!=", column) if text else _compared(column, ">=", "")

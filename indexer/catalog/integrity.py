@@ -1,4 +1,4 @@
-"""Whether the catalogue is whole: the file, the references, every row, and what is kept twice."""
+"""Check the integrity of the catalog: the database, its references, every row and redundant data."""
 
 from collections import defaultdict
 from collections.abc import Generator
@@ -15,7 +15,7 @@ from whatwhere.indexer.catalog.records import FAILED, INDEXED, REMOVED
 from whatwhere.indexer.catalog.tables import Base, ImageRow, PropertyRow, ShardRow, SourceRow, same_json
 from whatwhere.indexer.errors import CollectionCorrupt
 
-MOST_OF_A_KIND = 50  # faults of one kind that are spelled out
+MOST_OF_A_KIND = 50  # maximum number of faults of one kind in a report
 _AT_ONCE = 1000
 _STATES = (INDEXED, FAILED, REMOVED)
 _PLACES = (SourceRow.id, SourceRow.image_id, SourceRow.origins.label("origins"))
@@ -25,36 +25,35 @@ _PROPERTIES = select(
 
 
 class IntegrityCheck(Database):
-    """The whole catalogue at once."""
+    """The check of the whole catalog, and the repair of its indexes."""
 
     def check(self) -> list[str]:
-        """Return every fault as a sentence, none when the catalogue is whole; of one kind at most the first 50.
+        """Return a sentence for every fault, at most the first 50 of a kind; an empty list for a sound catalog.
 
-        Compared are the database with itself (on SQLite pages and indexes, on both references), each row with its
-        checksum, the images with their shards and sources, and the metadata with its sources and with the rows to
-        filter by.
+        It checks the database (pages and indexes on SQLite, references on both), the checksum of each row, the shards
+        and sources of images, and their metadata against the sources and the rows of `properties`.
         """
         faults: list[str] = []
         for look in (self._kept, self._references, _rows, _images, _places, _metadata):
             try:
                 with self._reading() as connection:
                     self._backend.take_time(connection)
-                    # Closed, and with them the results: a server would keep those that were not read to the end.
+                    # Closed with their results: a server would keep unread results until the end of the transaction.
                     with closing(look(connection)) as said:
                         found = list(islice(said, MOST_OF_A_KIND + 1))
             except CollectionCorrupt as error:
                 found = [str(error)]
             faults += found[:MOST_OF_A_KIND]
             if len(found) > MOST_OF_A_KIND:
-                faults.append(f"more faults of this kind, {MOST_OF_A_KIND} are listed")
+                faults.append(f"more faults of this kind: only the first {MOST_OF_A_KIND} are listed")
         return list(dict.fromkeys(faults))
 
     def reindex(self) -> None:
-        """Make all indexes of the database anew from its tables."""
+        """Rebuild all indexes of the database from its tables."""
         self._outside_transaction(self._backend.reindexing())
 
     def vacuum(self) -> None:
-        """Give the space of deleted rows back: to the disk on SQLite, to new rows on PostgreSQL."""
+        """Free the space of deleted rows: for the file system on SQLite, for new rows on PostgreSQL."""
         self._outside_transaction(self._backend.vacuuming())
 
     def _kept(self, connection: Connection) -> Generator[str]:
@@ -62,7 +61,7 @@ class IntegrityCheck(Database):
 
     def _references(self, connection: Connection) -> Generator[str]:
         for table, row, target in self._backend.orphans(connection):
-            yield f"{table} {row} refers to a row of {target} that is not there"
+            yield f"{table} {row} refers to a missing row of {target}"
 
 
 def _rows(connection: Connection) -> Generator[str]:
@@ -72,13 +71,13 @@ def _rows(connection: Connection) -> Generator[str]:
             for row in rows:
                 values = row._asdict()
                 if not _is_sealed(table.name, values):
-                    yield f"{table.name} {values['id']} holds other values than were written"
+                    yield f"{table.name} {values['id']} does not match its checksum"
 
 
 def _is_sealed(table: str, values: dict[str, Any]) -> bool:
     try:
         return bool(values["checksum"] == checksum_of(table, values))
-    except (TypeError, ValueError):  # a value of another type than its column's
+    except (TypeError, ValueError):  # a value of the wrong type for its column
         return False
 
 
@@ -92,11 +91,11 @@ def _images(connection: Connection) -> Generator[str]:
     with connection.execute(query) as rows:
         for id_, state, row, count, file_name in rows:
             if state not in _STATES:
-                yield f"images/{id_} has the state {state!r}, which there is not"
+                yield f"images/{id_} has the unknown state {state!r}"
             elif state == INDEXED and file_name is None:
-                yield f"images/{id_} is indexed but names no shard"
+                yield f"images/{id_} is indexed but has no shard"
             if file_name is not None and (row is None or not 0 <= row < count):
-                yield f"images/{id_} is in row {row} of shard {file_name}, which has {count}"
+                yield f"images/{id_} is in row {row} of shard {file_name}, which has {count} rows"
             if state in (INDEXED, FAILED) and id_ not in with_sources:
                 yield f"images/{id_} is {state} but has no source"
 
@@ -109,15 +108,15 @@ def _places(connection: Connection) -> Generator[str]:
         .having(func.count() > 1)
     )
     for file_name, row, count in connection.execute(query):
-        yield f"row {row} of shard {file_name} is named by {count} images"
+        yield f"row {row} of shard {file_name} is used by {count} images"
 
 
 def _metadata(connection: Connection) -> Generator[str]:
-    # One pass, not from id to id: in a damaged table that may never come to an end.
+    # One pass, not page by page by id: in a damaged table paging may never end.
     images = select(ImageRow.id, ImageRow.user_metadata).execution_options(yield_per=_AT_ONCE)
     with connection.execute(images) as rows:
         for part in rows.partitions():
-            said: dict[int, Any] = {id_: metadata for id_, metadata in part}  # noqa: C416 - a row is no pair to mypy
+            said: dict[int, Any] = {id_: metadata for id_, metadata in part}  # noqa: C416 - mypy does not see a row as a pair
             sources: dict[int, list[Any]] = defaultdict(list)
             for source in connection.execute(select(*_PLACES).where(SourceRow.image_id.in_(said))):
                 sources[source.image_id].append(source)
@@ -126,6 +125,6 @@ def _metadata(connection: Connection) -> Generator[str]:
                 held[id_].add(MetadataValue(name, kind, text, number))
             for id_, metadata in said.items():
                 if not same_json(metadata, united(sources[id_])):
-                    yield f"images/{id_} has other metadata than its sources"
+                    yield f"images/{id_} does not match the metadata of its sources"
                 if held[id_] != set(properties_of(metadata)):
-                    yield f"images/{id_} is filtered by other metadata than it has"
+                    yield f"images/{id_} does not match its rows in properties"

@@ -1,4 +1,4 @@
-"""What is known of images beside their pixels: kept by source and origin, united by image, in rows to filter by."""
+"""Metadata of images: stored by source and origin, merged by image, and in rows of `properties` for filters."""
 
 import json
 from collections.abc import Iterable, Iterator, Mapping
@@ -20,7 +20,7 @@ BOOL, NUMBER, TIME, STRING, MEMBER = "bool", "number", "time", "string", "member
 
 
 class MetadataValue(NamedTuple):
-    """A row of `properties` without its image; see there."""
+    """One metadata value of an image: a row of `properties` without its ids (see `PropertyRow`)."""
 
     name: str
     kind: str
@@ -32,10 +32,10 @@ class MetadataTable(Database):
     """The metadata of sources."""
 
     def set_metadata(self, origin: str, values: Mapping[str, Mapping[str, object] | None]) -> int:
-        """Set what an origin ("file", "sidecar", "exif") says of sources, by URI; return how many changed.
+        """Set the metadata from one origin ("file", "sidecar", "exif") by URI; return the number of changed sources.
 
-        None or empty takes it away; unknown URIs are passed over; equal values write nothing. Other origins stay.
-        InvalidRequest for values that are no JSON, or a number beyond a double's.
+        None or an empty mapping deletes it. Unknown URIs are skipped, equal values write nothing, other origins stay.
+        Raises InvalidRequest if values are not JSON or a number exceeds the range of float64.
         """
         wanted = {uri: checked_origins({origin: said}) for uri, said in values.items()}
         changed: list[SourceRow] = []
@@ -51,36 +51,39 @@ class MetadataTable(Database):
 
 
 def checked_origins(origins: Mapping[str, Mapping[str, object] | None]) -> dict[str, dict[str, Any]]:
-    """Return metadata by origin as JSON gives it back; InvalidRequest for an unknown origin and for what is no JSON."""
+    """Return metadata by origin as plain JSON values.
+
+    Raises InvalidRequest if an origin is unknown or values are not JSON.
+    """
     unknown = set(origins) - set(ORIGINS)
     if unknown:
-        raise InvalidRequest(f"{sorted(unknown)[0]!r} is no origin of metadata: {', '.join(ORIGINS)} are")
+        raise InvalidRequest(f"{sorted(unknown)[0]!r} is not an origin of metadata: use {', '.join(ORIGINS)}")
     try:
         plain = {name: _plain(said or {}) for name, said in origins.items()}
         for said in plain.values():
             list(properties_of(said))
     except (ValueError, TypeError, OverflowError, RecursionError) as error:
-        raise InvalidRequest(f"metadata that cannot be kept ({error}): give JSON with numbers of 64 bits") from error
+        raise InvalidRequest(f"metadata cannot be stored ({error}): use JSON with 64-bit numbers") from error
     return plain
 
 
 def _plain(values: Mapping[str, object]) -> dict[str, Any]:
     text = json.dumps(dict(values), allow_nan=False, ensure_ascii=False)
-    text.encode()  # ValueError: half a character, which no database takes
+    text.encode()  # ValueError: half a surrogate pair, which no database accepts
     if "\\u0000" in text.replace("\\\\", ""):
-        raise ValueError("a text holds a NUL, which PostgreSQL does not take")
+        raise ValueError("a text contains NUL, which PostgreSQL does not accept")
     plain: dict[str, Any] = json.loads(text)
     return plain
 
 
 def with_origins(origins: Mapping[str, Any], changes: Mapping[str, Any]) -> dict[str, Any]:
-    """Return a source's metadata by origin after changes; an origin that says nothing is left out."""
+    """Return a source's metadata by origin after changes, without empty origins."""
     merged = {**origins, **changes}
     return {name: said for name, said in merged.items() if said}
 
 
 def united(sources: Iterable[Any]) -> dict[str, Any]:
-    """Return the union over sources (`id`, `origins`) by id, the first wins; in a source in the order of ORIGINS."""
+    """Merge the metadata of sources (rows with `id` and `origins`); lower ids, then earlier ORIGINS have precedence."""
     union: dict[str, Any] = {}
     for source in sorted(sources, key=lambda row: row.id):
         for origin in ORIGINS:
@@ -89,7 +92,7 @@ def united(sources: Iterable[Any]) -> dict[str, Any]:
 
 
 def refresh(session: Session, images: Iterable[ImageRow]) -> None:
-    """Give images the union of their sources' metadata, and rows to filter by, where it changed."""
+    """Update the merged metadata of images, and their rows of `properties`, if it changed."""
     session.flush()
     changed = []
     for image in images:
@@ -101,7 +104,7 @@ def refresh(session: Session, images: Iterable[ImageRow]) -> None:
 
 
 def write_properties(session: Session, images: Iterable[ImageRow]) -> None:
-    """Write the rows of these images' metadata anew."""
+    """Replace the rows of `properties` of these images."""
     by_id = {image.id: image.user_metadata for image in images}
     if not by_id:
         return
@@ -110,12 +113,15 @@ def write_properties(session: Session, images: Iterable[ImageRow]) -> None:
         session.execute(delete(PropertyRow).where(PropertyRow.image_id.in_(some)))
     rows = [{"image_id": id_, **found._asdict()} for id_, said in by_id.items() for found in properties_of(said)]
     if rows:
-        # Into the table, not the class, for which every change of what is null begins another statement.
+        # Into the table, not the class: the ORM starts a new statement for each pattern of null columns.
         session.connection().execute(insert(_PROPERTIES), rows)
 
 
 def properties_of(metadata: Mapping[str, Any]) -> Iterator[MetadataValue]:
-    """Yield the rows of an image's metadata, none twice; OverflowError for a number beyond a double's."""
+    """Yield the distinct values of an image's metadata.
+
+    Raises OverflowError if a number exceeds the range of float64.
+    """
     return iter(dict.fromkeys(_flattened("", metadata)))
 
 

@@ -1,4 +1,4 @@
-"""The catalogue in a PostgreSQL database: writers keep each other away by a lock of the database's own."""
+"""The catalog in a PostgreSQL database: an advisory lock admits one writer."""
 
 import hashlib
 import select
@@ -30,7 +30,7 @@ from whatwhere.indexer.errors import (
     WhatwhereError,
 )
 
-_LAST_ID = "last_image_id"  # in a session: the highest id that its transaction has given
+_LAST_ID = "last_image_id"  # session key: the highest id that its transaction has assigned
 _LAST_GIVEN = text("SELECT last_value - (NOT is_called)::integer FROM images_id_seq")
 _HOLDERS = text(
     "SELECT activity.pid, activity.application_name, host(activity.client_addr) "
@@ -43,7 +43,7 @@ _UNUSABLE_INDEXES = text(
     "SELECT class.relname FROM pg_index JOIN pg_class AS class ON class.oid = pg_index.indexrelid "
     "WHERE class.relnamespace = current_schema()::regnamespace AND NOT (indisvalid AND indisready)"
 )
-# What libpq says of a server that is there and does not let us in; it gives no code for it.
+# Messages of libpq if a server refuses a connection; it gives no error code.
 _REFUSALS = (
     "authentication failed",
     "no password supplied",
@@ -66,30 +66,30 @@ class _WithCode(Protocol):
 
 
 class PostgreSql(Backend):
-    """A catalogue in a schema of a PostgreSQL database.
+    """A catalog in a schema of a PostgreSQL database.
 
-    Its writer's lock is an advisory lock whose key is made of the schema's name, so that each collection of a database
-    has its own. `alone` holds it by a connection, through which all writes go then; a write outside of `alone` takes it
-    for its transaction. Ids of images are given in the order of recording and are never used again. A transaction that
-    fails uses none up, unless it is the commit itself that fails.
+    The writer's lock is an advisory lock with a key from the schema's name, so that each collection of a database has
+    its own. `alone` holds it with one connection, which all writes use then; a write outside of `alone` takes it for
+    its transaction. Image ids are assigned in the order of recording and never reused. A failed transaction uses no
+    ids, unless the commit itself fails.
     """
 
     migrate = "whatwhere rebuild --collection COLLECTION"
 
     def __init__(self, address: str) -> None:
         self._place = PostgresqlUrl.of(address)
-        self.name = f"the catalogue at {self._place.shown}"
+        self.name = f"the catalog at {self._place.shown}"
         self.remedy = f"restore the schema {self._place.schema} from a backup (pg_restore), or the whole database"
         digest = hashlib.sha256(f"whatwhere {self._place.schema}".encode()).digest()
         self._key = int.from_bytes(digest[:8], "big", signed=True)
-        self._holder: Connection | None = None  # the connection that holds the lock, to which writes take turns
+        self._holder: Connection | None = None  # the connection that holds the lock; writes use it in turn
         self._turn = threading.Lock()
 
     def engine(self, *, read_only: bool) -> Engine:
-        """Return an engine; InvalidRequest without psycopg. Connections are made when they are needed."""
+        """Return an engine, which connects when necessary. Raises InvalidRequest if psycopg is not installed."""
         try:
-            # Most questions are one statement, which sees one state anyway: without a transaction it is one round trip
-            # to the server instead of three.
+            # Most queries are one statement, which sees one state anyway: without a transaction they take one round
+            # trip to the server instead of three.
             engine = create_engine(
                 self._place.url,
                 isolation_level="AUTOCOMMIT",
@@ -98,7 +98,7 @@ class PostgreSql(Backend):
             )
         except ImportError as error:
             raise InvalidRequest(
-                f"{self.name} needs psycopg, which is not here ({error}): pip install 'whatwhere[postgresql]'",
+                f"{self.name} needs psycopg, which is not installed ({error}): pip install 'whatwhere[postgresql]'",
                 field="catalog",
             ) from error
         event.listen(engine, "checkout", _renew)
@@ -106,20 +106,20 @@ class PostgreSql(Backend):
         return engine
 
     def require(self) -> None:
-        """Do nothing: only the server knows."""
+        """Do nothing: only the server knows whether the tables exist."""
 
     def require_access(self, connection: Connection) -> None:
-        """Raise CatalogRefused for a schema that is there and may not be used."""
+        """Raise CatalogRefused if the schema exists and this role may not use it."""
         found = func.to_regnamespace(self._place.schema)
         if connection.scalar(select_(~func.has_schema_privilege(cast(found, OID), "USAGE"))):
             raise self._refused(f"permission denied for schema {self._place.schema}")
 
     def prepare(self, connection: Connection) -> None:
-        """Make the schema; CatalogRefused in a database that cannot hold every text."""
+        """Create the schema. Raises CatalogRefused if the encoding of the database is not UTF8."""
         encoding = connection.exec_driver_sql("SHOW server_encoding").scalar()
         if encoding != "UTF8":
-            raise CatalogRefused(f"{self.name} is in a database of the encoding {encoding}: make one with UTF8")
-        # Not IF NOT EXISTS, for which the right to make schemas is asked where there is nothing to make.
+            raise CatalogRefused(f"{self.name} is in a database with the encoding {encoding}: create one with UTF8")
+        # Not IF NOT EXISTS, which needs the privilege to create schemas even if the schema exists.
         if not connection.scalar(select_(func.to_regnamespace(self._place.schema).is_not(None))):
             connection.exec_driver_sql(f"CREATE SCHEMA {self._place.schema}")
 
@@ -128,15 +128,15 @@ class PostgreSql(Backend):
         return engine.connect()
 
     def reading(self, engine: Engine) -> AbstractContextManager[Connection]:
-        """Give a connection whose transaction sees the state of its first statement to its end."""
-        # Not SERIALIZABLE: who only reads committed chunks, each of which is whole, sees a state that there was.
+        """Give a connection whose transaction sees the state of its first statement until it ends."""
+        # Not SERIALIZABLE: chunks are committed whole, so a reader always sees a state that existed.
         return engine.connect().execution_options(isolation_level="REPEATABLE READ")
 
     @contextmanager
     def writing(self, engine: Engine) -> Iterator[Connection]:
-        """Give the connection that holds the lock, to one thread at a time, or one that takes it when it begins."""
-        # READ COMMITTED is enough behind the lock, for nobody else writes; and it is needed where the lock is waited
-        # for: a snapshot from before the wait would not see what the other writer did.
+        """Give the connection that holds the lock, one thread at a time, or one that takes it when it begins."""
+        # READ COMMITTED is enough with the lock, because no one else writes. It is necessary while waiting for the
+        # lock: a snapshot from before the wait would not contain the other writer's changes.
         if self._holder is None:
             with engine.connect().execution_options(isolation_level="READ COMMITTED") as connection:
                 yield connection
@@ -145,16 +145,19 @@ class PostgreSql(Backend):
             yield self._required(self._holder)
 
     def _required(self, holder: Connection) -> Connection:
-        """Return the connection that holds the lock; CatalogUnavailable when it is gone, and the lock with it."""
-        if holder.closed or holder.invalidated:  # left alone, SQLAlchemy would go on with a connection without the lock
+        """Return the connection that holds the lock.
+
+        Raises CatalogUnavailable if it, and with it the lock, was lost.
+        """
+        if holder.closed or holder.invalidated:  # SQLAlchemy would continue with a new connection without the lock
             raise CatalogUnavailable(
-                f"{self.name} was lost, and with the connection the right to write to it: run again, it continues"
+                f"{self.name}: the connection was lost, and with it the writer's lock: run again to continue"
             )
         return holder
 
     @contextmanager
     def outside_transaction(self, engine: Engine) -> Iterator[Connection]:
-        """Give a connection in which each statement stands for itself, that which holds the lock where there is one."""
+        """Give a connection that commits each statement: the one that holds the lock if there is one."""
         if self._holder is None:
             with engine.connect() as connection:
                 yield connection
@@ -166,7 +169,7 @@ class PostgreSql(Backend):
             connection.execution_options(isolation_level="READ COMMITTED")
 
     def begun(self, connection: Connection) -> None:
-        """Take the writer's lock until the transaction ends, unless the connection holds it anyway."""
+        """Take the writer's lock until the transaction ends, unless the connection holds it already."""
         if self._holder is not None or connection.scalar(select_(func.pg_try_advisory_xact_lock(self._key))):
             return
         locked = self._locked(connection)
@@ -176,9 +179,9 @@ class PostgreSql(Backend):
             raise locked from error
 
     def new_image_id(self, session: Session) -> int:
-        """Return the next id; that it is given is recorded when the transaction is about to be committed.
+        """Return the next id; the sequence advances when the transaction is about to be committed.
 
-        A sequence left alone would use an id up for each image of a transaction that fails.
+        Used directly, the sequence would lose an id for each image of a failed transaction.
         """
         if _LAST_ID not in session.info:
             session.info[_LAST_ID] = session.scalar(_LAST_GIVEN)
@@ -188,11 +191,11 @@ class PostgreSql(Backend):
     def finish(self, session: Session) -> None:
         """Record which ids were given."""
         if _LAST_ID in session.info:
-            session.flush()  # what fails, fails before
+            session.flush()  # every failure happens before this
             session.execute(text("SELECT setval('images_id_seq', :last)"), {"last": session.info[_LAST_ID]})
 
     def loaded(self, connection: Connection, table: str) -> None:
-        """Set the table's sequence, never back."""
+        """Advance the sequence of a table; it never goes back."""
         if table != GenerationRow.__tablename__:
             column = Base.metadata.tables[table].c.id
             given = select_(column_("last_value")).select_from(table_(f"{table}_id_seq")).scalar_subquery()
@@ -201,7 +204,7 @@ class PostgreSql(Backend):
 
     @contextmanager
     def alone(self, engine: Engine) -> Iterator[None]:
-        """Hold the writer's lock by a connection, and write through that alone."""
+        """Hold the writer's lock with one connection, and use only this one for writes."""
         with self._holding(engine, func.pg_try_advisory_lock(self._key)) as connection:
             self._holder = connection
             try:
@@ -211,7 +214,7 @@ class PostgreSql(Backend):
 
     @contextmanager
     def not_being_written(self, engine: Engine) -> Iterator[None]:
-        """Share the writer's lock with others that keep writers away."""
+        """Share the writer's lock with others that lock out writers."""
         with self._holding(engine, func.pg_try_advisory_lock_shared(self._key)):
             yield
 
@@ -224,28 +227,29 @@ class PostgreSql(Backend):
             try:
                 yield connection
             finally:
-                with suppress(SQLAlchemyError, WhatwhereError):  # it goes with the connection too, a moment later
+                with suppress(SQLAlchemyError, WhatwhereError):  # the lock ends with the connection, too
                     connection.rollback()
                     connection.execute(select_(func.pg_advisory_unlock_all()))
-                connection.invalidate()  # in no case may it go back to the pool with the lock
+                connection.invalidate()  # it must never return to the pool with the lock
 
     def _locked(self, connection: Connection) -> CollectionLocked:
-        """Return an error that says who holds the writer's lock."""
+        """Return an error that names the holder of the writer's lock."""
         found = connection.execute(_HOLDERS, {"key": self._key}).all()
         holders = [f"{name or 'a program'} (process {pid} of the server, from {host or 'its machine'})"
                    for pid, name, host in found]  # fmt: skip
         return CollectionLocked(
-            f"{self.name} is held by {' and '.join(holders) or 'another process'}: wait for that to end, then run again"
+            f"{self.name} is locked by {' and '.join(holders) or 'another process'}: "
+            "wait until that ends, then run again"
         )
 
     def faults(self, connection: Connection, most: int) -> Generator[str]:
-        """Yield the indexes that a stopped REINDEX left behind; pages are looked at when the rows are read."""
+        """Yield the invalid indexes of an interrupted REINDEX; the server checks pages when the rows are read."""
         del most
         for index in connection.scalars(_UNUSABLE_INDEXES):
-            yield f"{self.name}: the index {index} is not whole: `whatwhere verify --repair` makes it anew"
+            yield f"{self.name}: the index {index} is invalid: `whatwhere verify --repair` rebuilds it"
 
     def orphans(self, connection: Connection) -> Iterator[tuple[str, int, str]]:
-        """Yield (table, row id, target) of references to nothing, which only a superuser, or damage, can make."""
+        """Yield (table, row id, target table) of dangling references, which only a superuser or damage can cause."""
         for table in Base.metadata.sorted_tables:
             for key in table.foreign_keys:
                 there = select_(key.column).where(key.column == key.parent).exists()
@@ -253,19 +257,19 @@ class PostgreSql(Backend):
                     yield table.name, id_, key.column.table.name
 
     def take_time(self, connection: Connection) -> None:
-        """Let the statements of a transaction take as long as they need."""
+        """Remove the time limit for the statements of this transaction."""
         connection.exec_driver_sql("SET LOCAL statement_timeout = 0")
 
     def reindexing(self) -> list[str]:
-        """Return a statement for each table: the owner of tables need not be the schema's."""
+        """Return a statement for each table, because the owner of the tables need not own the schema."""
         return [f"REINDEX TABLE {table}" for table in Base.metadata.tables]
 
     def vacuuming(self) -> list[str]:
-        """Return a statement for each table; not FULL, which would keep servers from reading."""
+        """Return a statement for each table; not FULL, which would block readers."""
         return [f"VACUUM (ANALYZE) {table}" for table in Base.metadata.tables]
 
     def _named(self, context: ExceptionContext) -> WhatwhereError | None:
-        """Return our error for one of the driver's, None for those that speak of a statement's values."""
+        """Return our error for an error of the driver, None if it concerns the values of a statement."""
         error = context.original_exception
         said = str(error).strip().replace("\n", " ")
         if not isinstance(error, _WithCode) or error.sqlstate is None:
@@ -276,10 +280,10 @@ class PostgreSql(Backend):
         return None
 
     def _without_code(self, context: ExceptionContext, said: str) -> WhatwhereError | None:
-        """Return the error for what the driver, and not the server, says."""
-        assert context.dialect.dbapi is not None  # the driver itself said something
+        """Return the error for a message of the driver, which has no SQLSTATE code."""
+        assert context.dialect.dbapi is not None  # the driver itself raised the error
         if isinstance(context.original_exception, context.dialect.dbapi.DataError) and "NUL" in said:
-            return InvalidRequest(f"a text holds a NUL, which PostgreSQL does not take ({said})")
+            return InvalidRequest(f"a text contains NUL, which PostgreSQL does not accept ({said})")
         if not isinstance(context.original_exception, context.dialect.dbapi.OperationalError):
             return None
         connecting = context.connection is None
@@ -289,43 +293,43 @@ class PostgreSql(Backend):
 
     def _refused(self, said: str) -> CatalogRefused:
         return CatalogRefused(
-            f"{self.name} is refused to {self._place.user} ({said}): see that role, database, rights and SSL mode are "
-            "right, and give the password by PGPASSWORD or ~/.pgpass"
+            f"{self.name} refused access to {self._place.user} ({said}): check role, database, privileges and SSL "
+            "mode, and set the password in PGPASSWORD or ~/.pgpass"
         )
 
     def _unavailable(self, said: str) -> CatalogUnavailable:
         return CatalogUnavailable(
-            f"{self.name} does not answer ({said}): see that the server runs and can be reached, then try again"
+            f"{self.name} does not answer ({said}): check that the server is running and reachable, then try again"
         )
 
     def _not_writable(self, said: str) -> CollectionNotWritable:
         return CollectionNotWritable(
-            f"{self.name} cannot be written ({said}): give the server room, or the address of one that is not "
-            "read-only, then run again; what was committed before is kept"
+            f"{self.name} cannot be written ({said}): free disk space on the server, or use one that is not read-only, "
+            "then run again; committed work is kept"
         )
 
     def _corrupt(self, said: str) -> CollectionCorrupt:
-        return CollectionCorrupt(f"{self.name} is not a readable catalogue ({said}): {self.remedy}")
+        return CollectionCorrupt(f"{self.name} is not a readable catalog ({said}): {self.remedy}")
 
     def _held(self, said: str) -> CollectionLocked:
-        return CollectionLocked(f"another process holds {self.name} ({said}): wait for it to end, then run again")
+        return CollectionLocked(f"another process has locked {self.name} ({said}): wait until it ends, then run again")
 
 
-# The beginnings of SQLSTATE codes (PostgreSQL, appendix A), by what they come to.
+# Prefixes of SQLSTATE codes (PostgreSQL, appendix A) by method.
 _BY_CODE: Sequence[tuple[tuple[str, ...], Callable[[PostgreSql, str], WhatwhereError]]] = (
     (("28", "3D000", "42501", "57P04"), PostgreSql._refused),
     (("25006", "53100"), PostgreSql._not_writable),
     (("55P03", "55006", "40"), PostgreSql._held),
-    # Lost connections, a server without memory or room for more, a statement that took too long, a stopping server.
+    # Lost connections, a server without memory or free connections, a statement timeout, a server that shuts down.
     (("08", "53", "57"), PostgreSql._unavailable),
-    # Our statements are right, so where the database finds a table or a column missing, they are not ours.
+    # Our statements are correct, so if a table or a column is missing, the tables are not ours.
     (("XX", "58", "42", "3F000"), PostgreSql._corrupt),
 )
 
 
 def _renew(connection: object, *_: object) -> None:
-    """Have a connection made anew that the server has closed: nothing may wait on one that nobody uses."""
-    # Asked of our own system and not of the server, which would cost each question another round trip.
+    """Replace a connection that the server has closed: an idle one must have nothing to read."""
+    # The local socket is polled, because a query to the server would cost another round trip.
     waiting = select.poll()
     waiting.register(connection, select.POLLIN)  # type: ignore[arg-type] # it has a fileno
     if waiting.poll(0):

@@ -1,4 +1,4 @@
-"""Where in which PostgreSQL database a catalogue is: a URL → what the driver is told, and what people may be."""
+"""Parse the URL of a catalog in PostgreSQL: arguments for the driver, and a name without secrets for messages."""
 
 import os
 import re
@@ -11,19 +11,19 @@ from sqlalchemy.exc import ArgumentError
 
 from whatwhere.indexer.errors import InvalidRequest
 
-_DEFAULT_SCHEMA = "whatwhere"  # not public, where other programs may have tables called images
-_READING_TIMEOUT_S = 30  # of a reader's statement
+_DEFAULT_SCHEMA = "whatwhere"  # not public: other programs may have a table images there
+_READING_TIMEOUT_S = 30  # for a statement of a reader
 _EXAMPLE = "give postgresql+psycopg://USER@HOST:5432/DATABASE"
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
-# Bounds for what the network may take: a server that does not answer is noticed after half a minute at most.
+# Limits for the network: a server that does not answer is noticed within half a minute.
 _PATIENCE = {
-    "connect_timeout": 10,  # seconds, as all that follow but the last two
+    "connect_timeout": 10,  # seconds; keepalives_count is a number, tcp_user_timeout milliseconds
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 3,
     "tcp_user_timeout": 25_000,  # milliseconds
 }
-# The same for the server, which keeps the lock of a writer whose machine is gone until it notices.
+# The same on the server, which keeps the lock of a lost writer until it notices.
 _SERVERS_PATIENCE = {
     "tcp_keepalives_idle": 10,
     "tcp_keepalives_interval": 5,
@@ -34,7 +34,7 @@ _SERVERS_PATIENCE = {
 
 @dataclass(frozen=True)
 class PostgresqlUrl:
-    """A schema of a database; `shown` and `user` are for messages and hold no password."""
+    """A schema of a database; `shown` and `user` are for messages and contain no password."""
 
     url: URL
     schema: str
@@ -43,17 +43,17 @@ class PostgresqlUrl:
 
     @classmethod
     def of(cls, address: str) -> Self:
-        """Read an address; InvalidRequest, which does not repeat it, for one that is none."""
+        """Parse an address. Raises InvalidRequest, without the address in its message, if it is invalid."""
         try:
             url = make_url(address)
         except (ArgumentError, ValueError):
-            raise InvalidRequest(f"the catalogue's address is no URL: {_EXAMPLE}", field="catalog") from None
+            raise InvalidRequest(f"the catalog's address is not a URL: {_EXAMPLE}", field="catalog") from None
         if url.drivername not in ("postgresql", "postgresql+psycopg"):
-            raise InvalidRequest(f"{url.drivername} is no database for a catalogue: {_EXAMPLE}", field="catalog")
+            raise InvalidRequest(f"{url.drivername} is not a supported catalog database: {_EXAMPLE}", field="catalog")
         schema = url.query.get("schema", _DEFAULT_SCHEMA)
         if not isinstance(schema, str) or not _SCHEMA.fullmatch(schema):
             raise InvalidRequest(
-                f"{schema!r} is no schema for a catalogue: give one name of small letters, digits and underscores",
+                f"{schema!r} is not a valid schema name: use lowercase letters, digits and underscores",
                 field="catalog",
             )
         url = url.set(drivername="postgresql+psycopg").difference_update_query(["schema"])
@@ -65,7 +65,7 @@ class PostgresqlUrl:
         return cls(url, schema, f"{host}{port}, database {name}, schema {schema}", user)
 
     def connect_arguments(self, read_only: bool, lock_timeout_s: float) -> dict[str, Any]:
-        """Return what the driver is told beside the URL, where the URL itself does not say it."""
+        """Return the arguments for the driver that the URL does not set itself."""
         given = self.url.query
         settings: dict[str, Any] = {"search_path": self.schema, "timezone": "UTC", **_SERVERS_PATIENCE}
         if read_only:

@@ -1,4 +1,4 @@
-"""What is asked of the catalogue: frozen dataclasses and arrays, each row verified before it is handed out."""
+"""Queries of the catalog: they return dataclasses and arrays; each row is verified first."""
 
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -16,7 +16,7 @@ from whatwhere.indexer.catalog.rows import AT_ONCE
 from whatwhere.indexer.catalog.tables import Base, GenerationRow, ImageRow, ShardRow, SourceRow
 
 _IMAGES, _SHARDS = (Base.metadata.tables[row.__tablename__] for row in (ImageRow, ShardRow))
-# Content of which nothing is left to do: described, failed for a reason of its own, or removed by a person.
+# Finished content: described, failed for a reason in the file itself, or removed by a user.
 _DONE = or_(
     ImageRow.removed_at.is_not(None),
     and_(ImageRow.failure_reason.is_(None), ImageRow.shard_id.is_not(None)),
@@ -30,13 +30,13 @@ def _done(retry_failed: bool) -> ColumnElement[bool]:
 
 
 class Queries(Database):
-    """The questions."""
+    """Images, shards, sources and generations by id, content, URI or state."""
 
     def unchanged(self, sources: Sequence[Source], *, retry_failed: bool = False) -> set[str]:
-        """Return the URIs whose byte count and modification time are as recorded, those to be tried again left out.
+        """Return the URIs whose byte count and modification time are as recorded and that need no retry.
 
-        Images that lost their description are always to be tried again, failed ones only with `retry_failed`, and
-        images that a person removed never.
+        Images that lost their description are always retried, failed ones only with `retry_failed`, images that a user
+        removed never.
         """
         query = (
             select(SourceRow.uri, SourceRow.byte_count, SourceRow.modified_ns)
@@ -52,7 +52,7 @@ class Queries(Database):
         return {source.uri for source in sources if source in recorded}
 
     def unreadable(self, sources: Sequence[Source]) -> set[str]:
-        """Return the URIs of which no content could be read so far."""
+        """Return the recorded URIs whose content could not be read yet."""
         query = (
             select(SourceRow.uri)
             .join(SourceRow.image)
@@ -62,13 +62,13 @@ class Queries(Database):
             return set(connection.scalars(query))
 
     def content_of(self, uri: str) -> str | None:
-        """Return the hash of what was last read at a URI, None when nothing was."""
+        """Return the SHA-256 of the content last read at a URI, None without any."""
         query = select(ImageRow.content_hash).join(ImageRow.sources).where(SourceRow.uri == uri)
         with self._asking() as connection:
             return connection.scalar(query)
 
     def has_content(self, content_hash: str, *, retry_failed: bool = False) -> bool:
-        """Tell whether this content is recorded and needs no describing: as `unchanged` decides."""
+        """Tell whether this content is recorded and needs no description, by the rules of `unchanged`."""
         query = select(ImageRow.id).where(ImageRow.content_hash == content_hash, _done(retry_failed))
         with self._asking() as connection:
             return connection.scalar(query) is not None
@@ -80,11 +80,11 @@ class Queries(Database):
             return connection.scalar(query)
 
     def image(self, image_id: int) -> ImageRecord | None:
-        """Return one image in any state, or None; CollectionCorrupt when its row was changed by other hands."""
+        """Return one image in any state, or None. Raises CollectionCorrupt if a row does not match its checksum."""
         return self.images_by_id([image_id]).get(image_id)
 
     def images(self, *, state: str | None = None, after_id: int = 0, limit: int | None = None) -> list[ImageRecord]:
-        """Return images by id, those after `after_id`, in one state or in all; CollectionCorrupt as for `image`."""
+        """Return images with ids above `after_id`, ordered by id, in one state or all. Raises as `image` does."""
         ids = select(ImageRow.id).where(ImageRow.id > after_id).order_by(ImageRow.id).limit(limit)
         if state is not None:
             ids = ids.where(ImageRow.state == state)
@@ -92,7 +92,7 @@ class Queries(Database):
             return list(records(connection.execute(ROWS.where(_IMAGES.c.id.in_(ids))).all()))
 
     def images_by_id(self, ids: Iterable[int]) -> dict[int, ImageRecord]:
-        """Return these images by id, in any state; unknown ids are left out. CollectionCorrupt as for `image`."""
+        """Return these images by id, in any state; unknown ids are skipped. Raises as `image` does."""
         found: dict[int, ImageRecord] = {}
         groups = list(batched(ids, AT_ONCE))
         with self._asking() if len(groups) <= 1 else self._reading() as connection:
@@ -102,18 +102,18 @@ class Queries(Database):
         return found
 
     def indexed_ids(self) -> NDArray[np.int64]:
-        """Return the ids of all indexed images, ascending."""
+        """Return the ids [N] (int64, sorted) of all indexed images."""
         query = select(ImageRow.id).where(ImageRow.state == INDEXED).order_by(ImageRow.id)
         with self._asking() as connection:
             return np.fromiter(connection.scalars(query), dtype=np.int64)
 
     def max_id(self) -> int:
-        """Return the highest id of an image in any state, 0 when there is none."""
+        """Return the highest id of an image in any state, 0 for an empty catalog."""
         with self._asking() as connection:
             return connection.scalar(select(func.max(ImageRow.id))) or 0
 
     def places(self, ids: Sequence[int]) -> list[tuple[int, str, int]]:
-        """Return (id, shard file, row) of these described images, by shard and row; CollectionCorrupt as `image`."""
+        """Return (id, shard file, row) of these described images, ordered by shard and row. Raises as `image` does."""
         found: list[Any] = []
         with self._reading() as connection:
             for some in batched(ids, AT_ONCE):
@@ -122,7 +122,10 @@ class Queries(Database):
         return [(row.id, row.file_name, row.shard_row) for row in found]
 
     def live_places(self) -> list[tuple[int, int, str, int]]:
-        """Return (id, shard id, shard file, row) of all indexed images, by shard and row; CollectionCorrupt as ever."""
+        """Return (id, shard id, shard file, row) of all indexed images, ordered by shard and row.
+
+        Raises as `image` does.
+        """
         query = _places().where(ImageRow.state == INDEXED)
         with self._asking() as connection:
             rows = map(_verified, connection.execute(query))
@@ -132,16 +135,16 @@ class Queries(Database):
         """Return the number of images in each state."""
         query = select(ImageRow.state, func.count()).group_by(ImageRow.state)
         with self._asking() as connection:
-            found = {state: count for state, count in connection.execute(query)}  # noqa: C416 - a row is no pair to mypy
+            found = {state: count for state, count in connection.execute(query)}  # noqa: C416 - mypy does not see a row as a pair
         return {state: found.get(state, 0) for state in (INDEXED, FAILED, REMOVED)}
 
     def shards(self) -> list[ShardRecord]:
-        """Return all shards, oldest first; CollectionCorrupt as for `image`."""
+        """Return all shards, oldest first. Raises as `image` does."""
         with self._asking() as connection:
             return [_to_shard(row) for row in connection.execute(select(_SHARDS).order_by(_SHARDS.c.id))]
 
     def last_generation(self) -> int:
-        """Return the number of the newest recorded generation, 0 when there is none."""
+        """Return the number of the newest recorded generation, 0 without any."""
         with self._asking() as connection:
             return connection.scalar(select(func.max(GenerationRow.number))) or 0
 

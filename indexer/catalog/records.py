@@ -1,17 +1,20 @@
-"""What the catalogue takes and gives: frozen dataclasses, never a row object."""
+"""The values that the catalog takes and returns: frozen dataclasses, no row objects."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
 INDEXED, FAILED, REMOVED = STATES = ("indexed", "failed", "removed")
-ORIGINS = ("file", "sidecar", "exif")  # of a source's metadata, the first wins
-SHARD_LOST = "SHARD_LOST"  # the reason of images whose shard is gone: the next run describes them again
+ORIGINS = ("file", "sidecar", "exif")  # of a source's metadata, in order of precedence
+SHARD_LOST = "SHARD_LOST"  # failure reason of images whose shard was lost: the next run describes them again
 
 
 @dataclass(frozen=True)
 class Source:
-    """A place where an image was found. `modified_ns` and `byte_count` tell cheaply whether to look again."""
+    """A place where an image was found.
+
+    If `byte_count` and `modified_ns` (a time, or a mark of a remote version) are unchanged, so is the image.
+    """
 
     uri: str
     byte_count: int
@@ -20,9 +23,9 @@ class Source:
 
 @dataclass(frozen=True)
 class NewImage:
-    """Content seen for the first time: described (`shard_row` in the shard of its chunk), or failed for a reason."""
+    """New content: described (`shard_row` in the shard of its chunk) or failed (`failure_reason`)."""
 
-    content_hash: str | None  # SHA-256 in hex; None when the file could not be read at all
+    content_hash: str | None  # SHA-256 in hexadecimal; None if the file could not be read
     byte_count: int
     width: int = 0
     height: int = 0
@@ -34,10 +37,10 @@ class NewImage:
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one source: `image` is new content, `known_hash` content the catalogue already has.
+    """Result for one source: `image` for new content, `known_hash` for content that the catalog has.
 
-    `metadata` is what these origins say of it, None or empty for nothing; origins that are not named stay as they are,
-    but for "exif", which goes with the content that it stood in.
+    `metadata` maps origins to new values; None or an empty mapping deletes them. Other origins stay, except "exif",
+    which is deleted together with the old content.
     """
 
     source: Source
@@ -48,7 +51,7 @@ class Outcome:
 
 @dataclass(frozen=True)
 class ShardRecord:
-    """A shard file that is complete on disk."""
+    """A complete shard file."""
 
     file_name: str
     image_count: int
@@ -59,9 +62,9 @@ class ShardRecord:
 
 @dataclass(frozen=True)
 class ImageRecord:
-    """One image. `uris` are the places of this content, the first found first; sizes are of the upright original.
+    """One image. `uris` are the places of this content, oldest first; sizes (pixels) are of the upright image.
 
-    `user_metadata` is the union over its sources in that order, the first one wins.
+    `user_metadata` merges the metadata of its sources; the first source has precedence.
     """
 
     id: int
@@ -78,4 +81,4 @@ class ImageRecord:
     shard_file: str | None = None
     shard_row: int | None = None
     user_metadata: Mapping[str, object] = field(default_factory=dict)
-    removed_at: datetime | None = None  # set where a person removed it
+    removed_at: datetime | None = None  # set if a user removed it

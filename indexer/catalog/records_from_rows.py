@@ -1,4 +1,4 @@
-"""Image records, made of the rows of three tables; every row is verified before anything of it is handed out."""
+"""Build image records from the rows of three tables; every row is verified first."""
 
 from collections.abc import Iterable, Iterator
 from dataclasses import fields
@@ -19,8 +19,8 @@ _SHARD_AT = len(_IMAGE_NAMES)
 _SOURCE_AT = _SHARD_AT + len(_SHARD_NAMES)
 _TAKEN_OVER = [field.name for field in fields(ImageRecord) if field.name in _IMAGE_NAMES]
 
-# What `records` takes: by image, once for each source, or once with nulls where there is none. Columns and not
-# objects, in a statement that is built once: a third of the time, for one image as for ten.
+# The input of `records`: one row per image and source, or one with nulls for an image without sources. Selecting
+# columns instead of objects, in a statement built once, takes a third of the time, for one image as for ten.
 ROWS = (
     select(*_IMAGES.c, *_SHARDS.c, *_SOURCES.c)
     .select_from(_IMAGES.outerjoin(_SHARDS).outerjoin(_SOURCES))
@@ -30,8 +30,11 @@ ROWS_OF_IDS = ROWS.where(_IMAGES.c.id.in_(bindparam("ids")))
 
 
 def records(rows: Iterable[Row[Any]]) -> Iterator[ImageRecord]:
-    """Yield a record for each image in these ROWS, in their order; Damage for rows that others changed."""
-    shard_files: dict[int | None, str | None] = {None: None}  # of shards that are verified: many images share one
+    """Yield a record for each image in these ROWS, in their order.
+
+    Raises Damage if a row does not match its checksum.
+    """
+    shard_files: dict[int | None, str | None] = {None: None}  # of verified shards: many images share one
     for _, group in groupby(rows, key=itemgetter(0)):
         of_image = list(group)
         first = of_image[0]
@@ -39,7 +42,7 @@ def records(rows: Iterable[Row[Any]]) -> Iterator[ImageRecord]:
         verify(_IMAGES, image)
         uris = tuple(_uri(row) for row in of_image if row[_SOURCE_AT] is not None)
         if not uris and image["state"] != REMOVED:
-            raise Damage(f"images/{image['id']}", "lost its sources")
+            raise Damage(f"images/{image['id']}", "has no sources")
         shard_id = first[_SHARD_AT]
         if shard_id not in shard_files:
             shard_files[shard_id] = _shard_file(first)

@@ -1,4 +1,4 @@
-"""What a person, or the disk, takes out of the collection."""
+"""Remove images for users, and sources whose files no longer exist."""
 
 from collections.abc import Iterable, Sequence
 
@@ -16,12 +16,12 @@ _IMAGES_AT_ONCE = 10_000
 
 
 class RemovalTable(Database):
-    """Removal by people, which stays, and of what is gone from the disk, which does not."""
+    """Removed images, which stay removed, and deleted sources, whose images return with their files."""
 
     def remove(self, ids: Sequence[int]) -> int:
-        """Remove images for good: no later run brings them back, nor another file of the same content.
+        """Remove images permanently: no later run adds them again, even from another file with the same content.
 
-        Return how many were removed: those that a person had removed before and unknown ids do not count.
+        Return the number of removed images, without unknown ids and images that a user had removed before.
         """
         with self._writing() as session:
             found = [row for row in rows_of(session, ImageRow, ImageRow.id, ids) if row.removed_at is None]
@@ -30,10 +30,10 @@ class RemovalTable(Database):
         return len(found)
 
     def restore(self, ids: Sequence[int]) -> int:
-        """Undo `remove` and return how many images that was.
+        """Undo `remove` and return the number of restored images.
 
-        They are indexed, or failed, as before; one whose description or last source is gone meanwhile stays removed
-        until a run finds its content: it comes back under the same id, described again where it must be.
+        They are indexed or failed as before. An image that has lost its description or its last source stays removed
+        until a run finds its content again; it keeps its id.
         """
         with self._writing() as session:
             found = [row for row in rows_of(session, ImageRow, ImageRow.id, ids) if row.removed_at is not None]
@@ -43,15 +43,15 @@ class RemovalTable(Database):
         return len(found)
 
     def vanished(self, folders: Sequence[str], seen: Iterable[str]) -> list[str]:
-        """Return the recorded URIs, sorted, that are not `seen` and lie in one of the folders, or are one of the files.
+        """Return the recorded URIs, sorted, that are in `folders` but not in `seen`.
 
-        `folders` are URIs: those that end with "/" are folders, others files.
+        `folders` are URIs: those that end with "/" are folders, others are files.
         """
         held = set(seen)
         found: set[str] = set()
         with self._reading() as connection:
             for some in batched(folders, 100):
-                # Not LIKE, to which on SQLite capitals are small letters.
+                # Not LIKE, which ignores case on SQLite.
                 below = [func.substr(SourceRow.uri, 1, len(uri)) == uri for uri in some if uri.endswith("/")]
                 files = [uri for uri in some if not uri.endswith("/")]
                 uris = connection.scalars(select(SourceRow.uri).where(or_(*below, SourceRow.uri.in_(files))))
@@ -59,9 +59,9 @@ class RemovalTable(Database):
         return sorted(found)
 
     def forget_sources(self, uris: Sequence[str]) -> int:
-        """Delete sources and return how many there were.
+        """Delete sources and return their number.
 
-        An image left without any is removed, until a run finds its content again: then it comes back as it was.
+        An image without sources becomes removed until a run finds its content again; then it returns unchanged.
         """
         count = 0
         with self._writing() as session:

@@ -1,4 +1,4 @@
-"""What an indexing run records: its chunks, its beginning and end, the generation it published."""
+"""Record indexing runs: their start and end, their chunks and the generation they published."""
 
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -14,7 +14,7 @@ from whatwhere.indexer.errors import InvalidRequest
 
 
 class RunTable(Database):
-    """The records of runs."""
+    """Runs, their chunks and generations."""
 
     def start_run(self) -> int:
         """Record the start of a run and return its id."""
@@ -36,10 +36,10 @@ class RunTable(Database):
             session.merge(GenerationRow(number=number, image_count=image_count))
 
     def record_chunk(self, outcomes: Sequence[Outcome], shard: ShardRecord | None) -> None:
-        """Record what became of these sources, in order, with the shard that holds their descriptions: all or nothing.
+        """Record the outcomes of sources, in order, and the shard with their descriptions, in one transaction.
 
-        A source whose content changed moves to the new image; an image without a source is removed, and comes back
-        when its content is found again; one that a person removed stays removed.
+        A source with new content moves to that image. An image without sources becomes removed, until its content is
+        found again; an image that a user removed stays removed. Raises InvalidRequest if a URI contains NUL.
         """
         with self._writing() as session:
             shard_row = None if shard is None else add_shard(session, shard)
@@ -50,7 +50,7 @@ class RunTable(Database):
 
 
 class _Chunk:
-    """The rows that the outcomes of one transaction are about, all loaded before, so that a chunk is few queries."""
+    """The rows that the outcomes of one transaction refer to, loaded in advance by a few queries."""
 
     def __init__(
         self,
@@ -66,35 +66,35 @@ class _Chunk:
         hashes = {found for outcome in outcomes if (found := _content_hash(outcome)) is not None}
         self._sources = {row.uri: row for row in rows_of(session, SourceRow, SourceRow.uri, uris)}
         held = {row.image_id for row in self._sources.values()}
-        self._previous = list(rows_of(session, ImageRow, ImageRow.id, held))  # the session itself holds no row
+        self._previous = list(rows_of(session, ImageRow, ImageRow.id, held))  # the session holds only weak references
         self._images: dict[str | None, ImageRow] = {
             row.content_hash: row for row in rows_of(session, ImageRow, ImageRow.content_hash, hashes)
         }
         self._touched: dict[ImageRow, None] = {}
 
     def record(self, outcome: Outcome) -> None:
-        """Point the outcome's source to its image."""
+        """Link the source of an outcome to its image."""
         if "\0" in outcome.source.uri:
-            raise InvalidRequest(f"{outcome.source.uri!r} holds a NUL, which PostgreSQL does not take: write it %00")
+            raise InvalidRequest(f"{outcome.source.uri!r} contains NUL, which PostgreSQL does not accept: write %00")
         origins = checked_origins(outcome.metadata)
         source = self._sources.get(outcome.source.uri)
         previous = source.image if source is not None else None
         unreadable = outcome.image is not None and outcome.image.content_hash is None
         if unreadable and previous is not None and previous.content_hash is not None:
-            return  # a file that cannot be read today (permissions, network) does not lose what it held yesterday
+            return  # an unreadable file (permissions, network) keeps the content that was read before
         image = self._image_of(outcome, previous)
         if source is None:
             source = self._sources[outcome.source.uri] = SourceRow(uri=outcome.source.uri, origins={})
             self._session.add(source)
         elif previous is not image:
-            source.origins = with_origins(source.origins, {"exif": None})  # it stood in the content that is gone
+            source.origins = with_origins(source.origins, {"exif": None})  # it was part of the old content
         source.image = image
         source.origins = with_origins(source.origins, origins)
         source.byte_count, source.modified_ns = outcome.source.byte_count, outcome.source.modified_ns
         self._touched |= dict.fromkeys(touched for touched in (previous, image) if touched is not None)
 
     def finish(self) -> None:
-        """Remove the images that lost their last source, and give all that were touched their sources' metadata."""
+        """Mark images without sources as removed and update the metadata of all changed images."""
         self._session.flush()
         for image in self._touched:
             if not image.sources:
@@ -125,7 +125,7 @@ def _content_hash(outcome: Outcome) -> str | None:
 
 
 def add_shard(session: Session, shard: ShardRecord) -> ShardRow:
-    """Add a shard's row, with its id."""
+    """Insert a row for a shard and return it with its id."""
     row = ShardRow(**{name: value for name, value in vars(shard).items() if name != "id"})
     session.add(row)
     session.flush()
@@ -133,12 +133,12 @@ def add_shard(session: Session, shard: ShardRecord) -> ShardRow:
 
 
 def state_of(image: ImageRow) -> str:
-    """Return the state of an image that has sources."""
+    """Return the state of an image with sources."""
     if image.removed_at is not None:
         return REMOVED
     if image.failure_reason is not None:
         return FAILED
-    # One whose description a compaction took waits for the next run, which describes it again.
+    # If a compaction deleted its description, the next run describes it again.
     return INDEXED if image.shard is not None else REMOVED
 
 
@@ -155,6 +155,6 @@ def _fill(image: ImageRow, new: NewImage, shard: ShardRow | None) -> None:
     ):
         setattr(image, name, getattr(new, name))
     if new.failure_message is not None:
-        image.failure_message = new.failure_message.replace("\0", "\\0")  # which PostgreSQL does not take
+        image.failure_message = new.failure_message.replace("\0", "\\0")  # PostgreSQL does not accept it
     image.shard = shard if new.shard_row is not None else None
     image.state = state_of(image)

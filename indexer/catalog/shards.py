@@ -1,4 +1,4 @@
-"""Which shard holds which image: what compaction moves, and what a lost shard takes."""
+"""Record which shard contains which image, for compaction and for lost shards."""
 
 from collections.abc import Iterable, Sequence
 
@@ -14,18 +14,18 @@ from whatwhere.indexer.catalog.runs import add_shard
 from whatwhere.indexer.catalog.tables import ImageRow, ShardRow, SourceRow
 from whatwhere.indexer.errors import CollectionMismatch
 
-_AT_ONCE = 2000  # images in memory
+_AT_ONCE = 2000  # images in memory at a time
 
 
 class ShardTable(Database):
-    """Shards that take the place of others, or are gone."""
+    """Replaced and lost shards."""
 
     def replace_shards(self, old: Sequence[int], new: Sequence[tuple[ShardRecord, Sequence[tuple[int, int]]]]) -> None:
-        """Move images, given as (id, row) by new shard, out of the old shards, given by id, which go: all or nothing.
+        """Replace the shards with the ids `old` by `new` ones with their images as (id, row), in one transaction.
 
-        What was removed loses its place in the old shards, its sources and its metadata: images that a person removed
-        keep content and time, so that they stay removed; the content of others is forgotten. CollectionMismatch when
-        an image that is not removed would lose its description.
+        Removed images lose their place in the old shards, their sources and their metadata. Those that a user removed
+        keep their content hash and time, so that they stay removed; the others also lose their content hash. Raises
+        CollectionMismatch if an image that is not removed would lose its description.
         """
         with self._writing() as session:
             for shard, places in new:
@@ -39,9 +39,9 @@ class ShardTable(Database):
             session.execute(delete(ShardRow).where(ShardRow.id.in_(old)))
 
     def lose_shard(self, file_name: str) -> list[str]:
-        """Record that a shard is gone: its images fail with the reason SHARD_LOST, and keep their ids and contents.
+        """Record that a shard is lost: its images fail with the reason SHARD_LOST and keep ids and content hashes.
 
-        The next run describes them again. Return their URIs; none for an unknown file.
+        The next run describes them again. Return their URIs, an empty list for an unknown file.
         """
         uris: list[str] = []
         with self._writing() as session:
@@ -52,7 +52,9 @@ class ShardTable(Database):
                 image.shard, image.shard_row = None, None
                 if image.state == INDEXED:
                     image.state, image.failure_reason = FAILED, SHARD_LOST
-                    image.failure_message = f"shard {file_name}, which held its description, is lost: index again"
+                    image.failure_message = (
+                        f"shard {file_name} with its description is lost: run `whatwhere index` again"
+                    )
                     uris += (source.uri for source in image.sources)
             session.flush()
             session.delete(shard)
@@ -69,7 +71,7 @@ def _move(session: Session, shard: ShardRow, places: Sequence[tuple[int, int]]) 
 
 
 def _forget_removed(session: Session, shards: Sequence[int]) -> None:
-    """Take from removed images in these shards, and from those that failed, all but what keeps them removed."""
+    """Delete all data of removed images in these shards, and of failed ones; they stay removed."""
     gone = or_(ImageRow.shard_id.in_(shards), ImageRow.failure_reason.is_not(None))
     ids = list(session.scalars(select(ImageRow.id).where(ImageRow.state == REMOVED, gone)))
     for some in batched(ids, _AT_ONCE):

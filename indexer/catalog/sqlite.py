@@ -1,4 +1,4 @@
-"""The catalogue in a SQLite file: one writer, whom the directory's lock makes the only one, beside many readers."""
+"""The catalog in a SQLite file: one writer, by the lock of the collection's directory, and many readers."""
 
 import os
 import sqlite3
@@ -18,11 +18,11 @@ from whatwhere.indexer.errors import CollectionCorrupt, CollectionLocked, Collec
 from whatwhere.indexer.storage.files import FileVersion, version_of
 
 _REMEDY = "run `whatwhere verify --repair`, or restore catalog.db from a backup"
-_BEGIN = "whatwhere_begin"  # the option of a connection that says how its transactions begin
+_BEGIN = "whatwhere_begin"  # connection option: the statement that begins its transactions
 
 
 class Sqlite(Backend):
-    """A catalogue in a SQLite file."""
+    """A catalog in a SQLite file."""
 
     name = "catalog.db"
     remedy = _REMEDY
@@ -36,52 +36,53 @@ class Sqlite(Backend):
         return connect(self._path, read_only=read_only)
 
     def require(self) -> None:
-        """Raise CollectionCorrupt without the file: SQLite would make it."""
+        """Raise CollectionCorrupt if the file is missing: SQLite would create it."""
         if not self._path.is_file():
             raise CollectionCorrupt(f"{self._path} is missing: restore it from a backup, or index into a new directory")
 
     def prepare(self, connection: Connection) -> None:
-        """Do nothing: the file was made when it was opened."""
+        """Do nothing: opening the file created it."""
 
     def asking(self, engine: Engine) -> AbstractContextManager[Connection]:
-        """Give a connection; its transaction costs nothing here."""
+        """Give a connection; a transaction costs nothing here."""
         return engine.connect()
 
     def reading(self, engine: Engine) -> AbstractContextManager[Connection]:
-        """Give a connection: in WAL mode a transaction sees the state that it began with."""
+        """Give a connection: in WAL mode a transaction sees the state at its beginning."""
         return engine.connect()
 
     def writing(self, engine: Engine) -> AbstractContextManager[Connection]:
-        """Give a connection that asks for the right to write at the beginning."""
-        # A transaction that reads first and only then asks to write would fail beside another instead of waiting.
+        """Give a connection whose transactions take the write lock when they begin."""
+        # A transaction that reads first and takes the write lock later would fail beside another one instead of
+        # waiting.
         return engine.execution_options(**{_BEGIN: "BEGIN IMMEDIATE"}).connect()
 
     def outside_transaction(self, engine: Engine) -> AbstractContextManager[Connection]:
-        """Give a connection whose transactions are not begun."""
+        """Give a connection that begins no transactions."""
         return engine.connect().execution_options(**{_BEGIN: ""})
 
     def faults(self, connection: Connection, most: int) -> Generator[str]:
-        """Yield what is wrong with pages and indexes."""
+        """Yield faults of pages and indexes."""
         for (said,) in connection.exec_driver_sql(f"PRAGMA integrity_check({most})"):
             if said != "ok":
                 yield f"catalog.db: {said}"
 
     def orphans(self, connection: Connection) -> Iterator[tuple[str, int, str]]:
-        """Yield (table, row id, target) of references to nothing."""
+        """Yield (table, row id, target table) of dangling references."""
         for table, row, target, _ in connection.exec_driver_sql("PRAGMA foreign_key_check"):
             yield table, row, target
 
     def reindexing(self) -> list[str]:
-        """Return the statement that makes all indexes anew."""
+        """Return the statement that rebuilds all indexes."""
         return ["REINDEX"]
 
     def vacuuming(self) -> list[str]:
-        """Return the statements that make the file, and its log, smaller."""
+        """Return the statements that shrink the file and its log."""
         return ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"]
 
 
 def connect(path: Path, *, read_only: bool = False) -> Engine:
-    """Return an engine on a SQLite file whose connections are set for one writer beside many readers."""
+    """Return an engine for a SQLite file, configured for one writer and many readers."""
 
     def connection() -> sqlite3.Connection:
         unchanging = _unchanging(path) if read_only else None
@@ -92,18 +93,18 @@ def connect(path: Path, *, read_only: bool = False) -> Engine:
             factory=_Connection,
             timeout=database.BUSY_TIMEOUT_S,
             check_same_thread=False,  # the pool hands a connection to one thread at a time
-            isolation_level=None,  # transactions begin where SQLAlchemy says so, also before DDL: see below
+            isolation_level=None,  # SQLAlchemy begins transactions, also before DDL: see `_begin`
         )
         made.unchanging = unchanging
         try:
             made.execute("PRAGMA foreign_keys=ON")
             if not read_only:
-                # WAL: readers go on while the indexer writes. FULL: a committed chunk survives a power cut.
+                # WAL: readers continue while the indexer writes. FULL: a committed chunk survives a power failure.
                 made.execute("PRAGMA journal_mode=WAL")
                 made.execute("PRAGMA synchronous=FULL")
-        except UnicodeDecodeError as error:  # the driver's, of a message that quotes a damaged schema
+        except UnicodeDecodeError as error:  # from the driver, for a message that quotes a damaged schema
             made.close()
-            raise CollectionCorrupt(f"catalog.db is not a readable catalogue ({error}): {_REMEDY}") from error
+            raise CollectionCorrupt(f"catalog.db is not a readable catalog ({error}): {_REMEDY}") from error
         except sqlite3.Error:
             made.close()
             raise
@@ -117,15 +118,15 @@ def connect(path: Path, *, read_only: bool = False) -> Engine:
 
 
 class _Connection(sqlite3.Connection):
-    """A connection; `unchanging` is the state of a file that was taken for one that nobody writes to."""
+    """A connection; `unchanging` is the version of a file that was opened as immutable."""
 
     unchanging: FileVersion | None = None
 
 
 def _unchanging(path: Path) -> FileVersion | None:
-    """Return the state of a file that nobody can be writing to just now; None where somebody might.
+    """Return the version of a file that no process can be writing to, None if one might.
 
-    Beside a writer, a reader takes part in files that lie next to the database; a read-only disk may not have them.
+    With a writer, a reader needs further files beside the database, which a read-only file system may not have.
     """
     if not path.exists() or not os.statvfs(path).f_flag & os.ST_RDONLY or Path(f"{path}-wal").exists():
         return None
@@ -133,37 +134,37 @@ def _unchanging(path: Path) -> FileVersion | None:
 
 
 def _renew(path: Path, connection: _Connection, *_: object) -> None:
-    """Have a connection opened anew when its file was written to after all: it is read-only only from here."""
+    """Reopen a connection if its file was changed after all: other mounts of it may be writable."""
     if connection.unchanging is not None and connection.unchanging != _unchanging(path):
         raise DisconnectionError
 
 
 def _begin(connection: Connection) -> None:
-    # Left alone, the driver commits before each CREATE TABLE, and a migration that is killed stays half done.
+    # By default the driver commits before each CREATE TABLE, and a killed migration would stay incomplete.
     statement = connection.get_execution_options().get(_BEGIN, "BEGIN")
     if statement:
         connection.exec_driver_sql(statement)
 
 
 def _named(context: ExceptionContext) -> WhatwhereError | None:
-    """Return our error for one of the database's, None for those that speak of a statement and not of the file."""
+    """Return our error for an error of the database, None if it concerns a statement and not the file."""
     error = context.original_exception
     if not isinstance(error, sqlite3.Error | UnicodeDecodeError):
         return None
     code = getattr(error, "sqlite_errorname", "")
-    # SQLITE_ERROR: our statements are right, so where the database finds one wrong, its tables are not ours.
+    # SQLITE_ERROR: our statements are correct, so if the database rejects one, its tables are not ours.
     damaged = ("SQLITE_ERROR", "SQLITE_CORRUPT", "SQLITE_NOTADB", "SQLITE_IOERR_SHORT_READ")
     undecodable = isinstance(error, UnicodeDecodeError) or str(error).startswith("Could not decode to UTF-8")
     if undecodable or code.startswith(damaged):
-        return CollectionCorrupt(f"catalog.db is not a readable catalogue ({error}): {_REMEDY}")
+        return CollectionCorrupt(f"catalog.db is not a readable catalog ({error}): {_REMEDY}")
     if code.startswith(("SQLITE_FULL", "SQLITE_READONLY", "SQLITE_IOERR", "SQLITE_CANTOPEN")):
         return CollectionNotWritable(
-            f"catalog.db cannot be written ({error}): make room on the disk or give the right to write to it and its "
-            "directory, then run again; what was committed before is kept"
+            f"catalog.db cannot be written ({error}): free disk space or grant write permission for it and its "
+            "directory, then run again; committed work is kept"
         )
     if code.startswith(("SQLITE_BUSY", "SQLITE_LOCKED")):
         return CollectionLocked(
-            f"another process holds catalog.db for more than {database.BUSY_TIMEOUT_S:.0f} s: wait for it to end, then "
-            "run again"
+            f"another process has locked catalog.db for more than {database.BUSY_TIMEOUT_S:.0f} s: wait until it ends, "
+            "then run again"
         )
     return None

@@ -1,4 +1,4 @@
-"""The tables. Change them together with a migration (`alembic check` compares)."""
+"""The tables. A change needs a migration (`alembic check` compares them)."""
 
 import json
 from datetime import UTC, datetime
@@ -29,7 +29,7 @@ NAMING = {
 
 
 class UtcDateTime(TypeDecorator[datetime]):
-    """A time in UTC that comes back with its zone, also from SQLite, which keeps none."""
+    """A time in UTC with its time zone, also from SQLite, which stores none."""
 
     impl = DateTime(timezone=True)
     cache_ok = True
@@ -42,12 +42,12 @@ class UtcDateTime(TypeDecorator[datetime]):
         """Return UTC."""
         if value is None:
             return None
-        # SQLite answers without a zone, PostgreSQL in the session's.
+        # SQLite returns no time zone, PostgreSQL that of the session.
         return value.replace(tzinfo=UTC) if value.tzinfo is None else value.astimezone(UTC)
 
 
 class Json(TypeDecorator[dict[str, Any]]):
-    """JSON whose change from 1 to 1.0 or true is a change, though to Python they are equal."""
+    """JSON values. 1, 1.0 and true differ, although they are equal in Python."""
 
     impl = JSON
     cache_ok = True
@@ -58,23 +58,23 @@ class Json(TypeDecorator[dict[str, Any]]):
 
 
 def same_json(first: object, second: object) -> bool:
-    """Tell whether two values are the same JSON, whatever the order of names."""
+    """Tell whether two values are the same JSON, regardless of the order of keys."""
     return json.dumps(first, sort_keys=True) == json.dumps(second, sort_keys=True)
 
 
 def now() -> datetime:
-    """Return the time, in UTC."""
+    """Return the current time in UTC."""
     return datetime.now(UTC)
 
 
-# Compared by code point wherever the catalogue stands: SQLite does so by itself, PostgreSQL in the collation C.
+# Compared by code point in both databases: SQLite does so by default, PostgreSQL with the collation C.
 def code_points(length: int | None = None) -> String:
-    """Return the type of text that is compared."""
+    """Return the type of a text column that is compared."""
     return String(length).with_variant(String(length, collation="C"), "postgresql")
 
 
 CODE_POINTS = code_points()
-# Of 64 bits; SQLite's INTEGER has them, and nothing else may be a key that it counts up.
+# 64 bits: SQLite's INTEGER has them, and only INTEGER can be an autoincrement key.
 ID = BigInteger().with_variant(Integer(), "sqlite")
 
 
@@ -86,7 +86,7 @@ class Base(DeclarativeBase):
 
 
 class ShardRow(Base):
-    """A shard file. `checksum` is that of the row, not of the file."""
+    """A shard file. `checksum` is of the row, not of the file."""
 
     __tablename__ = "shards"
 
@@ -100,10 +100,10 @@ class ShardRow(Base):
 
 
 class ImageRow(Base):
-    """Content, once, wherever it was found. Ids are never used again (AUTOINCREMENT).
+    """Distinct content, with all sources where it was found. Ids are never reused (AUTOINCREMENT).
 
-    `removed_at` is set where a person removed it, not where its last source went: then it stays removed.
-    `user_metadata` is the union over its sources; `properties` has the same in rows, to filter by.
+    `removed_at` is set if a user removed it: then it stays removed. It is not set if the image lost its last source.
+    `user_metadata` merges the metadata of its sources; `properties` has the same values in rows, for filters.
     """
 
     __tablename__ = "images"
@@ -131,7 +131,7 @@ class ImageRow(Base):
 
 
 class SourceRow(Base):
-    """A place where an image was found. `origins` is its metadata by origin: file, sidecar, exif."""
+    """A place where an image was found. `origins` has its metadata by origin: file, sidecar, exif."""
 
     __tablename__ = "sources"
 
@@ -147,10 +147,10 @@ class SourceRow(Base):
 
 
 class PropertyRow(Base):
-    """A value of an image's metadata, or an element of a list; the name is its path, parted by dots.
+    """A metadata value of an image, or an element of a list. The name is its path, with dots between keys.
 
-    `kind` says which value counts: number (`number_value`), bool (1 or 0), time (seconds since 1970, and its text),
-    string (`text_value`), or member (`text_value` is a name in the object of this name).
+    `kind` is number (in `number_value`), bool (1 or 0), time (seconds since 1970, and its text), string (in
+    `text_value`) or member (`text_value` is a key of the object with this name).
     """
 
     __tablename__ = "properties"

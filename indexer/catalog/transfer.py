@@ -1,4 +1,4 @@
-"""All rows of the catalogue, table by table, to move it from one database to another of whichever kind."""
+"""Export and import all rows, table by table, to copy a catalog to another database of any kind."""
 
 from collections.abc import Iterable, Mapping
 from typing import Any, TypeAlias
@@ -9,24 +9,24 @@ from whatwhere.indexer.catalog.checksums import SEALED, verify
 from whatwhere.indexer.catalog.database import Database
 from whatwhere.indexer.catalog.tables import Base, GenerationRow, ImageRow, PropertyRow, RunRow, ShardRow, SourceRow
 
-Row: TypeAlias = Mapping[str, Any]  # by column name; times with their zone, JSON as Python's values
-# In this order no row refers to one that comes later.
+Row: TypeAlias = Mapping[str, Any]  # by column name; times with time zone, JSON as Python values
+# In this order no row refers to a later one.
 TABLES = tuple(row.__tablename__ for row in (ShardRow, ImageRow, SourceRow, PropertyRow, RunRow, GenerationRow))
 _SEALED = {row.__tablename__ for row in SEALED}
 
 
 class RowTransfer(Database):
-    """Rows as they are, with their ids, checksums and times.
+    """Unchanged rows, with their ids, checksums and times.
 
-    To move a catalogue: for each of TABLES, in their order, `export_rows` of the one from the other's `last_key` on and
-    `import_rows` into it, until there are none. What is stopped goes on where it was. The other must be empty at first,
-    and nobody may write to the first meanwhile.
+    To copy a catalog to an empty one: for each of TABLES, in order, call `export_rows` from the target's `last_key` on
+    and `import_rows` until no rows are left. A stopped copy continues in the same way. No process may write to the
+    source meanwhile.
     """
 
     def export_rows(self, table: str, after: int = 0, count: int = 1000) -> list[Row]:
-        """Return the next rows of a table, at most `count`, by the key that is above `after`.
+        """Return up to `count` rows of a table whose key is above `after`, ordered by key.
 
-        The key is the id, of generations the number. CollectionCorrupt for a row that other hands changed.
+        The key is the id, for generations the number. Raises CollectionCorrupt if a row does not match its checksum.
         """
         from_table, key = _table(table)
         query = select(from_table).where(key > after).order_by(key).limit(count)
@@ -37,7 +37,7 @@ class RowTransfer(Database):
         return rows
 
     def import_rows(self, table: str, rows: Iterable[Row]) -> None:
-        """Write rows that `export_rows` gave, in one transaction; new rows are numbered after them."""
+        """Write rows from `export_rows` in one transaction; later rows are numbered after them."""
         values = [dict(row) for row in rows]
         if not values:
             return
@@ -46,7 +46,7 @@ class RowTransfer(Database):
             self._backend.loaded(session.connection(), table)
 
     def last_key(self, table: str) -> int:
-        """Return the highest key of a table, 0 when it is empty."""
+        """Return the highest key of a table, 0 for an empty one."""
         _, key = _table(table)
         with self._asking() as connection:
             return connection.scalar(select(func.max(key))) or 0

@@ -1,1 +1,1 @@
-"""The directory that holds a collection: shards, catalogue, generations, and the name of the live one."""
+"""The directory of a collection: shards, catalog, generations, and the name of the live generation."""

@@ -1,11 +1,11 @@
-"""What a machine keeps of collections in object stores: copies of files, those that were not used for long go first."""
+"""The local cache of collections in object stores: copies of files, least recently used deleted first."""
 
 import hashlib
 import os
 from contextlib import suppress
 from pathlib import Path
 
-CACHE = "WHATWHERE_CACHE"  # the folder; by default whatwhere/ in the user's cache
+CACHE = "WHATWHERE_CACHE"  # environment variable for the folder; default: whatwhere/ in the user's cache
 CACHE_BYTES = "WHATWHERE_CACHE_BYTES"
 _DEFAULT_BYTES = 20 * 10**9
 
@@ -17,20 +17,20 @@ def cache_of(address: str) -> Path:
 
 
 def note_use(path: Path) -> None:
-    """Let a file count as used now."""
+    """Mark a file as used now."""
     os.utime(path)
 
 
 def make_room(root: Path) -> None:
-    """Remove the files that were not used for the longest time until the rest is within WHATWHERE_CACHE_BYTES.
+    """Delete the least recently used files below `root` until the rest fits into WHATWHERE_CACHE_BYTES.
 
-    What is mapped into memory stays readable there. The newest file stays, however large.
+    Files that are mapped into memory stay readable there. The newest file stays, even if it is larger.
     """
     allowed = int(os.environ.get(CACHE_BYTES, _DEFAULT_BYTES))
     files = []
     for folder, _, names in os.walk(root):
         for path in (Path(folder, name) for name in names):
-            with suppress(FileNotFoundError):  # another process made room too
+            with suppress(FileNotFoundError):  # another process deleted it, too
                 status = path.stat(follow_symlinks=False)
                 files.append((status.st_mtime_ns, status.st_size, path))
     files.sort(reverse=True)

@@ -1,4 +1,4 @@
-"""Write shards anew without what was removed, and small ones together."""
+"""Rewrite shards without removed images, and merge small ones."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +12,7 @@ from whatwhere.indexer.collection.writer import CollectionWriter
 from whatwhere.indexer.features.description import Description
 
 ROWS_AT_MOST = 256
-SMALL = ROWS_AT_MOST // 2  # a shard with fewer rows than this is written together with others
+SMALL = ROWS_AT_MOST // 2  # rows; shards with fewer are merged
 
 
 @dataclass(frozen=True)
@@ -24,10 +24,11 @@ class _Place:
 
 
 def compact_shards(writer: CollectionWriter) -> None:
-    """Move what is left of shards with gaps, and small ones, to new shards, and remove the old.
+    """Move the live images of small shards and of shards with removed images to new shards; delete the old ones.
 
-    New files first, then one transaction that moves all images, then the old files go: a kill in between leaves files
-    that nothing names, which the next compaction removes. A reader that was about to read an old file asks again.
+    New files are written first, then one transaction moves all images, then the old files are deleted. If the process
+    is killed in between, the next compaction deletes the unrecorded files. A reader that finds no old file asks the
+    catalog again.
     """
     places = [_Place(*place) for place in writer.catalog.live_places()]
     worn = _worn(writer.catalog.shards(), places)
@@ -42,7 +43,7 @@ def compact_shards(writer: CollectionWriter) -> None:
 
 
 def _worn(shards: Sequence[ShardRecord], places: Sequence[_Place]) -> set[int]:
-    """Return the ids of shards to be written anew: those with gaps, and small ones where there are several."""
+    """Return the ids of shards to rewrite: those with removed images, and small ones if there are several."""
     left = {shard_id: len([*group]) for shard_id, group in groupby(places, attrgetter("shard_id"))}
     small = {shard.id for shard in shards if left.get(shard.id, 0) < SMALL}
     gaps = {shard.id for shard in shards if left.get(shard.id, 0) < shard.image_count}
@@ -57,9 +58,9 @@ def _read(writer: CollectionWriter, places: Sequence[_Place]) -> Iterator[Descri
 
 
 def _remove_unrecorded(writer: CollectionWriter) -> None:
-    """Remove shards that the catalogue does not name, but none that is newer than all it names.
+    """Delete unrecorded shards, except those newer than all recorded ones.
 
-    A catalogue from a backup knows nothing of shards that were written after it.
+    A catalog from a backup does not contain the shards that were written after it.
     """
     recorded = {shard.file_name for shard in writer.catalog.shards()}
     for name in writer.layout.names(writer.layout.shards):

@@ -1,7 +1,7 @@
-"""Make the next generation: the last one's segments of vectors, and a small one of what has come since.
+"""Publish the next generation: the segments of the previous one, and a small segment with new vectors.
 
-Vectors are always derived from shards, never handed over in memory: a run that was killed and one that was not publish
-the same.
+Vectors are always derived from shards, never passed in memory: a run that was killed and continued publishes the same
+as one that was not.
 """
 
 import importlib.metadata
@@ -37,7 +37,7 @@ from whatwhere.indexer.storage.files import sync
 from whatwhere.indexer.vectors.arrays import Ids, Vectors
 from whatwhere.indexer.vectors.store import Delta, Entry, VectorSource, VectorStore
 
-GENERATIONS_KEPT = 2  # the live one, and the one that a server may still be opening
+GENERATIONS_KEPT = 2  # the live one, and the previous one, which a server may still be opening
 _LIBRARIES = ("whatwhere", "torch", "numpy", "faiss-cpu", "faiss-gpu", "scikit-learn", "Pillow")
 
 log = logging.getLogger(__name__)
@@ -62,10 +62,10 @@ def publish(
     anew: bool = False,
     merged: bool = False,
 ) -> Published:
-    """Publish a generation of all indexed images with vectors for each descriptor, unless the live one is just that.
+    """Publish a generation of all indexed images with vectors for each descriptor, unless nothing changed.
 
-    `anew` derives every vector again and takes nothing over; InvalidRequest where the recipe's factory cannot be
-    trained on what there is. `merged` writes one segment for each descriptor.
+    `anew` derives every vector again and reuses nothing; then it raises InvalidRequest if the recipe's index factory
+    cannot be trained on the vectors. `merged` writes one segment per descriptor.
     """
     previous = None if anew else Manifest.live(layout)
     live = catalog.indexed_ids()
@@ -74,8 +74,8 @@ def publish(
     held = {name: _taken_over(store, previous, recipe, name, parts) for name, parts in whiteners.items()}
     current = all(held.values()) and previous is not None and _is_current(previous, recipe, whiteners, live, facts)
     if previous is not None and current and not (merged and _segments(previous) > 1):
-        catalog.record_generation(previous.number, previous.image_count)  # unless a kill came between, it was
-        _remove_unused(layout, store)  # so too
+        catalog.record_generation(previous.number, previous.image_count)  # only missing after a kill at this point
+        _remove_unused(layout, store)  # as above
         return Published(previous, is_new=False)
     number = _next_number(layout, catalog, anew=anew)
     change = _change(layout, previous, live, facts, number)
@@ -112,7 +112,7 @@ def _derived_vectors(
 def _taken_over(
     store: VectorStore, previous: Manifest | None, recipe: Recipe, name: str, whiteners: Sequence[Whitener]
 ) -> Entry | None:
-    """Return what the store holds of the last generation where that was derived in the same way."""
+    """Return the previous generation's entry in the store if it was derived in the same way."""
     if previous is None or name not in previous.indexes:
         return None
     entry = previous.indexes[name]
@@ -122,7 +122,7 @@ def _taken_over(
 
 
 def _is_current(previous: Manifest, recipe: Recipe, whiteners: Whiteners, live: Ids, facts: FactsKept | None) -> bool:
-    """Tell whether the live generation already holds these images, with these facts, derived in this way."""
+    """Tell whether the live generation already has these images and facts, derived in the same way."""
     used = {name: entry.whiteners for name, entry in previous.indexes.items()}
     same = previous.recipe == recipe and previous.ids_sha256 == ids_sha256(live)
     asked = {name: _fingerprints(parts) for name, parts in whiteners.items()}
@@ -145,7 +145,7 @@ def _fingerprints(whiteners: Sequence[Whitener]) -> tuple[str, ...]:
 
 
 def _next_number(layout: Layout, catalog: Catalog, *, anew: bool) -> int:
-    """Return the number after the live generation's; `anew` does not need to know that one."""
+    """Return the number after the live generation's, which may be unreadable if `anew`."""
     recorded = catalog.last_generation()
     try:
         current = layout.current_number() or 0
@@ -172,9 +172,9 @@ def _write_generation(
     number: int,
     facts: FactsKept | None,
 ) -> Manifest:
-    """Write everything beside, rename the folder, then let CURRENT name it."""
+    """Write everything to a temporary folder, rename the folder, then point CURRENT to it."""
     folder = layout.generation(number).with_suffix(".tmp")
-    for leftover in (folder, layout.generation(number)):  # of a run that was killed before CURRENT named it
+    for leftover in (folder, layout.generation(number)):  # of a run that was killed before it wrote CURRENT
         layout.discard(leftover)
     folder.mkdir()
     if facts is not None:
@@ -201,7 +201,7 @@ def _write_generation(
 
 
 def _removed(layout: Layout, indexes: Mapping[str, IndexEntry], live: Ids) -> Ids:
-    """Return the ids that segments hold and that are gone."""
+    """Return the ids in segments that are not live."""
     files = dict.fromkeys(segment for entry in indexes.values() for segment in entry.segments)
     gone = [np.setdiff1d(open_segment(layout, segment).ids, live) for segment in files]
     return np.unique(np.concatenate([np.empty(0, dtype=np.int64), *gone]))
@@ -216,7 +216,7 @@ def _library_versions() -> dict[str, str]:
 
 
 def _remove_unused(layout: Layout, store: VectorStore) -> None:
-    """Remove all generations but the last ones, and the vectors and whiteners that only those had."""
+    """Delete all generations except the last ones, and the vectors and whiteners that only they used."""
     numbers = layout.generation_numbers()[-GENERATIONS_KEPT:]
     for name in layout.names(layout.generations):
         number = name.partition(".")[0]
@@ -224,7 +224,7 @@ def _remove_unused(layout: Layout, store: VectorStore) -> None:
             layout.discard(layout.generations / name)
     kept = {number: _entries(layout, number) for number in numbers}
     held = {number: [entry.held for entry in entries] for number, entries in kept.items()}
-    for one in (store, SegmentStore(layout)):  # the vectors may have been in files before
+    for one in (store, SegmentStore(layout)):  # earlier generations may have had their vectors in files
         one.forget(held)
     entries = chain.from_iterable(kept.values())
     used = {layout.whitener(print_).name for entry in entries for print_ in entry.whiteners}
@@ -234,7 +234,7 @@ def _remove_unused(layout: Layout, store: VectorStore) -> None:
 
 
 def _entries(layout: Layout, number: int) -> Sequence[IndexEntry]:
-    """Return what a generation holds; nothing where its manifest cannot be read any more."""
+    """Return the entries of a generation, none if its manifest is unreadable."""
     try:
         return [*Manifest.load(layout.fetch_folder(layout.generation(number))).indexes.values()]
     except CollectionCorrupt:

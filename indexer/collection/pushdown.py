@@ -1,7 +1,7 @@
-"""What filters can ask of an image, and filters themselves, in the tokens and bounds that stand beside its vector.
+"""Translate images and filters to facts and conditions, which a vector store can compare itself.
 
-The meaning is that of indexer/filter_translation.py. A filter that needs more than tokens and bounds, such as
-a part of a text, has none here: the catalogue answers it.
+Filters have the meaning that `metadata.filter_translation` defines. The catalog answers filters that need more than
+tokens and bounds, for example a part of a text.
 """
 
 from collections import defaultdict
@@ -31,19 +31,19 @@ from whatwhere.indexer.vectors.conditions import (
 )
 
 _NUMBERS = MappingProxyType({"width_px": "width", "height_px": "height", "byte_count": "byte_count"})
-# Before a name, so that metadata that is called as a field of an image is another thing.
+# Namespaces, so that metadata with the name of an image field stays separate.
 _FIELD, _NAME = "field", "name"
-# What a token says of a name: that it is there at all, that there is more than an empty text, that a value is equal.
+# Meaning of a token for a name: it exists, it has a non-empty text, it has this value.
 _THERE, _FILLED, _EQUAL = "there", "filled", "equal"
-_TEXT = "text"  # strings and times as they were written; STRING are those that are no times
+_TEXT = "text"  # strings and times as text; STRING are strings that are not times
 
 
 class _Inexpressible(Exception):
-    """A filter that the catalogue must answer."""
+    """The filter needs the catalog."""
 
 
 def facts_of(image: ImageRecord) -> Facts:
-    """Return what filters can ask of an image."""
+    """Return the facts of an image that filters can use."""
     tokens: set[str] = set()
     values: defaultdict[str, list[str]] = defaultdict(list)
     for said, key, value in (*_of_fields(image), *_of_metadata(image)):
@@ -55,7 +55,7 @@ def facts_of(image: ImageRecord) -> Facts:
 
 
 def condition_of(expression: Expression) -> Condition | None:
-    """Return the condition on facts that a filter is; None where the catalogue must answer it, or refuse it."""
+    """Return a filter as a condition on facts, None if only the catalog can answer or reject it."""
     try:
         return _FactsTranslator().translate(expression)
     except (_Inexpressible, InvalidFilter):
@@ -66,7 +66,7 @@ def condition_of(expression: Expression) -> Condition | None:
 
 
 def _of_fields(image: ImageRecord) -> Iterator[tuple[str, str, str]]:
-    """Yield (token, key of a bound or nothing, value)."""
+    """Yield (token, key of a bound or an empty string, value)."""
     for name, attribute in _NUMBERS.items():
         yield _comparable(_FIELD, name, NUMBER, float(getattr(image, attribute)))
     yield _comparable(_FIELD, TIME_FIELD, NUMBER, _microseconds(image.created_at))
@@ -173,7 +173,7 @@ def _compared(space: str, name: str, kind: str, operator: str, value: float | st
     if operator == "=":
         return Has(_equal(space, name, kind, value))
     if isinstance(value, str) and len(value) >= CUT_AT:
-        raise _Inexpressible  # what is cut cannot be told from what is longer
+        raise _Inexpressible  # cut texts cannot be compared with longer ones
     comparator: Comparator = next(known for known in get_args(Comparator) if known == operator)
     return Bound(token_of(space, name, kind), comparator, _ordered(value))
 

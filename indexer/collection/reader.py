@@ -1,4 +1,4 @@
-"""Open a published generation read-only, vectors memory-mapped."""
+"""Open a published generation read-only, with memory-mapped vectors."""
 
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -36,7 +36,7 @@ _REPAIR = "run `whatwhere verify --repair`"
 
 @dataclass(frozen=True)
 class SearchableIndex:
-    """One descriptor's vectors, and the whiteners that the parts of a query must pass through."""
+    """The vectors of one descriptor, and the whiteners for the parts of a query."""
 
     descriptor: str
     vectors: Index
@@ -45,10 +45,10 @@ class SearchableIndex:
 
 @dataclass(frozen=True)
 class CollectionReader:
-    """One generation. Safe to use from several threads.
+    """One generation. It is safe to use from several threads.
 
-    `ids` (sorted) are the images that can be found in it. `segments` are its files of vectors by their SHA-256: the
-    reader of the next generation takes over those that it shares, and the catalogue.
+    `ids` [N] (int64, sorted) are its images. `segments` are its open vector files by their SHA-256: the reader of the
+    next generation reuses those that both have, and the catalog.
     """
 
     layout: Layout
@@ -64,56 +64,56 @@ class CollectionReader:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Close the catalogue."""
+        """Close the catalog."""
         self.close()
 
     def close(self) -> None:
-        """Close the catalogue, also of the readers that share it."""
+        """Close the catalog, also for readers that share it."""
         self.catalog.close()
 
     def index(self, descriptor: str | None = None) -> SearchableIndex:
-        """Return one descriptor's index, that of the best there is by default; DescriptorNotIndexed without one."""
+        """Return a descriptor's index, by default the best one. Raises DescriptorNotIndexed if there is none."""
         try:
             return self.indexes[descriptor or next(name for name in BEST_FIRST if name in self.indexes)]
         except KeyError:
             raise DescriptorNotIndexed(
                 f"the collection has no {descriptor} vectors, it has {', '.join(self.indexes)}: "
-                "ask for one of these, or make them with `whatwhere rebuild --descriptors`",
+                "use one of these, or add it with `whatwhere rebuild --descriptors`",
                 field="descriptor",
             ) from None
 
     def live(self, ids: Ids) -> Ids:
-        """Return those of `ids` (sorted) that can be found in this generation."""
+        """Return the subset of `ids` [N] (int64, sorted) that is in this generation."""
         return np.intersect1d(ids, self.ids, assume_unique=True)
 
     def indexed_image(self, image_id: int) -> ImageRecord:
-        """Return an image of this generation; ImageNotFound when there is none of this id."""
+        """Return an image of this generation. Raises ImageNotFound if none has this id."""
         record = self.catalog.image(image_id) if image_id in self else None
         if record is None or record.state != INDEXED:
             raise ImageNotFound(
-                f"images/{image_id} is not in the collection: ListImages (`whatwhere images`) has the names there are",
+                f"images/{image_id} is not in the collection: ListImages (`whatwhere images`) lists all names",
                 field="image",
             )
         return record
 
     def indexed_images(self, ids: Iterable[int]) -> dict[int, ImageRecord]:
-        """Return the records of these ids, in their order, without those that were removed meanwhile."""
+        """Return the records of these ids, in their order, without images that were removed meanwhile."""
         wanted = list(ids)
         records = self.catalog.images_by_id(wanted)
         found = (records[image_id] for image_id in wanted if image_id in records)
         return {record.id: record for record in found if record.state == INDEXED}
 
     def __contains__(self, image_id: int) -> bool:
-        """Tell whether an image can be found in this generation."""
+        """Tell whether an image is in this generation."""
         place = np.searchsorted(self.ids, image_id)
         return bool(place < len(self.ids) and self.ids[place] == image_id)
 
     def description(self, image: ImageRecord) -> Description:
-        """Read the stored description of an indexed image: no pixels, no network."""
+        """Read the stored description of an indexed image; this needs neither pixels nor a network."""
         try:
             return self._read(image)
         except CollectionCorrupt:
-            # Compaction may have moved it since the record was read, and removed the file.
+            # A compaction may have moved it since the record was read, and deleted the file.
             moved = self.catalog.image(image.id)
             if moved is None or (moved.shard_file, moved.shard_row) == (image.shard_file, image.shard_row):
                 raise
@@ -121,7 +121,7 @@ class CollectionReader:
 
     def _read(self, image: ImageRecord) -> Description:
         if image.shard_file is None or image.shard_row is None:
-            raise CollectionCorrupt(f"images/{image.id} is indexed but names no shard: run `whatwhere verify --repair`")
+            raise CollectionCorrupt(f"images/{image.id} is indexed but has no shard: run `whatwhere verify --repair`")
         path = self.layout.fetch(self.layout.shards / image.shard_file)
         try:
             return next(read_descriptions(path, [image.shard_row]))
@@ -132,10 +132,10 @@ class CollectionReader:
 
 
 def open_collection(address: CollectionAddress, previous: CollectionReader | None = None) -> CollectionReader:
-    """Open the live generation of the collection at `address`, every byte of its vectors compared with its checksum.
+    """Open the live generation of the collection at `address` and compare its vectors with their checksums.
 
-    `previous`, a reader of an earlier generation, lends its catalogue and the segments that both have. Raises
-    CollectionNotFound, CollectionCorrupt, or CollectionMismatch (made by another version: newer or too old).
+    `previous` is a reader of an earlier generation: its catalog, and segments that both have, are reused. Raises
+    CollectionNotFound, CollectionCorrupt, or CollectionMismatch if another version of whatwhere made the collection.
     """
     layout = Layout.at(address)
     recipe = Recipe.load(layout)
@@ -144,28 +144,28 @@ def open_collection(address: CollectionAddress, previous: CollectionReader | Non
         current = layout.read_current()
         if current is None:
             raise CollectionNotFound(
-                f"{layout} has no published generation yet: run `whatwhere index` again, it continues where it stopped"
+                f"{layout} has no published generation yet: run `whatwhere index` again to continue"
             )
         try:
             return _open(layout, recipe, current, previous)
         except CollectionCorrupt:
             if layout.read_current() == current:
-                # A run that was killed here may have left another generation of this number in the cache.
+                # A run that was killed on this machine may have left another generation with this number in the cache.
                 if not may_be_stale or not layout.drop_copies():
                     raise
                 may_be_stale = False
-            # Else newer generations were published meanwhile, and this one's files removed.
+            # Else newer generations were published meanwhile, and the files of this one deleted.
 
 
 def _open(layout: Layout, recipe: Recipe, current: Current, previous: CollectionReader | None) -> CollectionReader:
     folder = layout.fetch_folder(layout.generation(current.number))
     manifest = Manifest.load(folder, current.seal)
     if not manifest.recipe.describes_as(recipe):
-        raise CollectionMismatch(f"generation {current.number} was made by another recipe than {layout.recipe}")
+        raise CollectionMismatch(f"generation {current.number} does not match the recipe in {layout.recipe}")
     if not manifest.has_vectors:
         raise CollectionMismatch(
-            f"{layout} was made by an older whatwhere: run `whatwhere rebuild --collection {layout}` once to "
-            "bring it up to date; nothing is described again"
+            f"{layout} was made by an older version of whatwhere: run `whatwhere rebuild --collection {layout}` once "
+            "to upgrade it; no image is described again"
         )
     store = store_to_read(layout, manifest, previous.segments if previous else {})
     generation = generation_of(folder, manifest)
@@ -175,19 +175,19 @@ def _open(layout: Layout, recipe: Recipe, current: Current, previous: Collection
     }
     ids = next(iter(indexes.values())).vectors.ids
     if any(ids_sha256(index.vectors.ids) != manifest.ids_sha256 for index in indexes.values()):
-        raise CollectionCorrupt(f"generation {current.number} holds other images than its manifest says: {_REPAIR}")
+        raise CollectionCorrupt(f"generation {current.number} does not have the images of its manifest: {_REPAIR}")
     catalog = previous.catalog if previous else open_catalog(layout)
     return CollectionReader(layout, manifest.recipe, manifest, catalog, indexes, ids, _segments(manifest, indexes))
 
 
 def generation_of(folder: Path, manifest: Manifest) -> Generation:
-    """Return what a store must know of a generation, from its folder; CollectionCorrupt where that is damaged."""
+    """Read the part of a generation that a vector store needs. Raises CollectionCorrupt if its folder is damaged."""
     removed = read_removed(folder, manifest.removed_sha256)
     return Generation(manifest.number, removed, read_ids(folder, manifest.ids_sha256) if manifest.is_remote else None)
 
 
 def _segments(manifest: Manifest, indexes: Mapping[str, SearchableIndex]) -> dict[str, Segment]:
-    """Return the files that are open, by their SHA-256."""
+    """Return the open vector files by their SHA-256."""
     opened: dict[str, Segment] = {}
     for name, index in indexes.items():
         if isinstance(index.vectors, VectorIndex):

@@ -1,4 +1,4 @@
-"""Which files of vectors a generation has: those of the last one that stay as they are, and those to write."""
+"""Plan and write the vector files (segments) of a generation, and reuse those of the previous one."""
 
 import logging
 from collections.abc import Iterator, Mapping, Sequence
@@ -25,21 +25,20 @@ from whatwhere.indexer.vectors.names import AUTO, EXACT
 from whatwhere.indexer.vectors.segment import Segment
 from whatwhere.indexer.vectors.store import Delta, Entry, Generation, SegmentEntry, VectorSource
 
-# A segment is written anew without what has gone from it when that is more than a quarter, and together with the one
-# after it when that is more than half as large: so a vector is written about log2 N times in all, and a search looks
-# into about log2 N files.
+# A segment is rewritten if more than a quarter of it was removed, and merged with the next one if that is more than
+# half as large. So a vector is written about log2 N times in total, and a search reads about log2 N files.
 GONE_AT_MOST = 0.25
 FOLLOWER_AT_MOST = 0.5
-_READ_AT_ONCE = 1024  # images
+_READ_AT_ONCE = 1024  # images per block
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Planned:
-    """A segment of the next generation: `entry` where the file stays as it is, else what it is to hold.
+    """A segment of the next generation: `entry` is the file to reuse, None for a file to write.
 
-    `ids` (sorted) are those that can be found in it, `sources` the files that have the vectors of some of them.
+    `ids` [N] (int64, sorted) are its live ids, `sources` the files that have the vectors of some of them.
     """
 
     ids: Ids
@@ -48,7 +47,7 @@ class Planned:
 
 
 def plan_segments(held: Sequence[tuple[SegmentEntry, Ids]], live: Ids, *, merged: bool = False) -> list[Planned]:
-    """Return the segments that make up `live` (sorted), from those held with their ids; all in one where `merged`."""
+    """Plan the segments for the ids `live` (sorted) from existing ones with their ids; `merged` plans one segment."""
     planned = []
     for entry, ids in held:
         here = np.intersect1d(ids, live, assume_unique=True)
@@ -67,9 +66,9 @@ def plan_segments(held: Sequence[tuple[SegmentEntry, Ids]], live: Ids, *, merged
 
 @dataclass(frozen=True)
 class SegmentWriter:
-    """Writes segments of one descriptor of one generation, `prefix` names both.
+    """Writes the segments of one descriptor in one generation; `prefix` names both.
 
-    Where `factory` cannot be trained on what there is, `strict` raises InvalidRequest; else the segment is exact until
+    If `factory` cannot be trained on the vectors, `strict` raises InvalidRequest; otherwise the segment is exact until
     it has grown.
     """
 
@@ -80,9 +79,9 @@ class SegmentWriter:
     strict: bool = False
 
     def write_all(self, planned: Sequence[Planned]) -> tuple[SegmentEntry, ...]:
-        """Write what is not there yet and return all entries.
+        """Write the missing segments and return all entries.
 
-        By a factory that was asked for only the first and largest is built.
+        A factory other than auto is used only for the first segment, which is the largest.
         """
         return tuple(
             segment.entry or self._write(segment, f"{self.prefix}.{place}.faiss", self._factory(segment, place))
@@ -111,11 +110,11 @@ class SegmentWriter:
 
     @contextmanager
     def _vectors(self, planned: Planned) -> Iterator[Vectors]:
-        """Give all vectors [N, D], mapped from a file without a name: a kill leaves nothing of it."""
+        """Give all vectors [N, D], mapped from an unnamed file, which disappears with the process."""
         dimensions = self.origin.dimensions
         with TemporaryFile(prefix=f"{self.prefix}.", dir=self.layout.segments) as file:
             byte_count = len(planned.ids) * dimensions * np.dtype(np.float32).itemsize
-            # A full disk is found before an hour's work, and never by a mapping, which would end the process.
+            # A full disk is detected before an hour's work, and not by a mapping, which would end the process.
             reserve(file, byte_count)
             for block in self._blocks(planned):
                 file.write(block.data)
@@ -123,9 +122,9 @@ class SegmentWriter:
             yield map_vectors(file, dimensions)
 
     def _blocks(self, planned: Planned) -> Iterator[Vectors]:
-        """Yield the vectors of some ids after the other: taken over from files that have them unchanged, or derived."""
+        """Yield blocks of vectors [N, D]: copied from lossless files that have them, or derived."""
         held = {
-            # verified, or a damaged vector would get a good checksum
+            # verified, because a damaged vector would get a valid checksum
             entry: np.intersect1d(planned.ids, open_verified(self.layout, entry).ids, assume_unique=True)
             for entry in planned.sources
             if is_lossless(entry.factory)
@@ -138,14 +137,14 @@ class SegmentWriter:
             yield vectors
 
     def _taken_over(self, ids: Ids, held: Mapping[SegmentEntry, Ids]) -> tuple[Vectors, NDArray[np.bool_]]:
-        """Return room for the vectors of these ids, filled from the files that hold some, and which are to derive."""
+        """Return vectors [N, D], filled as far as the files `held` have them, and a mask [N] of those to derive."""
         vectors = np.empty((len(ids), self.origin.dimensions), dtype=np.float32)
         derived = np.ones(len(ids), dtype=bool)
         for entry, theirs in held.items():
             here = theirs[np.searchsorted(theirs, ids[0]) : np.searchsorted(theirs, ids[-1], "right")]
             if len(here):
                 places = np.searchsorted(ids, here)
-                # Mapped anew for each block: what was read of a mapping stays resident as long as it stands.
+                # Mapped again for each block: pages of a mapping stay resident as long as it exists.
                 vectors[places], derived[places] = open_segment(self.layout, entry).vectors(here), False
         return vectors, derived
 
@@ -154,8 +153,8 @@ class SegmentWriter:
 class SegmentStore:
     """Vectors in files of the collection.
 
-    `factory` and `strict` are those of `SegmentWriter`; `merged` writes one segment for each descriptor; `lent` are
-    segments that are open already, by their SHA-256.
+    `factory` and `strict` are as in `SegmentWriter`; `merged` writes one segment per descriptor; `lent` are segments
+    that are open already, by their SHA-256.
     """
 
     layout: Layout
@@ -165,25 +164,25 @@ class SegmentStore:
     lent: Mapping[str, Segment] = field(default_factory=dict)
 
     def knows(self, held: Entry) -> bool:
-        """Tell whether vectors are held in files."""
+        """Tell whether the vectors are in files."""
         return held.remote is None
 
     def write(self, origin: VectorSource, change: Delta, previous: Entry | None) -> Entry:
-        """Write the segments that the next generation has more than `previous`."""
+        """Write the segments of the next generation that `previous` lacks."""
         held = [(entry, open_segment(self.layout, entry).ids) for entry in (previous.segments if previous else ())]
         prefix = f"{change.number:06d}.{origin.descriptor}"
         writer = SegmentWriter(self.layout, origin, prefix, self.factory, self.strict)
         return Entry(writer.write_all(plan_segments(held, change.ids, merged=self.merged)))
 
     def open(self, held: Entry, generation: Generation) -> VectorIndex:
-        """Map the segments, every byte of those that are not lent compared."""
+        """Map the segments; verify the checksums of those that are not lent."""
         return VectorIndex(
             tuple(self.lent.get(entry.sha256) or open_verified(self.layout, entry) for entry in held.segments),
             generation.removed,
         )
 
     def forget(self, kept: Mapping[int, Sequence[Entry]]) -> None:
-        """Remove the segments that none of these generations has."""
+        """Delete the segments that none of these generations uses."""
         used = {entry.file_name for parts in kept.values() for held in parts for entry in held.segments}
         for name in self.layout.names(self.layout.segments):
             if name not in used:
@@ -191,7 +190,7 @@ class SegmentStore:
 
 
 def stored_descriptions(layout: Layout, catalog: Catalog, ids: Sequence[int]) -> Iterator[tuple[int, Description]]:
-    """Yield (id, description) of these images, each shard opened once; CollectionCorrupt for a damaged one."""
+    """Yield (id, description) of these images by shard. Raises CollectionCorrupt if a shard is damaged."""
     for file_name, places in groupby(catalog.places(ids), key=itemgetter(1)):
         identifiers, _, rows = zip(*places, strict=True)
         path = layout.fetch(layout.shards / file_name)
@@ -199,20 +198,20 @@ def stored_descriptions(layout: Layout, catalog: Catalog, ids: Sequence[int]) ->
 
 
 def open_segment(layout: Layout, entry: SegmentEntry) -> Segment:
-    """Map a segment; only its length is compared."""
+    """Map a segment; verify only its length."""
     return Segment.map(layout.fetch(layout.segments / entry.file_name), entry.byte_count)
 
 
 def open_verified(layout: Layout, entry: SegmentEntry) -> Segment:
-    """Map a segment of which every byte was compared, which also brings it into memory."""
+    """Map a segment after verifying its checksum, which also loads it into memory."""
     check_segment(layout, entry)
     return open_segment(layout, entry)
 
 
 def check_segment(layout: Layout, entry: SegmentEntry) -> None:
-    """Raise CollectionCorrupt for a file of vectors that is absent or holds other bytes than were written."""
+    """Raise CollectionCorrupt if a vector file is missing or does not match its checksum."""
     path = layout.fetch(layout.segments / entry.file_name)
-    # A copy that was damaged here is worth another look at the original.
+    # If the local copy is damaged, the original is fetched again.
     if not _is_sound(path, entry) and not _is_sound(layout.fetch(path, anew=True), entry):
         raise CollectionCorrupt(f"{path.name} is missing or damaged: run `whatwhere verify --repair`")
 

@@ -1,4 +1,4 @@
-"""Shards: append-only files of descriptions, written once (safetensors, read memory-mapped, one image at a time)."""
+"""Shards: files of descriptions (safetensors), written once, memory-mapped and read image by image."""
 
 import zlib
 from collections.abc import Iterator, Sequence
@@ -19,10 +19,10 @@ _CHECKSUMS = "crc32"
 
 
 def write_shard(path: Path, descriptions: Sequence[Description]) -> None:
-    """Write descriptions of one recipe, in order, never half.
+    """Write the descriptions of one recipe, in order and atomically.
 
-    Arrays that differ in length from image to image (heatmaps, R-MAC's rows) lie end to end; offsets [N + 1] part them.
-    A CRC-32 for each image lets a reader of one tell whether its bytes are still those that were written.
+    Arrays whose length varies by image (heatmaps, the rows of R-MAC) are concatenated, with offsets [N + 1]. A CRC-32
+    for each image lets a reader verify it alone.
     """
     factors = [description.factors for description in descriptions]
     arrays = {
@@ -41,26 +41,26 @@ def write_shard(path: Path, descriptions: Sequence[Description]) -> None:
     def write(temporary: Path) -> None:
         try:
             save_file(arrays, temporary)
-        except SafetensorError as error:  # a full disk arrives as one
+        except SafetensorError as error:  # also raised for a full disk
             raise system_error(str(error), path) from error
 
     write_durably(path, write)
 
 
 def checksum(description: Description) -> int:
-    """Return the CRC-32 of all that is kept of an image."""
+    """Return the CRC-32 of all stored values of an image."""
     factors = description.factors
     arrays = {name: getattr(factors, name) for name in ("where", "where_scale", "what", "what_scale")}
     arrays |= dict(sorted(description.pooled.items()))
     crc = zlib.crc32(f"{factors.height} {factors.width}".encode())
     for name, array in arrays.items():
-        crc = zlib.crc32(f"{name} {array.dtype}".encode(), crc)  # a changed header must not read the same bytes anew
+        crc = zlib.crc32(f"{name} {array.dtype}".encode(), crc)  # a changed header must not reinterpret the same bytes
         crc = zlib.crc32(np.ascontiguousarray(array).data, crc)
     return crc
 
 
 def read_descriptions(path: Path, rows: Sequence[int]) -> Iterator[Description]:
-    """Yield the descriptions at `rows` of a shard; CollectionCorrupt when it is absent, torn or changed."""
+    """Yield the descriptions at `rows` of a shard. Raises CollectionCorrupt if it is missing, truncated or changed."""
     try:
         with safe_open(path, framework="numpy") as file:
             names = set(file.keys())
@@ -77,7 +77,7 @@ def read_descriptions(path: Path, rows: Sequence[int]) -> Iterator[Description]:
 
 def _compare(row: int, expected: int, description: Description) -> None:
     if checksum(description) != expected:
-        raise ValueError(f"row {row} holds other bytes than were written")
+        raise ValueError(f"row {row} does not match its checksum")
 
 
 def _descriptions(file: Any, names: Sequence[str], rows: Sequence[int]) -> Iterator[Description]:

@@ -1,4 +1,4 @@
-"""The stores outside of a collection's own files that it is spread over: where its catalogue is, and its vectors."""
+"""The external stores of a collection: addresses of the databases with its catalog and its vectors."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -18,17 +18,17 @@ _VECTORS_SCHEMES = ("milvus+http", "milvus+https")
 
 @dataclass(frozen=True)
 class Stores:
-    """Addresses, None for what is in files of the collection: a SQLite database, faiss's files.
+    """Addresses of external stores; None means files of the collection (SQLite, faiss).
 
-    They stand in stores.json, which people may edit when a server moves. No password does: drivers take that from
-    where they are used to (PGPASSWORD or ~/.pgpass, MILVUS_TOKEN). InvalidRequest for an address that is none.
+    They are stored in stores.json, which users may edit if a server moves. Passwords are not stored: drivers read them
+    from PGPASSWORD, ~/.pgpass or MILVUS_TOKEN. Raises InvalidRequest if an address is invalid.
     """
 
     catalog: str | None = None
     vectors: str | None = None
 
     def __post_init__(self) -> None:
-        """Refuse what can be no address."""
+        """Raise InvalidRequest if an address is invalid."""
         _check("catalog", self.catalog, _CATALOG_SCHEMES, "postgresql+psycopg://USER@HOST/DATABASE")
         _check("vectors", self.vectors, _VECTORS_SCHEMES, "milvus+http://HOST:19530")
         if self.vectors is not None:
@@ -36,7 +36,7 @@ class Stores:
 
     @classmethod
     def of(cls, layout: Layout) -> Self:
-        """Return the stores of a collection; of one that is not there yet those that it has by default."""
+        """Return the stores of a collection, the defaults for one that does not exist yet."""
         path = layout.fetch(layout.stores, anew=True)
         try:
             values = json.loads(path.read_bytes())
@@ -44,22 +44,26 @@ class Stores:
         except FileNotFoundError:
             return cls()
         except (ValueError, TypeError, InvalidRequest) as error:
-            raise CollectionCorrupt(f"{layout}/{path.name} names no stores ({error}): write it again") from error
+            raise CollectionCorrupt(f"{layout}/{path.name} is invalid ({error}): correct it") from error
 
     def save(self, layout: Layout) -> None:
-        """Write the stores of a new collection; nothing where all is in its own files."""
+        """Write the stores of a new collection, unless everything is in its own files."""
         if self != Stores():
             values = {name: address for name, address in asdict(self).items() if address is not None}
             write_text(layout.stores, json.dumps(values, indent=2) + "\n")
             layout.keep(layout.stores)
 
     def settled(self, layout: Layout, *, is_new: bool) -> "Stores":
-        """Return the stores to use where these are asked for: a collection's own, or these for a new one."""
+        """Return the stores to use: these for a new collection, else the collection's own.
+
+        Raises CollectionMismatch if these differ from the collection's own, InvalidRequest if a new collection in an
+        object store has no catalog address.
+        """
         if is_new:
             if layout.objects is not None and self.catalog is None:
                 raise InvalidRequest(
-                    f"{layout} is in an object store, which holds no SQLite database: give the address of a "
-                    "PostgreSQL database by --catalog postgresql+psycopg://USER@HOST/DATABASE",
+                    f"{layout} is in an object store, which cannot contain a SQLite database: give a PostgreSQL "
+                    "database with --catalog postgresql+psycopg://USER@HOST/DATABASE",
                     field="catalog",
                 )
             return self
@@ -68,19 +72,19 @@ class Stores:
             if asked not in (None, getattr(own, name)):
                 raise CollectionMismatch(
                     f"{layout} has its {name} at {getattr(own, name) or 'home, in its own files'}, not at {asked}: "
-                    f"leave --{name} out, edit {layout.stores.name} where a server has moved, or move the collection "
-                    "with `whatwhere copy`"
+                    f"omit --{name}, edit {layout.stores.name} if a server has moved, or move the collection with "
+                    "`whatwhere copy`"
                 )
         return own
 
 
 def open_catalog(layout: Layout) -> Catalog:
-    """Open a collection's catalogue for reading, wherever it is; raises as `Catalog.open`."""
+    """Open a collection's catalog for reading. Raises the errors of `Catalog.open`."""
     return Catalog.open(catalog_of(layout))
 
 
 def catalog_of(layout: Layout) -> Path | str:
-    """Return the address of a collection's catalogue: a file of its own, or a database's URL."""
+    """Return the address of a collection's catalog: the path of its SQLite file or the URL of a database."""
     return Stores.of(layout).catalog or layout.catalog
 
 
@@ -92,12 +96,14 @@ def _check(name: str, address: str | None, schemes: tuple[str, ...], example: st
         password, host = parts.password, parts.hostname
         _ = parts.port
     except ValueError as error:
-        raise InvalidRequest(f"{name} {address!r} is no address ({error}): give {example}", field=name) from error
+        raise InvalidRequest(
+            f"{name} {address!r} is not a valid address ({error}): give {example}", field=name
+        ) from error
     if password is not None:
         raise InvalidRequest(
-            f"the address of the {name} at {host} has a password in it, and would be kept as it is: give it without, "
-            "and the password by PGPASSWORD, ~/.pgpass or MILVUS_TOKEN",
+            f"the address of the {name} at {host} contains a password, which would be stored in plain text: remove it "
+            "and use PGPASSWORD, ~/.pgpass or MILVUS_TOKEN",
             field=name,
         )
     if parts.scheme not in schemes:
-        raise InvalidRequest(f"{name} {address!r} is no address of one that is known: give {example}", field=name)
+        raise InvalidRequest(f"{name} {address!r} is not the address of a supported store: give {example}", field=name)

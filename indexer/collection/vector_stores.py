@@ -1,4 +1,4 @@
-"""Which store has the vectors of a collection, and what the next generation changes there."""
+"""Choose the vector store of a collection, and determine what the next generation changes in it."""
 
 import os
 import secrets
@@ -24,39 +24,42 @@ from whatwhere.indexer.vectors.names import AUTO
 from whatwhere.indexer.vectors.segment import Segment
 from whatwhere.indexer.vectors.store import VectorStore
 
-_NOBODY: Ids = np.empty(0, dtype=np.int64)
+_NO_IDS: Ids = np.empty(0, dtype=np.int64)
 _IMAGES_AT_ONCE = 1000
 
 
 def store_to_write(layout: Layout, recipe: Recipe, *, anew: bool = False, merged: bool = False) -> VectorStore:
-    """Return the store that the next generation's vectors go to; InvalidRequest where the recipe does not fit it."""
+    """Return the store for the vectors of the next generation. Raises InvalidRequest if the recipe does not fit it."""
     address = Stores.of(layout).vectors
     if address is None:
         return SegmentStore(layout, recipe.index_factory, strict=anew, merged=merged)
     if recipe.index_factory != AUTO:
         raise InvalidRequest(
-            f"index factory {recipe.index_factory!r} is one for files, and the vectors are in Milvus: leave it out, "
-            "and give ?index=... in the address of the vectors",
+            f"index factory {recipe.index_factory!r} is for files, but the vectors are in Milvus: omit it and set "
+            "?index=... in the vectors' address",
             field="index_factory",
         )
     return _milvus(address, f"whatwhere_{_own_name(layout)}")
 
 
 def store_to_read(layout: Layout, manifest: Manifest, lent: Mapping[str, Segment] | None = None) -> VectorStore:
-    """Return the store that a generation's vectors are in; `lent` are segments that are open already."""
+    """Return the store with the vectors of a generation; `lent` are segments that are open already.
+
+    Raises CollectionMismatch if they are in Milvus and its address is unknown.
+    """
     if not manifest.is_remote:
         return SegmentStore(layout, lent=lent or {})
     address = Stores.of(layout).vectors
     if address is None:
         raise CollectionMismatch(
-            f"{layout} has its vectors in Milvus, and {layout.stores.name} does not say where: write it there as "
-            '"vectors": "milvus+http://HOST:19530", or bring them into files by `whatwhere rebuild`'
+            f"{layout} has its vectors in Milvus, but {layout.stores.name} has no address: add "
+            '"vectors": "milvus+http://HOST:19530" there, or move them to files with `whatwhere rebuild`'
         )
     return _milvus(address)
 
 
 def _milvus(address: str, prefix: str = "") -> VectorStore:
-    """Return a Milvus; without a prefix it is for reading."""
+    """Return a Milvus store, for reading only without a prefix."""
     from whatwhere.indexer.vectors.milvus import MilvusServer, MilvusStore  # noqa: PLC0415 - few collections need it
 
     server = MilvusServer(MilvusAddress.parse(address), os.environ.get("MILVUS_TOKEN", ""))
@@ -64,9 +67,9 @@ def _milvus(address: str, prefix: str = "") -> VectorStore:
 
 
 def _own_name(layout: Layout) -> str:
-    """Return a name that no other collection has, made up when it is first asked for.
+    """Return the unique name of a collection, created at the first call.
 
-    Several collections may share a Milvus, and those at the same path on two machines too.
+    Several collections may share a Milvus server, even with the same path on two machines.
     """
     path = layout.root / "vectors.id"
     try:
@@ -79,14 +82,14 @@ def _own_name(layout: Layout) -> str:
 
 @dataclass(frozen=True)
 class FactsKept:
-    """The facts of images as the next generation keeps them: `digests` by id, `fit` whether no image has too many."""
+    """Digests [N] of the facts of images, in the order of their ids; `fit` tells whether every image's facts fit."""
 
     digests: Ids
     fit: bool
 
     @classmethod
     def of(cls, catalog: Catalog, ids: Ids) -> "FactsKept":
-        """Read the facts of all these images once."""
+        """Read the facts of all these images."""
         digests = np.empty(len(ids), dtype=np.int64)
         fit = True
         for place, facts in enumerate(facts_by_id(catalog, ids)):
@@ -100,9 +103,9 @@ class FactsKept:
         return ids_sha256(self.digests)
 
     def altered(self, layout: Layout, previous: Manifest | None, ids: Ids) -> tuple[Ids, Ids]:
-        """Return the ids of an earlier generation in a store elsewhere, and those still there with other facts."""
+        """Return the ids of the previous generation in a remote store, and the ids in both whose facts changed."""
         if previous is None or not previous.is_remote:
-            return _NOBODY, _NOBODY
+            return _NO_IDS, _NO_IDS
         folder = layout.fetch_folder(layout.generation(previous.number))
         known = read_ids(folder, previous.ids_sha256)
         before = read_facts(folder, previous.facts_sha256)
@@ -111,7 +114,7 @@ class FactsKept:
 
 
 def facts_by_id(catalog: Catalog, ids: Ids) -> Iterator[Facts]:
-    """Yield the facts of these images, in their order."""
+    """Yield the facts of these images in their order."""
     for some in batched(ids.tolist(), _IMAGES_AT_ONCE):
         records = catalog.images_by_id(some)
         for image_id in some:

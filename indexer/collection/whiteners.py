@@ -1,4 +1,4 @@
-"""Which whiteners a collection's vectors go through."""
+"""Find and load the whiteners of a collection."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -12,9 +12,9 @@ from whatwhere.indexer.features.whitening import Whitener
 
 
 def find_whiteners(layout: Layout, recipe: Recipe, folder: Path | None = None) -> dict[str, tuple[Whitener, ...]]:
-    """Return the whiteners of each descriptor's parts: those in `folder`, else the collection's own, else ready-made.
+    """Return the whiteners of each descriptor's parts: from `folder`, else the collection's own, else published ones.
 
-    Raises WhitenerUnavailable where there is none, CollectionCorrupt where one of the collection's own is damaged.
+    Raises WhitenerUnavailable if one is missing, CollectionCorrupt if one of the collection's own is damaged.
     """
     live = Manifest.live(layout) if folder is None else None
     entries = () if live is None else live.indexes.values()
@@ -23,9 +23,9 @@ def find_whiteners(layout: Layout, recipe: Recipe, folder: Path | None = None) -
 
 
 def find_sound_whiteners(layout: Layout, recipe: Recipe, folder: Path | None = None) -> dict[str, tuple[Whitener, ...]]:
-    """Return whiteners as `find_whiteners` does where the live generation, or one of its whiteners, is damaged.
+    """Return whiteners as `find_whiteners` does, although the live generation or its whiteners may be damaged.
 
-    What is sound in the collection is taken, of `folder` or the ready-made ones what is lacking.
+    Sound whiteners of the collection are used first, then those of `folder` or published ones.
     """
     own = {whitener.key: whitener for whitener in _sound(layout)}
     return _by_descriptor(recipe, own, folder)
@@ -50,17 +50,17 @@ def _sound(layout: Layout) -> Iterator[Whitener]:
 
 
 def stored_whiteners(layout: Layout, entry: IndexEntry) -> tuple[Whitener, ...]:
-    """Return the whiteners that a descriptor's vectors went through; CollectionCorrupt when one is not here."""
+    """Return the whiteners of a descriptor's vectors. Raises CollectionCorrupt if one is missing or damaged."""
     return tuple(stored_whitener(layout, fingerprint) for fingerprint in entry.whiteners)
 
 
 def stored_whitener(layout: Layout, expected: str) -> Whitener:
-    """Return the whitener of this fingerprint; CollectionCorrupt when it is not here, or not as it was written."""
+    """Return the whitener with this fingerprint. Raises CollectionCorrupt if it is missing or damaged."""
     remedy = "run `whatwhere verify --repair`"
     try:
         whitener = whitening.load(layout.fetch(layout.whitener(expected)))
     except WhitenerUnavailable as error:
         raise CollectionCorrupt(f"whitener {expected[:12]}… is missing or damaged: {remedy}") from error
     if whitener.fingerprint != expected:
-        raise CollectionCorrupt(f"whitener {expected[:12]}… holds other values than were written: {remedy}")
+        raise CollectionCorrupt(f"whitener {expected[:12]}… does not match its fingerprint: {remedy}")
     return whitener

@@ -1,4 +1,4 @@
-"""Open a collection for writing: one process at a time, made when it is not there."""
+"""Open a collection for writing, one process at a time; create it if it does not exist."""
 
 import errno
 import fcntl
@@ -21,29 +21,29 @@ from whatwhere.indexer.errors import CollectionCorrupt, CollectionLocked, Collec
 from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.storage.files import sha256_of, sync
 
-# what the system says of a full disk, a read-only one, missing rights, a failing one
+# a full disk, a read-only one, missing permissions, an I/O error
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 @dataclass(frozen=True)
 class CollectionWriter:
-    """A collection that this process holds the lock of."""
+    """A collection that is locked by this process."""
 
     layout: Layout
     recipe: Recipe
     catalog: Catalog
 
     def append(self, outcomes: Sequence[Outcome], descriptions: Sequence[Description]) -> None:
-        """Keep a chunk for good: first the shard, then, in one transaction, all that points to it."""
+        """Record a chunk: first write its shard, then its rows in one transaction."""
         shard = self.write_shard(descriptions) if descriptions else None
         self.catalog.record_chunk(outcomes, shard)
 
     def write_shard(self, descriptions: Sequence[Description], *, ahead: int = 0) -> ShardRecord:
-        """Write a shard that the catalogue does not name yet, `ahead` others were written before it."""
+        """Write a shard that is not recorded yet, after `ahead` other unrecorded ones."""
         return write_shard_file(self.layout, self._next_shard(ahead), descriptions)
 
     def append_arrived(self, outcomes: Sequence[Outcome], shard: ShardRecord | None) -> None:
-        """Keep a chunk whose shard a worker wrote to `Layout.arriving`: it takes its place before it is recorded."""
+        """Record a chunk whose shard a worker wrote to `Layout.arriving`; move the shard to its place first."""
         if shard is not None:
             path = self._next_shard()
             self.layout.move(self.layout.arriving / shard.file_name, path)
@@ -51,13 +51,13 @@ class CollectionWriter:
         self.catalog.record_chunk(outcomes, shard)
 
     def _next_shard(self, ahead: int = 0) -> Path:
-        # The name follows the last one recorded, so that a shard of a killed run, which none records, is overwritten.
+        # The name follows the last recorded one, so that the unrecorded shard of a killed run is overwritten.
         number = _last_number(self.catalog) + 1 + ahead
         return self.layout.shards / f"{number:08d}.safetensors"
 
 
 def write_shard_file(layout: Layout, path: Path, descriptions: Sequence[Description]) -> ShardRecord:
-    """Write a shard to `path`, never half, and return what is to be recorded of it."""
+    """Write a shard to `path`, atomically, and return its record for the catalog."""
     write_shard(path, descriptions)
     layout.keep(path)
     return ShardRecord(path.name, len(descriptions), path.stat().st_size, sha256_of(path))
@@ -71,11 +71,11 @@ def _last_number(catalog: Catalog) -> int:
 def open_for_writing(
     address: CollectionAddress, recipe: Recipe | None = None, stores: Stores | None = None
 ) -> Iterator[CollectionWriter]:
-    """Lock and open the collection at `address`, made by `recipe` when it is new; without one it must be there.
+    """Lock and open the collection at `address`; create it with `recipe` if it does not exist.
 
-    A collection of an older version is brought to this one's catalogue. Raises CollectionMismatch when it was made by
-    another recipe or with other `stores`, CollectionLocked when another process writes to it, CollectionNotFound where
-    there is none, CollectionCorrupt where what must be read is damaged.
+    The catalog of an older version is upgraded. Raises CollectionNotFound if the collection does not exist and `recipe`
+    is None, CollectionMismatch if it has another recipe or other `stores`, CollectionLocked if another process writes
+    to it, CollectionCorrupt if a file that must be read is damaged.
     """
     layout = Layout.at(address)
     if recipe is None:
@@ -92,10 +92,10 @@ def open_for_writing(
 
 
 def _hold(layout: Layout, stores: Stores, held: ExitStack) -> Catalog | None:
-    """Take the writer's lock, until `held` ends: the catalogue's own where it has one, else the directory's.
+    """Take the writer's lock until `held` ends: that of a PostgreSQL catalog, else that of the directory.
 
-    The catalogue is returned where it had to be opened for that. A SQLite file is made only after what says that the
-    collection is there: a run killed in between has made nothing that a later one could take for a lost catalogue.
+    Return the catalog if the lock needed it. A SQLite file is created later, after the recipe: a later run cannot
+    mistake what a killed run left for a collection with a lost catalog.
     """
     if stores.catalog is None:
         held.enter_context(_locked(layout))
@@ -106,11 +106,11 @@ def _hold(layout: Layout, stores: Stores, held: ExitStack) -> Catalog | None:
 
 
 def _settled(layout: Layout, wanted: Recipe | None, stores: Stores) -> Recipe:
-    """Return the collection's recipe, that is `wanted` for a new one."""
+    """Return the collection's recipe; `wanted` is saved as that of a new collection."""
     own = current_recipe(layout)
     if own is None:
-        assert wanted is not None  # a collection that must be there was found
-        stores.save(layout)  # first: whoever finds the recipe takes the stores for settled
+        assert wanted is not None  # checked before: only a new collection has no recipe
+        stores.save(layout)  # first: a process that finds the recipe relies on the stores
         wanted.save(layout)
         return wanted
     own.require_same(wanted or own, layout)
@@ -123,9 +123,9 @@ def _settled(layout: Layout, wanted: Recipe | None, stores: Stores) -> Recipe:
 
 @contextmanager
 def open_for_repair(address: CollectionAddress) -> Iterator[CollectionWriter]:
-    """Lock and open a collection whose live generation, or recipe, may be damaged; its catalogue must be sound.
+    """Lock and open a collection whose live generation or recipe may be damaged; its catalog must be sound.
 
-    The recipe is that of the newest manifest that can be read, and is written again where it cannot be.
+    The recipe is that of the newest readable manifest; it replaces a damaged recipe file.
     """
     layout = Layout.at(address)
     _make_folders(layout)
@@ -154,9 +154,9 @@ def _sound_recipe(layout: Layout) -> Recipe:
 
 
 def current_recipe(layout: Layout) -> Recipe | None:
-    """Return the recipe that the live generation was made by, or the next will be; None for a new collection.
+    """Return the recipe of the live generation, or of the first one to come; None for a new collection.
 
-    Raises CollectionCorrupt, CollectionMismatch (made by a newer version).
+    Raises CollectionCorrupt, or CollectionMismatch if a newer version made it.
     """
     try:
         made_by = Recipe.load(layout)
@@ -172,30 +172,30 @@ def _make_folders(layout: Layout) -> None:
             folder.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise CollectionNotWritable(
-                f"{folder} cannot be made ({error.strerror}): give a directory that you may write to",
+                f"{folder} cannot be created ({error.strerror}): choose a writable directory",
                 field="collection",
             ) from error
 
 
 def _refuse_lost_catalog(layout: Layout) -> None:
-    """Raise CollectionCorrupt where a generation was published and the catalogue is gone: ids would begin anew."""
+    """Raise CollectionCorrupt if a generation exists but the catalog is missing: a new one would reuse ids."""
     if layout.current.exists() and not layout.catalog.is_file():
         raise CollectionCorrupt(f"{layout.catalog} is missing: restore it from a backup, or index into a new directory")
 
 
 def _refuse_older_catalog(layout: Layout, catalog: Catalog) -> None:
-    """Raise CollectionCorrupt where the catalogue lacks images of the live generation: it would give out ids again."""
+    """Raise CollectionCorrupt if the catalog lacks images of the live generation: it would reuse their ids."""
     live = Manifest.live(layout)
     if live is not None and live.max_image_id > catalog.max_id():
         raise CollectionCorrupt(
-            f"the catalogue of {layout} is older than generation {live.number}, it ends at images/{catalog.max_id()} "
-            f"and not at images/{live.max_image_id}: restore the newer catalogue, or index into a new directory"
+            f"the catalog of {layout} is older than generation {live.number}: it ends at images/{catalog.max_id()}, "
+            f"not at images/{live.max_image_id}: restore the newer catalog, or index into a new directory"
         )
 
 
 @contextmanager
 def _write_errors_named(layout: Layout) -> Iterator[None]:
-    """Raise CollectionNotWritable where the system refuses to write: a full disk, a read-only one, missing rights."""
+    """Raise CollectionNotWritable if a write fails: a full or read-only disk, missing permissions."""
     try:
         yield
     except OSError as error:
@@ -204,14 +204,14 @@ def _write_errors_named(layout: Layout) -> Iterator[None]:
         name = "" if error.filename is None else Path(os.fsdecode(error.filename)).name
         place = f"{name.removeprefix('.').removesuffix('.tmp')}: " if name else ""
         raise CollectionNotWritable(
-            f"{layout} cannot be written ({place}{error.strerror}): make room on the disk or give the "
-            "right to write to it, then run again; what was finished before is kept"
+            f"{layout} cannot be written ({place}{error.strerror}): free disk space or grant write permission, "
+            "then run again; finished work is kept"
         ) from error
 
 
 @contextmanager
 def _locked(layout: Layout) -> Iterator[None]:
-    """Hold the writer's lock, which the system takes back when the process ends, however it ends."""
+    """Hold the writer's lock, which the system releases when the process ends in any way."""
     with layout.lock.open("a+") as file:
         _lock(layout, file, fcntl.LOCK_EX)
         file.truncate(0)
@@ -225,14 +225,14 @@ def _locked(layout: Layout) -> Iterator[None]:
 
 @contextmanager
 def not_being_written(layout: Layout) -> Iterator[None]:
-    """Keep writers away while a collection is compared with itself; CollectionLocked where one is at work."""
+    """Lock out writers, for example during a check. Raises CollectionLocked if a writer is active."""
     if Stores.of(layout).catalog is not None:
         with open_catalog(layout) as catalog, catalog.not_being_written():
             yield
         return
     try:
         file = layout.lock.open()
-    except FileNotFoundError:  # copied without its lock: nobody writes to it
+    except FileNotFoundError:  # copied without its lock file: no process writes to it
         yield
         return
     with file:
@@ -248,5 +248,5 @@ def _lock(layout: Layout, file: TextIO, kind: int) -> None:
         holder = file.read().strip()
         raise CollectionLocked(
             f"{layout} is being {f'written to by process {holder}' if holder else 'verified'}: "
-            "wait for that to end, then run again"
+            "wait until that ends, then run again"
         ) from error

@@ -1,1 +1,1 @@
-"""Look after a collection: info, verify, repair, rebuild, compact, remove, transfer."""
+"""Maintenance of a collection: info, verify, repair, rebuild, compact, remove, transfer."""

@@ -11,7 +11,7 @@ from whatwhere.indexer.collection.writer import open_for_writing
 
 @dataclass(frozen=True)
 class Reclaimed:
-    """Bytes of shards, vectors and catalogue before and after, and the generation that was published."""
+    """Size of shards, vectors and catalog before and after, in bytes, and the number of the live generation."""
 
     before: int
     after: int
@@ -19,7 +19,10 @@ class Reclaimed:
 
 
 def compact(root: CollectionAddress) -> Reclaimed:
-    """Reclaim the space of what was removed: shards without gaps, one segment a descriptor, a smaller catalogue."""
+    """Reclaim the space of removed images: complete shards, one segment per descriptor, a smaller catalog.
+
+    Raises the errors of opening a collection for writing.
+    """
     layout = Layout.at(root)
     with open_for_writing(root) as writer:
         before = _bytes(layout)

@@ -1,4 +1,4 @@
-"""Derive all vectors again from the shards, without pictures or network."""
+"""Derive all vectors again from the shards, without images or network."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,19 +13,19 @@ from whatwhere.indexer.features.names import DESCRIPTORS, find_composition
 
 @dataclass(frozen=True)
 class RebuildSettings:
-    """What vectors are derived by. None means: as they are now."""
+    """How vectors are derived. None means the current value of the collection."""
 
     descriptors: tuple[str, ...] | None = None
     preset: str | None = None
-    whiteners: Path | None = None  # a folder of whiteners in place of those in use
+    whiteners: Path | None = None  # a folder of whiteners to use instead of the current ones
     index_factory: str | None = None
 
 
 def rebuild(root: CollectionAddress, settings: RebuildSettings | None = None) -> Manifest:
-    """Publish a generation whose every vector was derived again from the shards: no picture, no network.
+    """Publish a generation with all vectors derived again from the shards, without images or network.
 
-    Brings a collection of an older version up to date. Raises InvalidRequest where descriptors need what shards do not
-    keep or the index factory cannot be trained, UnknownName, WhitenerUnavailable; then the old generation stays.
+    It upgrades a collection of an older version. Raises InvalidRequest if a descriptor needs data that the shards lack
+    or the index factory cannot be trained, UnknownName, WhitenerUnavailable; then the old generation stays live.
     """
     settings = settings or RebuildSettings()
     with open_for_writing(root) as writer:

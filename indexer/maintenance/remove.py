@@ -1,4 +1,4 @@
-"""Take images out of a collection, so that they stay out, and take that back."""
+"""Remove images from a collection permanently, and restore them."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ _SHOWN = 20
 
 @dataclass(frozen=True)
 class ImageSelection:
-    """Which images: those that all parts that are given choose."""
+    """A selection of images: those that match all given parts."""
 
     ids: Sequence[int] = ()
-    uri_glob: str | None = None  # of a whole URI of any of the image's sources: * ? [seq]
-    where: str | None = None  # a filter, as searches take it
+    uri_glob: str | None = None  # matches a whole URI of any source of the image: * ? [seq]
+    where: str | None = None  # a filter expression, as for searches
 
     @property
     def is_empty(self) -> bool:
@@ -36,7 +36,7 @@ class ImageSelection:
 
 @dataclass(frozen=True)
 class Chosen:
-    """The images of a selection by id, and the first of them to show."""
+    """The ids of a selection, and the records of the first ones, for display."""
 
     ids: list[int]
     first: list[ImageRecord]
@@ -44,16 +44,16 @@ class Chosen:
 
 @dataclass(frozen=True)
 class Changed:
-    """How many images went or came back, and the generation that is without or with them."""
+    """Number of images that were removed or restored, and the number of the live generation."""
 
     count: int
     generation: int
 
 
 def choose(collection: CollectionAddress, selection: ImageSelection, *, removed: bool = False) -> Chosen:
-    """Return the images to remove, or those `removed` ones to restore, and change nothing.
+    """Return the images to remove, or with `removed` those to restore; change nothing.
 
-    Raises ImageNotFound for an id that is not in the catalogue, InvalidFilter, and the errors of opening a collection.
+    Raises ImageNotFound if an id is not in the catalog, InvalidFilter, and the errors of opening a collection.
     """
     layout = Layout.at(collection)
     Recipe.load(layout)
@@ -80,24 +80,26 @@ def _known(catalog: Catalog, ids: Sequence[int]) -> NDArray[np.int64]:
     unknown = sorted(set(ids) - catalog.images_by_id(ids).keys())
     if unknown:
         names = ", ".join(f"images/{identifier}" for identifier in unknown[:_SHOWN])
-        raise ImageNotFound(f"{names} not in the collection: `whatwhere images` lists what there is", field="image")
+        raise ImageNotFound(f"{names} not in the collection: `whatwhere images` lists all images", field="image")
     return np.unique(np.array(ids, dtype=np.int64))
 
 
 def remove_images(collection: CollectionAddress, ids: Sequence[int]) -> Changed:
-    """Take images out and publish the generation without them.
+    """Remove images and publish a generation without them.
 
-    Their content stays out, wherever it is found again, until it is restored. A process that is killed in between has
-    removed them from the catalogue: whatever publishes next leaves them out.
+    Their content stays removed, even if another run finds it, until it is restored. If the process is killed in
+    between, they are removed from the catalog, and the next generation omits them. Raises the errors of opening a
+    collection for writing.
     """
     with open_for_writing(collection) as writer:
         return _published(writer, writer.catalog.remove(ids) if ids else 0)
 
 
 def restore_images(collection: CollectionAddress, ids: Sequence[int]) -> Changed:
-    """Take a removal back and publish the generation with the images.
+    """Restore removed images and publish a generation with them.
 
-    Those whose descriptions were compacted away come back when a run finds their files again.
+    Images whose descriptions were deleted by a compaction return when a run finds their files again. Raises the errors
+    of opening a collection for writing.
     """
     with open_for_writing(collection) as writer:
         return _published(writer, writer.catalog.restore(ids) if ids else 0)

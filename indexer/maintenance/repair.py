@@ -1,4 +1,4 @@
-"""Repair a damaged collection as far as what is left allows."""
+"""Repair a damaged collection from its sound parts."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -22,10 +22,10 @@ def repair(
     settings: IndexSettings | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> list[Fault]:
-    """Mend these faults where what is left allows it, and return those that remain.
+    """Repair these faults as far as the sound parts allow, and return the remaining ones.
 
-    `whiteners` is a folder to take from what the collection has lost; `settings` are those of describing images again
-    whose shard was lost. What cannot be described again (its file is gone) is listed as failed with SHARD_LOST.
+    `whiteners` is a folder with replacements for lost whiteners. `settings` are for describing the images of lost
+    shards again; images whose files no longer exist fail with SHARD_LOST. Raises the errors of opening a collection.
     """
     parts = {fault.part for fault in faults}
     if not parts:
@@ -44,7 +44,7 @@ def repair(
 
 
 def _catalog_mended(layout: Layout) -> bool:
-    """Make the catalogue's indexes anew and tell whether that was all that it lacked."""
+    """Rebuild the indexes of the catalog and tell whether it is sound now."""
     try:
         with Catalog.create(catalog_of(layout)) as catalog, catalog.alone():
             catalog.reindex()

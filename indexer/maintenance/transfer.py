@@ -1,7 +1,7 @@
-"""Copy a collection to another place or other stores: the same images under the same ids, the same answers.
+"""Copy a collection to another place or other stores, with the same ids and the same search results.
 
-First files that never change, then rows of the catalogue in groups, then the generation, and last every byte is
-compared. Whatever ends the copy in between, the next one goes on where that stopped.
+Immutable files are copied first, then the rows of the catalog in groups, then the generation; at the end the copy is
+verified. A copy that was interrupted is continued by the next one.
 """
 
 import shutil
@@ -25,15 +25,15 @@ from whatwhere.indexer.maintenance.verify import verify_collection
 from whatwhere.indexer.pipeline.loading import map_ahead
 from whatwhere.indexer.storage.files import sha256_of, sync, write_durably
 
-_AT_ONCE = 8  # files: an object store answers each after some hundredths of a second
+_AT_ONCE = 8  # files at once: an object store needs some hundredths of a second for each
 _ROWS_AT_ONCE = 2000
 
-OnProgress: TypeAlias = Callable[[str, int, int], None]  # of a stage: files or rows done, of as many
+OnProgress: TypeAlias = Callable[[str, int, int], None]  # (stage, done, total): files or rows
 
 
 @dataclass(frozen=True)
 class Copied:
-    """What stands at the target now."""
+    """Contents of the target."""
 
     images: int
     shards: int
@@ -46,17 +46,17 @@ def copy_collection(
     stores: Stores | None = None,
     on_progress: OnProgress = lambda *_: None,
 ) -> Copied:
-    """Copy the collection at `source` to `target`, which is new or a copy that was stopped, and verify it.
+    """Copy the collection at `source` to `target`, which is new or an interrupted copy, and verify the copy.
 
-    The source is only read, and nobody writes to it meanwhile. Raises CollectionMismatch where `target` holds another
-    collection, CollectionCorrupt where a file of the source or of the copy is not as it was written, and the errors of
-    opening both.
+    The source is only read, and locked against writers meanwhile. Raises CollectionMismatch if `target` contains
+    another collection, CollectionCorrupt if a file of the source or of the copy is damaged, CollectionNotFound if the
+    source has no generation, and the errors of opening both.
     """
     here = Layout.at(source)
     recipe = current_recipe(here)
     live = Manifest.live(here) if recipe is not None else None
     if recipe is None or live is None:
-        raise CollectionNotFound(f"{here} holds no published collection to copy: run `whatwhere index` on it first")
+        raise CollectionNotFound(f"{here} has no published generation to copy: run `whatwhere index` first")
     with (
         not_being_written(here),
         open_catalog(here) as catalog,
@@ -68,7 +68,7 @@ def copy_collection(
         shards = len(writer.catalog.shards())
     faults = verify_collection(target)
     if faults:
-        raise CollectionCorrupt(f"{target} is not what was copied ({faults[0].file}: {faults[0].problem}): copy again")
+        raise CollectionCorrupt(f"{target} is damaged ({faults[0].file}: {faults[0].problem}): copy again")
     return Copied(published.image_count, shards, published.number)
 
 
@@ -80,7 +80,7 @@ class _File:
 
 
 class _Copy:
-    """One copy, from what is held against writers to what is held for writing."""
+    """One copy: from a source that is locked against writers to an open target."""
 
     def __init__(self, here: Layout, catalog: Catalog, writer: CollectionWriter, on_progress: OnProgress) -> None:
         self._here = here
@@ -90,7 +90,7 @@ class _Copy:
         self._on_progress = on_progress
 
     def run(self, recipe: Recipe, live: Manifest) -> None:
-        """Copy what is not there yet."""
+        """Copy everything that the target lacks."""
         if self._is_done(live):
             return
         in_files = not any(Stores.of(layout).vectors for layout in (self._here, self._there))
@@ -102,19 +102,19 @@ class _Copy:
             publish(self._there, self._writer.catalog, recipe, find_whiteners(self._here, recipe))
 
     def _is_done(self, live: Manifest) -> bool:
-        """Tell whether this is there; CollectionMismatch where something else is."""
+        """Tell whether the copy is complete. Raises CollectionMismatch if the target has other images."""
         theirs = Manifest.live(self._there)
         if theirs is None and self._writer.catalog.max_id() <= self._catalog.max_id():
             return False
         if theirs is not None and theirs.ids_sha256 == live.ids_sha256:
             return True
         raise CollectionMismatch(
-            f"{self._there} holds other images than {self._here}: copy to a new place; a copy is made once, what is "
-            "indexed into one of the two later does not go to the other"
+            f"{self._there} contains other images than {self._here}: copy to a new place; a copy is made once, images "
+            "that are indexed later are not transferred"
         )
 
     def _files(self, live: Manifest, *, in_files: bool) -> Iterator[_File]:
-        """Yield the files that never change: of the source itself, and of its live generation."""
+        """Yield the immutable files: shards, whiteners, and segments of the live generation."""
         for shard in self._catalog.shards():
             yield _File(self._here.shards / shard.file_name, shard.byte_count, shard.sha256)
         entries = live.indexes.values()
@@ -156,7 +156,7 @@ class _Copy:
         return self._there.root / path.relative_to(self._here.root)
 
     def _copy_generation(self, live: Manifest) -> None:
-        """Publish the generation as it is, under its number."""
+        """Publish a copy of the generation under the same number."""
         current = self._here.read_current()
         assert current is not None
         folder = self._there.generation(live.number)

@@ -1,4 +1,4 @@
-"""Is a collection as it was written? Every checksum, count and reference, and for each fault what mends it."""
+"""Verify a collection: every checksum, count and reference; each fault has a remedy."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -25,24 +25,24 @@ from whatwhere.indexer.storage.files import sha256_of
 from whatwhere.indexer.vectors.factories import is_lossless
 from whatwhere.indexer.vectors.store import Index
 
-# Of a vector and the one derived again: what a compressed index may differ by, and what rounding may.
+# Minimum cosine of a stored vector and the one derived again: of a compressed index, and with rounding only.
 COMPRESSED_COSINE = 0.9
 LOSSLESS_COSINE = 0.9999
 _DERIVED_AT_ONCE = 1024
 
 
 class Part(StrEnum):
-    """What of a collection is at fault."""
+    """The damaged part of a collection."""
 
     RECIPE = "recipe"
-    CATALOG = "catalogue"
+    CATALOG = "catalog"
     SHARD = "shard"
     GENERATION = "generation"
 
 
 MENDED_BY = {
     Part.RECIPE: "--repair writes it again from a generation's manifest",
-    Part.CATALOG: "--repair makes its indexes anew; other faults of it need a backup",
+    Part.CATALOG: "--repair rebuilds its indexes; other faults need a backup",
     Part.SHARD: "--repair describes its images again from their files",
     Part.GENERATION: "--repair derives a new generation from the shards",
 }
@@ -50,7 +50,7 @@ MENDED_BY = {
 
 @dataclass(frozen=True)
 class Fault:
-    """What is wrong with one file, named below the collection's directory."""
+    """A fault in one file, whose name is relative to the collection's directory."""
 
     part: Part
     file: str
@@ -58,15 +58,15 @@ class Fault:
 
     @property
     def repair(self) -> str:
-        """What mends it."""
+        """The remedy."""
         return MENDED_BY[self.part]
 
 
 def verify_collection(root: CollectionAddress, deep: bool = False) -> list[Fault]:
-    """Compare everything that is read of a collection with what was written; `deep` derives the vectors again too.
+    """Verify all data of a collection and return its faults; `deep` also derives the vectors again.
 
-    What a killed run left behind is no fault: the next run puts it right. Raises CollectionNotFound where there is no
-    collection, CollectionMismatch for another version's, CollectionLocked while it is being written to.
+    Leftovers of a killed run are not faults: the next run cleans them up. Raises CollectionNotFound, CollectionMismatch
+    if another version made the collection, CollectionLocked if a process writes to it.
     """
     with _as_written(Layout.at(root)) as layout, not_being_written(layout):
         faults = [*_of_recipe(layout)]
@@ -85,17 +85,17 @@ def verify_collection(root: CollectionAddress, deep: bool = False) -> list[Fault
 
 @contextmanager
 def _as_written(layout: Layout) -> Iterator[Layout]:
-    """Give the layout of a collection that is there, and none of whose files comes from the cache."""
+    """Give the layout of an existing collection, without cached files of an object store."""
     with TemporaryDirectory(prefix="whatwhere-") as folder:
         if layout.objects is not None:
             layout = replace(layout, root=Path(folder))
         if not any(layout.fetch(path).exists() for path in (layout.recipe, layout.catalog, layout.current)):
-            Recipe.load(layout)  # says that there is none
+            Recipe.load(layout)  # raises CollectionNotFound
         yield layout
 
 
 def _is_only_begun(layout: Layout) -> bool:
-    """Tell whether nothing was kept yet: the run that began the collection was killed before it had a catalogue."""
+    """Tell whether the first run of the collection was killed before it created the catalog."""
     kept = [*layout.names(layout.shards), *layout.names(layout.generations)]
     if kept or layout.current.exists():
         return False
@@ -124,7 +124,7 @@ def _of_catalog(layout: Layout) -> Iterator[Fault]:
 
 
 def _catalog_name(layout: Layout) -> str:
-    """Return the file of the catalogue, or where else it is."""
+    """Return the file name of the catalog, or its URL."""
     catalog = catalog_of(layout)
     return catalog.name if isinstance(catalog, Path) else catalog
 
@@ -136,7 +136,7 @@ def _of_shards(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
         if not path.is_file():
             yield Fault(Part.SHARD, name, "missing")
         elif sha256_of(path) != shard.sha256:
-            yield Fault(Part.SHARD, name, "holds other bytes than were written")
+            yield Fault(Part.SHARD, name, "does not match its checksum")
 
 
 def _of_generation(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
@@ -148,11 +148,13 @@ def _of_generation(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
     recorded = catalog.last_generation()
     if manifest is None or manifest.number < recorded:
         if recorded:
-            problem = f"generation {recorded} was published, and CURRENT names {manifest and manifest.number}"
+            problem = f"generation {recorded} was published, but CURRENT names {manifest and manifest.number}"
             yield Fault(Part.GENERATION, layout.current.name, problem)
         return
     if manifest.max_image_id > catalog.max_id():
-        problem = f"ends at images/{catalog.max_id()}, generation {manifest.number} at images/{manifest.max_image_id}"
+        problem = (
+            f"ends at images/{catalog.max_id()}, but generation {manifest.number} at images/{manifest.max_image_id}"
+        )
         yield Fault(Part.CATALOG, _catalog_name(layout), problem)
     yield from _of_recipes(layout, manifest)
     faults = [*_of_files(layout, manifest)]
@@ -162,13 +164,13 @@ def _of_generation(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
 def _of_recipes(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
     try:
         if not Recipe.load(layout).describes_as(manifest.recipe):
-            yield Fault(Part.RECIPE, layout.recipe.name, f"is not that of generation {manifest.number}")
+            yield Fault(Part.RECIPE, layout.recipe.name, f"does not match generation {manifest.number}")
     except (CollectionCorrupt, CollectionNotFound):
-        return  # said by `_of_recipe`
+        return  # reported by `_of_recipe`
 
 
 def _of_files(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
-    """Yield what is wrong with the files of a generation, each named once."""
+    """Yield the faults of the files of a generation, one per file."""
     folder = layout.fetch_folder(layout.generation(manifest.number))
     name = str(folder.relative_to(layout.root))
     yield from _fault_of(name, read_removed, folder, manifest.removed_sha256)
@@ -193,22 +195,22 @@ def _of_ids(layout: Layout, manifest: Manifest) -> Iterator[Fault]:
     for name in manifest.indexes:
         try:
             same = ids_sha256(_index(layout, manifest, name).ids) == manifest.ids_sha256
-        except CollectionCorrupt as error:  # of a store elsewhere: files were compared
+        except CollectionCorrupt as error:  # of a remote store: files were verified before
             yield Fault(Part.GENERATION, name, str(error))
             continue
         if not same:
-            yield Fault(Part.GENERATION, name, f"holds other images than generation {manifest.number} says")
+            yield Fault(Part.GENERATION, name, f"does not have the images of generation {manifest.number}")
 
 
 def _index(layout: Layout, manifest: Manifest, name: str) -> Index:
     generation = generation_of(layout.fetch_folder(layout.generation(manifest.number)), manifest)
     held = manifest.indexes[name].held
-    compared = {segment.sha256: open_segment(layout, segment) for segment in held.segments}  # by `_of_files`
+    compared = {segment.sha256: open_segment(layout, segment) for segment in held.segments}  # verified by `_of_files`
     return store_to_read(layout, manifest, compared).open(held, generation)
 
 
 def _of_vectors(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
-    """Yield the descriptors whose vectors are not those that the shards give."""
+    """Yield a fault for each vector that differs from the one derived from its shard."""
     # torch takes seconds to import, and only --deep needs it
     from whatwhere.indexer.features.descriptors import find_descriptor  # noqa: PLC0415
 
@@ -228,4 +230,6 @@ def _of_vectors(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
                 if method.describe(description, whiteners) @ index.vector(image_id) < least
             ]
             for image_id in differing:
-                yield Fault(Part.GENERATION, name, f"images/{image_id} has another vector than its shard gives")
+                yield Fault(
+                    Part.GENERATION, name, f"images/{image_id}: the vector differs from the one derived from its shard"
+                )

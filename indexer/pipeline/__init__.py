@@ -1,1 +1,1 @@
-"""Indexing runs: settings, loading, chunks, recording, publishing; training of whiteners."""
+"""Indexing runs: settings, loading, description in chunks, recording, publishing; training of whiteners."""

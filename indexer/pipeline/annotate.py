@@ -42,7 +42,7 @@ class Annotator:
                 beside = [uri for uri in group if uri in found.with_sidecar]
                 for uri, values in zip(beside, pool.map(partial(sidecar, self.remote), beside), strict=True):
                     if isinstance(values, WhatwhereError):
-                        log.warning("sidecar torn source=%s error=%s", shown(uri), values)
+                        log.warning("sidecar invalid source=%s error=%s", shown(uri), values)
                         invalid += 1
                         del said[uri]
                     else:
@@ -65,7 +65,7 @@ class Annotator:
             changed += self.catalog.set_metadata("file", dict(rows))
         unmatched = table.keys() - found.pictures.keys()
         if unmatched:
-            log.warning("metadata rows=%d name none of the files, one is %s", len(unmatched), shown(min(unmatched)))
+            log.warning("metadata rows=%d match no file, for example %s", len(unmatched), shown(min(unmatched)))
         return changed, len(unmatched)
 
 

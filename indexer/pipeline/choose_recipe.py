@@ -1,4 +1,4 @@
-"""Choose the network and the recipe of a run: as asked for, else the collection's own, else the defaults."""
+"""Choose the network and the recipe of a run: from the settings, else the collection, else the defaults."""
 
 from whatwhere.indexer.backbones.backbone import Backbone, choose_device, load_backbone
 from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE, DEFAULT_PRECISION
@@ -21,20 +21,24 @@ from whatwhere.indexer.vectors.names import AUTO
 
 
 def choose_backbone(collection: CollectionAddress, known: Recipe | None, settings: IndexSettings) -> Backbone:
-    """Load the network asked for, else the collection's own or the default, with the weights asked for."""
+    """Load the network of the settings, else that of the collection or the default, with the weights of the settings.
+
+    Raises UnknownName, CollectionMismatch if the collection has another layer or other weights, and the errors of
+    loading a backbone.
+    """
     spec = find_backbone(settings.backbone or (known.backbone if known else DEFAULT_BACKBONE))
     if known and known.backbone == spec.name and settings.weights is None:
-        # Before the published weights are fetched for a collection that was made with others.
+        # Before the published weights are downloaded for a collection with other weights.
         known.require_network(spec.layer, spec.weights.sha256_prefix, collection)
     precision = settings.precision or (known.precision if known else DEFAULT_PRECISION)
     return load_backbone(spec.name, choose_device(settings.device), weights=settings.weights, precision=precision)
 
 
 def choose_recipe(known: Recipe | None, backbone: Backbone, settings: IndexSettings) -> Recipe:
-    """Return the recipe asked for, filled up from the collection's own or the defaults."""
+    """Return the recipe of the settings, completed by the collection's own or the defaults. Raises InvalidRequest."""
     rank = settings.rank if settings.rank is not None else (known.rank if known else DEFAULT_RANK)
     if not 1 <= rank <= MAX_RANK:
-        raise InvalidRequest(f"rank {rank} is out of range: give 1 to {MAX_RANK} factors an image", field="rank")
+        raise InvalidRequest(f"rank {rank} is out of range: give 1 to {MAX_RANK} factors per image", field="rank")
     if settings.batch_size < 1:
         raise InvalidRequest(f"batch size {settings.batch_size} is out of range: give 1 or more", field="batch_size")
     preset = settings.preset or (known.preset if known else DEFAULT_PRESET)

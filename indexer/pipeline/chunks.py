@@ -81,7 +81,7 @@ def _loaded_batches(
     sources: Iterable[Source], load: Callable[[Source], Loaded], sizes: ChunkSizes
 ) -> Generator[tuple[list[Loaded], int]]:
     """Yield batches of changed sources, each with the number of unchanged ones since the previous batch."""
-    # Two batches ahead keep the network fed and memory bounded; threads that were asked for are all used.
+    # Two batches ahead keep the network busy and bound the memory; a larger number of threads is used fully.
     ahead = max(2 * sizes.batch_size, sizes.workers or 0)
     batch: list[Loaded] = []
     unchanged = 0

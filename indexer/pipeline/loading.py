@@ -1,4 +1,4 @@
-"""Read and decode pictures ahead of the network, in threads."""
+"""Read and decode images in threads, ahead of the network."""
 
 import hashlib
 from collections import deque
@@ -19,31 +19,30 @@ from whatwhere.indexer.sources.remote import Remote, Stamp
 from whatwhere.indexer.sources.uris import is_remote, name_of
 from whatwhere.indexer.storage.files import path_of_uri
 
-_NEVER_SEEN = -1  # the `modified_ns` of what nobody listed: it is asked for where it is read
+_NEVER_SEEN = -1  # `modified_ns` of an unlisted remote source: the loader requests the stamp
 
 _Item = TypeVar("_Item")
 _Result = TypeVar("_Result")
 
 
 class Known(Protocol):
-    """What a catalogue is asked while pictures are read: see `Catalog`."""
+    """The queries of a loader; see `Catalog`."""
 
     def has_content(self, content_hash: str, *, retry_failed: bool = False) -> bool:
-        """Tell whether this content needs no describing."""
+        """Tell whether this content needs no description."""
 
     def content_of(self, uri: str) -> str | None:
-        """Return the hash of what was last read at a URI, None when nothing was."""
+        """Return the SHA-256 of the content last read at a URI, None without any."""
 
     def unchanged(self, sources: Sequence[Source], *, retry_failed: bool = False) -> set[str]:
-        """Return the URIs of which nothing changed."""
+        """Return the URIs of unchanged sources."""
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A source after reading: decoded, or known by content, or failed. `exif` is None where nobody asked for it.
+    """A source after reading: decoded, known by content, or failed. `exif` is None if it was not requested.
 
-    `unchanged`: it was found out only now, of what nobody listed, that nothing needs to be read. `gone`: nothing is
-    there.
+    `unchanged`: the stamp of an unlisted source shows that it needs no reading. `gone`: the file does not exist.
     """
 
     source: Source
@@ -58,14 +57,14 @@ class Loaded:
 
 @dataclass(frozen=True)
 class Loader:
-    """Reads, hashes and decodes one source; content that the catalogue knows is not decoded."""
+    """Reads, hashes and decodes one source; content that the catalog has is not decoded."""
 
     catalog: Known
     settings: ReadSettings
     remote: Remote
 
     def __call__(self, source: Source) -> Loaded:
-        """Return what there is; errors are part of that."""
+        """Return the loaded source; errors are part of it."""
         content_hash = None
         try:
             if is_remote(source.uri):
@@ -80,7 +79,7 @@ class Loader:
                 return Loaded(_recorded(source), content_hash, exif=found)
             decoded = decode_image(content, name_of(source.uri), limits=wanted.limits)
         except WhatwhereError as error:
-            # without the frames, which would hold bytes and pixels for as long as the error waits for its turn
+            # without the traceback, which would keep bytes and pixels in memory until the error is handled
             return Loaded(_recorded(source), content_hash, source.byte_count, error=error.with_traceback(None))
         except OSError as error:
             reason = UnreadableImage(f"{name_of(source.uri)}: cannot be read: {error.strerror}")
@@ -89,13 +88,13 @@ class Loader:
         return Loaded(_recorded(source), content_hash, len(content), decoded, exif=found)
 
     def _asked_for(self, source: Source) -> Source:
-        """Ask for the stamp of what nobody listed, where it was read before: on the web the content tells it too."""
+        """Request the stamp of an unlisted source if it was read before; else the response with its content has it."""
         if self.settings.checksum or source.modified_ns != _NEVER_SEEN or self.catalog.content_of(source.uri) is None:
             return source
         return _stamped(source.uri, self.remote.stamp(source.uri))
 
     def _is_unchanged(self, source: Source) -> bool:
-        """Tell whether the catalogue knows the source as it is; what was listed was looked up before."""
+        """Tell whether a remote source is unchanged; listed sources were compared before."""
         return (
             not self.settings.checksum
             and source.modified_ns != _NEVER_SEEN
@@ -111,9 +110,9 @@ class Loader:
 
 
 def source_of(uri: str, stamp: Stamp | None = None) -> Source:
-    """Return the source as its place describes it now; a file that vanished counts as empty.
+    """Return a source with its current size and time; a missing file counts as empty.
 
-    Of what is elsewhere `stamp` is what a listing told; without one, the loader asks.
+    `stamp` is that of a remote source from a listing; without one, the loader requests it.
     """
     if is_remote(uri):
         return _stamped(uri, stamp)
@@ -131,14 +130,14 @@ def _stamped(uri: str, stamp: Stamp | None) -> Source:
 
 
 def _recorded(source: Source) -> Source:
-    """Return the source as the catalogue keeps it: what has no stamp is never taken for unchanged."""
+    """Return the source for the catalog: without a stamp, time 0, so that it never counts as unchanged."""
     return replace(source, modified_ns=0) if source.modified_ns == _NEVER_SEEN else source
 
 
 def map_ahead(
     pool: ThreadPoolExecutor, function: Callable[[_Item], _Result], items: Iterable[_Item], ahead: int
 ) -> Iterator[_Result]:
-    """Yield `function` of each item in order, computed in `pool` at most `ahead` items in advance."""
+    """Yield `function` of each item, in order, computed in `pool` for up to `ahead` items in advance."""
     waiting: deque[Future[_Result]] = deque()
     remaining = iter(items)
     try:

@@ -1,4 +1,4 @@
-"""Publish what the catalog holds as the next generation."""
+"""Publish the current catalog as the next generation."""
 
 from whatwhere.indexer.collection.layout import CollectionAddress
 from whatwhere.indexer.collection.manifest import Manifest
@@ -8,15 +8,15 @@ from whatwhere.indexer.collection.writer import CollectionWriter, open_for_writi
 
 
 def publish_collection(collection: CollectionAddress) -> Manifest:
-    """Publish what the catalogue holds now as the next generation, unless the live one is just that, and return it.
+    """Publish the current catalog as the next generation, unless nothing changed; return the live generation.
 
-    CollectionNotFound where there is none, CollectionLocked while another process writes.
+    Raises CollectionNotFound, or CollectionLocked if another process writes to the collection.
     """
     with open_for_writing(collection) as writer:
         return publish_changes(writer)
 
 
 def publish_changes(writer: CollectionWriter) -> Manifest:
-    """Publish what the catalogue of an open collection holds now, through its own whiteners; return the live one."""
+    """Publish the current catalog of an open collection with its own whiteners; return the live generation."""
     whiteners = find_whiteners(writer.layout, writer.recipe)
     return publish(writer.layout, writer.catalog, writer.recipe, whiteners).manifest

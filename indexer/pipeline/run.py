@@ -1,4 +1,4 @@
-"""Index pictures into a collection: scan → decode and describe → append → publish. Run again, it continues."""
+"""Index images into a collection: scan → decode and describe → append → publish. A repeated run continues."""
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ from whatwhere.indexer.pipeline.settings import IndexSettings, Progress, RunSumm
 from whatwhere.indexer.sources.remote import Remote, Stamp
 from whatwhere.indexer.sources.scan import Found, find, gone
 
-SHARD_SOURCES = 256  # sources of one shard and one transaction: what a killed run does again, about 15 s on 2 cores
+SHARD_SOURCES = 256  # sources per shard and transaction: a killed run repeats at most these, about 15 s on 2 cores
 
 
 def index_paths(
@@ -38,9 +38,9 @@ def index_paths(
 ) -> RunSummary:
     """Index the files, folders (recursive), lists and URIs at `paths` into `collection` and publish a generation.
 
-    Bad images are recorded with their reason. InvalidRequest when a path does not exist, or cannot be listed (see
-    `sources.scan.find`), before anything is done; the errors of opening a collection, a backbone and whiteners;
-    finished chunks survive anything.
+    `on_progress` is called after each batch. Unreadable images are recorded with their reason. Recorded chunks are
+    never lost. Raises InvalidRequest if a path does not exist or cannot be listed (see `sources.scan.find`), before
+    anything is written, and the errors of opening a collection, a backbone and whiteners.
     """
     settings = settings or IndexSettings()
     table = {} if settings.metadata is None else table_by_uri(settings.metadata)
@@ -59,9 +59,9 @@ def describe_again(
     settings: IndexSettings | None = None,
     on_progress: Callable[[Progress], None] = lambda _: None,
 ) -> RunSummary:
-    """Index exactly the pictures at these URIs again and publish: what a lost shard held, for one.
+    """Index exactly the images at these URIs again and publish, for example after the loss of a shard.
 
-    A picture that is not there any more counts as failed and stays in the catalogue as it is.
+    An image that no longer exists counts as failed and stays unchanged in the catalog.
     """
     settings = settings or IndexSettings()
     with _opened(collection, settings, settings.reading().remote(), on_progress) as run:
@@ -73,13 +73,13 @@ def describe_again(
 def _opened(
     collection: CollectionAddress, settings: IndexSettings, remote: Remote, on_progress: Callable[[Progress], None]
 ) -> Iterator["_Run"]:
-    """Lock and open a collection, made when it is not there, to index by the settings."""
+    """Lock and open a collection for a run; create it if it does not exist."""
     layout = Layout.at(collection)
     known = current_recipe(layout)
     backbone = choose_backbone(collection, known, settings)
     recipe = choose_recipe(known, backbone, settings)
     if known is not None:
-        known.require_same(recipe, collection)  # before whiteners of another network are missed
+        known.require_same(recipe, collection)  # before the search for whiteners, which would fail for another network
     describer = Describer(backbone, recipe.rank, recipe.pooled)
     whiteners = find_whiteners(layout, recipe, settings.whiteners)
     with open_for_writing(collection, recipe, settings.stores) as writer:
@@ -87,9 +87,9 @@ def _opened(
 
 
 class _Run:
-    """One pass over the pictures, recorded chunk by chunk; it folds the batches into progress and a summary.
+    """One pass over the images, recorded chunk by chunk; it folds the batches into progress and a summary.
 
-    All that follows the pass gives the same result when it is repeated, so that a killed run can be continued.
+    Everything after the pass has the same result if it is repeated, so that a killed run can be continued.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class _Run:
         self._id = writer.catalog.start_run()
 
     def describe(self, pictures: Mapping[str, Stamp | None]) -> None:
-        """Describe and record every picture that is new or changed."""
+        """Describe and record every image that is new or changed."""
         self._count({"total": len(pictures)})
         if self._settings.cluster is None:
             self._describe_here(pictures)
@@ -134,7 +134,7 @@ class _Run:
                     self._writer.append(event.outcomes, event.descriptions)
 
     def _describe_on_cluster(self, pictures: Mapping[str, Stamp | None], cluster: ClusterSettings) -> None:
-        """Let workers describe the same chunks of the same batches, and record them in order."""
+        """Let workers describe the same chunks with the same batches, and record them in order."""
         running = import_running(cluster)
         batch_size = self._settings.batch_size
         chunks = [*batched(self._sources_to_read(pictures), -(-SHARD_SOURCES // batch_size) * batch_size)]
@@ -147,7 +147,7 @@ class _Run:
                 arrivals.record(arrived, outcomes)
 
     def _sources_to_read(self, pictures: Mapping[str, Stamp | None]) -> Iterator[Source]:
-        """Yield new and changed sources. Those that could not be read before come last, so that no batch shifts."""
+        """Yield new and changed sources; unreadable ones of earlier runs come last, so that they shift no batch."""
         again: list[Source] = []
         for group in batched(pictures.items(), SHARD_SOURCES):
             sources = [source_of(uri, stamp) for uri, stamp in group]
@@ -161,7 +161,7 @@ class _Run:
         yield from again
 
     def _is_known(self, content_hash: str) -> bool:
-        """Tell whether the content is recorded by now."""
+        """Tell whether the content is recorded already."""
         return self._catalog.has_content(content_hash, retry_failed=self._settings.retry_failed)
 
     def _fold(self, batch: Batch) -> None:
@@ -182,7 +182,7 @@ class _Run:
         self._progress = replace(self._progress, **counts)
 
     def annotate(self, found: Found, table: Mapping[str, Metadata]) -> None:
-        """Record the metadata of sidecars for the pictures found, and of lists and the table for all sources."""
+        """Record the metadata of sidecars for the images found, and that of lists and the table for all sources."""
         annotator = Annotator(self._catalog, self._remote, self._settings.workers, SHARD_SOURCES)
         by_sidecars, torn = annotator.set_sidecars(found)
         by_tables, unmatched = annotator.set_tables(found, table)
@@ -194,7 +194,7 @@ class _Run:
         """Find the recorded sources that no longer exist below the given paths; forget them if settings ask for it."""
         recorded = self._catalog.vanished(found.places, found.pictures)
         folders = tuple(place for place in found.places if place.endswith("/"))
-        # Of pictures that were named one by one, all that were recorded with content before.
+        # Of images that were given one by one, those that had content before.
         named = [uri for uri in self._gone if not uri.startswith(folders) and self._catalog.content_of(uri)]
         vanished = tuple(sorted({*gone(recorded, found.unlisted, self._remote), *named}))
         if self._settings.prune and vanished:
@@ -207,7 +207,7 @@ class _Run:
         )
 
     def publish(self, ignored: int = 0) -> RunSummary:
-        """Publish the next generation, if anything changed, and record the run."""
+        """Publish the next generation if anything changed, and record the run."""
         published = publish(self._writer.layout, self._catalog, self._writer.recipe, self._whiteners)
         summary = replace(
             self._summary,

@@ -42,26 +42,24 @@ class IndexSettings:
 
     rank: int | None = None
     backbone: str | None = None
-    weights: Path | None = None  # a checkpoint of one's own in place of the published one
+    weights: Path | None = None  # a checkpoint to use instead of the published one
     precision: str | None = None  # the network's: float32 or bfloat16
-    preset: str | None = None  # how descriptors are made of factors, see `whatwhere.indexer.features.descriptors`
+    preset: str | None = None  # how descriptors are built from factors, see `whatwhere.indexer.features.descriptors`
     descriptors: tuple[str, ...] | None = None
-    whiteners: Path | None = None  # a folder of whiteners in place of the ready-made ones
+    whiteners: Path | None = None  # a folder of whiteners to use instead of the published ones
     device: str = DEFAULT_DEVICE
     batch_size: int = DEFAULT_BATCH_SIZE
-    workers: int | None = None  # decoding threads; None: one a core
-    checksum: bool = False  # read every file, also those of unchanged size and time
+    workers: int | None = None  # decoding threads; None: one per core
+    checksum: bool = False  # read every file, even if its size and time are unchanged
     retry_failed: bool = False
     limits: ImageLimits = field(default_factory=ImageLimits)
-    metadata: Path | None = (
-        None  # a table of what is known of the pictures, see `whatwhere.indexer.metadata.tables.read_table`
-    )
-    exif: bool = False  # take along when and by which camera pictures were taken, of those that are read
-    exif_gps: bool = False  # ... and where
-    prune: bool = False  # forget what is gone from the given paths
-    max_requests_per_second: float | None = None  # of what is elsewhere, over all threads
-    stores: Stores = field(default_factory=Stores)  # of a new collection, outside of its own files
-    cluster: ClusterSettings | None = None  # where pictures are described; None: here
+    metadata: Path | None = None  # a table of metadata, see `whatwhere.indexer.metadata.tables.read_table`
+    exif: bool = False  # store the time and the camera of the photographs that are read
+    exif_gps: bool = False  # store the position, too
+    prune: bool = False  # delete sources that no longer exist below the given paths
+    max_requests_per_second: float | None = None  # to remote hosts, over all threads; None: no limit
+    stores: Stores = field(default_factory=Stores)  # external stores of a new collection
+    cluster: ClusterSettings | None = None  # the Ray cluster that describes images; None: this process
 
     def reading(self) -> ReadSettings:
         """Return the settings of reading sources."""
@@ -77,7 +75,7 @@ class IndexSettings:
 
 @dataclass(frozen=True)
 class Progress:
-    """Where a run stands: sources looked at, of `total`."""
+    """Progress of a run: numbers of sources, `total` of them in all."""
 
     total: int
     described: int = 0
@@ -87,22 +85,22 @@ class Progress:
 
     @property
     def done(self) -> int:
-        """Sources that need no more work."""
+        """The number of finished sources."""
         return self.described + self.failed + self.duplicates + self.unchanged
 
 
 @dataclass(frozen=True)
 class RunSummary:
-    """What a run did."""
+    """Result of a run."""
 
     progress: Progress
-    ignored: int  # files in the given folders whose names are neither those of images nor of their sidecars
+    ignored: int  # files in the given folders that are neither images nor sidecars by name
     images: int
     generation: int
     published: bool
-    vanished: tuple[str, ...] = ()  # sources below the given paths whose files are gone
-    pruned: bool = False  # the vanished ones were forgotten
-    unlisted: tuple[str, ...] = ()  # folders that could not be listed: nothing below them counts as vanished
-    metadata_changed: int = 0  # sources that a table or a sidecar says something else of than before
-    unmatched_rows: int = 0  # rows of the table that name none of the files of this run
-    torn_sidecars: int = 0  # what earlier ones said is kept
+    vanished: tuple[str, ...] = ()  # sources below the given paths whose files no longer exist
+    pruned: bool = False  # whether the vanished sources were deleted
+    unlisted: tuple[str, ...] = ()  # folders that could not be listed; sources below them do not count as vanished
+    metadata_changed: int = 0  # sources whose metadata from tables or sidecars changed
+    unmatched_rows: int = 0  # rows of the table that match no file of this run
+    torn_sidecars: int = 0  # invalid sidecars; the metadata of their last valid versions stays

@@ -1,4 +1,4 @@
-"""Read the sidecar of a picture, wherever the picture is."""
+"""Read the sidecar of a local or remote image."""
 
 from whatwhere.indexer.errors import InvalidRequest, WhatwhereError
 from whatwhere.indexer.images.limits import ImageLimits
@@ -16,7 +16,7 @@ from whatwhere.indexer.storage.files import path_of_uri
 
 
 def sidecar(remote: Remote, uri: str) -> Metadata | WhatwhereError:
-    """Return what the sidecar of a picture says, or why it cannot be read."""
+    """Return the metadata in the sidecar of an image, or the error if it cannot be read."""
     try:
         if not is_remote(uri):
             return read_sidecar(sidecar_of(path_of_uri(uri)))

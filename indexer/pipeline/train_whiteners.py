@@ -1,4 +1,4 @@
-"""Train whiteners on a folder of photographs: an independent, varied set, not the collection that will be searched."""
+"""Train whiteners on photographs: an independent, varied set, not the collection to search."""
 
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -31,7 +31,7 @@ from whatwhere.indexer.sources.scan import find
 from whatwhere.indexer.sources.uris import name_of, shown
 
 BATCH = 8
-MAX_IMAGES = 5_000  # evenly chosen from more: 200,000 cells of 1280 floats, 1 GB, and twice that while they are fitted
+MAX_IMAGES = 5_000  # evenly spaced among more: 200,000 cells of 1280 floats, 1 GB, twice that during the fit
 
 log = logging.getLogger(__name__)
 
@@ -40,7 +40,7 @@ _File = TypeVar("_File")
 
 @dataclass(frozen=True)
 class TrainingSettings:
-    """For which descriptors, at which length, from how many factors an image, by which network with which weights."""
+    """Settings of a training: descriptors, length of the vectors, factors per image, network and weights."""
 
     descriptors: tuple[str, ...] = DEFAULT_DESCRIPTORS
     preset: str = DEFAULT_PRESET
@@ -48,7 +48,7 @@ class TrainingSettings:
     rank: int = DEFAULT_RANK
     device: str = "auto"
     backbone: str = DEFAULT_BACKBONE
-    weights: Path | None = None  # a checkpoint of one's own in place of the published one
+    weights: Path | None = None  # a checkpoint to use instead of the published one
     precision: str = DEFAULT_PRECISION
 
 
@@ -58,11 +58,11 @@ def train_whiteners(
     settings: TrainingSettings | None = None,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Mapping[str, whitening.Whitener]:
-    """Fit the whiteners that the descriptors need on the photographs at `paths`, write them into the folder `output`.
+    """Fit the whiteners of the descriptors on the photographs at `paths` and write them to the folder `output`.
 
-    Returned by the name of the rows that they were trained on, which several descriptors may share. Unreadable
-    photographs are left out, with a warning. Raises InvalidRequest when fewer than two can be read, and the errors of
-    loading a backbone.
+    Return them by the name of their training rows, which several descriptors may share. `on_progress` is called with
+    (done, total). Unreadable photographs are skipped with a warning. Raises InvalidRequest if fewer than two are
+    readable, and the errors of loading a backbone.
     """
     settings = settings or TrainingSettings()
     names = whiteners_of([find_descriptor(name, settings.preset) for name in settings.descriptors])
@@ -79,7 +79,7 @@ def train_whiteners(
 
 
 def whiteners_of(methods: Iterable[Descriptor]) -> tuple[str, ...]:
-    """Return the names of the rows that the descriptors' whiteners are trained on, each once."""
+    """Return the distinct names of the training rows of the descriptors' whiteners."""
     return tuple(dict.fromkeys(name for method in methods for name in method.whiteners))
 
 
@@ -91,9 +91,9 @@ def evenly_chosen(files: Sequence[_File]) -> Sequence[_File]:
 def fit_whiteners(
     descriptions: Iterable[Description], describer: Describer, names: Sequence[str], dimensions: int
 ) -> Mapping[str, whitening.Whitener]:
-    """Fit a whitener to the rows of each name (see `methods.training_rows`) of all descriptions.
+    """Fit a whitener to the training rows of each name (see `descriptors.training_rows`) of all descriptions.
 
-    Raises InvalidRequest for fewer than two photographs; below whitening.MINIMUM_IMAGES a warning is logged.
+    Raises InvalidRequest for fewer than two photographs; logs a warning below whitening.MINIMUM_IMAGES.
     """
     rows: dict[str, list[NDArray[np.float32]]] = {name: [] for name in names}
     used = 0
@@ -102,10 +102,10 @@ def fit_whiteners(
         for name, parts in rows.items():
             parts.append(training_rows(name, description).numpy())
     if used < 2:
-        raise InvalidRequest(f"{used} readable photographs to train whiteners on: give hundreds")
+        raise InvalidRequest(f"{used} readable photographs are too few to train whiteners: give hundreds")
     if used < whitening.MINIMUM_IMAGES:
         log.warning(
-            "only %d photographs: below %d a whitener fits their subjects rather than photographs, and harms retrieval",
+            "only %d photographs: a whitener that is trained on fewer than %d overfits and harms retrieval",
             used,
             whitening.MINIMUM_IMAGES,
         )
@@ -132,5 +132,5 @@ def _decoded(remote: Remote, uri: str) -> DecodedImage | None:
     try:
         return decode_image(read(uri, ImageLimits(), remote).content, name_of(uri))
     except (WhatwhereError, OSError) as error:
-        log.warning("left out %s: %s", shown(uri), error)
+        log.warning("skipped %s: %s", shown(uri), error)
         return None

@@ -1,5 +1,5 @@
-"""Vector indexes of unit vectors with ids, searched by inner product; the only home of faiss, and of pymilvus.
+"""Indexes of unit vectors with ids, searched by inner product. Only this package imports faiss and pymilvus.
 
-In files, an index is a few segments that never change, and the ids that have gone since they were written. So adding
-to a large index writes a small file, and generations share what they have in common.
+In files, an index is a few immutable segments and the ids that were removed since. So an addition to a large index
+writes a small file, and generations share their common segments.
 """

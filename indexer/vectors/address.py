@@ -1,4 +1,4 @@
-"""The address of a Milvus server or cluster, with what is to be settled about it."""
+"""The address of a Milvus server or cluster, with its settings."""
 
 import math
 from collections.abc import Mapping
@@ -25,7 +25,7 @@ _HNSW_BREADTH, _LISTS_PROBED = 128, 64
 
 @dataclass(frozen=True)
 class MilvusAddress:
-    """Where a Milvus is (`uri`, as its client takes it) and how it is used; `timeout_s` bounds each request's wait."""
+    """A Milvus server: `uri` for its client, and settings; `timeout_s` is the deadline of each request."""
 
     uri: str
     database: str = "default"
@@ -36,22 +36,24 @@ class MilvusAddress:
 
     @classmethod
     def parse(cls, address: str) -> Self:
-        """Return what an address says; InvalidRequest where it says nothing that can be meant."""
+        """Parse an address. Raises InvalidRequest if it is invalid."""
         try:
             parts = urlsplit(address)
             named = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
             port = parts.port or 19530
         except ValueError as error:
-            raise _refused(f"{address!r} is no address ({error})") from error
+            raise _refused(f"{address!r} is not a valid address ({error})") from error
         if parts.scheme not in _SCHEMES or not parts.hostname or parts.path.strip("/") or parts.fragment:
-            raise _refused(f"{address!r} is no address of a Milvus")
+            raise _refused(f"{address!r} is not the address of a Milvus server")
         if parts.username is not None or parts.password is not None:
-            raise _refused("the address has a user in it, and would be kept as it is: set MILVUS_TOKEN=USER:PASSWORD")
+            raise _refused(
+                "the address contains a user, which would be stored in plain text: set MILVUS_TOKEN=USER:PASSWORD"
+            )
         host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
         return cls(f"{_SCHEMES[parts.scheme]}://{host}:{port}", **_settings(named))
 
     def search_parameters(self, count: int) -> dict[str, int]:
-        """Return how an index is searched for `count` vectors."""
+        """Return the parameters of a search for `count` vectors."""
         if self.index == "HNSW":
             return {"ef": max(_HNSW_BREADTH, count)}
         if self.index.startswith("IVF"):
@@ -64,7 +66,7 @@ def _settings(named: list[tuple[str, str]]) -> dict[str, Any]:
     for name, text in named:
         if name in values or name not in _READ:
             known = ", ".join(_READ)
-            raise _refused(f"{name} is named twice" if name in values else f"{name!r} is no setting, {known} are")
+            raise _refused(f"{name} is given twice" if name in values else f"{name!r} is not a setting: use {known}")
         values[name] = _READ[name](name, text)
     if "timeout" in values:
         values["timeout_s"] = values.pop("timeout")
@@ -73,25 +75,25 @@ def _settings(named: list[tuple[str, str]]) -> dict[str, Any]:
 
 def _name(name: str, text: str) -> str:
     if not text.replace("_", "a").isalnum() or not text.isascii() or text[0].isdigit():
-        raise _refused(f"{name} {text!r} is no name of letters, digits and _")
+        raise _refused(f"{name} {text!r} is not a name of letters, digits and _")
     return text
 
 
 def _index(name: str, text: str) -> str:
     if text not in INDEXES:
-        raise _refused(f"{name} {text!r} is none of {', '.join(INDEXES)}")
+        raise _refused(f"{name} {text!r} is not one of {', '.join(INDEXES)}")
     return text
 
 
 def _consistency(name: str, text: str) -> str:
     if text not in CONSISTENCIES:
-        raise _refused(f"{name} {text!r} is none of {', '.join(CONSISTENCIES)}")
+        raise _refused(f"{name} {text!r} is not one of {', '.join(CONSISTENCIES)}")
     return text
 
 
 def _replicas(name: str, text: str) -> int:
     if not (text.isascii() and text.isdigit() and 1 <= int(text) <= 100):
-        raise _refused(f"{name} {text!r} is no number from 1 to 100")
+        raise _refused(f"{name} {text!r} is not a number from 1 to 100")
     return int(text)
 
 
@@ -101,7 +103,7 @@ def _seconds(name: str, text: str) -> float:
     except ValueError:
         seconds = math.nan
     if not 0 < seconds <= 600:
-        raise _refused(f"{name} {text!r} is no number of seconds up to 600")
+        raise _refused(f"{name} {text!r} is not a number of seconds up to 600")
     return seconds
 
 

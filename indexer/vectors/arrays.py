@@ -9,29 +9,29 @@ from numpy.typing import NDArray
 
 Ids: TypeAlias = NDArray[np.int64]
 Vectors: TypeAlias = NDArray[np.float32]
-AT_ONCE = 4096  # vectors
+AT_ONCE = 4096  # vectors per block
 
 
 def map_vectors(file: BinaryIO, dimensions: int) -> Vectors:
-    """Map a file of float32 values as vectors [N, D], for reading."""
+    """Map a file of float32 values read-only, as vectors [N, D]."""
     return np.memmap(file, np.float32, "r").reshape(-1, dimensions)
 
 
 def release(vectors: Vectors) -> None:
-    """Let pages of a file that these vectors are mapped from count as resident no more; nothing for any others."""
+    """Release the resident pages of vectors that are mapped from a file; do nothing for others."""
     base: Any = vectors
     while isinstance(base, np.ndarray):
         base = base.base
-    if isinstance(base, mmap.mmap) and not vectors.flags.writeable:  # a private copy would lose what was written
+    if isinstance(base, mmap.mmap) and not vectors.flags.writeable:  # a private mapping would lose its changes
         base.madvise(mmap.MADV_DONTNEED)
 
 
 def evenly_spaced(vectors: Vectors, count: int) -> Vectors:
-    """Return so many of these vectors, or all."""
+    """Return `count` vectors [count, D], evenly spaced among these [N, D], or a copy of all if N is smaller."""
     count = min(count, len(vectors))
     places = np.arange(count) * len(vectors) // max(1, count)
     chosen = np.empty((count, vectors.shape[1]), dtype=np.float32)
-    # Of a mapped file, whole stretches become resident, not only what is chosen.
+    # In a mapped file, whole ranges become resident, not only the chosen vectors.
     step = max(1, AT_ONCE * count // max(1, len(vectors)))
     for start in range(0, count, step):
         chosen[start : start + step] = vectors[places[start : start + step]]
@@ -40,7 +40,7 @@ def evenly_spaced(vectors: Vectors, count: int) -> Vectors:
 
 
 def best_of(found: Sequence[tuple[Vectors, Ids]], count: int) -> tuple[Vectors, Ids]:
-    """Return the scores and ids of the `count` best of several searches, best first; equal scores stand by id."""
+    """Return the scores and ids of the `count` best results of several searches, best first, then by id."""
     scores = np.concatenate([np.empty(0, dtype=np.float32), *(scores for scores, _ in found)])
     ids = np.concatenate([np.empty(0, dtype=np.int64), *(ids for _, ids in found)])
     order = np.lexsort((ids, -scores))[:count]

@@ -1,8 +1,7 @@
-"""Conditions that a store of vectors can check for itself, on what was stored beside a vector.
+"""Conditions that a vector store can check itself, on facts that are stored with each vector.
 
-Beside each vector stand `Facts`: tokens, and bounds, the least and the greatest of several values. Both are hexadecimal
-digits and nothing else, so no text of a caller ever stands in a store's own language, where quotes would have to be
-escaped; and text in hexadecimal has the order of its code points.
+`Facts` are tokens, and bounds: the least and the greatest of several values. Both contain only hexadecimal digits, so
+no text of a caller has to be quoted in the query language of a store, and text is ordered by code point.
 """
 
 import json
@@ -12,9 +11,9 @@ from dataclasses import dataclass, field
 from hashlib import blake2b
 from typing import Literal, TypeAlias
 
-MOST_TOKENS = 4096  # elements: as many as an array of Milvus may have
-MOST_BOUNDS_BYTES = 60_000  # of 65,536 that a JSON value of Milvus may have
-CUT_AT = 64  # characters; texts are compared up to here
+MOST_TOKENS = 4096  # maximum number of elements of an array in Milvus
+MOST_BOUNDS_BYTES = 60_000  # of the 65,536 bytes of a JSON value in Milvus
+CUT_AT = 64  # characters: texts are compared up to this length
 
 Comparator: TypeAlias = Literal["<", "<=", ">", ">="]
 _OPPOSITE: Mapping[Comparator, Comparator] = {"<": ">=", "<=": ">", ">": "<=", ">=": "<"}
@@ -22,27 +21,27 @@ _OPPOSITE: Mapping[Comparator, Comparator] = {"<": ">=", "<=": ">", ">": "<=", "
 
 @dataclass(frozen=True)
 class Facts:
-    """What is known of an image: tokens, sorted, and for each of the keys the least and the greatest value."""
+    """Facts of an image: sorted tokens, and for each key the least and the greatest value."""
 
     tokens: tuple[str, ...] = ()
     bounds: Mapping[str, tuple[str, str]] = field(default_factory=dict)
 
     @property
     def digest(self) -> int:
-        """64 bits that differ where the facts do."""
+        """A hash of 64 bits of the facts."""
         text = json.dumps([self.tokens, sorted(self.bounds.items())])
         return int.from_bytes(blake2b(text.encode(), digest_size=8).digest(), "little")
 
     @property
     def fit(self) -> bool:
-        """Whether a store takes so many."""
+        """Whether the facts are small enough for a store."""
         size = sum(len(key) + len(low) + len(high) + 24 for key, (low, high) in self.bounds.items())
         return len(self.tokens) <= MOST_TOKENS and size <= MOST_BOUNDS_BYTES
 
 
 @dataclass(frozen=True)
 class Has:
-    """A token is there, or not `wanted` and not there."""
+    """The token is present, or absent if not `wanted`."""
 
     token: str
     wanted: bool = True
@@ -50,7 +49,7 @@ class Has:
 
 @dataclass(frozen=True)
 class Bound:
-    """Some value of a key compares so with `value`; or not `wanted`, and none does: where there is no value neither."""
+    """A value of the key compares with `value` like this; if not `wanted`, none does, or there is no value."""
 
     key: str
     comparator: Comparator
@@ -60,14 +59,14 @@ class Bound:
 
 @dataclass(frozen=True)
 class Every:
-    """All parts hold; always where there is none."""
+    """All parts hold; true without parts."""
 
     parts: "tuple[Condition, ...]" = ()
 
 
 @dataclass(frozen=True)
 class Some:
-    """Any part holds; never where there is none."""
+    """Any part holds; false without parts."""
 
     parts: "tuple[Condition, ...]" = ()
 
@@ -76,9 +75,9 @@ Condition: TypeAlias = Has | Bound | Every | Some
 
 
 def opposite(condition: Condition) -> Condition:
-    """Return what holds where a condition does not.
+    """Return the negation of a condition.
 
-    It has no NOT before what may be unknown, a comparison with a value that is not there: stores differ in that.
+    It applies no NOT to a comparison with a missing value, because stores treat that differently.
     """
     if isinstance(condition, Has):
         return Has(condition.token, not condition.wanted)
@@ -108,7 +107,7 @@ def _compares(bounds: tuple[str, str], condition: Bound) -> bool:
 
 
 def milvus_expression(condition: Condition) -> str:
-    """Return a condition in the language of Milvus, for rows with the fields `image`, `tokens` and `bounds`."""
+    """Return a condition as an expression of Milvus, for rows with the fields `image`, `tokens` and `bounds`."""
     if isinstance(condition, Has):
         return f'{"" if condition.wanted else "not "}array_contains(tokens, "{condition.token}")'
     if isinstance(condition, Bound):
@@ -118,7 +117,7 @@ def milvus_expression(condition: Condition) -> str:
 
 
 def _milvus_bound(condition: Bound) -> str:
-    # Any value is greater than another where the greatest is, and none is where the greatest is not.
+    # Some value is greater than another if the greatest is; no value is if the greatest is not.
     end = "high" if condition.comparator.startswith(">") else "low"
     comparator = condition.comparator if condition.wanted else _OPPOSITE[condition.comparator]
     compared = f'bounds["{end}_{condition.key}"] {comparator} "{condition.value}"'
@@ -126,16 +125,16 @@ def _milvus_bound(condition: Bound) -> str:
 
 
 def token_of(*said: object) -> str:
-    """Return 32 hexadecimal digits for what is said: JSON values."""
+    """Return a hash of 32 hexadecimal digits of JSON values."""
     return blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
 
 
 def ordered_number(value: float) -> str:
-    """Return 16 hexadecimal digits whose order is that of the numbers; infinities are numbers, NaN is none."""
+    """Return 16 hexadecimal digits that sort like the numbers, infinities included, NaN excluded."""
     (bits,) = struct.unpack(">q", struct.pack(">d", value + 0.0))  # -0.0 is 0.0
     return f"{bits + 2**63 if bits >= 0 else 2**63 - 1 - (bits + 2**63):016x}"
 
 
 def ordered_text(text: str) -> str:
-    """Return hexadecimal digits whose order is that of the code points in the first CUT_AT characters."""
+    """Return hexadecimal digits that sort like the code points of the first CUT_AT characters."""
     return text[:CUT_AT].encode().hex()

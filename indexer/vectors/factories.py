@@ -1,4 +1,4 @@
-"""Which kind of faiss index vectors go into, how it is trained, and how searched."""
+"""Choose, train and search faiss indexes."""
 
 import math
 from typing import Any
@@ -14,23 +14,23 @@ except ImportError as error:  # pragma: no cover - needs an environment without 
         "neither faiss-cpu nor faiss-gpu is installed: pip install 'whatwhere[cpu]' (or [gpu])"
     ) from error
 
-EXACT_AT_MOST = 20_000  # vectors; compared one by one, in 5 ms at 1024 dimensions
-ONE_PASS_AT_MOST = 500_000  # vectors; all of them compared in 4 bits for four dimensions, in 6 ms
+EXACT_AT_MOST = 20_000  # vectors: exhaustive search takes 5 ms at 1024 dimensions
+ONE_PASS_AT_MOST = 500_000  # vectors: exhaustive search of codes (4 bits for four dimensions) takes 6 ms
 _LISTS_ALWAYS_PROBED = 64
-_PROBED_SHARE = 8  # of an inverted file's lists one in eight is searched, where it has many
+_PROBED_SHARE = 8  # one in eight inverted lists is searched if there are many
 _HNSW_BREADTH = 64
-_RERANKED_FACTOR, _RERANKED_AT_LEAST = 10, 100  # what is found in 4 bits is compared again as it is
-# vectors: as many as k-means takes for 64 lists, however many it is given; 64 MB at 1024 dimensions
+_RERANKED_FACTOR, _RERANKED_AT_LEAST = 10, 100  # candidates by codes are compared again by their vectors
+# vectors: k-means uses no more for 64 lists; 64 MB at 1024 dimensions
 _TRAINED_ON, _TRAINED_ON_PER_LIST = 16_384, 64
 _FAMILIES = (faiss.IndexFlat, faiss.IndexScalarQuantizer, faiss.IndexIVF, faiss.IndexHNSW)
 
 
 def factory_for(count: int, dimensions: int) -> str:
-    """Return the faiss factory string for so many vectors: exact up to EXACT_AT_MOST, then compressed and re-ranked.
+    """Return the faiss factory string for `count` vectors: exact up to EXACT_AT_MOST, then compressed and re-ranked.
 
-    Codes of 4 bits for four dimensions or a few more (`PQ...x4fs`; André et al., 2017) choose candidates, the vectors
-    themselves rank them: recall@10 0.99 and more, a twentieth of the time of comparing all (README has the table).
-    Above ONE_PASS_AT_MOST they lie in about 2 √N inverted lists, of which some are searched.
+    Codes of 4 bits for four to eight dimensions (`PQ...x4fs`; André et al., 2017) select candidates, which are ranked
+    by their vectors: recall@10 is at least 0.99 in a twentieth of the time of an exhaustive search (table in the
+    README). Above ONE_PASS_AT_MOST there are about 2 √N inverted lists, and only some are searched.
     """
     together = next((each for each in range(4, 9) if dimensions % each == 0), None)
     if count <= EXACT_AT_MOST or together is None:
@@ -40,17 +40,21 @@ def factory_for(count: int, dimensions: int) -> str:
 
 
 def is_lossless(factory: str) -> bool:
-    """Tell whether a factory string keeps vectors as they are, so that they can be taken over from it."""
+    """Tell whether an index of this factory stores unchanged vectors, so that they can be copied from it."""
     return factory.endswith("Flat") or (factory.startswith("HNSW") and "," not in factory)
 
 
 def trained_index(factory: str, vectors: Vectors) -> Any:
-    """Return an empty faiss index, trained where it needs that, on vectors evenly spaced among these."""
+    """Return an empty faiss index, trained if necessary on vectors evenly spaced among these [N, D].
+
+    Raises InvalidRequest if faiss does not know the factory, it does not support filtered search, or it cannot be
+    trained on so few vectors.
+    """
     try:
         index = faiss.index_factory(vectors.shape[1], factory, faiss.METRIC_INNER_PRODUCT)
     except RuntimeError as error:
         raise InvalidRequest(
-            f"index factory {factory!r} is none that faiss knows: give auto, or for instance Flat, SQ8, HNSW32 or "
+            f"index factory {factory!r} is unknown to faiss: give auto, or for example Flat, SQ8, HNSW32 or "
             "IVF256,Flat",
             field="index_factory",
         ) from error
@@ -63,7 +67,7 @@ def trained_index(factory: str, vectors: Vectors) -> Any:
         )
     for trained in (getattr(coarse, "cp", None), getattr(getattr(coarse, "pq", None), "cp", None)):
         if trained is not None:
-            trained.min_points_per_centroid = 1  # or faiss writes warnings of its own on standard error
+            trained.min_points_per_centroid = 1  # otherwise faiss prints warnings to standard error
     if not index.is_trained:
         wanted = max(_TRAINED_ON, _TRAINED_ON_PER_LIST * getattr(coarse, "nlist", 0))
         try:
@@ -71,7 +75,7 @@ def trained_index(factory: str, vectors: Vectors) -> Any:
         except RuntimeError as error:
             raise InvalidRequest(
                 f"index factory {factory!r} cannot be trained on {len(vectors):,} vectors ({_first_line(error)}): "
-                "take one with fewer lists, or Flat",
+                "use one with fewer lists, or Flat",
                 field="index_factory",
             ) from error
     return index
@@ -82,7 +86,7 @@ def _first_line(error: Exception) -> str:
 
 
 def search_parameters(index: Any, count: int, only: "faiss.IDSelector | None") -> "faiss.SearchParameters":
-    """Return how one family of indexes is searched for so many, and only for some."""
+    """Return the parameters of a search for `count` vectors, limited to `only`, for the family of this index."""
     if isinstance(index, faiss.IndexRefine):
         coarse = search_parameters(faiss.downcast_index(index.base_index), count, only)
         factor = max(_RERANKED_FACTOR, _RERANKED_AT_LEAST / count)

@@ -1,4 +1,4 @@
-"""Segments that are searched as one."""
+"""An index of several segments."""
 
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,31 +11,31 @@ from whatwhere.indexer.vectors.arrays import Ids, Vectors, best_of
 from whatwhere.indexer.vectors.segment import Segment
 from whatwhere.indexer.vectors.store import Only
 
-# A filter that leaves no more than this is answered by comparing with all that it leaves, whatever the factory: exact,
-# never short of results, and (measured, 1024 dimensions) within 20 ms.
+# If a filter leaves at most this many vectors, all of them are compared, for every factory: exact, with complete
+# results, within 20 ms (measured at 1024 dimensions).
 COMPARED_AT_MOST = 10_000
 
 
 @dataclass(frozen=True)
 class VectorIndex:
-    """Segments, searched as one; `removed` are ids (sorted) that segments hold and that are gone."""
+    """Segments that are searched together; `removed` [N] (int64, sorted) are ids in them that are no longer live."""
 
     segments: tuple[Segment, ...]
     removed: Ids = field(default_factory=lambda: np.empty(0, dtype=np.int64))
 
     @cached_property
     def ids(self) -> Ids:
-        """The ids that can be found, sorted."""
+        """The live ids [N] (int64, sorted)."""
         held = [segment.ids for segment in self.segments]
         found = np.sort(np.concatenate([np.empty(0, dtype=np.int64), *held]))
         return np.setdiff1d(found, self.removed, assume_unique=True) if len(self.removed) else found
 
     def __len__(self) -> int:
-        """Return how many vectors can be found."""
+        """Return the number of live vectors."""
         return len(self.ids)
 
     def vector(self, identifier: int) -> Vectors:
-        """Return the vector [D] of one id, or raise KeyError."""
+        """Return the vector [D] (float32) of one id. Raises KeyError if it is not live."""
         wanted = np.array([identifier], dtype=np.int64)
         for segment in self.segments if identifier not in self._removed else ():
             try:
@@ -50,7 +50,7 @@ class VectorIndex:
 
     @cached_property
     def _selectors(self) -> "tuple[faiss.IDSelector | None, ...]":
-        """What each segment lets through: all where nothing of it is gone."""
+        """The selector of the live ids of each segment, None if all are live."""
         return tuple(
             _selector(segment, np.setdiff1d(segment.ids, self.removed))
             if np.isin(self.removed, segment.ids).any()
@@ -60,16 +60,17 @@ class VectorIndex:
 
     @property
     def filterable(self) -> bool:
-        """Whether a search may be limited by a condition: files hold vectors and nothing else."""
+        """Whether `search` accepts a condition: no, because files contain only vectors."""
         return False
 
     def ping(self) -> None:
-        """Do nothing: files are there."""
+        """Do nothing: files need no server."""
 
     def search(self, query: Vectors, count: int, only: Only | None = None) -> tuple[Vectors, Ids]:
-        """Return the scores and ids of the `count` best of one query [D], best first; fewer when there are fewer.
+        """Return the scores [K] (float32) and ids [K] (int64) of the `count` best for a query [D], best first.
 
-        `only` (sorted ids) leaves out all others; exact up to COMPARED_AT_MOST of them. Equal scores stand by id.
+        Equal scores are ordered by id. `only` [M] (int64, sorted) limits the search to these ids; the search is exact
+        for up to COMPARED_AT_MOST of them.
         """
         if only is None:
             searched = [
@@ -77,7 +78,7 @@ class VectorIndex:
                 for segment, selector in zip(self.segments, self._selectors, strict=True)
             ]
             return best_of(searched, count)
-        assert isinstance(only, np.ndarray)  # no condition, see `filterable`
+        assert isinstance(only, np.ndarray)  # not a condition, see `filterable`
         only = np.intersect1d(only, self.ids, assume_unique=True)
         if len(only) <= COMPARED_AT_MOST:
             return best_of([_compared(segment, query, only) for segment in self.segments], count)
@@ -85,18 +86,18 @@ class VectorIndex:
 
 
 def _compared(segment: Segment, query: Vectors, only: Ids) -> tuple[Vectors, Ids]:
-    """Compare with each of `only` that is in the segment."""
+    """Compare the query with all ids of `only` that are in the segment."""
     here = np.intersect1d(only, segment.ids, assume_unique=True)
     return segment.vectors(here) @ query, here
 
 
 def _selector(segment: Segment, ids: Ids) -> "faiss.IDSelector":
-    """Return what lets those of these ids through that a segment holds: a bit for each position."""
+    """Return a selector of those ids of a segment that are in `ids`: a bit for each position."""
     return _KeptBitmap(np.packbits(np.isin(segment.ids, ids, assume_unique=True), bitorder="little"))
 
 
 class _KeptBitmap(faiss.IDSelectorBitmap):  # type: ignore[misc] # faiss has no types
-    """A bitmap that lives as long as its selector: faiss only points to it."""
+    """A bitmap selector that owns its bits: faiss keeps only a pointer to them."""
 
     def __init__(self, bits: NDArray[np.uint8]) -> None:
         self.bits = bits
@@ -104,5 +105,5 @@ class _KeptBitmap(faiss.IDSelectorBitmap):  # type: ignore[misc] # faiss has no 
 
 
 def use_threads(count: int) -> None:
-    """Let searches that are called from this thread use so many."""
+    """Set the number of threads of searches that this thread calls."""
     faiss.omp_set_num_threads(count)

@@ -1,7 +1,7 @@
-"""Vectors in Milvus, for more of them than one machine holds; the only home of pymilvus, imported where it is used.
+"""Vectors in Milvus, for collections that exceed one machine. Only this module imports pymilvus, when it is used.
 
-A descriptor's vectors are rows of one Milvus collection. Each row says in which generation it came and in which it
-went, so that a reader of one generation sees exactly that while the next is being written.
+The vectors of a descriptor are rows of one Milvus collection. Each row has the generation in which it was added and the
+one in which it was removed, so that readers of a generation see exactly its rows while the next one is being written.
 """
 
 import logging
@@ -18,25 +18,25 @@ from whatwhere.indexer.vectors.arrays import Ids, Vectors, best_of
 from whatwhere.indexer.vectors.conditions import MOST_TOKENS, Facts, milvus_expression
 from whatwhere.indexer.vectors.store import Delta, Entry, Generation, Only, RemoteEntry, VectorSource
 
-MOST_RESULTS = 16_384  # of one search: Milvus gives no more
-IDS_AT_ONCE = 20_000  # in one expression: 200 KB, which Milvus Lite takes a third of a second to read
+MOST_RESULTS = 16_384  # per search: the limit of Milvus
+IDS_AT_ONCE = 20_000  # per expression: 200 KB, which Milvus Lite parses in a third of a second
 _ROWS_AT_ONCE = 1024
-_WRITING_S = 120.0  # who publishes can wait longer than who searches
+_WRITING_S = 120.0  # deadline of writes: publishing can wait longer than a search
 _RETRY_DELAY_S = 2.0
-_NEVER = 2**62  # the generation in which a row went that is there
-_VERSIONS = 2**24  # generations; a row's key is its image's id and the generation in which it came
+_NEVER = 2**62  # `removed` of live rows
+_VERSIONS = 2**24  # maximum number of generations; the key of a row is its image id and the generation that added it
 _FIELDS = ("row", "image", "added", "removed", "tokens", "bounds", "vector")
-_NO_SUCH_COLLECTION, _NOT_LOADED = 100, 101  # Milvus's codes of errors
-_REMEDY = "run `whatwhere verify --repair`, which makes it anew from the shards"
+_NO_SUCH_COLLECTION, _NOT_LOADED = 100, 101  # error codes of Milvus
+_REMEDY = "run `whatwhere verify --repair`, which rebuilds it from the shards"
 
-# Else each failed try doubles the wait for the next, up to two minutes.
+# By default each failed attempt doubles the delay before the next one, up to two minutes.
 _RECONNECTING = {"grpc.initial_reconnect_backoff_ms": 200, "grpc.max_reconnect_backoff_ms": 1000}
 
 log = logging.getLogger(__name__)
 
 
 class MilvusServer:
-    """A Milvus, connected when it is first needed, and again when it was away. Safe to use from several threads."""
+    """A Milvus server; it is connected at the first call and reconnected if necessary. Safe for several threads."""
 
     def __init__(self, address: MilvusAddress, token: str = "") -> None:
         self.address = address
@@ -47,8 +47,8 @@ class MilvusServer:
     def call(self, method: str, collection: str, *, timeout_s: float | None = None, **arguments: Any) -> Any:
         """Call a method of pymilvus's client for a Milvus collection.
 
-        VectorStoreUnavailable where the server does not answer, or not in time; CollectionCorrupt where it has no such
-        collection.
+        Raises VectorStoreUnavailable if the server does not answer in time, CollectionCorrupt if the collection does
+        not exist.
         """
         named = {"collection_name": collection, **arguments} if collection else arguments
         try:
@@ -56,7 +56,7 @@ class MilvusServer:
         except _Failed as failed:
             if failed.code != _NOT_LOADED:
                 raise failed.error from failed.cause
-        try:  # as Milvus Lite is after a restart
+        try:  # Milvus Lite unloads collections when it restarts
             self._attempt("load_collection", _WRITING_S, {"collection_name": collection, **self.loading})
             return self._attempt(method, timeout_s, named)
         except _Failed as failed:
@@ -64,7 +64,7 @@ class MilvusServer:
 
     @property
     def loading(self) -> dict[str, int]:
-        """How a collection is brought into memory."""
+        """The arguments for loading a collection into memory."""
         return {"replica_number": self.address.replicas} if self.address.replicas > 1 else {}
 
     def _attempt(self, method: str, timeout_s: float | None, arguments: Mapping[str, Any]) -> Any:
@@ -72,7 +72,7 @@ class MilvusServer:
         try:
             return getattr(self._connected(), method)(**arguments, timeout=timeout_s)
         except Exception as error:
-            # pymilvus raises its own, and lets some of gRPC's through.
+            # pymilvus raises its own errors, and some of gRPC.
             if not hasattr(error, "code"):
                 raise
             raise _Failed(error, self.address) from error
@@ -91,7 +91,7 @@ class MilvusServer:
 
 
 class _Failed(Exception):
-    """A call that failed: by Milvus's code, with the error that ours have for it."""
+    """A failed call: the error code of Milvus and our error for it."""
 
     def __init__(self, cause: Exception, address: MilvusAddress) -> None:
         super().__init__(str(cause))
@@ -100,12 +100,12 @@ class _Failed(Exception):
         self.code = code() if callable(code) else code
         self.error: CollectionCorrupt | VectorStoreUnavailable
         if self.code == _NO_SUCH_COLLECTION:
-            self.error = CollectionCorrupt(f"the vectors of this generation are not in Milvus any more: {_REMEDY}")
+            self.error = CollectionCorrupt(f"the vectors of this generation are no longer in Milvus: {_REMEDY}")
         else:
-            # Callers elsewhere see the message: the log has the place and what it said.
+            # Remote clients see this message; the address and the original message go to the log only.
             self.error = VectorStoreUnavailable(
-                f"the vector store (Milvus) does not answer, or not within {address.timeout_s:g} s: try again, or see "
-                "that the server that stores.json names is up and lets in who has this MILVUS_TOKEN",
+                f"the vector store (Milvus) did not answer within {address.timeout_s:g} s: try again, or check that "
+                "the server in stores.json is running and accepts this MILVUS_TOKEN",
                 retry_delay_s=_RETRY_DELAY_S,
             )
             if self.code != _NOT_LOADED:
@@ -114,7 +114,7 @@ class _Failed(Exception):
 
 def _library() -> Any:
     try:
-        import pymilvus  # noqa: PLC0415 - collections in files do not pay for it
+        import pymilvus  # noqa: PLC0415 - collections in files do not load it
     except ImportError as error:
         raise VectorLibraryMissing("pymilvus is not installed: pip install 'whatwhere[milvus]'") from error
     return pymilvus
@@ -122,20 +122,20 @@ def _library() -> Any:
 
 @dataclass(frozen=True)
 class MilvusStore:
-    """The Milvus collections whose names begin with `prefix`: one whatwhere collection's."""
+    """The Milvus collections of one whatwhere collection: their names begin with `prefix`."""
 
     server: MilvusServer
     prefix: str
 
     def knows(self, held: Entry) -> bool:
-        """Tell whether these are rows of one's own, indexed as the address says: another copy's are not."""
+        """Tell whether these rows belong to this collection and not to a copy, and have the index of the address."""
         remote = held.remote
         if remote is None or not remote.collection.startswith(f"{self.prefix}_"):
             return False
         return remote.index == self.server.address.index
 
     def write(self, origin: VectorSource, change: Delta, previous: Entry | None) -> Entry:
-        """Write a descriptor's part of the next generation: the difference to `previous`, all where that is None."""
+        """Write a descriptor's part of the next generation: the difference to `previous`, or all if None."""
         index = self.server.address.index
         remote = previous.remote if previous else None
         if remote is None:
@@ -147,19 +147,19 @@ class MilvusStore:
             self._undo(name, change.live)
             self._supersede(name, origin, change)
             self._insert(name, origin, change.number, np.setdiff1d(change.ids, change.known, assume_unique=True))
-        self._write("flush", name)  # what is not is searched without an index, by Milvus Lite in seconds
+        self._write("flush", name)  # Milvus searches other rows without an index; Milvus Lite takes seconds
         self._require_count(name, change.number, len(change.ids))
         return Entry(remote=RemoteEntry(name, index, len(change.ids), change.filterable))
 
     def open(self, held: Entry, generation: Generation) -> "MilvusIndex":
-        """Open a descriptor's part of a generation; CollectionCorrupt where it is not what was written."""
+        """Open a descriptor's part of a generation. Raises CollectionCorrupt if rows are missing."""
         assert held.remote is not None
         assert generation.ids is not None
         self._require_count(held.remote.collection, generation.number, len(generation.ids))
         return MilvusIndex(self.server, held.remote, generation.number, generation.ids)
 
     def forget(self, kept: Mapping[int, Sequence[Entry]]) -> None:
-        """Remove what none of these generations has: collections, and rows that went before them."""
+        """Delete the collections that none of these generations uses, and rows that were removed before all of them."""
         named = {held.remote.collection for parts in kept.values() for held in parts if held.remote is not None}
         for name in self.server.call("list_collections", ""):
             if name in named:
@@ -189,7 +189,7 @@ class MilvusStore:
         self._write("create_collection", name, schema=schema, index_params=indexes, consistency_level="Strong")
 
     def _insert(self, name: str, origin: VectorSource, number: int, ids: Ids) -> None:
-        """Add rows of these images; a row that a killed run left under the same key is replaced."""
+        """Add rows of these images; they replace rows of a killed run with the same keys."""
         place = 0
         for block in origin.vectors(ids):
             these = ids[place : place + len(block)]
@@ -198,13 +198,13 @@ class MilvusStore:
             self._upsert(name, [_row(image, number, facts) | {"vector": vector} for image, facts, vector in rows])
 
     def _undo(self, name: str, live: int) -> None:
-        """Take back what a run wrote that was killed before its generation was published."""
+        """Undo the writes of a run that was killed before it published its generation."""
         self._write("delete", name, filter=f"added > {live}")
         while rows := self._rows(name, f"removed > {live} and removed < {_NEVER}"):
             self._upsert(name, [{**row, "removed": _NEVER} for row in rows])
 
     def _supersede(self, name: str, origin: VectorSource, change: Delta) -> None:
-        """Let rows end with the live generation: of images that are gone, and of those that get new facts."""
+        """End the rows of removed images and of images with changed facts; add rows with the new facts."""
         ending = np.union1d(np.setdiff1d(change.known, change.ids), change.altered)
         for start in range(0, len(ending), _ROWS_AT_ONCE):
             some = ending[start : start + _ROWS_AT_ONCE]
@@ -249,7 +249,7 @@ class MilvusStore:
 class MilvusIndex:
     """One descriptor's vectors in one generation. Safe to use from several threads.
 
-    Every method raises VectorStoreUnavailable where the server does not answer in time.
+    Every method raises VectorStoreUnavailable if the server does not answer in time.
     """
 
     server: MilvusServer
@@ -258,20 +258,20 @@ class MilvusIndex:
     ids: Ids
 
     def __len__(self) -> int:
-        """Return how many vectors can be found."""
+        """Return the number of vectors."""
         return len(self.ids)
 
     @property
     def filterable(self) -> bool:
-        """Whether a search may be limited by a condition."""
+        """Whether `search` accepts a condition."""
         return self.remote.filterable
 
     def ping(self) -> None:
-        """Raise VectorStoreUnavailable where a search would."""
+        """Raise VectorStoreUnavailable if the server does not answer."""
         self.server.call("has_collection", self.remote.collection)
 
     def vector(self, identifier: int) -> Vectors:
-        """Return the vector [D] of one id, or raise KeyError."""
+        """Return the vector [D] (float32) of one id. Raises KeyError if there is none."""
         rows = self._call(
             "query", filter=f"{_visible(self.number)} and image == {identifier}", output_fields=["vector"]
         )
@@ -280,22 +280,22 @@ class MilvusIndex:
         return np.asarray(rows[0]["vector"], dtype=np.float32)
 
     def search(self, query: Vectors, count: int, only: Only | None = None) -> tuple[Vectors, Ids]:
-        """Return the scores and ids of the `count` best of one query [D], best first; fewer when there are fewer.
+        """Return the scores [K] (float32) and ids [K] (int64) of the `count` best for a query [D], best first.
 
-        Equal scores stand by id. InvalidRequest for more than MOST_RESULTS.
+        Equal scores are ordered by id. Raises InvalidRequest for more than MOST_RESULTS.
         """
         count = min(count, len(self))
         if count > MOST_RESULTS:
             raise InvalidRequest(
-                f"the vector store (Milvus) gives at most {MOST_RESULTS:,} results of one search: narrow it by a "
-                "filter in place of asking for later pages",
+                f"the vector store (Milvus) returns at most {MOST_RESULTS:,} results per search: use a filter instead "
+                "of later pages",
                 field="page_token",
             )
         found = [self._found(query, count, expression) for expression in self._expressions(only) if count]
         return best_of(found, count)
 
     def _expressions(self, only: Only | None) -> Iterable[str]:
-        """Yield what rows must meet in one search each, together as many as there are."""
+        """Yield the filter expression of each search; together they cover all wanted rows."""
         if only is None:
             yield _visible(self.number)
         elif isinstance(only, np.ndarray):
@@ -324,7 +324,7 @@ class MilvusIndex:
 
 
 def _row(image: int, number: int, facts: Facts) -> dict[str, Any]:
-    """Return a row but for its vector; facts that are too many are left out."""
+    """Return a row without its vector; facts that are too large are omitted."""
     kept = facts if facts.fit else Facts()
     ends = {f"{end}_{key}": value for key, pair in kept.bounds.items() for end, value in zip(_ENDS, pair, strict=True)}
     return {

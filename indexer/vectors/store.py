@@ -1,4 +1,4 @@
-"""What keeps the vectors of a collection's generations: files here, or a server elsewhere."""
+"""The interface of vector stores: files of the collection, or a server."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -9,12 +9,12 @@ import numpy as np
 from whatwhere.indexer.vectors.arrays import Ids, Vectors
 from whatwhere.indexer.vectors.conditions import Condition, Facts
 
-Only: TypeAlias = Ids | Condition  # what a search is limited to: sorted ids, or those that meet a condition
+Only: TypeAlias = Ids | Condition  # the scope of a search: sorted ids, or a condition
 
 
 @dataclass(frozen=True)
 class SegmentEntry:
-    """One file of vectors in the folder of segments."""
+    """A vector file in the folder of segments."""
 
     file_name: str
     factory: str
@@ -25,7 +25,7 @@ class SegmentEntry:
 
 @dataclass(frozen=True)
 class RemoteEntry:
-    """Rows in a Milvus collection; `filterable` where all images' facts are there."""
+    """Rows in a Milvus collection; `filterable` tells whether all facts of all images are stored."""
 
     collection: str
     index: str
@@ -35,7 +35,7 @@ class RemoteEntry:
 
 @dataclass(frozen=True)
 class Entry:
-    """What a store holds of one descriptor in one generation: files, or rows."""
+    """The data of one descriptor in one generation: files, or rows."""
 
     segments: tuple[SegmentEntry, ...] = ()
     remote: RemoteEntry | None = None
@@ -43,9 +43,9 @@ class Entry:
 
 @dataclass(frozen=True)
 class Generation:
-    """A published generation: `removed` are the ids that its files hold and that are gone.
+    """A published generation: `removed` are ids in its files that are not live.
 
-    `ids`, sorted, are those that can be found, for a store that holds no list of them.
+    `ids` [N] (int64, sorted) are the live ids, for a store without its own list.
     """
 
     number: int
@@ -53,29 +53,29 @@ class Generation:
     ids: Ids | None = None
 
 
-def _nobody() -> Ids:
+def _no_ids() -> Ids:
     return np.empty(0, dtype=np.int64)
 
 
 @dataclass(frozen=True)
 class Delta:
-    """To the generation `number`: `ids`, sorted, are all of it. The rest is for a store that keeps facts.
+    """The change to generation `number` with these `ids` [N] (int64, sorted). The rest is for stores with facts.
 
-    `known` are all ids of the generation `live`, `altered` those of both whose facts changed; `filterable` is whether
-    all facts fit.
+    `known` are all ids of the generation `live`, `altered` the ids in both whose facts changed; `filterable` tells
+    whether all facts fit.
     """
 
     number: int
     ids: Ids
     live: int = 0
-    known: Ids = field(default_factory=_nobody)
-    altered: Ids = field(default_factory=_nobody)
+    known: Ids = field(default_factory=_no_ids)
+    altered: Ids = field(default_factory=_no_ids)
     filterable: bool = True
 
 
 @dataclass(frozen=True)
 class VectorSource:
-    """Where the vectors [D] of a descriptor come from, in blocks and in the order of ids, and the facts beside them."""
+    """Functions that return vectors [N, D] of a descriptor, in blocks, and facts, both in the order of the ids."""
 
     descriptor: str
     dimensions: int
@@ -84,47 +84,47 @@ class VectorSource:
 
 
 class Index(Protocol):
-    """One descriptor's vectors in one generation. Safe to use from several threads."""
+    """The vectors of one descriptor in one generation. Safe to use from several threads."""
 
     @property
     def ids(self) -> Ids:
-        """The ids that can be found, sorted."""
+        """The live ids [N] (int64, sorted)."""
 
     def __len__(self) -> int:
-        """Return how many vectors can be found."""
+        """Return the number of live vectors."""
 
     def vector(self, identifier: int) -> Vectors:
-        """Return the vector [D] of one id, or raise KeyError."""
+        """Return the vector [D] (float32) of one id. Raises KeyError if it is not live."""
 
     def search(self, query: Vectors, count: int, only: Only | None = None) -> tuple[Vectors, Ids]:
-        """Return the scores and ids of the `count` best of one query [D], best first; fewer when there are fewer.
+        """Return the scores [K] (float32) and ids [K] (int64) of the `count` best for a query [D], best first.
 
-        Equal scores stand by id; which of them are the last that still fit in is open.
+        Equal scores are ordered by id; of those with the last score, any may be missing. `only` limits the search.
         """
 
     @property
     def filterable(self) -> bool:
-        """Whether `only` may be a condition."""
+        """Whether `search` accepts a condition."""
 
     def ping(self) -> None:
-        """Raise VectorStoreUnavailable where a search would."""
+        """Raise VectorStoreUnavailable if the store does not answer."""
 
 
 class VectorStore(Protocol):
-    """Writes generations so that whoever reads the live one sees exactly that until its end.
+    """Writes generations; readers of the live one are not affected.
 
-    What was written is published by whoever names it in a manifest; of a writing that was killed before, the next one
-    leaves nothing.
+    A generation is published when a manifest names its entries. A write that was killed before is cleaned up by the
+    next one.
     """
 
     def knows(self, held: Entry) -> bool:
-        """Tell whether this is the store's own, and as it would write it now."""
+        """Tell whether the store wrote this entry and would write it in the same way now."""
 
     def write(self, origin: VectorSource, change: Delta, previous: Entry | None) -> Entry:
-        """Write a descriptor's part of the next generation: the difference to `previous`, all where that is None."""
+        """Write a descriptor's part of the next generation: the difference to `previous`, or all if None."""
 
     def open(self, held: Entry, generation: Generation) -> Index:
-        """Open a descriptor's part of a generation; CollectionCorrupt where it is not what was written."""
+        """Open a descriptor's part of a generation. Raises CollectionCorrupt if it is damaged."""
 
     def forget(self, kept: Mapping[int, Sequence[Entry]]) -> None:
-        """Remove what none of these generations has."""
+        """Delete all data that none of these generations uses."""

@@ -1,4 +1,4 @@
-"""Images, sources, shards, runs, generations.
+"""Create images, sources, shards, runs and generations.
 
 Revision: 0001, the first
 """
@@ -15,7 +15,7 @@ depends_on = None
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Create the tables."""
     time = sa.DateTime(timezone=True)
     op.create_table(
         "generations",
@@ -80,6 +80,6 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    """Take back."""
+    """Drop the tables."""
     for table in ("sources", "images", "shards", "runs", "generations"):
         op.drop_table(table)

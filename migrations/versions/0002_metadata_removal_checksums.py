@@ -1,4 +1,4 @@
-"""Metadata by source and in rows to filter by, removal by people, a checksum for each row.
+"""Add metadata by source and in rows for filters, removal by users, and a checksum for each row.
 
 Revision: 0002, after 0001
 """
@@ -69,7 +69,7 @@ _ROWS_AT_ONCE = 1000
 
 
 def upgrade() -> None:
-    """Apply."""
+    """Add the columns and tables, and fill them from the existing rows."""
     op.add_column("shards", sa.Column("checksum", sa.BigInteger(), nullable=True))
     op.add_column("images", sa.Column("removed_at", sa.DateTime(timezone=True), nullable=True))
     op.add_column("images", sa.Column("checksum", sa.BigInteger(), nullable=True))
@@ -96,7 +96,7 @@ def upgrade() -> None:
 
 
 def _parts(table: Any) -> Iterator[list[dict[str, Any]]]:
-    """Yield a table's rows, some at a time."""
+    """Yield the rows of a table in groups."""
     after = 0
     query = sa.select(table).order_by(table.c.id).limit(_ROWS_AT_ONCE)
     while rows := [row._asdict() for row in op.get_bind().execute(query.where(table.c.id > after))]:
@@ -107,7 +107,7 @@ def _parts(table: Any) -> Iterator[list[dict[str, Any]]]:
 
 
 def _give_to_first_source(metadata: Mapping[int, dict[str, Any]]) -> None:
-    """Give metadata that an image has, from before a way down, to its first source, and rows to filter by."""
+    """Move the metadata of images, which a downgrade left, to their first sources, and write rows for filters."""
     ids = _SOURCES.c.image_id
     firsts = sa.select(ids, sa.func.min(_SOURCES.c.id)).where(ids.in_(metadata)).group_by(ids)
     sources = {image_id: source_id for image_id, source_id in op.get_bind().execute(firsts)}  # noqa: C416 - rows
@@ -119,7 +119,7 @@ def _give_to_first_source(metadata: Mapping[int, dict[str, Any]]) -> None:
 
 
 def _set(table: Any, column: str, values: Mapping[int, Any]) -> None:
-    """Set a column of rows given by id."""
+    """Set a column of rows by id."""
     statement = sa.update(table).where(table.c.id == sa.bindparam("row_id"))
     typed = sa.bindparam("new_value", type_=table.c[column].type)
     if values:
@@ -128,7 +128,7 @@ def _set(table: Any, column: str, values: Mapping[int, Any]) -> None:
 
 
 def downgrade() -> None:
-    """Take back: images keep their metadata, not where it came from; what people removed comes back with a run."""
+    """Undo the upgrade: images keep their metadata without its origin; a run indexes removed images again."""
     op.drop_table("properties")
     for table, column in (
         ("sources", "checksum"),

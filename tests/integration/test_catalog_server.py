@@ -78,7 +78,7 @@ def kill_connections(postgres: PostgresServer, name: str) -> None:
 def test_a_second_writer_is_told_who_is_at_work(url: str, catalog: Catalog) -> None:
     """It does not wait; once the first has ended it gets in."""
     with Catalog.create(url) as second:
-        with catalog.alone(), pytest.raises(CollectionLocked, match=r"held by whatwhere \d+ on .* \(process \d+"):
+        with catalog.alone(), pytest.raises(CollectionLocked, match=r"locked by whatwhere \d+ on .* \(process \d+"):
             second.alone().__enter__()
         with second.alone():
             record(second, "a")
@@ -90,7 +90,7 @@ def test_a_second_writer_is_told_who_is_at_work(url: str, catalog: Catalog) -> N
 def test_nobody_writes_beside_a_writer_that_is_alone(url: str, catalog: Catalog) -> None:
     """Not even in a single transaction; who is alone can."""
     with catalog.alone(), Catalog.create(url) as second:
-        with pytest.raises(CollectionLocked, match=r"held by whatwhere \d+ on"):
+        with pytest.raises(CollectionLocked, match=r"locked by whatwhere \d+ on"):
             record(second, "b")
         record(catalog, "a")
 
@@ -110,7 +110,7 @@ def test_a_writer_that_lost_its_connection_can_write_no_more(
                 for _ in range(2):
                     with pytest.raises(CatalogUnavailable, match="again"):
                         record(catalog, "c")
-            with pytest.raises(CatalogUnavailable, match="run again, it continues"):
+            with pytest.raises(CatalogUnavailable, match="run again to continue"):
                 catalog.vacuum()
         with catalog.alone():
             record(catalog, "d")
@@ -322,12 +322,12 @@ def test_a_schema_that_may_not_be_made_is_refused(postgres: PostgresServer, name
 @pytest.mark.parametrize(
     ("written", "said"),
     [
-        ("mysql://me:secret@host/database", "mysql is no database for a catalogue"),
-        ("no address with secret", "is no URL"),
-        ("postgresql+psycopg://me:secret@host:port/database", "is no URL"),
-        ("postgresql+psycopg://me:secret@host/database?schema=Öffentlich", "is no schema"),
-        ("postgresql+psycopg://me:secret@host/database?schema=pg_catalog", "is no schema"),
-        ("postgresql+psycopg://me:secret@host/database?schema=a&schema=b", "is no schema"),
+        ("mysql://me:secret@host/database", "mysql is not a supported catalog database"),
+        ("no address with secret", "is not a URL"),
+        ("postgresql+psycopg://me:secret@host:port/database", "is not a URL"),
+        ("postgresql+psycopg://me:secret@host/database?schema=Öffentlich", "is not a valid schema name"),
+        ("postgresql+psycopg://me:secret@host/database?schema=pg_catalog", "is not a valid schema name"),
+        ("postgresql+psycopg://me:secret@host/database?schema=a&schema=b", "is not a valid schema name"),
     ],
 )
 def test_an_address_that_is_none_is_not_repeated(written: str, said: str) -> None:
@@ -347,7 +347,7 @@ def test_a_server_that_is_not_there_is_unavailable() -> None:
 
 def test_a_database_without_a_catalog_is_not_read(postgres: PostgresServer, name: str) -> None:
     """Reading makes nothing."""
-    with pytest.raises(CollectionCorrupt, match="schema other is not a readable catalogue, or its first run"):
+    with pytest.raises(CollectionCorrupt, match="schema other is not a readable catalog, or its first run"):
         Catalog.open(postgres.url(name, query="?schema=other"))
 
     assert postgres.run("SELECT 1 FROM pg_namespace WHERE nspname = 'other'", name) == []
@@ -421,7 +421,7 @@ def test_a_damaged_row_does_not_move(url: str, catalog: Catalog) -> None:
     record(catalog, "a")
     raw(url, "UPDATE images SET width = 1")
 
-    with pytest.raises(CollectionCorrupt, match=r"image 1 of .* holds other values"):
+    with pytest.raises(CollectionCorrupt, match=r"image 1 of .* does not match its checksum"):
         catalog.export_rows("images")
 
 

@@ -175,7 +175,7 @@ def test_a_finished_copy_is_not_made_again(source: Path, tmp_path: Path) -> None
 def test_another_collection_is_not_written_over(source: Path, collection: Path, tmp_path: Path) -> None:
     shutil.copytree(collection, tmp_path / "other.ww")
 
-    with pytest.raises(CollectionMismatch, match=r"other\.ww holds other images than .*: copy to a new place"):
+    with pytest.raises(CollectionMismatch, match=r"other\.ww contains other images than .*: copy to a new place"):
         copy_collection(source, tmp_path / "other.ww")
     with open_collection(tmp_path / "other.ww") as reader:
         assert len(reader.ids) == 8
@@ -192,11 +192,11 @@ def test_a_damaged_shard_is_found_at_the_source(source: Path, tmp_path: Path) ->
 
 
 def test_an_object_store_needs_a_database_for_its_catalog(source: Path, far: str) -> None:
-    with pytest.raises(InvalidRequest, match="holds no SQLite database: give the address of a PostgreSQL database"):
+    with pytest.raises(InvalidRequest, match="cannot contain a SQLite database: give a PostgreSQL database"):
         copy_collection(source, far)
 
 
 def test_nothing_is_copied_from_where_nothing_is(tmp_path: Path) -> None:
-    with pytest.raises(CollectionNotFound, match="holds no published collection"):
+    with pytest.raises(CollectionNotFound, match="has no published generation"):
         copy_collection(tmp_path / "none.ww", tmp_path / "copy.ww")
     assert not (tmp_path / "copy.ww").exists()

@@ -119,7 +119,7 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(
     found = faults(root) if root.exists() else []
     again, lines = run(harness, situation.arguments, root, tmp_path)
 
-    assert re.fullmatch(r"\S.* cannot be (written|made) \(.+\): (make room on the disk|give a directory) .*", sentence)
+    assert re.fullmatch(r"\S.* cannot be (written|created) \(.+\): (free disk space|choose a writable) .*", sentence)
     assert len(sentence) < 300
     assert (answered, found) == (True, [])
     assert again == 0, lines
@@ -141,7 +141,7 @@ def test_a_read_only_disk_is_a_sentence_and_loses_nothing(
     again, lines = run(harness, situation.arguments, root, tmp_path)
 
     assert "Read-only file system" in sentence
-    assert sentence.partition("): ")[2].startswith("make room on the disk or give the right to write to it")
+    assert sentence.partition("): ")[2].startswith("free disk space or grant write permission")
     assert kept == []
     assert again == 0, lines
     assert differences(situation.contents_after, contents(root)) == []
@@ -168,7 +168,7 @@ def test_a_new_collection_on_a_read_only_disk_is_a_sentence(harness: Harness, di
     with read_only(disk):
         sentence = refusal(*run(harness, arguments, disk / "new.ww", tmp_path))
 
-    assert sentence.startswith(f"{disk / 'new.ww'} cannot be made (Read-only file system): give a directory that")
+    assert sentence.startswith(f"{disk / 'new.ww'} cannot be created (Read-only file system): choose a writable")
     assert not (disk / "new.ww").exists()
 
 
@@ -209,7 +209,7 @@ def test_a_second_writer_is_refused_while_readers_read(
     first.send_signal(signal.SIGCONT)
     first.wait(60)
 
-    holder = f"{root} is being written to by process {first.pid}: wait for that to end, then run again"
+    holder = f"{root} is being written to by process {first.pid}: wait until that ends, then run again"
     assert sentences == [holder] * 4
     assert read == (situation.generation_before, situation.answers_before)
     assert listed > 0

@@ -64,7 +64,7 @@ def assert_answers(root: Path) -> None:
 
 def test_it_says_what_to_do(root: Path) -> None:
     """Reading changes nothing, so it does not bring anything up to date."""
-    with pytest.raises(CollectionMismatch, match="older whatwhere: run `whatwhere rebuild"):
+    with pytest.raises(CollectionMismatch, match="older version of whatwhere: run `whatwhere rebuild"):
         open_collection(root)
 
 

@@ -412,7 +412,7 @@ def test_a_second_writer_is_refused_with_the_first_ones_number(
     with open_for_writing(root, Recipe.load(Layout(root))):
         done = run("index", few, "-c", root)
 
-    assert refused(done).startswith(f"{root} is being written to by process {os.getpid()}: wait for that to end")
+    assert refused(done).startswith(f"{root} is being written to by process {os.getpid()}: wait until that ends")
 
 
 @pytest.mark.parametrize("command", ["info", "images"])

@@ -88,9 +88,10 @@ def test_metadata_of_all_origins_is_kept(
     ]
     torn, unmatched = done.stderr.splitlines()
     assert torn.startswith(
-        f"WARNING whatwhere.indexer.pipeline.annotate sidecar torn source={(pictures / '5.jpg').as_uri()} error=5.jpg"
+        "WARNING whatwhere.indexer.pipeline.annotate sidecar invalid "
+        f"source={(pictures / '5.jpg').as_uri()} error=5.jpg"
     )
-    assert unmatched.endswith(f"metadata rows=1 name none of the files, one is {(pictures / 'nowhere.jpg').as_uri()}")
+    assert unmatched.endswith(f"metadata rows=1 match no file, for example {(pictures / 'nowhere.jpg').as_uri()}")
     assert known(root) == EXPECTED
 
 

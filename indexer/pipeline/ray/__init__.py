@@ -1,4 +1,4 @@
-"""Describing on several machines: Ray Data's workers describe chunks and write shards, one process records them.
+"""Indexing on several machines: workers of Ray Data describe chunks and write shards, one process records them.
 
-Ray is an extra, imported where it is used: nothing of this package but its settings is needed to index here.
+Ray is an optional dependency and imported when it is used; a local run needs only the settings of this package.
 """

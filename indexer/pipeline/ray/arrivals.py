@@ -1,4 +1,4 @@
-"""Record chunks that workers described elsewhere, as they would have become here."""
+"""Record chunks from workers with the same result as if this process had described them."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -14,7 +14,7 @@ from whatwhere.indexer.sources.uris import is_remote
 
 
 class Arrivals:
-    """Takes chunks in their order. `load` and `is_known` are those with which this process would describe them."""
+    """Records chunks in their order. `load` and `is_known` are as for descriptions in this process."""
 
     def __init__(
         self, writer: CollectionWriter, load: Callable[[Source], Loaded], is_known: Callable[[str], bool]
@@ -24,7 +24,7 @@ class Arrivals:
         self._is_known = is_known
 
     def outcomes(self, arrived: Arrived) -> list[Outcome]:
-        """Return the outcomes that the chunk would have had here after all chunks before it.
+        """Return the outcomes that the chunk would have in this process after all chunks before it.
 
         Raises SourceUnavailable if the worker could not read a file that this process can read.
         """
@@ -36,7 +36,7 @@ class Arrivals:
         if outcomes == [*arrived.outcomes]:
             self._writer.append_arrived(outcomes, arrived.shard)
             return
-        # A worker described what a chunk before it, in another's hands, held too.
+        # The worker described contents that an earlier chunk of another worker had, too.
         images = [outcome.image for outcome in outcomes if outcome.image is not None]
         rows = [image.shard_row for image in images if image.shard_row is not None]
         moved = {row: place for place, row in enumerate(rows)}
@@ -51,7 +51,7 @@ class Arrivals:
         return [*read_descriptions(layout.fetch(layout.arriving / arrived.shard.file_name), rows)]
 
     def _as_known_by_now(self, outcome: Outcome) -> Outcome:
-        """Return what becomes of a source whose content may have been recorded since a worker looked."""
+        """Return the outcome of a source whose content may have been recorded since the worker asked."""
         content_hash = None if outcome.image is None else outcome.image.content_hash
         if content_hash is None or not self._is_known(content_hash):
             return outcome
@@ -63,13 +63,13 @@ class Arrivals:
             unreadable = outcome.image is not None and outcome.image.content_hash is None and not is_remote(uri)
             if unreadable and self._load(outcome.source).content_hash is not None:
                 raise SourceUnavailable(
-                    f"{uri} can be read here but not on {arrived.host}: the photographs must lie where all machines "
-                    "find them by the same name"
+                    f"{uri} can be read here but not on {arrived.host}: the photographs must have the same path on all "
+                    "machines"
                 )
 
 
 def _with_row(outcome: Outcome, moved: Mapping[int, int]) -> Outcome:
-    """Return the outcome with its description's row in another shard."""
+    """Return the outcome with the row of its description in the new shard."""
     if outcome.image is None or outcome.image.shard_row is None:
         return outcome
     return replace(outcome, image=replace(outcome.image, shard_row=moved[outcome.image.shard_row]))

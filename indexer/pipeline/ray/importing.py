@@ -1,4 +1,4 @@
-"""Import Ray, with what it reads from the environment when it is imported."""
+"""Import Ray, after setting the environment variables that it reads at import."""
 
 import importlib
 import os
@@ -11,11 +11,11 @@ from whatwhere.indexer.pipeline.ray.settings import ClusterSettings
 
 
 def import_running(cluster: ClusterSettings) -> ModuleType:
-    """Return the module `running`, the one that needs Ray; ClusterUnavailable where Ray is not installed."""
+    """Return the module `running`, which needs Ray. Raises ClusterUnavailable if Ray is not installed."""
     if "ray" not in sys.modules:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # they would be sent to its makers
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # else it warns
-        if cluster.address is None:  # whoever reaches a Ray runs code in it, and it listens on all addresses
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # disable telemetry
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")  # avoids a warning
+        if cluster.address is None:  # Ray listens on all addresses and runs code of every client: require a token
             os.environ |= {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": secrets.token_hex(32)}
     try:
         return importlib.import_module("whatwhere.indexer.pipeline.ray.running")

@@ -1,4 +1,4 @@
-"""Run chunks through Ray Data: in order, few ahead of what is recorded, again where a worker was lost."""
+"""Run chunks through Ray Data: in order, a few ahead of the recorded ones, with retries after lost workers."""
 
 import logging
 import pickle
@@ -25,9 +25,9 @@ from whatwhere.indexer.pipeline.ray.settings import ClusterSettings
 from whatwhere.indexer.pipeline.ray.work import Arrived, Work
 from whatwhere.indexer.pipeline.ray.worker import ChunkWorker, Ledger
 
-AHEAD = 2  # chunks that may wait to be recorded, beside one in each worker's hands
-TRIES = 3  # of a chunk whose worker dies
-_OBJECT_STORE_BYTES = 256 * 1024 * 1024  # chunks cross as names and outcomes, not as pictures
+AHEAD = 2  # chunks that may wait to be recorded, besides one per worker
+TRIES = 3  # attempts for a chunk whose worker dies
+_OBJECT_STORE_BYTES = 256 * 1024 * 1024  # messages contain URIs and outcomes, not images
 _LEDGER_THREADS = 8
 
 log = logging.getLogger(__name__)
@@ -35,10 +35,10 @@ log = logging.getLogger(__name__)
 
 @contextmanager
 def connected(cluster: ClusterSettings) -> Iterator[None]:
-    """Start Ray, or join the one at the address, and leave it in the end; one that this process uses already is kept.
+    """Start Ray or connect to the cluster at the address; disconnect at the end, unless it was connected before.
 
-    Meanwhile Ray Data logs errors alone, else it would tell of each data set on the terminal.
-    ClusterUnavailable where there is none.
+    Meanwhile Ray Data logs only errors: it prints every data set to the terminal otherwise.
+    Raises ClusterUnavailable if it cannot be reached.
     """
     if ray.is_initialized():
         yield
@@ -49,7 +49,7 @@ def connected(cluster: ClusterSettings) -> Iterator[None]:
     folder = tempfile.mkdtemp(prefix="whatwhere-ray-") if cluster.address is None else None
     try:
         _join(cluster, folder)
-        signal.signal(signal.SIGTERM, on_terminate)  # Ray's own would end the process without a word
+        signal.signal(signal.SIGTERM, on_terminate)  # Ray's handler would end the process silently
         data_log.setLevel(logging.ERROR)
         yield
     finally:
@@ -77,10 +77,10 @@ def _join(cluster: ClusterSettings, folder: str | None) -> None:
 
 
 def described(chunks: Sequence[Sequence[Source]], work: Work, cluster: ClusterSettings) -> Iterator[Arrived]:
-    """Yield what became of each chunk, in order; that another is asked for says that the one before is recorded.
+    """Yield the chunks in order; the caller records each before it asks for the next.
 
-    When a worker or its machine is lost, what is not recorded is described again. WorkersLost when that happens
-    TRIES times without any chunk in between; the named errors of workers.
+    After the loss of a worker, chunks that are not recorded are described again. Raises WorkersLost if that happens
+    TRIES times without a chunk in between, and the named errors of workers.
     """
     workers = cluster.workers or _room(work, cluster)
     work = replace(work, reading=work.reading.for_one_of(workers))
@@ -88,7 +88,7 @@ def described(chunks: Sequence[Sequence[Source]], work: Work, cluster: ClusterSe
     recorded = lost = 0
     while recorded < len(chunks):
         try:
-            # After a loss one worker alone, until there is a chunk again: so that one that kills its worker is known.
+            # After a loss, one worker alone until the next chunk: this identifies a chunk that kills its worker.
             for arrived in _pass(chunks[recorded:], recorded, work, cluster, (workers if lost == 0 else 1, ledger)):
                 yield arrived
                 recorded += 1
@@ -96,14 +96,14 @@ def described(chunks: Sequence[Sequence[Source]], work: Work, cluster: ClusterSe
                 ray.get(ledger.recorded.remote(recorded))
         except RayError as error:
             if isinstance(error, RayTaskError) and not isinstance(error, ActorDiedError):
-                raise  # a fault in the program, which would come again
+                raise  # a bug, which would happen again
             lost += 1
             log.warning("worker lost chunk=%d try=%d of %d: %s", recorded, lost, TRIES, _first_line(error))
             if lost == TRIES:
                 first, last = chunks[recorded][0].uri, chunks[recorded][-1].uri
                 raise WorkersLost(
-                    f"a worker was lost {TRIES} times between {first} and {last} ({_first_line(error)}): what was "
-                    "finished before is kept; leave these files out, or give workers more memory, and run again"
+                    f"a worker was lost {TRIES} times between {first} and {last} ({_first_line(error)}): finished "
+                    "work is kept; exclude these files, or give workers more memory, then run again"
                 ) from error
 
 
@@ -112,7 +112,7 @@ def _first_line(error: Exception) -> str:
 
 
 def _room(work: Work, cluster: ClusterSettings) -> int:
-    """Return how many workers fit in the cluster as it is, at least one."""
+    """Return the number of workers that fit into the current cluster, at least one."""
     there: dict[str, float] = ray.cluster_resources()  # type: ignore[no-untyped-call]
     gpus = _gpus(work, cluster)
     by_cpu = there.get("CPU", 0) // cluster.cpus
@@ -126,7 +126,7 @@ def _gpus(work: Work, cluster: ClusterSettings) -> float:
 
 
 def _ledger(collection: CollectionAddress, window: int) -> Any:
-    """Start the ledger on this machine, where the catalogue is."""
+    """Start the ledger on this machine, which has the catalog."""
     here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
     options = {"num_cpus": 0, "max_concurrency": _LEDGER_THREADS, "scheduling_strategy": here}
     return ray.remote(Ledger).options(**options).remote(collection, window)
@@ -135,10 +135,12 @@ def _ledger(collection: CollectionAddress, window: int) -> Any:
 def _pass(
     chunks: Sequence[Sequence[Source]], first: int, work: Work, cluster: ClusterSettings, pool: tuple[int, Any]
 ) -> Iterator[Arrived]:
-    """Run chunks, numbered from `first` on, through a pool of (workers, ledger)."""
+    """Run chunks, numbered from `first`, in a pool of (number of workers, ledger)."""
     workers, ledger = pool
     rows = [{"number": first + index, "sources": pickle.dumps(list(chunk))} for index, chunk in enumerate(chunks)]
-    with warnings.catch_warnings():  # Ray's of its own settings, and of `max_restarts`, for which it has no other place
+    with (
+        warnings.catch_warnings()
+    ):  # Ray warns about its own settings and about `max_restarts`, which has no replacement
         warnings.simplefilter("ignore", DeprecationWarning)
         context = DataContext.get_current()
         context.execution_options.preserve_order = True
@@ -150,7 +152,7 @@ def _pass(
             compute=ActorPoolStrategy(size=workers, max_tasks_in_flight_per_actor=1),
             num_cpus=cluster.cpus,
             num_gpus=_gpus(work, cluster),
-            max_restarts=0,  # a restart would wait for ever for the room that a lost machine had
+            max_restarts=0,  # a restart would wait for the resources of a lost machine forever
         )
     for block in data.iter_batches(batch_size=None, prefetch_batches=0, batch_format="pyarrow"):
         (result,) = (pickle.loads(cell.as_py()) for cell in block["result"])  # noqa: S301 - written by our own worker

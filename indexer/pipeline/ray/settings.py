@@ -1,4 +1,4 @@
-"""Where chunks are described: here, on a Ray of this run's own, or on a cluster that runs already."""
+"""Where chunks are described: in this process, on a temporary local Ray, or on a running cluster."""
 
 from dataclasses import dataclass
 
@@ -7,20 +7,20 @@ from whatwhere.indexer.errors import InvalidRequest
 HERE = "local"
 OWN = "ray"
 _PREFIX = "ray://"
-_CLIENT_PORT = ":10001"  # of Ray's client, through which Ray Data does not run
+_CLIENT_PORT = ":10001"  # the port of Ray's client, which does not support Ray Data
 
 
 @dataclass(frozen=True)
 class ClusterSettings:
-    """A Ray and the workers in it. `address` is None for a Ray that this run starts and stops, on this machine."""
+    """A Ray cluster and its workers. `address` is None for a local Ray that the run starts and stops."""
 
     address: str | None = None
-    workers: int | None = None  # None: as many as there is room for
-    cpus: int = 1  # of each worker: threads of the network, of factorising and of decoding
-    gpus: float | None = None  # of each worker; None: one where the device asked for is cuda, else none
+    workers: int | None = None  # None: as many as fit
+    cpus: int = 1  # per worker: threads of the network, of the factorization and of decoding
+    gpus: float | None = None  # per worker; None: one if the device is cuda, else none
 
     def __post_init__(self) -> None:
-        """Refuse numbers that no worker can have."""
+        """Raise InvalidRequest if a number is out of range."""
         for name, value in (("ray_workers", self.workers), ("ray_cpus", self.cpus)):
             if value is not None and value < 1:
                 raise InvalidRequest(f"{name} {value} is out of range: give 1 or more", field=name)
@@ -31,7 +31,7 @@ class ClusterSettings:
 def choose_cluster(
     engine: str, workers: int | None = None, cpus: int = 1, gpus: float | None = None
 ) -> ClusterSettings | None:
-    """Return the cluster that `local` (None), `ray` or `ray://ADDRESS` names; InvalidRequest for anything else."""
+    """Return the cluster for `local` (None), `ray` or `ray://ADDRESS`. Raises InvalidRequest for other values."""
     if engine == HERE:
         return None
     if engine == OWN:
@@ -41,7 +41,7 @@ def choose_cluster(
         return ClusterSettings(address, workers, cpus, gpus)
     raise InvalidRequest(
         f"engine {engine!r} is unknown: give local, ray (started on this machine for this run), ray://auto (the "
-        "cluster that this machine is part of) or ray://HOST:6379, what `ray start --head` names; from outside a "
-        "cluster (Ray's client, port 10001), use `ray job submit`",
+        "cluster of this machine) or ray://HOST:6379 (printed by `ray start --head`); from outside a cluster (Ray's "
+        "client, port 10001), use `ray job submit`",
         field="engine",
     )

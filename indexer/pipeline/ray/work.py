@@ -1,4 +1,4 @@
-"""Messages between a run and its workers: everything here may cross to another machine."""
+"""Messages between a run and its workers, which may be on other machines."""
 
 import os
 from collections.abc import Sequence
@@ -16,7 +16,7 @@ from whatwhere.indexer.sources.scan import absolute
 
 @dataclass(frozen=True)
 class Work:
-    """How chunks are described, the same for all of a run."""
+    """How the workers of a run describe chunks."""
 
     collection: CollectionAddress
     backbone: str
@@ -24,12 +24,12 @@ class Work:
     precision: str
     rank: int
     pooled: tuple[str, ...]
-    fingerprint: tuple[object, ...]  # of the describer of the process that asks, see `Describer.fingerprint`
+    fingerprint: tuple[object, ...]  # of the describer in the process of the run, see `Describer.fingerprint`
     device: str
-    engine: str | None  # what WHATWHERE_ENGINE says where the run was started
+    engine: str | None  # WHATWHERE_ENGINE in the process of the run
     batch_size: int
     decoding_threads: int | None
-    reading: ReadSettings  # of all workers; what one of them gets has its share of the request rate
+    reading: ReadSettings  # the request rate is that of all workers; each one gets its share
 
     @classmethod
     def of(cls, collection: CollectionAddress, settings: IndexSettings, describer: Describer) -> Self:
@@ -52,10 +52,10 @@ class Work:
 
 @dataclass(frozen=True)
 class Arrived:
-    """A described chunk: its outcomes in order, and its shard, by a name of its own below `Layout.arriving`.
+    """A described chunk: its outcomes in order, and its shard, which has a unique name in `Layout.arriving`.
 
-    `host` is the machine that described it, `unchanged` the number of sources of which nothing had to be read, `gone`
-    the URIs at which nothing is.
+    `host` is the machine of the worker, `unchanged` the number of sources that needed no reading, `gone` the URIs of
+    missing files.
     """
 
     outcomes: Sequence[Outcome]

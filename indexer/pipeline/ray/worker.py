@@ -1,4 +1,4 @@
-"""What runs in Ray's processes: workers that describe chunks, and the ledger that they ask."""
+"""Actors of Ray: workers that describe chunks, and the ledger that they query."""
 
 import os
 import pickle
@@ -27,13 +27,13 @@ from whatwhere.indexer.pipeline.chunks import Batch, Chunk, ChunkSizes, describe
 from whatwhere.indexer.pipeline.loading import Loader
 from whatwhere.indexer.pipeline.ray.work import Arrived, Work
 
-_TURN_S = 0.2  # between two questions whether the committer has come near enough
+_TURN_S = 0.2  # between two polls of the ledger
 
 
 class Ledger:
-    """Stands beside the process that records chunks: what the catalogue knows, and how far it is.
+    """Answers the queries of workers about the catalog and about recorded chunks, on the machine of the run.
 
-    Workers on other machines cannot open an SQLite file.
+    Workers on other machines cannot open a SQLite file.
     """
 
     def __init__(self, collection: CollectionAddress, window: int) -> None:
@@ -42,29 +42,29 @@ class Ledger:
         self._recorded = 0
 
     def has_content(self, content_hash: str, retry_failed: bool) -> bool:
-        """Tell whether this content needs no describing."""
+        """Tell whether this content needs no description."""
         return self._catalog.has_content(content_hash, retry_failed=retry_failed)
 
     def content_of(self, uri: str) -> str | None:
-        """Return the hash of what was last read at a URI, None when nothing was."""
+        """Return the SHA-256 of the content last read at a URI, None without any."""
         return self._catalog.content_of(uri)
 
     def unchanged(self, sources: Sequence[Source], retry_failed: bool) -> set[str]:
-        """Return the URIs of which nothing changed."""
+        """Return the URIs of unchanged sources."""
         return self._catalog.unchanged(sources, retry_failed=retry_failed)
 
     def recorded(self, chunks: int) -> None:
-        """Note that this many chunks, the first ones, are recorded."""
+        """Set the number of recorded chunks."""
         self._recorded = chunks
 
     def may_begin(self, number: int) -> bool:
-        """Tell whether a chunk is not too far ahead of those that are recorded."""
+        """Tell whether a chunk is within the window after the recorded ones."""
         return number < self._recorded + self._window
 
 
 @dataclass(frozen=True)
 class _Known:
-    """The catalogue, as the loader asks it, through the ledger."""
+    """The catalog for a loader, through the ledger."""
 
     ledger: Any
 
@@ -81,7 +81,7 @@ class _Known:
 
 
 class ChunkWorker:
-    """Describes chunks, one after the other, with a network that it loads once; `cpus` threads each."""
+    """Describes chunks one after another with a network that is loaded once, on `cpus` threads."""
 
     def __init__(self, work: Work, ledger: Any, cpus: int) -> None:
         self._work = work
@@ -90,12 +90,12 @@ class ChunkWorker:
         warnings.filterwarnings("ignore", module=r"PIL\.")  # of torn files, for each entry; the process is ours alone
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
-        """Describe the sources of a row of the data set; what it holds for good is bytes, an error among them."""
+        """Describe the sources in a row of the data set; return the result, or a named error, as pickled bytes."""
         sources = pickle.loads(row["sources"])  # noqa: S301 - written by the process that started this one
         result: Arrived | Exception
         try:
             result = self._described(int(row["number"]), sources)
-        except (WhatwhereError, OSError) as error:  # named ones; another machine's frames are of no use
+        except (WhatwhereError, OSError) as error:  # named errors, without the traceback of another machine
             result = error.with_traceback(None)
         return {"result": pickle.dumps(result)}
 
@@ -104,7 +104,7 @@ class ChunkWorker:
             time.sleep(_TURN_S)
         work = self._work
         sizes = ChunkSizes(work.batch_size, work.decoding_threads or self._cpus, len(sources))
-        # Contents that are recorded meanwhile, or are in other workers' chunks, are found when this one is recorded.
+        # Contents that are recorded meanwhile or in chunks of other workers are detected when this one is recorded.
         events = [*describe_sources(sources, self._load, self._describer, sizes)]
         batches = [event for event in events if isinstance(event, Batch)]
         chunk = next((event for event in events if isinstance(event, Chunk)), Chunk())
@@ -120,7 +120,7 @@ class ChunkWorker:
 
     @cached_property
     def _describer(self) -> Describer:
-        """Load the network: with the first chunk, where an error has a name, and not when the process starts."""
+        """Load the network, with the first chunk: an error at the start of the process would have no name."""
         work = self._work
         torch.set_num_threads(self._cpus)
         if work.engine is not None:
@@ -132,7 +132,7 @@ class ChunkWorker:
         describer = Describer(backbone, work.rank, work.pooled)
         if describer.fingerprint != work.fingerprint:
             raise CollectionMismatch(
-                f"{platform.node()} would describe by {describer.fingerprint}, not {work.fingerprint}: install the "
+                f"{platform.node()} describes with {describer.fingerprint}, not {work.fingerprint}: install the "
                 "same version of whatwhere, and the same weights, on all machines"
             )
         return describer
@@ -143,8 +143,8 @@ class ChunkWorker:
             layout.arriving.mkdir(parents=True, exist_ok=True)
         elif not layout.arriving.is_dir():
             raise CollectionNotWritable(
-                f"{self._work.collection} is not there on {platform.node()}: the collection must lie in a directory "
+                f"{self._work.collection} does not exist on {platform.node()}: the collection must be in a directory "
                 "that all machines share, or in an object store"
             )
-        # A name that nobody else ever writes: not another try of this chunk either, nor a worker of a killed run.
+        # A unique name, also among other attempts for this chunk and workers of a killed run.
         return write_shard_file(layout, layout.arriving / f"{uuid.uuid4().hex}.safetensors", descriptions)

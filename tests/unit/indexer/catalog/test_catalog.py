@@ -603,7 +603,7 @@ def test_a_file_that_is_no_database_is_corrupt(path: Path, opening: Callable[[Pa
     """Garbage where the catalogue should be has a named error with the file's name."""
     path.write_bytes(b"this is not a database, " * 100)
 
-    with pytest.raises(CollectionCorrupt, match=r"catalog\.db is not a readable catalogue"):
+    with pytest.raises(CollectionCorrupt, match=r"catalog\.db is not a readable catalog"):
         opening(path)
 
 

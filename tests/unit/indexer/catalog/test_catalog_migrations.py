@@ -194,7 +194,7 @@ def test_a_damaged_older_catalog_is_a_named_error(older: CatalogAddress) -> None
     raw(older, "UPDATE images SET user_metadata = '{' WHERE id = 1")
     before = dump(older)
 
-    with pytest.raises(CollectionCorrupt, match=r"catalog\.db holds a value that cannot be read"):
+    with pytest.raises(CollectionCorrupt, match=r"catalog\.db contains a value that cannot be read"):
         Catalog.create(older)
 
     assert dump(older) == before

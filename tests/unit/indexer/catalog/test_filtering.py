@@ -340,10 +340,10 @@ def test_an_image_without_a_place_has_no_uri(images: Catalog) -> None:
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ('width_px = "640"', "width_px is a number, '640' is none"),
-        ("height_px > tall", "height_px is a number, 'tall' is none"),
-        ("byte_count = 1*", r"byte_count is a number, '1\*' is none"),
-        ("create_time > 5", "create_time is a time such as \"2024-01-31T12:00:00Z\", '5' is none"),
+        ('width_px = "640"', "width_px is a number, but '640' is not"),
+        ("height_px > tall", "height_px is a number, but 'tall' is not"),
+        ("byte_count = 1*", r"byte_count is a number, but '1\*' is not"),
+        ("create_time > 5", "create_time is a time such as \"2024-01-31T12:00:00Z\", but '5' is not"),
         ('create_time > "2024-02-31"', "create_time is a time"),
     ],
 )

@@ -772,10 +772,10 @@ def rewrite(path: Path, **values: object) -> None:
 
 
 NEWER = FORMAT_VERSION + 1
-CHANGED = "holds other values than were written"
+CHANGED = "does not match its checksum"
 DAMAGES: dict[str, tuple[Callable[[Path], object], type[WhatwhereError], str]] = {
-    "recipe torn": (lambda root: cut(Layout(root).recipe), CollectionCorrupt, r"collection\.json is not JSON"),
-    "recipe empty": (lambda root: Layout(root).recipe.write_text(""), CollectionCorrupt, "is not JSON"),
+    "recipe torn": (lambda root: cut(Layout(root).recipe), CollectionCorrupt, r"collection\.json is not valid JSON"),
+    "recipe empty": (lambda root: Layout(root).recipe.write_text(""), CollectionCorrupt, "is not valid JSON"),
     "recipe a list": (lambda root: Layout(root).recipe.write_text("[]"), CollectionCorrupt, "no format_version"),
     "recipe without a rank": (lambda root: edit(Layout(root).recipe, rank=None), CollectionCorrupt, CHANGED),
     "recipe with another rank": (lambda root: edit(Layout(root).recipe, rank=4), CollectionCorrupt, CHANGED),
@@ -790,9 +790,9 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[WhatwhereError], str]] =
     "recipe of another": (
         lambda root: rewrite(Layout(root).recipe, rank=4),
         CollectionMismatch,
-        "made by another recipe",
+        "does not match the recipe",
     ),
-    "manifest torn": (lambda root: cut(manifest_of(root)), CollectionCorrupt, "manifest.json is not JSON"),
+    "manifest torn": (lambda root: cut(manifest_of(root)), CollectionCorrupt, "manifest.json is not valid"),
     "manifest missing": (lambda root: manifest_of(root).unlink(), CollectionCorrupt, "manifest.json is missing"),
     "manifest with other counts": (lambda root: edit(manifest_of(root), image_count=4), CollectionCorrupt, CHANGED),
     "manifest of another": (
@@ -820,11 +820,11 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[WhatwhereError], str]] =
     "removed changed": (lambda root: flip(removed_of(root)), CollectionCorrupt, "removed.npy is missing or changed"),
     "whitener missing": (lambda root: what_whitener_of(root).unlink(), CollectionCorrupt, "is missing or damaged"),
     "whitener torn": (lambda root: cut(what_whitener_of(root)), CollectionCorrupt, "is missing or damaged"),
-    "whitener changed": (lambda root: flip(what_whitener_of(root)), CollectionCorrupt, "other values than were"),
+    "whitener changed": (lambda root: flip(what_whitener_of(root)), CollectionCorrupt, "does not match its"),
     "second whitener of other values": (
         lambda root: whitening.save(OTHER_WHITENERS["fused"][1], fused_whitener_of(root)),
         CollectionCorrupt,
-        "holds other values than were written",
+        "does not match its fingerprint",
     ),
     "index missing": (lambda root: what_index_of(root).unlink(), CollectionCorrupt, r"what\.0\.faiss is missing or"),
     "index torn": (lambda root: cut(what_index_of(root)), CollectionCorrupt, r"what\.0\.faiss is missing or damaged"),
@@ -833,7 +833,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[WhatwhereError], str]] =
     "catalogue garbage": (
         lambda root: Layout(root).catalog.write_bytes(b"garbage, " * 1000),
         CollectionCorrupt,
-        "not a readable catalogue",
+        "not a readable catalog",
     ),
 }
 

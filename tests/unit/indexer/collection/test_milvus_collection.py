@@ -220,7 +220,7 @@ def test_vectors_move_into_files_and_back(pair: Pair, milvus: MilvusLite) -> Non
     layout = Layout(pair.remote)
     stores = layout.stores.read_text()
     layout.stores.unlink()
-    with pytest.raises(CollectionMismatch, match=r"stores\.json does not say where"):
+    with pytest.raises(CollectionMismatch, match=r"stores\.json has no address"):
         open_collection(pair.remote)
 
     with open_for_writing(pair.remote) as writer:
@@ -260,7 +260,7 @@ def test_a_factory_of_files_is_refused(tmp_path: Path, milvus: MilvusLite) -> No
     recipe = replace(HERE, index_factory="HNSW32")
     with open_for_writing(tmp_path / "c.ww", recipe, Stores(vectors=milvus.address())) as writer:
         append(writer, 1)
-        with pytest.raises(InvalidRequest, match=r"give \?index=\.\.\. in the address"):
+        with pytest.raises(InvalidRequest, match=r"set \?index=\.\.\. in the vectors"):
             publish(writer.layout, writer.catalog, recipe, {name: WHITENERS[name] for name in HERE.descriptors})
 
 

@@ -1123,7 +1123,7 @@ def test_training_leaves_out_what_cannot_be_read(
 
 def test_training_needs_two_photographs(tmp_path: Path, thumbnails: Sequence[Path]) -> None:
     """One is refused, and nothing is written."""
-    with pytest.raises(InvalidRequest, match="1 readable photographs to train whiteners on: give hundreds"):
+    with pytest.raises(InvalidRequest, match="1 readable photographs are too few to train whiteners: give hundreds"):
         train_whiteners(thumbnails[:1], tmp_path / "out")
 
     assert not (tmp_path / "out").exists()

@@ -258,7 +258,7 @@ def test_a_segment_keeps_the_vectors_that_it_did_not_copy(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("factory", "said"),
     [
-        ("Nope", "none that faiss knows"),
+        ("Nope", "is unknown to faiss"),
         ("PQ4", "cannot be searched with a filter"),
         ("PCA8,Flat", "cannot be searched with a filter"),
         ("PQ4x4fs,RFlat", "cannot be searched with a filter"),
