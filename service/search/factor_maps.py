@@ -20,8 +20,8 @@ from whatwhere.indexer.features.nmf import Dense, LowRank, Matrices, QuantizedFa
 from whatwhere.service.search.localize import block_diagonal, box_of_maps
 
 COMPARED_RANK = 5  # by visual inspection: 4 still merge gymnasts' legs with the crowd, 6 add a corner of the hall
-# Share of an image's energy below which a joint factor is absent. A residue of it remains even then: measured at ranks
-# 5 to 12 on elephants, gymnasts and both together, at most 0.9 % in most cases in which the factor is not visible.
+# Share of an image's energy below which a joint factor is absent. On images without the factor a residue remains: at
+# most 0.9 % in most cases, measured at ranks 5 to 12 on elephants, gymnasts and both. A visible factor has more.
 LIVING_SHARE = 0.01
 PRINCIPAL_COMPONENTS = 3
 
