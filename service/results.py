@@ -63,8 +63,8 @@ class Hit:
 class SearchResult:
     """One page of results, best first.
 
-    `kept_factor_count` is the number of the query's factors that were used. `region_fallback` tells that no factor was
-    inside the region, so that the nearest one was used. `next_page_token` is empty on the last page and without a
+    `kept_factor_count` is the number of the query's factors that were used. `region_fallback` is true if no factor
+    was inside the region; the nearest one was used then. `next_page_token` is empty on the last page and without a
     server.
     """
 

@@ -39,8 +39,7 @@ class FilterQueries(Database):
     def ids_where(self, expression: Expression, *, state: str | None = INDEXED) -> NDArray[np.int64]:
         """Return the ids [N] (int64, sorted) of images that match a filter.
 
-        The meaning of filters is defined in `metadata.filter_translation`. Raises InvalidFilter if a value has the wrong
-        type.
+        `metadata.filter_translation` defines the meaning. Raises InvalidFilter if a value has the wrong type.
         """
         query = select(ImageRow.id).where(condition_of(expression)).order_by(ImageRow.id)
         if state is not None:

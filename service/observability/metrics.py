@@ -33,7 +33,7 @@ class Metrics:
         )
         self._seconds = Histogram(
             "whatwhere_request_seconds",
-            "Time from a request's head to its response, by method; without refused requests.",
+            "Time from a request's head to its response, by method; without requests refused because of overload.",
             ("method",),
             buckets=_REQUEST_S,
             registry=registry,

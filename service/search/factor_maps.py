@@ -19,8 +19,8 @@ from whatwhere.indexer.features.description import QuantizedFactors
 from whatwhere.indexer.features.nmf import Dense, LowRank, Matrices, factorize_batch, restore
 from whatwhere.service.search.localize import block_diagonal, box_of_maps
 
-# Share of an image's energy below which a joint factor is absent. A residue of it remains even then: measured at ranks
-# 5 to 12 on elephants, gymnasts and both together, at most 0.9 % in most cases in which the factor is not visible.
+# Share of an image's energy below which a joint factor is absent. On images without the factor a residue remains: at
+# most 0.9 % in most cases, measured at ranks 5 to 12 on elephants, gymnasts and both. A visible factor has more.
 LIVING_SHARE = 0.01
 
 

@@ -5,7 +5,7 @@ from dataclasses import fields, replace
 import pytest
 
 from whatwhere.indexer.errors import InvalidRequest
-from whatwhere.indexer.images.decode import ImageLimits
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.pipeline.settings import IndexSettings, ReadSettings
 
 SETTINGS = IndexSettings(

@@ -311,7 +311,7 @@ async def called(address: str) -> bytes:
 
     server = grpc.aio.server()
     handler: Any = grpc.unary_unary_rpc_method_handler(cancelled)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("any.Service", {"HttpMethod": handler}),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("any.Service", {"Method": handler}),))
     server.add_insecure_port(address)
     await server.start()
     caller = Caller(address, Gateway())
