@@ -193,7 +193,7 @@ def test_progress_counts_the_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_new_activations_are_as_large_as_the_server_s() -> None:
     """What is measured is what is served."""
-    assert localize.EXACT_SHORTER_SIDE == searcher.EXACT_SHORTER_SIDE
+    assert localization.EXACT_SHORTER_SIDE == searcher.EXACT_SHORTER_SIDE
 
 
 def test_a_query_s_picture_is_described_at_both_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
