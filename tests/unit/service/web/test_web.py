@@ -149,9 +149,9 @@ def test_a_response_becomes_json() -> None:
 @pytest.mark.parametrize(
     ("body", "field", "words"),
     [
-        (b"", None, "no JSON object"),
-        (b"null", None, "no JSON object"),
-        (b"[{}]", None, "no JSON object"),
+        (b"", None, "not a JSON object"),
+        (b"null", None, "not a JSON object"),
+        (b"[{}]", None, "not a JSON object"),
         (b"{", None, "JSON"),
         (b'{"a\xff": 1}', None, "JSON"),
         (b'{"colour": 1}', "colour", "colour"),
@@ -312,7 +312,7 @@ async def called(address: str) -> bytes:
 
     server = grpc.aio.server()
     handler: Any = grpc.unary_unary_rpc_method_handler(cancelled)
-    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("any.Service", {"HttpMethod": handler}),))
+    server.add_generic_rpc_handlers((grpc.method_handlers_generic_handler("any.Service", {"Method": handler}),))
     server.add_insecure_port(address)
     await server.start()
     caller = Caller(address, Gateway())
