@@ -1,4 +1,4 @@
-"""Small catalogues for tests: what is recorded in them, and what is done to them past the catalogue."""
+"""Fill small catalogs for tests, and change them behind the catalog's back."""
 
 import sqlite3
 from collections.abc import Callable, Iterator

@@ -1,4 +1,4 @@
-"""Generations of a collection whose images were never looked at: descriptions of photographs, perturbed."""
+"""Publish generations of a collection from perturbed descriptions of photographs, without a network."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack

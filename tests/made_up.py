@@ -1,4 +1,4 @@
-"""Collections of made-up descriptions: the files are real, no network is needed."""
+"""Create collections of made-up descriptions: the files are real, no network is needed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path

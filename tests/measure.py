@@ -1,7 +1,7 @@
-"""The numbers of the README, from one run: `python -m tests.measure`.
+"""Measure the README's numbers in one run: `python -m tests.measure`.
 
-Indexes the Paris subset with 200 other photographs, then prints the speed of indexing, the time of each kind of query,
-the bytes an image takes, and how well localisation from stored factors and by new forward passes finds official boxes.
+Indexes the Paris subset with 200 other photographs. Prints the speed of indexing, the time of each kind of query, the
+bytes per image, and the IoU of boxes with the official ones, for stored factors and for new forward passes.
 """
 
 import json
@@ -41,7 +41,7 @@ def main() -> None:
         serving.start()
         with Client(f"127.0.0.1:{port}") as client:
             found["median_ms"] = latencies(client, photographs)
-            found["localisation"] = localization(client)
+            found["localization"] = localization(client)
         serving.stop(grace=None)
     print(json.dumps(found, indent=2))  # noqa: T201
 
@@ -104,7 +104,7 @@ def official_box(sides: list[str], image: StoredImage) -> Box:
 
 
 def box_of(client: Client, query: str, region: Box, wanted: str, *, exact: bool) -> Box | None:
-    """Page through the answer until `wanted` comes, every hit localised."""
+    """Page through the answer until `wanted` comes, every hit localized."""
     token = ""
     while True:
         page = client.search(

@@ -1,8 +1,8 @@
-"""What a collection costs: to make, to add one percent to, on disk, in memory.
+"""Measure a collection's cost: time to create it and to add one percent, size on disk and in memory.
 
 `python -m tests.measure_collection [--entries 20000] [--folder DIR]`; nothing is downloaded. The entries are default
-descriptions of photographs that installed packages carry, each with noise of its own: as many bytes as real ones.
-`--memory 1000 10000` measures instead what `index` holds at most in collections of these sizes.
+descriptions of photographs from installed packages, each with different noise, and have as many bytes as real ones.
+`--memory 1000 10000` measures only the peak memory of `index` in collections of these sizes.
 """
 
 import argparse
@@ -98,7 +98,7 @@ def main() -> None:
     """Print what was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=20_000)
-    parser.add_argument("--folder", type=Path, help="where the collection is made; a temporary folder otherwise")
+    parser.add_argument("--folder", type=Path, help="folder of the collection; default: a temporary one")
     parser.add_argument("--memory", type=int, nargs="+", metavar="ENTRIES", help="measure only the memory of indexing")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
@@ -128,7 +128,7 @@ def measure(root: Path, entries: int) -> None:
         f"1 % more: {added.seconds:.2f} s ({added.seconds / made.seconds:.2%}), "
         f"{added.written / 1e6:.1f} MB written ({added.written / made.written:.2%})"
     )
-    print("bytes an image: " + ", ".join(f"{name} {size / total:,.0f}" for name, size in on_disk.items()))
+    print("bytes per image: " + ", ".join(f"{name} {size / total:,.0f}" for name, size in on_disk.items()))
     print(f"indexer: {grown / 1e6:,.0f} MB resident more after {entries:,} entries")
     served = subprocess.run([sys.executable, "-c", SERVE, str(root)], capture_output=True, check=True, text=True)
     anonymous, mapped, search_ms = json.loads(served.stdout)

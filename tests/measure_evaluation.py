@@ -1,7 +1,7 @@
-"""The tables of service/evaluation/README.md, from one run: `python -m tests.measure_evaluation`.
+"""Measure the tables of service/evaluation/README.md in one run: `python -m tests.measure_evaluation`.
 
-Scores every descriptor of both presets on a part of Paris6k with distractors, on Corel-1k and on a part of COCO in
-VOC's form, in either half of the queries too, with networks that no setting was chosen on, and in bfloat16.
+Scores every descriptor of both presets on a part of Paris6k with distractors, on Corel-1k, and on a part of COCO in
+VOC's format. Also scores each half of the queries, networks on which no setting was tuned, and bfloat16.
 """
 
 import csv

@@ -1,7 +1,7 @@
-"""What indexes of vectors cost and find: `python -m tests.measure_index [--sizes 10000,100000] [--factories A;B]`.
+"""Measure cost and recall of vector indexes: `python -m tests.measure_index [--sizes 10000,100000] [--factories A;B]`.
 
-Vectors are those of *fused* of real photographs (found under WHATWHERE_DATA, else those that installed packages carry),
-resampled and turned away from themselves; queries are regions' vectors, turned away less. One thread searches.
+The vectors are *fused* descriptors of real photographs (from WHATWHERE_DATA, else from installed packages), resampled
+and perturbed. The queries are descriptors of regions, perturbed less. The search uses one thread.
 """
 
 import argparse
@@ -39,7 +39,7 @@ def main() -> None:
     parser.add_argument("--factories", default=FACTORIES)
     parser.add_argument("--count", type=int, default=400, help="photographs")
     arguments = parser.parse_args()
-    print("| vectors | index | build, s | bytes a vector | p50, ms | p95, ms | recall@10, % |")
+    print("| vectors | index | build, s | bytes per vector | p50, ms | p95, ms | recall@10, % |")
     print("|---:|---|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         real, regions = of_photographs(Path(folder), arguments.count)

@@ -1,9 +1,9 @@
-"""A load generator: `python -m tests.measure_server`, or `--server HOST:PORT` for a server of your own.
+"""Generate load on a server: `python -m tests.measure_server`, or `--server HOST:PORT` for a running one.
 
-Asks as fast as 1, 4 and 16 clients can, with pictures and with names of stored images, with a box and without, with
-batches and one picture at a time; then sends ten times as many uploads as can be answered, for a minute, and looks
-whether the server goes on answering as many as before, how long those take, whether its memory grows, and how soon it
-is itself again. Prints JSON. One process asks and another one serves, on the same cores.
+Sends requests as fast as 1, 4 and 16 clients can: uploads and stored images, with a box and without, with batches and
+one image at a time. Then overloads the server for a minute with ten times the uploads that it can answer, and measures
+throughput, latency, memory growth and the time to recover. Prints JSON. One process sends requests and another one
+serves, on the same cores.
 """
 
 import argparse
@@ -215,11 +215,13 @@ def measure(address: str, images: int, options: argparse.Namespace) -> dict[str,
 def main() -> None:
     """Print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", help="ask this one, HOST:PORT, in place of one made for it; no overload")
-    parser.add_argument("--images", type=int, default=8, help="how many that one has, images/1 to images/N")
+    parser.add_argument("--server", help="use this server (HOST:PORT) and skip the overload")
+    parser.add_argument("--images", type=int, default=8, help="number of images on that server, images/1 to images/N")
     parser.add_argument("--clients", type=lambda text: [int(part) for part in text.split(",")], default=[1, 4, 16])
-    parser.add_argument("--seconds", type=float, default=10, help="for each kind and number of clients")
-    parser.add_argument("--overload-seconds", type=float, default=60, help="0: without it")
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="duration for each kind of request and number of clients"
+    )
+    parser.add_argument("--overload-seconds", type=float, default=60, help="duration of the overload; 0: none")
     options = parser.parse_args()
     if options.server:
         print(json.dumps(measure(options.server, options.images, options), indent=2))

@@ -1,8 +1,8 @@
-"""How much of the time is the network's own, and what the rest costs: `make bench`, ratios of one run on this machine.
+"""Measure the network's share of the time and the cost of the rest: `make bench`, ratios of one run on this machine.
 
 `python -m tests.measure_speed [--photographs DIR] [--count 96] [--vectors 100000] [--json OUT] [--compare EARLIER]`;
-nothing is downloaded. Photographs are those of the test data where it is there, else those that installed packages
-carry. Every row is a median, baselines are measured in turns with what they are compared with.
+nothing is downloaded. The photographs are those of the test data if present, else those of installed packages. Every
+row is a median. Baselines and the code that they are compared with are measured alternately.
 """
 
 import argparse
@@ -103,11 +103,13 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[
 def main() -> None:
     """Measure, print the table, keep and compare it where that was asked for."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photographs", type=Path, default=DATA, help="a folder, searched through")
-    parser.add_argument("--count", type=int, default=96, help="photographs")
-    parser.add_argument("--vectors", type=int, default=100_000, help="of the search: made of the photographs'")
-    parser.add_argument("--json", type=Path, help="write what was measured here")
-    parser.add_argument("--compare", type=Path, help="an earlier --json")
+    parser.add_argument("--photographs", type=Path, default=DATA, help="folder of photographs, with subfolders")
+    parser.add_argument("--count", type=int, default=96, help="number of photographs")
+    parser.add_argument(
+        "--vectors", type=int, default=100_000, help="number of vectors to search, derived from the photographs"
+    )
+    parser.add_argument("--json", type=Path, help="file to write the results to")
+    parser.add_argument("--compare", type=Path, help="results of an earlier run (--json)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         photographs = chosen(arguments.photographs, arguments.count, Path(folder) / "photographs")

@@ -1,4 +1,4 @@
-"""A Milvus Lite server of its own process, which can be killed, stopped and started again on the same data."""
+"""Run Milvus Lite in a separate process that can be killed, stopped and restarted on the same data."""
 
 import os
 import signal

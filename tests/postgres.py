@@ -1,4 +1,4 @@
-"""A PostgreSQL server of Debian's for the tests, in a temporary folder, and catalogues in it."""
+"""Run Debian's PostgreSQL in a temporary folder for the tests, with catalogs in it."""
 
 import itertools
 import os

@@ -1,8 +1,7 @@
-"""Real processes of the command, killed by SIGKILL at a numbered step or after some time.
+"""Run the command in real processes, and kill them with SIGKILL at a numbered step or after some time.
 
-A step is a call that changes what stands on disk: of the operating system (fsync, rename, unlink, mkdir, ...) or a
-commit of the catalogue. A fork server imports everything once and forks a process for each command, so that a kill
-costs one second and not five.
+A step is a call that changes the disk: a system call (fsync, rename, unlink, mkdir, ...) or a commit of the catalog. A
+fork server imports everything once and forks a process for each command, so that a kill takes one second, not five.
 """
 
 import contextlib

@@ -1,4 +1,4 @@
-"""What a collection holds, in a form in which two can be compared, and whether one is sound and answers."""
+"""Compare the contents of two collections, and check that one is intact and answers queries."""
 
 import sqlite3
 from contextlib import closing

@@ -1,4 +1,4 @@
-"""Kill a command in a situation, look at what is left, run it again, and compare with an undisturbed run."""
+"""Kill a command in a situation, check the files, run it again, and compare with an undisturbed run."""
 
 import os
 import shutil
@@ -80,7 +80,7 @@ class Harness:
         self._exit.close()
 
     def problems(self, kills: Iterable[Kill]) -> Iterator[tuple[Kill, list[str]]]:
-        """Yield each kill with what was wrong after it; nothing is as it should be."""
+        """Yield each kill with its problems, none if all is well."""
         with ThreadPoolExecutor(self._count) as pool:
             listed = [*kills]
             yield from zip(listed, pool.map(self._problems, listed), strict=True)

@@ -1,4 +1,4 @@
-"""Situations in which a command is killed: a first run, a later run, a removal, a compaction."""
+"""Define the situations of the killed commands: a first run, a later run, a removal, a compaction."""
 
 import shutil
 import time

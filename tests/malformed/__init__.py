@@ -1,7 +1,8 @@
-"""A corpus of good and malformed image files, the same for the same seed, each with what an index must say of it.
+"""Generate a corpus of good and malformed image files, each with the outcome that indexing must have.
 
-The pixels are generated, or cut from photographs that scikit-image carries. Files are small: good pictures are about 64
-pixels wide, bombs some kilobytes. `python -m tests.malformed FOLDER --seed S` writes a corpus to look at.
+The pixels are generated, or cut from scikit-image's photographs. The same seed gives the same files. Files are small:
+good pictures are about 64 pixels wide, bombs have some kilobytes. `python -m tests.malformed FOLDER --seed S` writes a
+corpus for inspection.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Good files, and files that were damaged or lie: cut off, bits turned, wrong sizes, wrong suffixes."""
+"""Generate good files and damaged files: truncated, bits flipped, wrong sizes, wrong file extensions."""
 
 import struct
 from collections.abc import Iterator

@@ -1,4 +1,4 @@
-"""What a corpus consists of."""
+"""Define the entries of a corpus."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,11 +7,11 @@ from pathlib import Path
 
 
 class Expected(Enum):
-    """What becomes of a file."""
+    """Name the outcome of indexing a file."""
 
     GOOD = "good"
     FAILED = "failed"
-    EITHER = "either"  # damage that the format has no checksum to see: taken, or listed with a reason, but not lost
+    EITHER = "either"  # no checksum detects the damage: indexed, or failed with a reason
     IGNORED = "ignored"  # not called as an image is, or not reached
 
 

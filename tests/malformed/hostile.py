@@ -1,4 +1,4 @@
-"""Files made to harm: bombs, odd EXIF, names that are hard to print, and what is no regular file."""
+"""Generate hostile files: bombs, invalid EXIF, names that are hard to print, and special files."""
 
 import os
 import socket

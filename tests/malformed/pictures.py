@@ -1,4 +1,4 @@
-"""Small pictures, their encodings, and the bytes of PNGs and TIFFs that no encoder would write."""
+"""Encode small pictures, and write PNG and TIFF files that no encoder writes."""
 
 import functools
 import io
