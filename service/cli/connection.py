@@ -1,4 +1,4 @@
-"""The connection to a server: its options, which several commands share, and the client that they make."""
+"""Define the connection options that several commands share, and create the client."""
 
 import dataclasses
 import functools
@@ -24,7 +24,7 @@ _Command = Callable[..., None]
 
 @dataclasses.dataclass(frozen=True)
 class Connection:
-    """The options of a connection, as each command has them; `server` is None if the command was given none."""
+    """Hold the connection options of a command; `server` is None if it was not given."""
 
     server: Annotated[
         str | None,
@@ -58,9 +58,10 @@ class Connection:
     ] = False
 
     def instead_of(self, collection: str | None) -> "Connection | None":
-        """Return the connection to ask, or None if `collection` is to be opened in this process.
+        """Return the connection, or None if the command opens `collection` in this process.
 
-        Raises BadParameter unless exactly one of the two is given; the variable counts only if neither is.
+        Raises BadParameter unless exactly one of --server and --collection is given. The environment variable is used
+        only if neither is given.
         """
         found = self
         if self.server is None and collection is None:
@@ -70,18 +71,18 @@ class Connection:
         if collection is None:
             return found
         if dataclasses.replace(self, timeout=DEFAULT_TIMEOUT_S) != Connection():
-            raise typer.BadParameter("tokens, TLS and --allow-insecure go with --server: a collection is opened here")
+            raise typer.BadParameter("tokens, TLS and --allow-insecure need --server, not --collection")
         return None
 
     def open(self) -> Client:
         """Return a client of the servers.
 
-        Raises CredentialsUnreadable for files that cannot be used, InvalidRequest for an address or token that cannot.
+        Raises CredentialsUnreadable if a file is unreadable or invalid, InvalidRequest if the address or token is.
         """
         if self.server is None:
             raise typer.BadParameter(f"give --server HOST:PORT, or set {SERVER_VARIABLE}")
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise typer.BadParameter("--tls-certificate and --tls-key go together")
+            raise typer.BadParameter("--tls-certificate and --tls-key must be given together")
         credentials = None
         if self.tls or self.ca is not None or self.tls_certificate is not None:
             from whatwhere.service.security.tls import channel_credentials
@@ -99,13 +100,16 @@ class Connection:
 
 
 def with_connection(*, timeout_s: float = DEFAULT_TIMEOUT_S, required: bool = True) -> Callable[[_Command], _Command]:
-    """Give a command the options of a connection in place of its parameter `connection`."""
+    """Replace a command's parameter `connection` with the connection options.
+
+    Without `required`, the server is optional: see Connection.instead_of.
+    """
     hints = typing.get_type_hints(Connection, include_extras=True)
     defaults = dataclasses.asdict(Connection(timeout=timeout_s))
     if required:
         defaults["server"] = inspect.Parameter.empty
         hints["server"] = Annotated[str, *hints["server"].__metadata__]
-    else:  # Typer would let the variable stand beside --collection: see instead_of
+    else:  # Typer would use the variable also with --collection: see instead_of
         hints["server"] = Annotated[str | None, typer.Option(metavar="HOST:PORT[,...]", help=_INSTEAD)]
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
@@ -125,7 +129,7 @@ def with_connection(*, timeout_s: float = DEFAULT_TIMEOUT_S, required: bool = Tr
             connection = Connection(**{option.name: values.pop(option.name) for option in options})
             command(connection=connection, **values)
 
-        # What Typer looks at: the command's own parameters, then the connection's.
+        # Typer reads these: the command's own parameters, then those of the connection.
         with_options.__signature__ = signature.replace(parameters=own + options)  # type: ignore[attr-defined]
         with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in own + options}
         return with_options
@@ -137,7 +141,7 @@ def _read_token(path: Path) -> str:
     try:
         token = path.read_bytes().decode(errors="replace").strip()
     except OSError as error:
-        raise CredentialsUnreadable(f"{path}: {error.strerror}; give a file that holds a token") from error
+        raise CredentialsUnreadable(f"{path}: {error.strerror}; give a file with a token") from error
     if not token:
-        raise CredentialsUnreadable(f"{path} is empty; give a file that holds a token")
+        raise CredentialsUnreadable(f"{path} is empty; give a file with a token")
     return token

@@ -214,5 +214,5 @@ def _tls_files(certificate: Path | None, key: Path | None, client_ca: Path | Non
     if certificate is not None and key is not None:
         return TlsFiles(certificate, key, client_ca)
     if (certificate, key, client_ca) != (None, None, None):
-        raise typer.BadParameter("--tls-certificate and --tls-key go together, and --tls-client-ca with both")
+        raise typer.BadParameter("--tls-certificate and --tls-key must be given together; --tls-client-ca needs both")
     return None
