@@ -47,7 +47,7 @@ def main() -> None:
 
 
 def latencies(client: Client, photographs: list[Path]) -> dict[str, float]:
-    """Return the median time of each kind of query, in milliseconds, seen by the client."""
+    """Return the median time of each kind of query in milliseconds, measured by the client."""
     box = Box(0.1, 0.1, 0.9, 0.7)
     kinds: dict[str, Callable[[int], object]] = {
         "uploaded image": lambda n: client.search(photographs[n]),
@@ -68,7 +68,7 @@ def latencies(client: Client, photographs: list[Path]) -> dict[str, float]:
 
 
 def median_ms(ask: Callable[[int], object]) -> float:
-    """Time one call for each of the first images, the first two for warming up."""
+    """Time one call for each of the first images; the first two calls are a warm-up."""
     times = []
     for number in range(REPEATS + 2):
         started = time.perf_counter()
@@ -98,13 +98,13 @@ def localization(client: Client) -> dict[str, object]:
 
 
 def official_box(sides: list[str], image: StoredImage) -> Box:
-    """Return a ground-truth box, which is in pixels."""
+    """Return a ground-truth box as fractions of the picture."""
     x_min, y_min, x_max, y_max = map(float, sides)
     return box_from_pixels(x_min, y_min, x_max, y_max, width=image.width, height=image.height)
 
 
 def box_of(client: Client, query: str, region: Box, wanted: str, *, exact: bool) -> Box | None:
-    """Page through the answer until `wanted` comes, every hit localized."""
+    """Page through the results until `wanted` is found; every hit is localized."""
     token = ""
     while True:
         page = client.search(

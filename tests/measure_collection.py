@@ -79,7 +79,7 @@ print(json.dumps([images, 1024 * kilobytes("VmHWM:"), 1024 * max(anonymous)]))
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds, and bytes handed to the disk."""
+    """Hold the seconds, and the bytes written to disk."""
 
     seconds: float
     written: int
@@ -87,7 +87,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Peak:
-    """The most bytes that one run held at a time: in all, and without pages of mapped files."""
+    """Hold the peak memory of a run in bytes: total, and without pages of mapped files."""
 
     images: int
     resident: int
@@ -95,7 +95,7 @@ class Peak:
 
 
 def main() -> None:
-    """Print what was asked for."""
+    """Print the requested measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=20_000)
     parser.add_argument("--folder", type=Path, help="folder of the collection; default: a temporary one")
@@ -109,7 +109,7 @@ def main() -> None:
 
 
 def measure(root: Path, entries: int) -> None:
-    """Make a collection of so many entries, add a hundredth, and print what each cost."""
+    """Create a collection, add one percent, and print the cost of each."""
     recipe, originals = _described()
     memory = _resident()
     with open_for_writing(root, recipe) as writer:
@@ -141,7 +141,7 @@ def measure(root: Path, entries: int) -> None:
 
 
 def measure_memory(folder: Path, sizes: Sequence[int]) -> None:
-    """Print the peaks of a run in collections of these sizes, and how the last one's compare with the first's.
+    """Print the peak memory of a run in collections of these sizes, and the ratio of the last to the first.
 
     First new pictures are indexed, where no vector was derived before. Then, with half as many entries again and more,
     a generation is published without a network, whose own peak hides others: it takes vectors over and derives some.
@@ -169,14 +169,14 @@ def measure_memory(folder: Path, sizes: Sequence[int]) -> None:
 
 
 def _peak(root: Path, pictures: Sequence[Path]) -> Peak:
-    """Index pictures, or publish where there are none, in a process of its own."""
+    """Index pictures in a separate process, or only publish if there are none."""
     command = [sys.executable, "-c", MEASURED_RUN, str(root), *map(str, pictures)]
     run = subprocess.run(command, capture_output=True, check=True, text=True)
     return Peak(*json.loads(run.stdout))
 
 
 def _described() -> tuple[Recipe, list[Description]]:
-    """Return the default recipe, and the photographs described by it."""
+    """Return the default recipe, and the photographs' descriptions."""
     describer = Describer(load_backbone(DEFAULT_BACKBONE, torch.device("cpu")), DEFAULT_RANK, _pooled())
     pictures = [decode_image(path.read_bytes(), path.name).pixels for path in INDEXED_PHOTOGRAPHS]
     return _recipe(describer), describer.describe(pictures)
@@ -202,7 +202,7 @@ def _recipe(describer: Describer) -> Recipe:
 
 
 def _cost(writer: CollectionWriter, originals: list[Description], first: int, count: int) -> Cost:
-    """Append so many entries and publish."""
+    """Append `count` entries and publish."""
     whiteners = find_whiteners(writer.layout, writer.recipe)
     started, before = time.perf_counter(), _written()
     _append(writer, originals, first, count)
@@ -235,7 +235,7 @@ def _bytes(folder: Path) -> int:
 
 
 def _written() -> int:
-    """Return how many bytes this process has handed to the system to write."""
+    """Return the number of bytes that this process has written."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("wchar"))
 

@@ -56,7 +56,7 @@ def main() -> None:
 
 
 def of_photographs(folder: Path, count: int) -> tuple[Vectors, Vectors]:
-    """Index so many photographs and return their vectors, and those of a region of each."""
+    """Index `count` photographs; return their vectors, and those of a region of each."""
     found = sorted(DATA.rglob("*.jpg")) or list(INDEXED_PHOTOGRAPHS)
     index_paths(found[:: max(1, len(found) // count)][:count], folder / "c.ww")
     with open_collection(folder / "c.ww") as reader:
@@ -72,7 +72,7 @@ def of_collection(reader: CollectionReader) -> tuple[Vectors, Vectors]:
 
 
 def made_of(real: Vectors, count: int, like: float = 0.75, seed: int = 0) -> Vectors:
-    """Make so many unit vectors: real ones, each turned away by a mixture of four others to a cosine of `like`."""
+    """Make `count` unit vectors: real ones, each mixed with four others to a cosine of `like`."""
     random = np.random.default_rng(seed)
     made = np.empty((count, real.shape[1]), dtype=np.float32)
     centerd = real - real.mean(axis=0)
@@ -96,7 +96,7 @@ def mapped(vectors: Vectors, factory: str, folder: Path) -> VectorIndex:
 
 
 def row(vectors: Vectors, factory: str, exact: VectorIndex, queries: Sequence[Vectors], folder: Path) -> str:
-    """Return the cells of one index."""
+    """Return the table cells of one index."""
     started = time.perf_counter()
     index = mapped(vectors, factory, folder)
     built = time.perf_counter() - started
@@ -114,7 +114,7 @@ def row(vectors: Vectors, factory: str, exact: VectorIndex, queries: Sequence[Ve
 
 
 def recall(index: VectorIndex, exact: VectorIndex, queries: Sequence[Vectors], count: int) -> float:
-    """Return how many of the exact results an index finds."""
+    """Return the recall: the share of the exact results that an index finds."""
     found = [np.intersect1d(index.search(query, count)[1], exact.search(query, count)[1]) for query in queries]
     return statistics.fmean(len(each) / count for each in found)
 

@@ -41,8 +41,8 @@ class Connection:
             help=f"File with the bearer token to send; without it, the environment variable {TOKEN_VARIABLE}.",
         ),
     ] = None
-    tls: Annotated[bool, typer.Option("--tls", help="Connect by TLS and trust the system's CAs.")] = False
-    ca: Annotated[Path | None, typer.Option(metavar="FILE", help="Connect by TLS and trust these CAs (PEM).")] = None
+    tls: Annotated[bool, typer.Option("--tls", help="Use TLS and trust the system's CAs.")] = False
+    ca: Annotated[Path | None, typer.Option(metavar="FILE", help="Use TLS and trust these CAs (PEM).")] = None
     server_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name in the servers' certificates, if it is not the address.")
     ] = None

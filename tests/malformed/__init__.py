@@ -37,7 +37,7 @@ def corpus(seed: int) -> list[Entry]:
 
 
 def write(entries: Sequence[Entry], folder: Path) -> None:
-    """Make the files, in the order of the entries."""
+    """Write the files, in the order of the entries."""
     for entry in entries:
         path = folder / entry.name
         path.parent.mkdir(parents=True, exist_ok=True)

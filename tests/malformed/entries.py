@@ -17,7 +17,7 @@ class Expected(Enum):
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the corpus. `name` is a path below its folder; bytes that are not UTF-8 are surrogate escapes."""
+    """Hold a file of the corpus. `name` is a path below its folder; bytes that are not UTF-8 are surrogate escapes."""
 
     name: str
     expected: Expected
@@ -27,7 +27,7 @@ class Entry:
 
 
 def entry_of(name: str, content: bytes, expected: Expected, reason: str | None = None) -> Entry:
-    """Return the entry of an ordinary file; what fails is unreadable unless another reason is given."""
+    """Return the entry of an ordinary file; the reason of a failure is UNREADABLE_IMAGE by default."""
     if expected is Expected.FAILED:
         reason = reason or "UNREADABLE_IMAGE"
     return Entry(name, expected, lambda path: path.write_bytes(content), reason)
