@@ -1,8 +1,9 @@
-"""Make the README's pictures from public-domain photographs: `make pictures`.
+"""Create the README's pictures from public-domain photographs: `make pictures`.
 
-`answer.jpg`: a collage of scikit-image's chelsea and coffee (both CC0), is asked with a box on the cat and with a
-box on the cup; `factors.jpg` shows the factors of scikit-image's astronaut (NASA, public domain), `common.jpg` what it
-shares with scikit-image's rocket (SpaceX, public domain). The page's pictures are made by the tests that drive it.
+`answer.jpg`: a collage of scikit-image's chelsea and coffee (both CC0) as the query, once with a box on the cat and
+once with a box on the cup. `factors.jpg`: the factors of scikit-image's astronaut (NASA, public domain). `common.jpg`:
+the joint factors of the astronaut and scikit-image's rocket (SpaceX, public domain). The browser tests create the
+screenshots of the page.
 """
 
 import tempfile
@@ -23,7 +24,7 @@ CAT, CUP = "0.04,0.04,0.48,0.97", "0.53,0.04,0.95,0.93"
 
 
 def main() -> None:
-    """Write the pictures beside this file."""
+    """Write the pictures to this file's folder."""
     with tempfile.TemporaryDirectory() as folder:
         answers(Path(folder)).save(FOLDER / "answer.jpg", quality=82)
     factors().save(FOLDER / "factors.jpg", quality=85)
@@ -31,7 +32,7 @@ def main() -> None:
 
 
 def answers(folder: Path) -> Image.Image:
-    """Ask one picture twice, with two boxes, and stack the answers."""
+    """Search with one picture twice, with two boxes, and stack the results."""
     collage = Image.new("RGB", (1000, 400), "white")
     cat, cup = (Image.open(PACKAGED / name).convert("RGB") for name in ("chelsea.png", "coffee.png"))
     collage.paste(ImageOps.mirror(ImageOps.fit(cat, (500, 400))), (0, 0))
@@ -51,13 +52,13 @@ def answers(folder: Path) -> Image.Image:
 
 
 def factors() -> Image.Image:
-    """Show what a photograph consists of, as two factors and as four."""
+    """Draw the factors of a photograph at rank two and at rank four."""
     explained = explain_file(PACKAGED / "astronaut.png", (2, 4))
     return draw_explanation(explained.photograph, explained.by_rank)
 
 
 def common() -> Image.Image:
-    """Show what two photographs have in common."""
+    """Draw the joint factors of two photographs."""
     compared = compare_files([PACKAGED / "astronaut.png", PACKAGED / "rocket.jpg"])
     return draw_comparison(compared.photographs, compared.factors)
 

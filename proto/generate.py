@@ -1,7 +1,7 @@
-"""What is made of the contract: `python proto/generate.py code FOLDER`, or `descriptors FILE`.
+"""Generate from the proto files: `python proto/generate.py code FOLDER`, or `descriptors FILE`.
 
-In the contract files have the names that others import them by, whatwhere/v1/*.proto. Python's generated code imports
-by the same path, but there it is part of the package whatwhere.service.rpc: its imports are rewritten.
+The proto files have the paths that other projects import, whatwhere/v1/*.proto. The generated Python code imports by
+the same path, but it is part of the package whatwhere.service.rpc, so its imports are rewritten.
 """
 
 import argparse
@@ -16,7 +16,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def write_code(folder: Path) -> None:
-    """Write the messages, their types and the services into the folder."""
+    """Write the Python modules of messages, their type stubs and the services to a folder."""
     with tempfile.TemporaryDirectory() as made:
         _run(*(f"--{kind}_out={made}" for kind in ("python", "pyi", "grpc_python")))
         for path in (Path(made) / "whatwhere/v1").iterdir():
@@ -27,7 +27,7 @@ def write_code(folder: Path) -> None:
 
 
 def write_descriptors(path: Path) -> None:
-    """Write a google.protobuf.FileDescriptorSet of the contract, without comments and without what it imports."""
+    """Write a google.protobuf.FileDescriptorSet of the proto files, without comments and imported files."""
     _run(f"--descriptor_set_out={path}")
 
 
@@ -35,7 +35,7 @@ def _run(*outputs: str) -> None:
     contract = sorted(map(str, ROOT.rglob("*.proto")))
     google = files("grpc_tools") / "_proto"
     if protoc.main(["protoc", f"-I{ROOT}", f"-I{google}", *outputs, *contract]) != 0:
-        raise SystemExit(1)  # protoc has said why
+        raise SystemExit(1)  # protoc has printed the error
 
 
 if __name__ == "__main__":

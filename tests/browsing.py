@@ -1,4 +1,4 @@
-"""For tests of the web side: real servers, and those who browse them, politely and otherwise."""
+"""Run real servers for tests of the web side, and call them with well-behaved and hostile clients."""
 
 import base64
 import socket
@@ -46,7 +46,7 @@ def port_of(server: Server) -> int:
 
 @contextmanager
 def browsing(server: Server, source: str = "127.0.0.1", **headers: str) -> Iterator[httpx.Client]:
-    """Give a client that calls from this address."""
+    """Yield an HTTP client that calls from the source address."""
     transport = httpx.HTTPTransport(local_address=source)
     address = f"http://127.0.0.1:{port_of(server)}"
     with httpx.Client(base_url=address, transport=transport, timeout=PATIENCE_S, headers=headers) as client:
@@ -55,13 +55,13 @@ def browsing(server: Server, source: str = "127.0.0.1", **headers: str) -> Itera
 
 @contextmanager
 def connected(server: Server) -> Iterator[socket.socket]:
-    """Give a bare connection."""
+    """Yield a raw TCP connection."""
     with socket.create_connection(("127.0.0.1", port_of(server)), PATIENCE_S) as connection:
         yield connection
 
 
 def rest(connection: socket.socket) -> bytes:
-    """Return all that comes until the other end closes, which it must."""
+    """Return all data until the server closes the connection."""
     found = b""
     try:
         while piece := connection.recv(65536):
@@ -72,7 +72,7 @@ def rest(connection: socket.socket) -> bytes:
 
 
 def answer(connection: socket.socket) -> tuple[int, bytes]:
-    """Return the status and the body of the answer to the one request that was sent."""
+    """Return the status and the body of the response."""
     response = HTTPResponse(connection)
     response.begin()
     return response.status, response.read()
@@ -84,27 +84,27 @@ def head(verb: str, path: str, **headers: str) -> bytes:
 
 
 def error(response: httpx.Response) -> tuple[int, str, str]:
-    """Return the HTTP status, the code's name and the reason of an error, whose parts must agree."""
-    said = response.json()["error"]
-    info = next(detail for detail in said["details"] if detail["@type"].endswith("/google.rpc.ErrorInfo"))
-    assert said["code"] == response.status_code
+    """Return the HTTP status, the code name and the reason of an error; check that its parts agree."""
+    found = response.json()["error"]
+    info = next(detail for detail in found["details"] if detail["@type"].endswith("/google.rpc.ErrorInfo"))
+    assert found["code"] == response.status_code
     assert info["domain"] == "whatwhere"
     assert info["metadata"]["request_id"] == response.headers["x-request-id"]
-    return response.status_code, said["status"], info["reason"]
+    return response.status_code, found["status"], info["reason"]
 
 
 def field(response: httpx.Response) -> str | None:
-    """Return the field at fault."""
+    """Return the invalid field, None if the error names none."""
     found = [detail for detail in response.json()["error"]["details"] if detail["@type"].endswith(".BadRequest")]
     return found[0]["fieldViolations"][0]["field"] if found else None
 
 
 def crowded(collection: Path, **changes: Any) -> ServerSettings:
-    """Return settings of a server whose pool for uploads has two threads (one and a batch of one)."""
+    """Return settings of a server whose upload pool has two threads (one and a batch of one)."""
     return plain(collection, batching=Batching(1), **changes)
 
 
 def strict(collection: Path) -> ServerSettings:
-    """Return settings of a server with small limits, which goes by one name more."""
+    """Return settings of a server with small limits and one more host name."""
     limits = Limits(image=ImageLimits(max_bytes=1024 * 1024), receive_s=1.0)
     return plain(collection, limits=limits, web_hosts=("find.example",))

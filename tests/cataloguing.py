@@ -1,4 +1,4 @@
-"""Small catalogues for tests: what is recorded in them, and what is done to them past the catalogue."""
+"""Fill small catalogs for tests, and change them behind the catalog's back."""
 
 import sqlite3
 from collections.abc import Callable, Iterator
@@ -21,17 +21,17 @@ def source(name: str, *, byte_count: int = 10, modified_ns: int = 1) -> Source:
 
 
 def described(content: str, row: int = 0) -> NewImage:
-    """Return described content, in a row of its chunk's shard."""
+    """Return a described image, in a row of its chunk's shard."""
     return NewImage(content, 10, 640, 480, "image/jpeg", row)
 
 
 def failed(content: str | None, reason: str = "UNREADABLE_IMAGE") -> NewImage:
-    """Return content that failed, None for content that could not be read."""
+    """Return a failed image; `content` is None if it could not be read."""
     return NewImage(content, 10, failure_reason=reason, failure_message=f"it failed: {reason}")
 
 
 def keep(catalog: Catalog, *outcomes: Outcome) -> None:
-    """Record a chunk, with a shard where an image of it was described."""
+    """Record a chunk, with a shard if one of its images was described."""
     count = sum(outcome.image is not None and outcome.image.shard_row is not None for outcome in outcomes)
     number = max((int(Path(shard.file_name).stem) for shard in catalog.shards()), default=0) + 1
     shard = ShardRecord(f"{number:08d}.safetensors", count, 100, "0" * 64)
@@ -44,7 +44,7 @@ def states(catalog: Catalog) -> dict[str | None, str]:
 
 
 def raw(address: CatalogAddress, query: str) -> list[tuple[object, ...]]:
-    """Run a statement past the catalogue; no reference is checked, and JSON comes as text."""
+    """Run a statement directly; references are not checked, and JSON is returned as text."""
     if isinstance(address, Path):
         with closing(sqlite3.connect(address)) as connection, connection:
             return connection.execute(query).fetchall()
@@ -56,14 +56,14 @@ def raw(address: CatalogAddress, query: str) -> list[tuple[object, ...]]:
 
 
 def migrate(address: CatalogAddress, direction: Callable[[Config, str], None], revision: str) -> None:
-    """Run migrations as the catalogue does, in one transaction."""
+    """Run migrations as the catalog does, in one transaction."""
     with migrating(address) as connection:
         direction(migration_config(connection), revision)
 
 
 @contextmanager
 def migrating(address: CatalogAddress) -> Iterator[Connection]:
-    """Give a connection in a transaction in which tables may be changed."""
+    """Yield a connection in a transaction that may change tables."""
     backend = backend_of(address)
     engine = backend.engine(read_only=False)
     with backend.writing(engine) as connection, connection.begin():

@@ -1,7 +1,7 @@
-"""What in a contract would break its callers: two descriptor sets compared, element by element.
+"""Find breaking changes of the proto files: compare two descriptor sets element by element.
 
-Callers rely on the bytes (numbers, types), on code generated for them (names, presence, oneofs) and on JSON (names).
-What is new breaks nobody.
+Callers rely on the bytes (numbers, types), on generated code (names, presence, oneofs) and on JSON (names). New
+elements break nothing.
 """
 
 from collections.abc import Iterator
@@ -17,7 +17,7 @@ from google.protobuf.descriptor_pb2 import (
 
 
 def breaks(released: FileDescriptorSet, current: FileDescriptorSet) -> list[str]:
-    """Return a sentence for each released element that is gone or another one now."""
+    """Return a sentence for each released element that is removed or changed."""
     before, now = (dict(_elements(contract)) for contract in (released, current))
     return [
         f"{name} is gone" if name not in now else f"{name} was {before[name]}, is {now[name]}"

@@ -1,10 +1,10 @@
 """Feed mutated input to image and filter readers: `python -m tests.fuzz images|filters --inputs N --seed S`.
 
-images: small pictures of every format that is read, with bits flipped, parts cut, doubled and exchanged, headers edited
-and checksums corrected, go to `images.decode.decode_image`. filters: sentences of the filter grammar, whole and broken,
-and random characters go to `metadata.filters.parse`. Every input is read, or refused by a named error; anything else,
-and whatever takes longer than 2 s, is printed with its input. The slowest input is always printed. The exit code is
-1 if something was wrong. The same seed gives the same inputs.
+images: `images.decode.decode_image` gets small pictures of every supported format, with bits flipped, parts cut,
+doubled and exchanged, headers edited and checksums corrected. filters: `metadata.filters.parse` gets sentences of the
+filter grammar, valid and broken, and random characters. Every input must be read, or rejected with a named error,
+within 2 s; else it is printed, and the exit code is 1. The slowest input is always printed. The same seed gives the
+same inputs.
 """
 
 import argparse
@@ -36,7 +36,7 @@ _Input = TypeVar("_Input", bytes, str)
 
 @dataclass
 class Findings:
-    """What came of the inputs."""
+    """Count the outcomes of the inputs."""
 
     read: int = 0
     refused: Counter[str] = field(default_factory=Counter)  # by the error's reason
@@ -45,14 +45,14 @@ class Findings:
     slowest: bytes | str = b""
 
     def __str__(self) -> str:
-        """Return it for people to read."""
+        """Return a readable summary."""
         refused = ", ".join(f"{count:,} {reason}" for reason, count in self.refused.most_common()) or "none"
         slowest = f"the slowest took {self.slowest_s:.3f} s: {_shown(self.slowest)[:200]}"
         return "\n".join([*self.wrong, f"{self.read:,} read; refused: {refused}; {len(self.wrong)} wrong", slowest])
 
 
 def fuzz(read: Callable[[_Input], object], inputs: Iterator[_Input]) -> Findings:
-    """Have every input read, and note what comes of it."""
+    """Read every input and record the outcome."""
     found = Findings()
     for content in inputs:
         started = time.thread_time()
@@ -79,7 +79,7 @@ def _shown(content: bytes | str) -> str:
 
 
 def read_image(content: bytes) -> None:
-    """Decode a picture, and look at what comes out."""
+    """Decode a picture and check the result."""
     pixels = decode_image(content, "x", limits=LIMITS, shorter_side=SHORTER_SIDE).pixels
     assert pixels.dtype == np.uint8, pixels.dtype
     assert pixels.ndim == 3, pixels.shape
@@ -88,7 +88,7 @@ def read_image(content: bytes) -> None:
 
 
 def images(seed: int) -> Iterator[bytes]:
-    """Yield mutated pictures for ever."""
+    """Yield mutated pictures without end."""
     chance, whole = random.Random(seed), pictures(np.random.default_rng(seed))
     while True:
         content = chance.choice(whole)
@@ -98,7 +98,7 @@ def images(seed: int) -> Iterator[bytes]:
 
 
 def pictures(noise: np.random.Generator) -> list[bytes]:
-    """Return small pictures of every format and pixel type that is read, turned ones and moving ones."""
+    """Return small pictures of every supported format and pixel type, some rotated by EXIF, some animated."""
     found = [encoded_as(name, noise)[0] for name in FORMATS for _ in range(2)]
     found += [encoded(picture(noise, mode), "PNG") for mode in ("1", "L", "LA", "P", "RGBA")]
     found += [encoded(picture(noise, "CMYK"), kind) for kind in ("JPEG", "TIFF")]
@@ -156,7 +156,7 @@ def _edit_anywhere(chance: random.Random, content: bytes, _: bytes) -> bytes:
 
 
 def _edit(chance: random.Random, content: bytes, before: int) -> bytes:
-    """Write a number where a length, a size or an offset may stand."""
+    """Overwrite a possible length, size or offset with a number."""
     size = chance.choice((1, 2, 4))
     number = chance.choice((*_EDGES, chance.getrandbits(32))) % 256**size
     edited = replaced(content, chance.randrange(before + 1), number.to_bytes(size, chance.choice(("big", "little"))))
@@ -189,7 +189,7 @@ _MUTATIONS = (
 
 
 def with_checksums(content: bytes) -> bytes:
-    """Put the checksums of a PNG right, as far as its chunks can be told apart: what is wrong in them comes further."""
+    """Correct the checksums of a PNG as far as its chunks can be parsed, so that faults get past the checksum test."""
     made, position = [_PNG], len(_PNG)
     while position + 12 <= len(content):
         length = int.from_bytes(content[position : position + 4], "big")
@@ -204,7 +204,7 @@ def with_checksums(content: bytes) -> bytes:
 
 
 def read_filter(text: str) -> None:
-    """Parse a filter, and look at what comes out."""
+    """Parse a filter and check the result."""
     expression = parse(text)
     assert isinstance(expression, Comparison | Not | And | Or), expression
     for comparison in _comparisons([expression]):  # which are worked out when they are asked for
@@ -228,7 +228,7 @@ def _comparisons(waiting: list[Comparison | Not | And | Or]) -> Iterator[Compari
 
 
 def filters(seed: int) -> Iterator[str]:
-    """Yield sentences and what is left of them for ever."""
+    """Yield sentences, valid and broken, without end."""
     chance = random.Random(seed)
     while True:
         text = _sentence(chance, chance.choice((0, 1, 2, 3, 6)))
@@ -347,7 +347,7 @@ def _broken(chance: random.Random, text: str) -> str:
 
 
 def _long(chance: random.Random, text: str) -> str:
-    """Return what is near the limits: of length, depth and terms."""
+    """Return inputs near the limits of length, depth and terms."""
     around = (("(", ")"), ("NOT (", ")"), ("-(", ")"), ('"', '"'), ("a.", "=1"), ("é", "=1"), ("a=", "b"))
     before = ((f"{text} ", ""), (f"{text} OR ", text), ("a=1 AND ", text), ("- ", text), ("NOT ", text))
     alone = (("\\", ""), ('"\\', ""), ("*", ""), ("9", ""))
@@ -367,12 +367,12 @@ def fuzz_kind(kind: str, inputs: int, seed: int) -> Findings:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Fuzz, and print what was found; 1 when anything is wrong."""
+    """Fuzz and print the outcome; return 1 if an input failed."""
     parser = argparse.ArgumentParser(
         prog="python -m tests.fuzz", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("kind", choices=("images", "filters"))
-    parser.add_argument("--inputs", type=int, default=100_000, help="how many")
+    parser.add_argument("--inputs", type=int, default=100_000, help="number of inputs")
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
     found = fuzz_kind(options.kind, options.inputs, options.seed)

@@ -1,4 +1,4 @@
-"""Generations of a collection whose images were never looked at: descriptions of photographs, perturbed."""
+"""Publish generations of a collection from perturbed descriptions of photographs, without a network."""
 
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import ExitStack
@@ -23,7 +23,7 @@ Whiteners = Mapping[str, Sequence[Whitener]]
 
 
 def perturbed(description: Description, seed: int) -> Description:
-    """Return a description like another one, concepts and rows changed by up to a half."""
+    """Return a similar description, with factors and rows changed by up to a half."""
     random = np.random.default_rng(seed)
 
     def noisy(values: NDArray[np.uint8]) -> NDArray[np.uint8]:
@@ -34,7 +34,7 @@ def perturbed(description: Description, seed: int) -> Description:
 
 
 def turned(whiteners: Whiteners, seed: int) -> dict[str, tuple[Whitener, ...]]:
-    """Return whiteners that halve some dimensions: all scores become others."""
+    """Return whiteners that halve some dimensions, so that all scores change."""
     random = np.random.default_rng(seed)
 
     def halved(projection: NDArray[np.float32]) -> NDArray[np.float32]:
@@ -48,7 +48,7 @@ def turned(whiteners: Whiteners, seed: int) -> dict[str, tuple[Whitener, ...]]:
 
 
 class Publisher:
-    """Writes to a collection of photographs, which it first learns by heart: `descriptions` holds what is indexed."""
+    """Write generations of a collection; `descriptions` holds the descriptions of the indexed images."""
 
     def __init__(self, root: Path) -> None:
         self._stack = ExitStack()
@@ -73,7 +73,7 @@ class Publisher:
         self._stack.close()
 
     def add(self, count: int) -> list[int]:
-        """Keep so many new images, each with its number as metadata, and return their ids."""
+        """Add `count` new images, each with its number as metadata, and return their ids."""
         numbers = range(self._next, self._next + count)
         self._next += count
         made = [perturbed(self._originals[number % len(self._originals)], number) for number in numbers]
@@ -90,26 +90,26 @@ class Publisher:
         return ids
 
     def remove(self, ids: Iterable[int]) -> None:
-        """Take images out."""
+        """Remove images."""
         gone = list(ids)
         self.catalog.remove(gone)
         for identifier in gone:
             del self.descriptions[identifier]
 
     def rebuild(self, descriptors: tuple[str, ...], index_factory: str = "Flat") -> None:
-        """Publish what is indexed now with vectors for these descriptors alone, and go on so."""
+        """Publish the indexed images with these descriptors only, now and later."""
         self.recipe = self.recipe.derived_as(descriptors, self.preset, index_factory)
         self.whiteners = {name: self.whiteners[name] for name in descriptors}
         publish(self._writer.layout, self.catalog, self.recipe, self.whiteners, anew=True)
 
     def publish(self) -> Manifest:
-        """Publish what is indexed now, as the next generation."""
+        """Publish the indexed images as the next generation."""
         published = publish(self._writer.layout, self.catalog, self.recipe, self.whiteners)
         assert published.is_new
         return published.manifest
 
     def vectors(self, descriptor: str) -> dict[int, NDArray[np.float32]]:
-        """Return the vector of each image, made from its description without any index."""
+        """Return the vector of each image, computed from its description without an index."""
         whiteners = self.whiteners[descriptor]
         fingerprints = tuple(whitener.fingerprint for whitener in whiteners)
         keys = {identifier: (identifier, descriptor, fingerprints) for identifier in self.descriptions}
@@ -121,7 +121,7 @@ class Publisher:
 
 
 def metadata(number: int) -> dict[str, object]:
-    """Return what is stored with the image of a number."""
+    """Return the metadata of the image with this number."""
     return {
         "number": number,
         "label": "boat" if number % 3 == 0 else "tree",

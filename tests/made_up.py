@@ -1,4 +1,4 @@
-"""Collections of made-up descriptions: the files are real, no network is needed."""
+"""Create collections of made-up descriptions: the files are real, no network is needed."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -35,7 +35,7 @@ RECIPE = Recipe(
 
 
 def described(seed: int, height: int = 3, width: int = 4, regions: int = 2) -> Description:
-    """Return the description of an image that never was."""
+    """Return the description of an imaginary image."""
     random = torch.Generator().manual_seed(seed)
     where = torch.rand(height * width, RANK, generator=random)
     what = torch.rand(RANK, CHANNELS, generator=random)
@@ -68,7 +68,7 @@ def vector_of(
 
 
 def found(seeds: Sequence[int]) -> list[Outcome]:
-    """Return one new image a seed, each at a place of its own, rows in order."""
+    """Return one new image per seed, each with its own URI, rows in order."""
     return [
         Outcome(Source(f"file:///{seed}.jpg", 10, 1), NewImage(f"{seed}", 10, 640, 480, "image/jpeg", row))
         for row, seed in enumerate(seeds)
@@ -76,12 +76,12 @@ def found(seeds: Sequence[int]) -> list[Outcome]:
 
 
 def stored(seed: int) -> Description:
-    """Return what the collections of these tests hold for a seed: grids and rows of several sizes."""
+    """Return the description for a seed: grids and rows of several sizes."""
     return described(seed, height=2 + seed % 3, regions=1 + seed % 2)
 
 
 def append(writer: CollectionWriter, *seeds: int) -> None:
-    """Keep one described image a seed, in a shard of their own."""
+    """Record one described image per seed, in one shard."""
     writer.append(found(seeds), [stored(seed) for seed in seeds])
 
 
@@ -102,7 +102,7 @@ def fill(
 
 
 def take_away(root: Path, seed: int) -> None:
-    """Let the only source of an image hold something that cannot be read as one."""
+    """Overwrite the only source of an image with bytes that are not an image."""
     failure = NewImage(f"no longer {seed}", 10, failure_reason="UNREADABLE_IMAGE", failure_message="torn")
     with open_for_writing(root, RECIPE) as writer:
         writer.append([Outcome(Source(f"file:///{seed}.jpg", 10, 2), failure)], [])

@@ -1,7 +1,7 @@
-"""The numbers of the README, from one run: `python -m tests.measure`.
+"""Measure the README's numbers in one run: `python -m tests.measure`.
 
-Indexes the Paris subset with 200 other photographs, then prints the speed of indexing, the time of each kind of query,
-the bytes an image takes, and how well localisation from stored factors and by new forward passes finds official boxes.
+Indexes the Paris subset with 200 other photographs. Prints the speed of indexing, the time of each kind of query, the
+bytes per image, and the IoU of boxes with the official ones, for stored factors and for new forward passes.
 """
 
 import json
@@ -41,13 +41,13 @@ def main() -> None:
         serving.start()
         with Client(f"127.0.0.1:{port}") as client:
             found["median_ms"] = latencies(client, photographs)
-            found["localisation"] = localization(client)
+            found["localization"] = localization(client)
         serving.stop(grace=None)
     print(json.dumps(found, indent=2))  # noqa: T201
 
 
 def latencies(client: Client, photographs: list[Path]) -> dict[str, float]:
-    """Return the median time of each kind of query, in milliseconds, seen by the client."""
+    """Return the median time of each kind of query in milliseconds, measured by the client."""
     box = Box(0.1, 0.1, 0.9, 0.7)
     kinds: dict[str, Callable[[int], object]] = {
         "uploaded image": lambda n: client.search(photographs[n]),
@@ -68,7 +68,7 @@ def latencies(client: Client, photographs: list[Path]) -> dict[str, float]:
 
 
 def median_ms(ask: Callable[[int], object]) -> float:
-    """Time one call for each of the first images, the first two for warming up."""
+    """Time one call for each of the first images; the first two calls are a warm-up."""
     times = []
     for number in range(REPEATS + 2):
         started = time.perf_counter()
@@ -98,13 +98,13 @@ def localization(client: Client) -> dict[str, object]:
 
 
 def official_box(sides: list[str], image: StoredImage) -> Box:
-    """Return a ground-truth box, which is in pixels."""
+    """Return a ground-truth box as fractions of the picture."""
     x_min, y_min, x_max, y_max = map(float, sides)
     return box_from_pixels(x_min, y_min, x_max, y_max, width=image.width, height=image.height)
 
 
 def box_of(client: Client, query: str, region: Box, wanted: str, *, exact: bool) -> Box | None:
-    """Page through the answer until `wanted` comes, every hit localised."""
+    """Page through the results until `wanted` is found; every hit is localized."""
     token = ""
     while True:
         page = client.search(

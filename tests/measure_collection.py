@@ -1,8 +1,8 @@
-"""What a collection costs: to make, to add one percent to, on disk, in memory.
+"""Measure a collection's cost: time to create it and to add one percent, size on disk and in memory.
 
 `python -m tests.measure_collection [--entries 20000] [--folder DIR]`; nothing is downloaded. The entries are default
-descriptions of photographs that installed packages carry, each with noise of its own: as many bytes as real ones.
-`--memory 1000 10000` measures instead what `index` holds at most in collections of these sizes.
+descriptions of photographs from installed packages, each with different noise, and have as many bytes as real ones.
+`--memory 1000 10000` measures only the peak memory of `index` in collections of these sizes.
 """
 
 import argparse
@@ -80,7 +80,7 @@ print(json.dumps([images, 1024 * kilobytes("VmHWM:"), 1024 * max(anonymous)]))
 
 @dataclass(frozen=True)
 class Cost:
-    """Seconds, and bytes handed to the disk."""
+    """Hold the seconds, and the bytes written to disk."""
 
     seconds: float
     written: int
@@ -88,7 +88,7 @@ class Cost:
 
 @dataclass(frozen=True)
 class Peak:
-    """The most bytes that one run held at a time: in all, and without pages of mapped files."""
+    """Hold the peak memory of a run in bytes: total, and without pages of mapped files."""
 
     images: int
     resident: int
@@ -96,10 +96,10 @@ class Peak:
 
 
 def main() -> None:
-    """Print what was asked for."""
+    """Print the requested measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--entries", type=int, default=20_000)
-    parser.add_argument("--folder", type=Path, help="where the collection is made; a temporary folder otherwise")
+    parser.add_argument("--folder", type=Path, help="folder of the collection; default: a temporary one")
     parser.add_argument("--memory", type=int, nargs="+", metavar="ENTRIES", help="measure only the memory of indexing")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=arguments.folder) as folder:
@@ -110,7 +110,7 @@ def main() -> None:
 
 
 def measure(root: Path, entries: int) -> None:
-    """Make a collection of so many entries, add a hundredth, and print what each cost."""
+    """Create a collection, add one percent, and print the cost of each."""
     recipe, originals = _described()
     memory = _resident()
     with open_for_writing(root, recipe) as writer:
@@ -129,7 +129,7 @@ def measure(root: Path, entries: int) -> None:
         f"1 % more: {added.seconds:.2f} s ({added.seconds / made.seconds:.2%}), "
         f"{added.written / 1e6:.1f} MB written ({added.written / made.written:.2%})"
     )
-    print("bytes an image: " + ", ".join(f"{name} {size / total:,.0f}" for name, size in on_disk.items()))
+    print("bytes per image: " + ", ".join(f"{name} {size / total:,.0f}" for name, size in on_disk.items()))
     print(f"indexer: {grown / 1e6:,.0f} MB resident more after {entries:,} entries")
     served = subprocess.run([sys.executable, "-c", SERVE, str(root)], capture_output=True, check=True, text=True)
     anonymous, mapped, search_ms = json.loads(served.stdout)
@@ -142,7 +142,7 @@ def measure(root: Path, entries: int) -> None:
 
 
 def measure_memory(folder: Path, sizes: Sequence[int]) -> None:
-    """Print the peaks of a run in collections of these sizes, and how the last one's compare with the first's.
+    """Print the peak memory of a run in collections of these sizes, and the ratio of the last to the first.
 
     First new pictures are indexed, where no vector was derived before. Then, with half as many entries again and more,
     a generation is published without a network, whose own peak hides others: it takes vectors over and derives some.
@@ -170,14 +170,14 @@ def measure_memory(folder: Path, sizes: Sequence[int]) -> None:
 
 
 def _peak(root: Path, pictures: Sequence[Path]) -> Peak:
-    """Index pictures, or publish where there are none, in a process of its own."""
+    """Index pictures in a separate process, or only publish if there are none."""
     command = [sys.executable, "-c", MEASURED_RUN, str(root), *map(str, pictures)]
     run = subprocess.run(command, capture_output=True, check=True, text=True)
     return Peak(*json.loads(run.stdout))
 
 
 def _described() -> tuple[Recipe, list[Description]]:
-    """Return the default recipe, and the photographs described by it."""
+    """Return the default recipe, and the photographs' descriptions."""
     describer = Describer(load_backbone(DEFAULT_BACKBONE, torch.device("cpu")), DEFAULT_RANK, _pooled())
     pictures = [decode_image(path.read_bytes(), path.name).pixels for path in INDEXED_PHOTOGRAPHS]
     return _recipe(describer), describer.describe(pictures)
@@ -203,7 +203,7 @@ def _recipe(describer: Describer) -> Recipe:
 
 
 def _cost(writer: CollectionWriter, originals: list[Description], first: int, count: int) -> Cost:
-    """Append so many entries and publish."""
+    """Append `count` entries and publish."""
     whiteners = find_whiteners(writer.layout, writer.recipe)
     started, before = time.perf_counter(), _written()
     _append(writer, originals, first, count)
@@ -236,7 +236,7 @@ def _bytes(folder: Path) -> int:
 
 
 def _written() -> int:
-    """Return how many bytes this process has handed to the system to write."""
+    """Return the number of bytes that this process has written."""
     lines = Path("/proc/self/io").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith("wchar"))
 

@@ -1,7 +1,7 @@
-"""The tables of service/evaluation/README.md, from one run: `python -m tests.measure_evaluation`.
+"""Measure the tables of service/evaluation/README.md in one run: `python -m tests.measure_evaluation`.
 
-Scores every descriptor of both presets on a part of Paris6k with distractors, on Corel-1k and on a part of COCO in
-VOC's form, in either half of the queries too, with networks that no setting was chosen on, and in bfloat16.
+Scores every descriptor of both presets on a part of Paris6k with distractors, on Corel-1k, and on a part of COCO in
+VOC's format. Also scores each half of the queries, networks on which no setting was tuned, and bfloat16.
 """
 
 import csv
@@ -35,7 +35,7 @@ CLASSES = ("beach", "bus", "dinosaur", "elephant", "flower", "food", "horse", "m
 
 @dataclass(frozen=True)
 class Task:
-    """A data set, the independent photographs that its descriptors are whitened on, and the score to tell."""
+    """Hold a data set, independent photographs to train its whiteners, and the score to report."""
 
     title: str
     benchmark: Benchmark
@@ -63,7 +63,7 @@ def main() -> None:
 
 
 def tasks(folder: Path) -> list[Task]:
-    """Return the data sets; each is whitened on another one, Paris also on its distractors, which are more varied."""
+    """Return the data sets; each is whitened on another one, Paris also on its more varied distractors."""
     distractors, corel = DATA / "distractors", DATA / "corel1k"
     listed = folder / "corel1k.csv"
     with listed.open("w", newline="") as file:
@@ -116,7 +116,7 @@ def table(found: list[Task], scores: Scores, choose: Callable[[list[float]], lis
 
 
 def stored_regions(task: Task, settings: EvaluationSettings) -> str:
-    """Return what R-MAC's region costs: rows of the windows in the box, against new rows of the cropped activations."""
+    """Compare R-MAC for a region: the windows in the box against new windows of the cropped activations."""
     describer = Describer(load_backbone(settings.backbone, choose_device()), settings.rank, tuple(POOLED))
     cache = FeatureCache(settings.cache, describer)
 

@@ -1,7 +1,7 @@
-"""What indexes of vectors cost and find: `python -m tests.measure_index [--sizes 10000,100000] [--factories A;B]`.
+"""Measure cost and recall of vector indexes: `python -m tests.measure_index [--sizes 10000,100000] [--factories A;B]`.
 
-Vectors are those of *fused* of real photographs (found under WHATWHERE_DATA, else those that installed packages carry),
-resampled and turned away from themselves; queries are regions' vectors, turned away less. One thread searches.
+The vectors are *fused* descriptors of real photographs (from WHATWHERE_DATA, else from installed packages), resampled
+and perturbed. The queries are descriptors of regions, perturbed less. The search uses one thread.
 """
 
 import argparse
@@ -40,7 +40,7 @@ def main() -> None:
     parser.add_argument("--factories", default=FACTORIES)
     parser.add_argument("--count", type=int, default=400, help="photographs")
     arguments = parser.parse_args()
-    print("| vectors | index | build, s | bytes a vector | p50, ms | p95, ms | recall@10, % |")
+    print("| vectors | index | build, s | bytes per vector | p50, ms | p95, ms | recall@10, % |")
     print("|---:|---|---:|---:|---:|---:|---:|")
     with tempfile.TemporaryDirectory() as folder:
         real, regions = of_photographs(Path(folder), arguments.count)
@@ -57,7 +57,7 @@ def main() -> None:
 
 
 def of_photographs(folder: Path, count: int) -> tuple[Vectors, Vectors]:
-    """Index so many photographs and return their vectors, and those of a region of each."""
+    """Index `count` photographs; return their vectors, and those of a region of each."""
     found = sorted(DATA.rglob("*.jpg")) or list(INDEXED_PHOTOGRAPHS)
     index_paths(found[:: max(1, len(found) // count)][:count], folder / "c.ww")
     with open_collection(folder / "c.ww") as reader:
@@ -73,7 +73,7 @@ def of_collection(reader: CollectionReader) -> tuple[Vectors, Vectors]:
 
 
 def made_of(real: Vectors, count: int, like: float = 0.75, seed: int = 0) -> Vectors:
-    """Make so many unit vectors: real ones, each turned away by a mixture of four others to a cosine of `like`."""
+    """Make `count` unit vectors: real ones, each mixed with four others to a cosine of `like`."""
     random = np.random.default_rng(seed)
     made = np.empty((count, real.shape[1]), dtype=np.float32)
     centerd = real - real.mean(axis=0)
@@ -97,7 +97,7 @@ def mapped(vectors: Vectors, factory: str, folder: Path) -> VectorIndex:
 
 
 def row(vectors: Vectors, factory: str, exact: VectorIndex, queries: Sequence[Vectors], folder: Path) -> str:
-    """Return the cells of one index."""
+    """Return the table cells of one index."""
     started = time.perf_counter()
     index = mapped(vectors, factory, folder)
     built = time.perf_counter() - started
@@ -115,7 +115,7 @@ def row(vectors: Vectors, factory: str, exact: VectorIndex, queries: Sequence[Ve
 
 
 def recall(index: VectorIndex, exact: VectorIndex, queries: Sequence[Vectors], count: int) -> float:
-    """Return how many of the exact results an index finds."""
+    """Return the recall: the share of the exact results that an index finds."""
     found = [np.intersect1d(index.search(query, count)[1], exact.search(query, count)[1]) for query in queries]
     return statistics.fmean(len(each) / count for each in found)
 

@@ -1,9 +1,9 @@
-"""A load generator: `python -m tests.measure_server`, or `--server HOST:PORT` for a server of your own.
+"""Generate load on a server: `python -m tests.measure_server`, or `--server HOST:PORT` for a running one.
 
-Asks as fast as 1, 4 and 16 clients can, with pictures and with names of stored images, with a box and without, with
-batches and one picture at a time; then sends ten times as many uploads as can be answered, for a minute, and looks
-whether the server goes on answering as many as before, how long those take, whether its memory grows, and how soon it
-is itself again. Prints JSON. One process asks and another one serves, on the same cores.
+Sends requests as fast as 1, 4 and 16 clients can: uploads and stored images, with a box and without, with batches and
+one image at a time. Then overloads the server for a minute with ten times the uploads that it can answer, and measures
+throughput, latency, memory growth and the time to recover. Prints JSON. One process sends requests and another one
+serves, on the same cores.
 """
 
 import argparse
@@ -40,13 +40,13 @@ Ask = Callable[[Any], Awaitable[Any]]
 
 @dataclass
 class Seen:
-    """What the callers of one kind of request saw: seconds of those that were answered, codes of the others."""
+    """Hold the outcomes of one kind of request: seconds if answered, else the status code."""
 
     seconds: list[float] = field(default_factory=list)
     refused: Counter[str] = field(default_factory=Counter)
 
     def report(self, duration_s: float) -> dict[str, Any]:
-        """Return requests a second and percentiles in milliseconds."""
+        """Return requests per second and percentiles in milliseconds."""
         found: dict[str, Any] = {"answered_per_s": round(len(self.seconds) / duration_s, 1)}
         if len(self.seconds) > 1:
             hundredths = statistics.quantiles(self.seconds, n=100, method="inclusive")
@@ -55,7 +55,7 @@ class Seen:
 
 
 def kinds(pictures: Sequence[bytes], images: int) -> dict[str, Callable[[], pb.SearchImagesRequest]]:
-    """Return what is asked for, each time another picture."""
+    """Return a function for each kind of request; each call chooses a random picture."""
 
     def upload(**options: Any) -> pb.SearchImagesRequest:
         return pb.SearchImagesRequest(image_content=random.choice(pictures), **options)
@@ -73,7 +73,7 @@ def kinds(pictures: Sequence[bytes], images: int) -> dict[str, Callable[[], pb.S
 
 
 async def ask(channel: grpc.aio.Channel, request: pb.SearchImagesRequest, seen: Seen) -> None:
-    """Send one request and note what comes of it."""
+    """Send one request and record the outcome."""
     search = rpc.ImageSearchServiceStub(channel).SearchImages  # type: ignore[no-untyped-call] # generated
     started = time.perf_counter()
     try:
@@ -85,7 +85,7 @@ async def ask(channel: grpc.aio.Channel, request: pb.SearchImagesRequest, seen: 
 
 
 def connect(address: str) -> grpc.aio.Channel:
-    """Open a connection of its own."""
+    """Open a separate connection."""
     return grpc.aio.insecure_channel(
         address, options=[("grpc.max_send_message_length", -1), ("grpc.use_local_subchannel_pool", 1)]
     )
@@ -94,7 +94,7 @@ def connect(address: str) -> grpc.aio.Channel:
 async def closed_loop(
     address: str, make: Callable[[], pb.SearchImagesRequest], clients: int, duration_s: float
 ) -> dict[str, Any]:
-    """Let clients ask one request after the other."""
+    """Let each client send one request after the other."""
     seen, until = Seen(), time.perf_counter() + duration_s
 
     async def client() -> None:
@@ -107,7 +107,7 @@ async def closed_loop(
 
 
 async def open_loop(address: str, make: Callable[[], pb.SearchImagesRequest], per_s: float, duration_s: float) -> Seen:
-    """Send requests at a rate, whatever comes of them."""
+    """Send requests at a constant rate, independent of the responses."""
     seen, sent = Seen(), []
     channels = [connect(address) for _ in range(8)]
     started = time.perf_counter()
@@ -126,7 +126,7 @@ async def overload(
     duration_s: float,
     memory_mib: Callable[[], int],
 ) -> dict[str, Any]:
-    """Send ten times as many uploads as can be answered, some stored searches beside them as when that was found."""
+    """Send ten times the uploads that the server can answer, and some searches with stored images."""
     alone = await closed_loop(address, asked["upload"], 1, 10)
     crowded, _ = await asyncio.gather(
         closed_loop(address, asked["upload"], 16, 20), open_loop(address, asked["stored"], STORED_PER_S, 20)
@@ -166,7 +166,7 @@ async def overload(
 
 @contextmanager
 def serving(collection: Path, *options: str) -> Iterator[tuple[str, Callable[[], int]]]:
-    """Run a server; gives its address, and what tells its resident memory in MiB."""
+    """Run a server; yield its address, and a function that returns its resident memory in MiB."""
     command = [
         sys.executable,
         "-m",
@@ -193,13 +193,13 @@ def serving(collection: Path, *options: str) -> Iterator[tuple[str, Callable[[],
 
 
 def photographs() -> list[Path]:
-    """Return photographs to index and to ask with: the evaluation's where they are, else the packaged ones."""
+    """Return photographs to index and to search with: the test data's if present, else those of installed packages."""
     found = sorted((DATA / "paris-mini/jpg").glob("*.jpg"))[:PHOTOGRAPHS]
     return found or list(INDEXED_PHOTOGRAPHS)
 
 
 def measure(address: str, images: int, options: argparse.Namespace) -> dict[str, Any]:
-    """Ask each kind of request with each number of clients."""
+    """Send each kind of request with each number of clients."""
     asked = kinds([path.read_bytes() for path in photographs()], images)
     for make in asked.values():  # warm
         asyncio.run(closed_loop(address, make, 4, 1))
@@ -215,11 +215,13 @@ def measure(address: str, images: int, options: argparse.Namespace) -> dict[str,
 def main() -> None:
     """Print the measurements."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--server", help="ask this one, HOST:PORT, in place of one made for it; no overload")
-    parser.add_argument("--images", type=int, default=8, help="how many that one has, images/1 to images/N")
+    parser.add_argument("--server", help="use this server (HOST:PORT) and skip the overload")
+    parser.add_argument("--images", type=int, default=8, help="number of images on that server, images/1 to images/N")
     parser.add_argument("--clients", type=lambda text: [int(part) for part in text.split(",")], default=[1, 4, 16])
-    parser.add_argument("--seconds", type=float, default=10, help="for each kind and number of clients")
-    parser.add_argument("--overload-seconds", type=float, default=60, help="0: without it")
+    parser.add_argument(
+        "--seconds", type=float, default=10, help="duration for each kind of request and number of clients"
+    )
+    parser.add_argument("--overload-seconds", type=float, default=60, help="duration of the overload; 0: none")
     options = parser.parse_args()
     if options.server:
         print(json.dumps(measure(options.server, options.images, options), indent=2))

@@ -1,8 +1,8 @@
-"""How much of the time is the network's own, and what the rest costs: `make bench`, ratios of one run on this machine.
+"""Measure the network's share of the time and the cost of the rest: `make bench`, ratios of one run on this machine.
 
 `python -m tests.measure_speed [--photographs DIR] [--count 96] [--vectors 100000] [--json OUT] [--compare EARLIER]`;
-nothing is downloaded. Photographs are those of the test data where it is there, else those that installed packages
-carry. Every row is a median, baselines are measured in turns with what they are compared with.
+nothing is downloaded. The photographs are those of the test data if present, else those of installed packages. Every
+row is a median. Baselines and the code that they are compared with are measured alternately.
 """
 
 import argparse
@@ -103,13 +103,15 @@ print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[
 
 
 def main() -> None:
-    """Measure, print the table, keep and compare it where that was asked for."""
+    """Measure and print the table; write and compare it if requested."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photographs", type=Path, default=DATA, help="a folder, searched through")
-    parser.add_argument("--count", type=int, default=96, help="photographs")
-    parser.add_argument("--vectors", type=int, default=100_000, help="of the search: made of the photographs'")
-    parser.add_argument("--json", type=Path, help="write what was measured here")
-    parser.add_argument("--compare", type=Path, help="an earlier --json")
+    parser.add_argument("--photographs", type=Path, default=DATA, help="folder of photographs, with subfolders")
+    parser.add_argument("--count", type=int, default=96, help="number of photographs")
+    parser.add_argument(
+        "--vectors", type=int, default=100_000, help="number of vectors to search, derived from the photographs"
+    )
+    parser.add_argument("--json", type=Path, help="file to write the results to")
+    parser.add_argument("--compare", type=Path, help="results of an earlier run (--json)")
     arguments = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         photographs = chosen(arguments.photographs, arguments.count, Path(folder) / "photographs")
@@ -123,7 +125,7 @@ def main() -> None:
 
 
 def chosen(source: Path, count: int, folder: Path) -> Path:
-    """Link so many photographs, evenly spaced among those there are, into a folder."""
+    """Link `count` evenly spaced photographs into a folder."""
     found = sorted(source.rglob("*.jpg")) if source.is_dir() else list(INDEXED_PHOTOGRAPHS)
     folder.mkdir()
     for place, path in enumerate(found[:: max(1, len(found) // count)][:count]):
@@ -153,7 +155,7 @@ def measure(photographs: Path, folder: Path, vectors: int) -> list[Row]:
 
 @contextmanager
 def engine(name: str) -> Iterator[None]:
-    """Choose the engine of networks that are loaded meanwhile."""
+    """Choose the engine of networks that are loaded within the context."""
     before = os.environ.get(ENGINE_VARIABLE)
     os.environ[ENGINE_VARIABLE] = name
     try:
@@ -166,7 +168,7 @@ def engine(name: str) -> Iterator[None]:
 
 
 def in_turns(calls: Calls, items: Sequence[Any]) -> dict[str, float]:
-    """Return the median milliseconds of each call over the items; they take turns of BATCH items, all warm."""
+    """Return the median milliseconds of each call over the items; calls alternate every BATCH items, all warm."""
     times: dict[str, list[float]] = {name: [] for name in calls}
     for group in batched(items, BATCH):
         for name, call in calls.items():
@@ -176,7 +178,7 @@ def in_turns(calls: Calls, items: Sequence[Any]) -> dict[str, float]:
 
 
 def on_all_cores(call: Callable[[Any], object]) -> Callable[[Any], object]:
-    """Let torch take all cores for the call: the best engine leaves it one, factorising takes one."""
+    """Let torch use all cores for the call: the best engine leaves it one, and factorizing uses one."""
 
     def called(item: Any) -> object:
         torch.set_num_threads(CORES)
@@ -189,7 +191,7 @@ def on_all_cores(call: Callable[[Any], object]) -> Callable[[Any], object]:
 
 
 def milliseconds(call: Callable[[Any], object], item: Any) -> float:
-    """Return how long a call takes, what it started on a GPU included."""
+    """Return the time of a call, including its GPU work."""
     started = time.perf_counter()
     call(item)
     if torch.cuda.is_available():
@@ -198,7 +200,7 @@ def milliseconds(call: Callable[[Any], object], item: Any) -> float:
 
 
 def forward(contents: Sequence[bytes], best: Backbone, eager: Backbone, half: Backbone | None) -> list[Row]:
-    """Compare the engine with torch as it comes: float32, NCHW, eager."""
+    """Compare the engine with default torch: float32, NCHW, eager."""
     spec, device = best.spec, best.device
     plain = spec.build()
     spec.load(plain, read_tensors(spec.weights.locate().path))
@@ -244,7 +246,7 @@ def forward(contents: Sequence[bytes], best: Backbone, eager: Backbone, half: Ba
 
 
 def factorizing(contents: Sequence[bytes], backbone: Backbone) -> list[Row]:
-    """Compare the factorisation with scikit-learn's and torchnmf's: default settings, the default rank."""
+    """Compare the factorization with scikit-learn's and torchnmf's: default settings, the default rank."""
     matrices = []
     for content in contents[: 4 * BATCH]:
         grid = backbone.activations([decode_image(content, "").pixels])[0].cpu()
@@ -298,7 +300,7 @@ def factorizing(contents: Sequence[bytes], backbone: Backbone) -> list[Row]:
 
 
 def iterations_to(error: float, matrix: torch.Tensor) -> int:
-    """Return after how many iterations scikit-learn's error is as small, at most its default of 200."""
+    """Return the number of iterations until scikit-learn's error is as small, at most its default of 200."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         low, high = 1, 200
@@ -310,7 +312,7 @@ def iterations_to(error: float, matrix: torch.Tensor) -> int:
 
 
 def stages(contents: Sequence[bytes], backbone: Backbone, folder: Path) -> list[Row]:
-    """Measure what stands around the network, each alone."""
+    """Measure each step around the network separately."""
     method = find_descriptor(DESCRIPTOR)
     describer = Describer(backbone, DEFAULT_RANK, pooled_by([method]))
     pictures = [decode_image(content, "").pixels for content in contents[: 2 * BATCH]]
@@ -338,7 +340,7 @@ def stages(contents: Sequence[bytes], backbone: Backbone, folder: Path) -> list[
 
 
 def indexing(photographs: Path, folder: Path, has_half: bool) -> list[Row]:
-    """Compare the whole with the bare forward pass of the same pictures, and with a plain script."""
+    """Compare the whole pipeline with the forward pass alone, and with a plain script."""
     count = len(list(photographs.iterdir()))
     pictures = [decode_image(path.read_bytes(), "").pixels for path in sorted(photographs.iterdir())]
     device = choose_device()
@@ -394,12 +396,12 @@ def indexing(photographs: Path, folder: Path, has_half: bool) -> list[Row]:
 
 
 def mark(marks: list[tuple[float, int]], progress: Progress) -> None:
-    """Keep the time at which so many were done."""
+    """Record the time, and the number of images done."""
     marks.append((time.perf_counter(), progress.done))
 
 
 def searching(contents: Sequence[bytes], folder: Path, count: int) -> list[Row]:
-    """Measure searches as a server does them, on one thread; of many vectors, and of what surrounds those."""
+    """Measure searches as a server runs them, on one thread: the vector search, and the steps around it."""
     rows: list[Row] = []
     with open_collection(folder / AUTO) as reader:
         searcher = open_searcher(reader)
@@ -446,7 +448,7 @@ def searching(contents: Sequence[bytes], folder: Path, count: int) -> list[Row]:
 
 
 def machine() -> dict[str, str]:
-    """Return what the numbers depend on."""
+    """Return the machine and the versions that the numbers depend on."""
     models = [
         line.partition(":")[2].strip()
         for line in Path("/proc/cpuinfo").read_text().splitlines()
@@ -461,7 +463,7 @@ def machine() -> dict[str, str]:
 
 
 def show(rows: Sequence[Row], earlier: dict[str, list[Any]]) -> None:
-    """Print the table; an earlier run's time says little of another machine, its ratios do."""
+    """Print the table; on another machine, compare ratios, not times."""
     print(f"| measured | now |{' earlier |' if earlier else ''}")
     print(f"|---|---:|{'---:|' if earlier else ''}")
     for name, value, kind in rows:

@@ -1,4 +1,4 @@
-"""A Milvus Lite server of its own process, which can be killed, stopped and started again on the same data."""
+"""Run Milvus Lite in a separate process that can be killed, stopped and restarted on the same data."""
 
 import os
 import signal
@@ -13,14 +13,14 @@ _STARTS_WITHIN_S = 60.0
 
 
 def free_port() -> int:
-    """Return a port that nobody listens on."""
+    """Return a free port."""
     with socket.socket() as listening:
         listening.bind(("127.0.0.1", 0))
         return int(listening.getsockname()[1])
 
 
 class MilvusLite:
-    """A server of the data in a folder."""
+    """Run a server of the data in a folder."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -57,18 +57,18 @@ class MilvusLite:
         raise TimeoutError("the server does not listen")
 
     def kill(self) -> None:
-        """End the server at once, as a lost machine would."""
+        """Kill the server, as if the machine were lost."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
             self._process = None
 
     def freeze(self) -> None:
-        """Let the server take connections and answer nothing."""
+        """Stop the process: the server accepts connections but does not answer."""
         assert self._process is not None
         self._process.send_signal(signal.SIGSTOP)
 
     def thaw(self) -> None:
-        """Let the server go on."""
+        """Continue the stopped process."""
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)

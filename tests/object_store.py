@@ -1,4 +1,4 @@
-"""A real S3 server on a free port, as tests and measurements use it."""
+"""Run a real S3 server on a free port for tests and measurements."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ _CREDENTIALS = {"AWS_ACCESS_KEY_ID": "tester", "AWS_SECRET_ACCESS_KEY": "secret"
 
 @contextmanager
 def s3_server(*buckets: str) -> Iterator[str]:
-    """Start it with empty buckets, let the environment's AWS_* point to it, and give its endpoint."""
+    """Start the server with empty buckets, set the AWS_* variables, and yield its endpoint."""
     server = ThreadedMotoServer("127.0.0.1", port=0, verbose=False)
     server.start()
     host, port = server.get_host_and_port()

@@ -1,4 +1,4 @@
-"""A PostgreSQL server of Debian's for the tests, in a temporary folder, and catalogues in it."""
+"""Run Debian's PostgreSQL in a temporary folder for the tests, with catalogs in it."""
 
 import itertools
 import os
@@ -25,7 +25,7 @@ _PATIENCE_S = 60
 
 
 class PostgresServer:
-    """A server on 127.0.0.1 and a free port, which trusts everyone but the role `locked`, whose password is s3cret."""
+    """Run a server on 127.0.0.1 and a free port; only the role `locked` needs a password, s3cret."""
 
     def __init__(self) -> None:
         binaries = sorted(Path("/usr/lib/postgresql").glob("*/bin"))
@@ -76,13 +76,13 @@ class PostgresServer:
                 time.sleep(0.02)
 
     def stop(self) -> None:
-        """Stop the server, whoever is connected."""
+        """Stop the server, also with open connections."""
         if self._process is not None:
             self._process.send_signal(signal.SIGINT)
             self._process.wait(_PATIENCE_S)
 
     def close(self) -> None:
-        """Stop the server and remove all that it wrote."""
+        """Stop the server and delete its files."""
         self.stop()
         shutil.rmtree(self._folder)
 
@@ -91,17 +91,17 @@ class PostgresServer:
         return f"postgresql+psycopg://{user}@127.0.0.1:{self.port}/{name}{query}"
 
     def database(self, template: str = TEMPLATE) -> str:
-        """Make a database with an empty catalogue and return its name; template1 has none."""
+        """Create a database with an empty catalog and return its name; template1 has no catalog."""
         name = f"test_{next(self._numbers)}"
         self.run(f"CREATE DATABASE {name} TEMPLATE {template}")
         return name
 
     def drop(self, name: str) -> None:
-        """Remove a database, whoever is connected."""
+        """Drop a database, also with open connections."""
         self.run(f"DROP DATABASE {name} WITH (FORCE)")
 
     def connect(self, name: str = "postgres") -> psycopg.Connection[Any]:
-        """Connect past the catalogue, in its schema, without transactions."""
+        """Connect to the catalog's schema directly, without transactions."""
         return psycopg.connect(
             host="127.0.0.1",
             port=self.port,
@@ -112,7 +112,7 @@ class PostgresServer:
         )
 
     def run(self, statement: str, name: str = "postgres") -> list[tuple[Any, ...]]:
-        """Run a statement past the catalogue."""
+        """Run a statement directly."""
         with closing(self.connect(name)) as connection:
             cursor = connection.execute(statement)
             return cursor.fetchall() if cursor.description else []

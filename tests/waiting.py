@@ -1,4 +1,4 @@
-"""For what comes by itself, in another thread or process."""
+"""Wait for a condition that another thread or process fulfills."""
 
 import time
 from collections.abc import Callable
@@ -7,7 +7,7 @@ LONGEST_S = 30.0
 
 
 def wait_until(holds: Callable[[], bool]) -> None:
-    """Wait until something is so; fail where it never is."""
+    """Wait until the condition holds. Raises AssertionError after 30 seconds."""
     deadline = time.monotonic() + LONGEST_S
     while not holds():
         assert time.monotonic() < deadline, "it never came"

@@ -1,4 +1,4 @@
-"""A real web server on a free port that misbehaves as it is told to, and counts what it is asked."""
+"""Run a real web server on a free port that misbehaves as scripted and counts its requests."""
 
 import threading
 from collections import Counter
@@ -10,7 +10,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 @dataclass(frozen=True)
 class Answer:
-    """What is answered: `truncated` says more bytes than come, `endless` never ends, `silent` says nothing at all."""
+    """Describe a response: `truncated` sends less than it announces, `endless` never ends, `silent` never starts."""
 
     content: bytes = b""
     status: int = 200
@@ -22,7 +22,7 @@ class Answer:
 
 @dataclass
 class Site:
-    """What is answered at a path, one after the other, the last one ever after; `asked` counts (method, path)."""
+    """Hold the responses of each path, sent in turn, the last repeated; `asked` counts (method, path)."""
 
     address: str
     answers: dict[str, list[Answer]] = field(default_factory=dict)
@@ -31,7 +31,7 @@ class Site:
     closing: threading.Event = field(default_factory=threading.Event)
 
     def put(self, path: str, *answers: Answer) -> str:
-        """Have these answers at a path, and return its URI."""
+        """Set the responses of a path, and return its URI."""
         self.answers[path] = list(answers)
         return self.address + path
 
@@ -44,13 +44,13 @@ def _handler(site: Site) -> type[BaseHTTPRequestHandler]:
             """Keep standard error quiet."""
 
         def do_HEAD(self) -> None:
-            """Answer without a body, and without moving on to the next answer."""
+            """Respond without a body, and keep the same response for the next request."""
             site.asked["HEAD", self.path] += 1
             answers = site.answers.get(self.path, [Answer(status=404)])
             self._start(Answer(status=405) if site.without_head else answers[0])
 
         def do_GET(self) -> None:
-            """Answer as told."""
+            """Send the next response."""
             site.asked["GET", self.path] += 1
             answers = site.answers.get(self.path, [Answer(status=404)])
             answer = answers.pop(0) if len(answers) > 1 else answers[0]
@@ -81,7 +81,7 @@ class _Quiet(ThreadingHTTPServer):
     daemon_threads = True
 
     def handle_error(self, *_: object) -> None:
-        """Say nothing of clients that leave in the middle of an answer: that is what they are to do."""
+        """Ignore clients that disconnect within a response: the tests make them do so."""
 
 
 @contextmanager

@@ -1,4 +1,4 @@
-"""The connection to a server: its options, which several commands share, and the client that they make."""
+"""Define the connection options that several commands share, and create the client."""
 
 import dataclasses
 import functools
@@ -30,7 +30,7 @@ _Command = Callable[..., None]
 
 @dataclasses.dataclass(frozen=True)
 class Connection:
-    """The options of a connection, as each command has them; `server` is None if the command was given none."""
+    """Hold the connection options of a command; `server` is None if it was not given."""
 
     server: Annotated[
         str | None,
@@ -47,8 +47,8 @@ class Connection:
             help=f"File with the bearer token to send; without it, the environment variable {TOKEN_VARIABLE}.",
         ),
     ] = None
-    tls: Annotated[bool, typer.Option("--tls", help="Connect by TLS and trust the system's CAs.")] = False
-    ca: Annotated[Path | None, typer.Option(metavar="FILE", help="Connect by TLS and trust these CAs (PEM).")] = None
+    tls: Annotated[bool, typer.Option("--tls", help="Use TLS and trust the system's CAs.")] = False
+    ca: Annotated[Path | None, typer.Option(metavar="FILE", help="Use TLS and trust these CAs (PEM).")] = None
     server_name: Annotated[
         str | None, typer.Option(metavar="NAME", help="Name in the servers' certificates, if it is not the address.")
     ] = None
@@ -70,14 +70,14 @@ class Connection:
     def open(self) -> "Client":
         """Return a client of the servers.
 
-        Raises CredentialsUnreadable for files that cannot be used, InvalidRequest for an address or token that cannot.
+        Raises CredentialsUnreadable if a file is unreadable or invalid, InvalidRequest if the address or token is.
         """
         from whatwhere.service.client.client import Client
 
         if self.server is None:
             raise typer.BadParameter(f"give --server HOST:PORT, or set {SERVER_VARIABLE}")
         if (self.tls_certificate is None) != (self.tls_key is None):
-            raise typer.BadParameter("--tls-certificate and --tls-key go together")
+            raise typer.BadParameter("--tls-certificate and --tls-key must be given together")
         credentials = None
         if self.tls or self.ca is not None or self.tls_certificate is not None:
             from whatwhere.service.security.tls import channel_credentials
@@ -111,9 +111,7 @@ def answering(
             yield client
         return
     if dataclasses.replace(connection, timeout=DEFAULT_TIMEOUT_S) != Connection():
-        raise typer.BadParameter(
-            "tokens, TLS and --allow-insecure go with --server: a collection is opened in this process"
-        )
+        raise typer.BadParameter("tokens, TLS and --allow-insecure need --server, not --collection")
     from whatwhere.service.local.collection import open_local
 
     with open_local(collection, device=device.value, weights=weights) as opened:
@@ -121,7 +119,10 @@ def answering(
 
 
 def with_connection(*, timeout_s: float = DEFAULT_TIMEOUT_S, required: bool = True) -> Callable[[_Command], _Command]:
-    """Give a command the options of a connection in place of its parameter `connection`."""
+    """Replace a command's parameter `connection` with the connection options.
+
+    Without `required`, the server is optional: see Connection.instead_of.
+    """
     hints = typing.get_type_hints(Connection, include_extras=True)
     defaults = dataclasses.asdict(Connection(timeout=timeout_s))
     if required:
@@ -147,7 +148,7 @@ def with_connection(*, timeout_s: float = DEFAULT_TIMEOUT_S, required: bool = Tr
             connection = Connection(**{option.name: values.pop(option.name) for option in options})
             command(connection=connection, **values)
 
-        # What Typer looks at: the command's own parameters, then the connection's.
+        # Typer reads these: the command's own parameters, then those of the connection.
         with_options.__signature__ = signature.replace(parameters=own + options)  # type: ignore[attr-defined]
         with_options.__annotations__ = {parameter.name: parameter.annotation for parameter in own + options}
         return with_options
@@ -159,7 +160,7 @@ def _read_token(path: Path) -> str:
     try:
         token = path.read_bytes().decode(errors="replace").strip()
     except OSError as error:
-        raise CredentialsUnreadable(f"{path}: {error.strerror}; give a file that holds a token") from error
+        raise CredentialsUnreadable(f"{path}: {error.strerror}; give a file with a token") from error
     if not token:
-        raise CredentialsUnreadable(f"{path} is empty; give a file that holds a token")
+        raise CredentialsUnreadable(f"{path} is empty; give a file with a token")
     return token

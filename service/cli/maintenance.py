@@ -1,4 +1,4 @@
-"""Look after a collection: `whatwhere verify`, `rebuild`, `compact`."""
+"""Maintain a collection: `whatwhere verify`, `rebuild`, `compact`."""
 
 import dataclasses
 from pathlib import Path

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from whatwhere.service.client.client import Client
     from whatwhere.service.results import CollectionInfo
 
-_HEALTH_TIMEOUT_S = 5.0  # a probe should fail soon
+_HEALTH_TIMEOUT_S = 5.0  # a probe should fail fast
 
 _Answer = TypeVar("_Answer")
 
@@ -79,7 +79,7 @@ def _of_each(client: "Client", ask: "Callable[[Client], _Answer]") -> list[tuple
     def answer(one: "Client") -> _Answer | WhatwhereError:
         try:
             return ask(one)
-        except WhatwhereError as error:  # of this server only: the others' answers count
+        except WhatwhereError as error:  # of this server only: the other answers are still shown
             return error
 
     with ThreadPoolExecutor(len(servers)) as pool:

@@ -1,4 +1,4 @@
-"""Progress on a terminal: what is done, at what rate, how long it will take."""
+"""Show progress on a terminal: items done, rate, remaining time."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,20 +22,20 @@ if TYPE_CHECKING:
 
 
 class _Rate(ProgressColumn):
-    """Images, or of another unit, a second over the last half minute."""
+    """Show the rate in images or other units per second over the last half minute."""
 
     def __init__(self, unit: str) -> None:
         super().__init__()
         self._unit = unit
 
     def render(self, task: Task) -> Text:
-        """Return the rate, blank before it is known."""
+        """Return the rate, empty before it is known."""
         return Text("" if task.speed is None else f"{task.speed:.1f} {self._unit}/s")
 
 
 @contextmanager
 def of_indexing(console: Console) -> Iterator[Callable[["IndexingProgress"], None]]:
-    """Show the progress of a run."""
+    """Show the progress of an indexing run."""
     with _bar(console) as bar:
         task = bar.add_task("", total=None)
 
@@ -48,7 +48,7 @@ def of_indexing(console: Console) -> Iterator[Callable[["IndexingProgress"], Non
 
 @contextmanager
 def of_training(console: Console) -> Iterator[Callable[[int, int], None]]:
-    """Show how many of the training photographs have been described."""
+    """Show how many training photographs are described."""
     with _bar(console) as bar:
         task = bar.add_task("", total=None)
         yield lambda done, total: bar.update(task, total=total, completed=done)
@@ -56,7 +56,7 @@ def of_training(console: Console) -> Iterator[Callable[[int, int], None]]:
 
 @contextmanager
 def of_stages(console: Console, unit: str = "images") -> Iterator[Callable[[str, int, int], None]]:
-    """Show each stage, how much of it is done and of how much, in a line of its own."""
+    """Show each stage on a separate line, with the items done and in total."""
     with _bar(console, unit) as bar:
         tasks: dict[str, TaskID] = {}
 

@@ -25,7 +25,7 @@ def serve(
     weights: CollectionWeights = None,
     refresh: Annotated[
         float,
-        typer.Option(min=0, max=86400, metavar="SECONDS", help="Interval of looking for a newer generation; 0: never."),
+        typer.Option(min=0, max=86400, metavar="SECONDS", help="Interval of checks for a newer generation; 0: never."),
     ] = 1.0,
     tls_certificate: Annotated[
         Path | None,
@@ -215,5 +215,5 @@ def _tls_files(certificate: Path | None, key: Path | None, client_ca: Path | Non
     if certificate is not None and key is not None:
         return TlsFiles(certificate, key, client_ca)
     if (certificate, key, client_ca) != (None, None, None):
-        raise typer.BadParameter("--tls-certificate and --tls-key go together, and --tls-client-ca with both")
+        raise typer.BadParameter("--tls-certificate and --tls-key must be given together; --tls-client-ca needs both")
     return None

@@ -1,4 +1,4 @@
-"""See what a factor is: `whatwhere visualize`."""
+"""Visualize a factor: `whatwhere visualize`."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager

@@ -1,1 +1,1 @@
-"""The Python client of the gRPC server; imports neither torch nor faiss."""
+"""Provide the Python client of the gRPC server, without torch or faiss."""

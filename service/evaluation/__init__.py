@@ -1,1 +1,1 @@
-"""Data sets, protocols and metrics: how well a collection answers, in numbers that compare with published ones."""
+"""Evaluate whatwhere on data sets, with protocols and metrics whose numbers compare with published ones."""

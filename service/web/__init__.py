@@ -1,1 +1,1 @@
-"""The page and the JSON form of the methods, over HTTP: each request becomes a call of the gRPC server beside it."""
+"""Serve the page, and the methods as JSON over HTTP; each request becomes a gRPC call in the same process."""

@@ -1,4 +1,4 @@
-"""The application: routes, what a request's body may be, what is answered."""
+"""Build the web application: routes, limits of request bodies, responses."""
 
 import asyncio
 import re
@@ -27,23 +27,26 @@ from whatwhere.service.web.files import INDEX, PageFile, matches, page_files
 from whatwhere.service.web.statuses import Refusal, failed
 from whatwhere.service.web.transcoding import METHODS, HttpMethod, from_json, from_parameters, to_json, to_picture
 
-_BESIDE_THE_IMAGE_BYTES = 64 * 1024  # of JSON
+_OTHER_FIELDS_BYTES = 64 * 1024  # JSON around the image
 _PASSED_ON = ("authorization", "traceparent", "tracestate")
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 _PICTURES_FOR_S = 300
-_COMPRESSION = 4  # of 9: what is large are pictures in base64, which gain a quarter at any level
-_GONE = Response(status_code=499)  # nobody reads it
+_COMPRESSION = 4  # of 9: large responses are images in base64, which shrink by a quarter at any level
+_GONE = Response(status_code=499)  # the client has disconnected
 _NOT_JSON = Refusal(
     415, grpc.StatusCode.INVALID_ARGUMENT, "NOT_JSON", "send the request as JSON, with content-type: application/json"
 )
-_NO_ROUTE = Refusal(404, grpc.StatusCode.UNIMPLEMENTED, "NO_SUCH_PATH", "there is nothing under this path")
+_NO_ROUTE = Refusal(404, grpc.StatusCode.UNIMPLEMENTED, "NO_SUCH_PATH", "no such path")
 _NO_VERB = Refusal(
-    405, grpc.StatusCode.UNIMPLEMENTED, "METHOD_NOT_ALLOWED", "not with this method: the header allow has those"
+    405,
+    grpc.StatusCode.UNIMPLEMENTED,
+    "METHOD_NOT_ALLOWED",
+    "method not allowed: the header allow lists those that are",
 )
 
 
 def create_app(caller: Caller, gateway: Gateway, limits: Limits, threads: ThreadPoolExecutor) -> Starlette:
-    """Return the application without its guard; `threads` read and write JSON."""
+    """Return the application without its guard; `threads` parse and write JSON."""
     api, page = (
         _Api(caller, gateway, limits, threads),
         _Page(page_files(resources.files("whatwhere.service.web") / "page")),
@@ -82,12 +85,12 @@ class _Api:
         self._gateway = gateway
         self._threads = threads
         self._max_message_bytes = limits.image.max_bytes + limits.message_overhead_bytes
-        self._max_body_bytes = self._max_message_bytes * 4 // 3 + _BESIDE_THE_IMAGE_BYTES
+        self._max_body_bytes = self._max_message_bytes * 4 // 3 + _OTHER_FIELDS_BYTES
 
     async def answer(self, method: HttpMethod, request: Request) -> Response:
-        """Answer by the gRPC method."""
+        """Call the gRPC method and return its response."""
         media_type = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        # Another site's page can send this type only after it has asked whether it may, which nobody answers.
+        # CSRF: another site's page can send this type only after a CORS preflight request, which always fails.
         if method.verb == "POST" and media_type != "application/json":
             return _NOT_JSON.answer(request.state.request_id)
         sender = Sender(partial(self._message, method, request), partial(_until_gone, request))
@@ -120,7 +123,7 @@ class _Api:
         return metadata
 
     async def _message(self, method: HttpMethod, request: Request) -> bytes:
-        """Receive the request, for as long as the server waits for it; raises InvalidRequest, ImageTooManyBytes."""
+        """Receive the request as a protobuf message. Raises InvalidRequest or ImageTooManyBytes if it is invalid."""
         if method.verb == "GET":
             return from_parameters(method, request.path_params.get("id"), request.query_params.multi_items())
         message: bytes = await self._in_thread(from_json, method, await self._body(request))
@@ -140,7 +143,7 @@ class _Api:
 
     def _too_large(self) -> ImageTooManyBytes:
         return ImageTooManyBytes(
-            f"the request is larger than {self._max_body_bytes:,} bytes, which is the most: send a smaller image",
+            f"the request exceeds the limit of {self._max_body_bytes:,} bytes: send a smaller image",
             field="image_content",
         )
 
@@ -155,7 +158,7 @@ async def _until_gone(request: Request) -> NoReturn:
 
 
 async def _not_found(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)  # the router's: there is no other
+    assert isinstance(error, HTTPException)  # raised by the router only
     refusal = _NO_VERB if error.status_code == 405 else _NO_ROUTE
     return refusal.answer(request.state.request_id, error.headers)
 

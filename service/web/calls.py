@@ -1,4 +1,4 @@
-"""Calls of the gRPC server in this very process: the head goes at once, the message when it has been received."""
+"""Call the gRPC server in the same process: metadata is sent at once, the message when it is received."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Sequence
@@ -21,32 +21,33 @@ _OPTIONS = (
 
 @dataclass(frozen=True)
 class Sender:
-    """Who asks over HTTP: `message` raises a WhatwhereError for what is none, `gone` raises when it has gone."""
+    """Hold an HTTP caller: `message` raises a WhatwhereError if invalid, `gone` raises if the caller disconnects."""
 
     message: Callable[[], Awaitable[bytes]]
     gone: Callable[[], Awaitable[None]]
 
 
 class Caller:
-    """A private channel. For the event loop that it is made in."""
+    """Call the gRPC server through a private channel. Use it only in the event loop that created it."""
 
     def __init__(self, address: str, gateway: Gateway) -> None:
         self._channel = grpc.aio.insecure_channel(address, options=_OPTIONS)
         self._gateway = gateway
 
     async def call(self, method: str, metadata: Sequence[tuple[str, str | bytes]], sender: Sender) -> bytes:
-        """Return the answer's bytes; raises grpc.aio.AioRpcError, and what `sender.gone` raises.
+        """Call a method and return the bytes of its response.
 
-        The server judges the head before the message is there: who may not ask is answered before it has sent it all.
+        The server checks the metadata before the message arrives, so an unauthorized caller is refused before its
+        upload ends. Raises grpc.aio.AioRpcError if the call fails, and the error of `sender.gone`.
         """
-        # As a stream of one message, which the server knows no difference of: its head is sent before its message.
+        # A stream of one message, which is the same to the server: metadata is sent before the message.
         call: Any = self._channel.stream_unary(method)(metadata=metadata)
         sending = asyncio.create_task(self._send(call, sender))
         try:
             response: bytes = await call
         except asyncio.CancelledError:
             if sending.done():
-                sending.result()  # what it raised has ended the call
+                sending.result()  # its error has ended the call
             raise
         else:
             return response
@@ -59,9 +60,9 @@ class Caller:
         try:
             try:
                 message = await sender.message()
-            except WhatwhereError as error:  # the server answers with it, logs and counts it
+            except WhatwhereError as error:  # the server returns it, logs it and counts it
                 message = refusal = self._gateway.refuse(error)
-            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # it has ended: its status says why
+            with suppress(grpc.aio.AioRpcError, asyncio.InvalidStateError):  # the call has ended: see its status
                 await call.write(message)
                 await call.done_writing()
             del message
@@ -71,5 +72,5 @@ class Caller:
             call.cancel()
 
     async def close(self) -> None:
-        """End it."""
+        """Close the channel."""
         await self._channel.close()

@@ -1,4 +1,4 @@
-"""One connection of the web address: how long it may take to say what, who is at its other end."""
+"""Handle one HTTP connection: its timeouts, its limit per client, and the client's name."""
 
 import asyncio
 import ipaddress
@@ -19,39 +19,39 @@ from whatwhere.service.api.interceptor import choose_request_id
 from whatwhere.service.web.guard import HEADERS
 from whatwhere.service.web.statuses import Refusal
 
-_ERROR_FIRST_S = 1.0  # the server's own error for a slow body comes before its connection is cut
-_LEAST_READ_BYTES = 64 * 1024  # between two looks
+_ERROR_FIRST_S = 1.0  # the server's error for a slow body is sent before the connection is closed
+_LEAST_READ_BYTES = 64 * 1024  # between two checks
 _NOT_HTTP = Refusal(
-    400, grpc.StatusCode.INVALID_ARGUMENT, "NOT_HTTP", "this is not HTTP/1.1, or has more headers than are read"
+    400, grpc.StatusCode.INVALID_ARGUMENT, "NOT_HTTP", "the request is not valid HTTP/1.1, or its headers are too large"
 )
 
 
 @dataclass(frozen=True)
 class Shared:
-    """What the connections of a server have in common."""
+    """Hold the limits that all connections of a server share."""
 
-    door: ConcurrencyLimiter
+    limiter: ConcurrencyLimiter
     receive_s: float
 
 
 class Connection(H11Protocol):
-    """Uvicorn's, with a door, and an end to waiting for a request's bytes and for who does not read the answer."""
+    """Extend uvicorn's connection with a concurrency limit and with timeouts for slow senders and slow readers."""
 
     def __init__(self, config: uvicorn.Config, state: ServerState, shared: Shared) -> None:
         super().__init__(config, state, {})
         self._shared = shared
         self._inside = ExitStack()
-        self._awaited: Any = None  # which part of a request is being waited for
-        self._cut: asyncio.TimerHandle | None = None
-        self._unread = 0  # bytes, when it was last looked at
+        self._awaited: Any = None  # the part of a request that is awaited
+        self._timeout: asyncio.TimerHandle | None = None
+        self._unread = 0  # bytes at the last check
         self._reading: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
-        """Begin, unless there are too many."""
+        """Accept the connection, or close it if there are too many."""
         super().connection_made(transport)
         client = _client(transport)
         try:
-            self._inside.enter_context(self._shared.door.entered(client))
+            self._inside.enter_context(self._shared.limiter.entered(client))
         except TryAgainLater:
             transport.abort()
             return
@@ -59,24 +59,24 @@ class Connection(H11Protocol):
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
-        """End."""
-        self._stop_waiting()
-        self._stop_looking()
+        """Release the connection's resources."""
+        self._clear_timeout()
+        self._stop_checking()
         self._inside.close()
         super().connection_lost(exc)
 
     def handle_events(self) -> None:
-        """Take in what has come; also when the next request was there before the answer to this one."""
+        """Process received data, also if the next request arrived before the response to this one."""
         super().handle_events()
         self._watch()
 
     def shutdown(self) -> None:
-        """End when the request in flight is answered."""
+        """Close the connection after the request in flight."""
         if not self.transport.is_closing():
             super().shutdown()
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is no HTTP; nothing is said where an answer has begun."""
+        """Reject invalid HTTP; if a response has begun, close the connection without another."""
         if self.conn.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             self.transport.abort()
             return
@@ -90,70 +90,70 @@ class Connection(H11Protocol):
             self.cycle.message_event.set()
 
     def pause_writing(self) -> None:
-        """Watch that what has been written is read."""
+        """Start to check that the client reads the response."""
         super().pause_writing()
-        self._look_later()
+        self._check_later()
 
     def resume_writing(self) -> None:
-        """Go on: it has been read."""
+        """Continue: the client has read the response."""
         super().resume_writing()
-        self._stop_looking()
+        self._stop_checking()
 
     def timeout_keep_alive_handler(self) -> None:
-        """End what is idle, and not what reads a long answer."""
+        """Close an idle connection, but not one that is reading a long response."""
         if self._reading is not None:
             self.timeout_keep_alive_task = self.loop.call_later(
                 self.timeout_keep_alive, self.timeout_keep_alive_handler
             )
         elif self.transport.get_write_buffer_size():
-            self.transport.abort()  # to close is to wait until it has been read
+            self.transport.abort()  # a normal close would wait for the client to read
         else:
             super().timeout_keep_alive_handler()
 
-    def _look_later(self) -> None:
+    def _check_later(self) -> None:
         self._unread = self.transport.get_write_buffer_size()
-        self._reading = self.loop.call_later(self.timeout_keep_alive, self._look)
+        self._reading = self.loop.call_later(self.timeout_keep_alive, self._check)
 
-    def _look(self) -> None:
-        """Cut off who has read next to nothing since."""
+    def _check(self) -> None:
+        """Abort the connection if the client has read almost nothing since the last check."""
         if self._unread - self.transport.get_write_buffer_size() < _LEAST_READ_BYTES:
             self.transport.abort()
         else:
-            self._look_later()
+            self._check_later()
 
-    def _stop_looking(self) -> None:
+    def _stop_checking(self) -> None:
         if self._reading is not None:
             self._reading.cancel()
             self._reading = None
 
     def _watch(self) -> None:
-        """Give each part of a request, its head and its body, the time that it may take to arrive."""
+        """Set the timeout for each part of a request: head and body."""
         state = self.conn.their_state
         if self.timeout_keep_alive_task is not None and state is h11.IDLE:
-            self._stop_waiting()  # between two requests
+            self._clear_timeout()  # between two requests
         elif state not in (h11.IDLE, h11.SEND_BODY) or self.transport.is_closing():
-            self._stop_waiting()
+            self._clear_timeout()
         elif self._awaited is not state:
-            self._stop_waiting()
+            self._clear_timeout()
             slack_s = _ERROR_FIRST_S if state is h11.SEND_BODY else 0
             self._awaited = state
-            self._cut = self.loop.call_later(self._shared.receive_s + slack_s, self.transport.abort)
+            self._timeout = self.loop.call_later(self._shared.receive_s + slack_s, self.transport.abort)
 
-    def _stop_waiting(self) -> None:
+    def _clear_timeout(self) -> None:
         self._awaited = None
-        if self._cut is not None:
-            self._cut.cancel()
-            self._cut = None
+        if self._timeout is not None:
+            self._timeout.cancel()
+            self._timeout = None
 
 
 def _client(transport: asyncio.Transport) -> str:
-    """Name who is at the other end, as the gRPC server would: they are the same to its limits."""
+    """Return the client's name as in the gRPC server, so that both share its limits."""
     certificate: Mapping[str, Any] | None = transport.get_extra_info("peercert")
     if certificate:
         names = [value for part in certificate["subject"] for key, value in part if key == "commonName"]
         names += [value for _, value in certificate.get("subjectAltName", ())]
         return f"certificate:{names[0] if names else ''}"
-    name = transport.get_extra_info("peername") or ("0.0.0.0", 0)  # noqa: S104 - it has gone again
+    name = transport.get_extra_info("peername") or ("0.0.0.0", 0)  # noqa: S104 - it has disconnected
     address = ipaddress.ip_address(name[0].partition("%")[0])
     if isinstance(address, ipaddress.IPv4Address):
         return f"address:ipv4:{address}"

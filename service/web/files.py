@@ -1,4 +1,4 @@
-"""The page's files, as they are in the package: read once, known by their names alone."""
+"""Serve the page's files from the package: read once, found by name only."""
 
 import hashlib
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 
 INDEX = "index.html"
-# Not the system's table, which is another one on each system.
+# Not the system's table, which differs between systems.
 _MEDIA_TYPES = {
     "css": "text/css",
     "html": "text/html",
@@ -28,14 +28,14 @@ _MEDIA_TYPES = {
 
 @dataclass(frozen=True)
 class PageFile:
-    """A file and what is said with it."""
+    """Hold a file's content and response headers."""
 
     content: bytes
     media_type: str
     etag: str
 
     def answer(self, request: Request) -> Response:
-        """Return it, or that it has not changed. It is asked after every time: one start's files go together."""
+        """Return the file, or 304 if unchanged. Browsers revalidate each time, so all files are of one version."""
         headers = {"etag": self.etag, "cache-control": "no-cache"}
         if matches(request, self.etag):
             return Response(status_code=304, headers=headers)
@@ -43,7 +43,7 @@ class PageFile:
 
 
 def page_files(folder: Traversable) -> Mapping[str, PageFile]:
-    """Return the files of the page by their names; none where there is no such folder."""
+    """Return the files of the page by name; empty if the folder does not exist."""
     if not folder.is_dir():
         return {}
     return {entry.name: _page_file(entry.name, entry.read_bytes()) for entry in folder.iterdir() if entry.is_file()}
@@ -55,11 +55,11 @@ def _page_file(name: str, content: bytes) -> PageFile:
 
 
 def weak_etag(content: bytes) -> str:
-    """Return an ETag that holds for the content however it is compressed on the way."""
+    """Return an ETag that is valid for the content in any compression."""
     return f'W/"{hashlib.sha256(content).hexdigest()[:32]}"'
 
 
 def matches(request: Request, etag: str) -> bool:
-    """Tell whether the caller has this very content already."""
+    """Return whether the caller already has this content."""
     known = [tag.strip().removeprefix("W/") for tag in request.headers.get("if-none-match", "").split(",")]
     return etag.removeprefix("W/") in known or known == ["*"]

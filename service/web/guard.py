@@ -1,4 +1,4 @@
-"""Before anything is answered: is it meant for us, and not sent by another site's page; and what every answer says."""
+"""Guard every request: check the host and the origin, and set security headers on every response."""
 
 import ipaddress
 from collections.abc import Callable, Collection
@@ -13,7 +13,7 @@ from whatwhere.indexer.errors import CallMetadataTooLarge
 from whatwhere.service.api.interceptor import REQUEST_ID, choose_request_id
 from whatwhere.service.web.statuses import Refusal
 
-_OUR_SITE = ("same-origin", "none", "")  # none: typed by hand; empty: no browser, or an old one
+_OUR_SITE = ("same-origin", "none", "")  # none: typed address; empty: not a browser, or an old one
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 HEADERS = {
     "content-security-policy": "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' blob: data:; "
@@ -28,39 +28,39 @@ WRONG_HOST = Refusal(
     421,
     grpc.StatusCode.INVALID_ARGUMENT,
     "WRONG_HOST",
-    "this server does not go by the name in Host: start it with --web-host NAME to let it",
+    "the Host header does not name this server: to allow the name, start the server with --web-host NAME",
 )
 CROSS_SITE = Refusal(
-    403, grpc.StatusCode.PERMISSION_DENIED, "CROSS_SITE", "only the server's own page may ask from a browser"
+    403, grpc.StatusCode.PERMISSION_DENIED, "CROSS_SITE", "requests from other sites' pages are not allowed"
 )
 
 
 class Hosts:
-    """The names that a server goes by: those it was told, its address's, and its certificate's.
+    """Hold the server's host names: the configured ones, its address and those of its certificate.
 
-    A page of another site that has its own name lead to us (DNS rebinding) is thereby told from ours.
+    This protects against DNS rebinding, where another site's host name resolves to this server.
     """
 
-    def __init__(self, listen: str, told: Collection[str], certified: Callable[[], Collection[str]]) -> None:
+    def __init__(self, listen: str, configured: Collection[str], certified: Callable[[], Collection[str]]) -> None:
         address = listen.rpartition(":")[0].lower()
         self._any_address = _is_wildcard(address)
-        self._names = {address, *map(str.lower, told)}
+        self._names = {address, *map(str.lower, configured)}
         if self._any_address or address in _LOOPBACK or _is_address(address, loopback=True):
             self._names |= set(_LOOPBACK)
         self._certified = certified
 
     def know(self, host: str) -> bool:
-        """Tell whether a Host header, with a port or without, names this server."""
+        """Return whether a Host header, with or without a port, names this server."""
         name = _without_port(host).lower().removesuffix(".")
         if name in self._names:
             return True
-        if self._any_address and _is_address(name):  # names lead elsewhere at their owner's will, numbers do not
+        if self._any_address and _is_address(name):  # an IP address cannot be rebound
             return True
         return any(_covers(pattern.lower(), name) for pattern in self._certified())
 
 
 class Guard:
-    """The outermost part of the application."""
+    """Wrap the application: reject invalid requests, add headers to responses."""
 
     def __init__(self, app: ASGIApp, hosts: Hosts, max_head_bytes: int) -> None:
         self._app = app
@@ -68,7 +68,7 @@ class Guard:
         self._max_head_bytes = max_head_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one request."""
+        """Handle one request."""
         headers = Headers(scope=scope)
         request_id = scope["state"]["request_id"] = choose_request_id(headers.get(REQUEST_ID, ""))
 
@@ -82,7 +82,7 @@ class Guard:
         await answer(scope, receive, send_with_headers)
 
     def _refusal(self, scope: Scope, headers: Headers, request_id: str) -> Response | None:
-        # The parser's own limit is of heads that come in pieces.
+        # The parser's limit covers only heads that arrive in pieces.
         size = len(scope["raw_path"]) + len(scope["query_string"])
         size += sum(len(name) + len(value) for name, value in headers.raw)
         if size > self._max_head_bytes:
@@ -90,7 +90,7 @@ class Guard:
                 431,
                 grpc.StatusCode.INVALID_ARGUMENT,
                 CallMetadataTooLarge.reason,
-                f"{size:,} bytes of path and headers, the limit is {self._max_head_bytes:,}: send less",
+                f"path and headers have {size:,} bytes, the limit is {self._max_head_bytes:,}: send less",
             ).answer(request_id)
         if [self._hosts.know(host) for host in headers.getlist("host")] != [True]:
             return WRONG_HOST.answer(request_id)
@@ -123,7 +123,7 @@ def _is_wildcard(name: str) -> bool:
 
 
 def _covers(pattern: str, name: str) -> bool:
-    """Tell whether a certificate's name is this one; a star stands for one label."""
+    """Return whether a certificate's name matches; a star matches one label."""
     if pattern.startswith("*."):
         return "." in name and name.partition(".")[2] == pattern[2:]
     return name == pattern

@@ -1,4 +1,4 @@
-"""The web address: its socket, its private way to the gRPC server, TLS, start and end."""
+"""Run the web side: its socket, its private channel to the gRPC server, TLS, start and stop."""
 
 import asyncio
 import shutil
@@ -23,20 +23,20 @@ from whatwhere.service.web.calls import Caller
 from whatwhere.service.web.connections import Connection, Shared
 from whatwhere.service.web.guard import Guard, Hosts
 
-_HEAD_FACTOR = 2  # so many times the call metadata that is read: a browser sends more than it need
+_HEAD_FACTOR = 2  # limit of heads relative to that of call metadata: browsers send more headers
 _BACKLOG = 512
 _HANDSHAKE_S = 10.0
-_GOODBYE_S = 2.0  # of TLS
-_LAST_WORDS_S = 0.5  # the gRPC server ends what is not done by the grace: this says so to who waits
+_TLS_SHUTDOWN_S = 2.0
+_LAST_RESPONSES_S = 0.5  # after the grace, to report the calls that the gRPC server has cancelled
 _POLL_S = 0.02
 _UNSENT_BYTES = 128 * 1024
-_LONGEST_FOLDER = 97  # a socket's whole path has 107 bytes on Linux, 103 on a Mac
+_LONGEST_FOLDER = 97  # a socket path has at most 107 bytes on Linux, 103 on a Mac
 
 
 class Web:
-    """The web side of a server, from its address to its end. The gRPC server listens on `private_address`, too.
+    """Serve HTTP at an address. The gRPC server also listens on `private_address`, for the calls of the web side.
 
-    Raises InvalidRequest for an address that cannot be listened on, and CredentialsUnreadable.
+    Raises InvalidRequest if the address cannot be used, CredentialsUnreadable if the TLS files are invalid.
     """
 
     def __init__(self, settings: ServerSettings, listen: str, gateway: Gateway) -> None:
@@ -54,11 +54,11 @@ class Web:
 
     @property
     def port(self) -> int:
-        """The port that it listens on."""
+        """Return the port."""
         return int(self._socket.getsockname()[1])
 
     async def start(self) -> None:
-        """Begin to answer. For the event loop of the gRPC server."""
+        """Start to serve. Call it in the event loop of the gRPC server."""
         self._caller = Caller(self.private_address, self._gateway)
         app = create_app(self._caller, self._gateway, self._limits, self._threads)
         head_bytes = _HEAD_FACTOR * self._limits.max_metadata_bytes
@@ -69,62 +69,64 @@ class Web:
             ws="none",
             lifespan="off",
             log_config=None,
-            log_level="error",  # what callers do wrong is not news
-            access_log=False,  # the line of the call is the request's line
-            proxy_headers=False,  # who asks is who connects
+            log_level="error",  # errors of callers are not logged
+            access_log=False,  # the gRPC call has a log line
+            proxy_headers=False,  # forwarding headers could be forged
             server_header=False,
             date_header=False,
-            timeout_keep_alive=self._limits.web_idle_s,  # type: ignore[arg-type] # the event loop takes parts of seconds
+            timeout_keep_alive=self._limits.web_idle_s,  # type: ignore[arg-type] # the event loop accepts fractions
             h11_max_incomplete_event_size=head_bytes,
         )
         config.load()
         self._state = ServerState()
-        door = ConcurrencyLimiter(self._limits.max_web_connections, self._limits.max_web_connections_per_client)
+        limiter = ConcurrencyLimiter(self._limits.max_web_connections, self._limits.max_web_connections_per_client)
         self._listening = await asyncio.get_running_loop().create_server(
-            partial(Connection, config, self._state, Shared(door, self._limits.receive_s)),
+            partial(Connection, config, self._state, Shared(limiter, self._limits.receive_s)),
             sock=self._socket,
             ssl=None if self._tls is None else self._tls.context,
             backlog=_BACKLOG,
             ssl_handshake_timeout=None if self._tls is None else _HANDSHAKE_S,
-            ssl_shutdown_timeout=None if self._tls is None else _GOODBYE_S,
+            ssl_shutdown_timeout=None if self._tls is None else _TLS_SHUTDOWN_S,
         )
 
     def refuse(self) -> None:
-        """Take no more connections, and no more requests on those that there are."""
+        """Refuse new connections, and new requests on existing connections."""
         if self._listening is not None:
             self._listening.close()
             for connection in list(self._state.connections):
                 connection.shutdown()
 
     async def stop(self, grace: float | None) -> None:
-        """Wait until the requests in flight have been answered, for at most `grace` seconds; then end all."""
+        """Wait up to `grace` seconds for the requests in flight, then close all connections."""
         if self._caller is None:
             return
         loop = asyncio.get_running_loop()
-        deadline = loop.time() + (grace or 0) + _LAST_WORDS_S
+        deadline = loop.time() + (grace or 0) + _LAST_RESPONSES_S
         while (self._state.connections or self._state.tasks) and loop.time() < deadline:
             await asyncio.sleep(_POLL_S)
         for connection in list(self._state.connections):
             connection.transport.abort()
         while self._state.tasks:
-            await asyncio.sleep(_POLL_S)  # they notice that nobody is there
+            await asyncio.sleep(_POLL_S)  # the tasks notice the closed connections
         await self._caller.close()
 
     def close(self) -> None:
-        """Give back what it holds."""
+        """Release the socket, the temporary folder and the threads."""
         self._closing.close()
 
 
 @contextmanager
 def _private_folder() -> Iterator[Path]:
-    """Give a folder that no other user may enter, with room for a socket's name; it is gone at the end."""
+    """Yield a temporary folder that only this user can enter; its path leaves room for a socket's name."""
     try:
         folder = Path(tempfile.mkdtemp(prefix="whatwhere-"))
     except OSError as error:
-        raise InvalidRequest(f"the web side needs a temporary folder: {error.strerror}: set TMPDIR to one") from error
+        raise InvalidRequest(
+            f"cannot create a temporary folder ({error.strerror}): set TMPDIR to a writable folder"
+        ) from error
     try:
         if len(str(folder)) > _LONGEST_FOLDER:
-            raise InvalidRequest(f"{folder}: too long for a socket in it: set TMPDIR to a shorter one")
+            raise InvalidRequest(f"{folder}: the path is too long for a socket: set TMPDIR to a shorter one")
         yield folder
     finally:
         shutil.rmtree(folder, ignore_errors=True)
@@ -138,9 +140,11 @@ def _bound(listen: str) -> socket.socket:
         both = family is socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
         listening = socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=both)
     except OSError as error:
-        raise InvalidRequest(f"cannot listen on {listen}: taken, or not this machine's", field="web_listen") from error
-    # Connections have these from here. Measured without the first: the body of an answer waits 40 ms for the head's
-    # receipt. The second keeps what nobody reads where it is seen not to be read.
+        raise InvalidRequest(
+            f"cannot listen on {listen}: the address is in use, or not of this machine", field="web_listen"
+        ) from error
+    # Connections inherit these. Without TCP_NODELAY, the body of a response waits 40 ms for the head's acknowledgement
+    # (measured). TCP_NOTSENT_LOWAT keeps unread data in this process, where the timeout for slow readers sees it.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)
     return listening

@@ -1,4 +1,4 @@
-"""How an error is said over HTTP: one table from gRPC's codes, and the JSON form of google.rpc.Status."""
+"""Convert errors to HTTP: one table from gRPC codes, and the JSON form of google.rpc.Status."""
 
 import logging
 import math
@@ -17,7 +17,7 @@ from starlette.responses import JSONResponse
 from whatwhere.indexer import errors
 from whatwhere.service.api.status import DOMAIN, to_status
 
-# Google's mapping; a test holds that none is missing.
+# Google's mapping; a test checks that it is complete.
 HTTP_STATUSES: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.OK: 200,
     grpc.StatusCode.CANCELLED: 499,
@@ -37,13 +37,13 @@ HTTP_STATUSES: Mapping[grpc.StatusCode, int] = {
     grpc.StatusCode.UNAVAILABLE: 503,
     grpc.StatusCode.DATA_LOSS: 500,
 }
-# HTTP has a word of its own for these, which its clients and proxies know.
+# HTTP has specific statuses for these.
 _SPECIAL: Mapping[str, int] = {
     errors.ImageTooManyBytes.reason: 413,
     errors.RequestTooSlow.reason: 408,
     errors.CallMetadataTooLarge.reason: 431,
 }
-_STOPPING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # what a server that ends says of itself
+_STOPPING = (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.CANCELLED)  # the codes of a stopping server
 _BY_NUMBER = {code.value[0]: code for code in grpc.StatusCode}
 
 log = logging.getLogger(__name__)
@@ -51,7 +51,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Refusal:
-    """What the web side refuses by itself, before there is a call; `reason` is that of its ErrorInfo."""
+    """Describe a refusal before the gRPC call; `reason` is that of its ErrorInfo."""
 
     http_status: int
     code: grpc.StatusCode
@@ -67,7 +67,7 @@ class Refusal:
 
 
 def failed(failure: Exception, request_id: str) -> JSONResponse:
-    """Return the response to a call that failed; to what nobody foresaw it says nothing but the request id."""
+    """Return the response to a failed call; an unexpected error shows only the request id."""
     status = None
     if isinstance(failure, grpc.aio.AioRpcError):
         status = _status_of(failure)
@@ -81,7 +81,7 @@ def failed(failure: Exception, request_id: str) -> JSONResponse:
 
 
 def _status_of(failure: grpc.aio.AioRpcError) -> Any:
-    """Return the status of a call; None where there are only words of gRPC's own."""
+    """Return the status of a call, None if gRPC itself made the error."""
     try:
         return rpc_status.from_call(failure)  # type: ignore[arg-type] # the stubs know only blocking calls
     except (ValueError, DecodeError):

@@ -1,4 +1,4 @@
-"""Between JSON and the messages of the service: one table from paths to methods, the rest from the descriptor."""
+"""Convert between JSON and protobuf messages: one table of HTTP paths, the rest from the descriptor."""
 
 import json
 import re
@@ -12,8 +12,8 @@ from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.service.rpc import image_search_pb2 as pb
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["ImageSearchService"]
-_MOST_VALUES = 20_000  # a request needs some hundred; each costs up to a thousand times its bytes while it is read
-_LONGEST_COMPLAINT = 400
+_MAX_VALUES = 20_000  # requests need hundreds; while parsed, each takes up to a thousand times its bytes
+_MAX_MESSAGE_LENGTH = 400
 _OBJECT = re.compile(rb"\s*\{")
 _FIELD = re.compile(r"Failed to parse (\w+) field")
 _CAPITAL = re.compile(r"([A-Z])")
@@ -22,7 +22,7 @@ _UNKNOWN = re.compile(r'has no field named "([^"]*)"')
 
 @dataclass(frozen=True)
 class HttpMethod:
-    """A method of the service under its path. {id} in it is the image's; other fields of a GET are parameters."""
+    """Map an HTTP path to a method. {id} in the path is the image id; other fields of a GET are query parameters."""
 
     verb: str
     path: str
@@ -30,7 +30,7 @@ class HttpMethod:
 
     @property
     def full_name(self) -> str:
-        """As gRPC calls it."""
+        """Return the gRPC path of the method."""
         return f"/{_SERVICE.full_name}/{self.name}"
 
 
@@ -47,24 +47,24 @@ METHODS: Sequence[HttpMethod] = (
 
 
 def from_json(method: HttpMethod, body: bytearray) -> bytes:
-    """Return the message that a JSON object stands for; raises InvalidRequest, naming the field at fault."""
-    if sum(map(body.count, (b",", b":", b"[", b"{"))) > _MOST_VALUES:
-        raise InvalidRequest(f"the JSON has more than {_MOST_VALUES:,} values: send fewer")
+    """Parse a JSON object to a message. Raises InvalidRequest with the invalid field."""
+    if sum(map(body.count, (b",", b":", b"[", b"{"))) > _MAX_VALUES:
+        raise InvalidRequest(f"the JSON has more than {_MAX_VALUES:,} values: send fewer")
     if not _OBJECT.match(body):
-        raise InvalidRequest("the request is no JSON object: send {...} with the fields of this method")
+        raise InvalidRequest("the request is not a JSON object: send {...} with the fields of this method")
     return _parsed(method, lambda message: json_format.Parse(body, message))  # type: ignore[arg-type] # it decodes
 
 
 def from_parameters(method: HttpMethod, image_id: str | None, parameters: Sequence[tuple[str, str]]) -> bytes:
-    """Return the message of a GET; raises InvalidRequest for a parameter that is no field, or is there twice."""
+    """Return the message of a GET. Raises InvalidRequest if a parameter is unknown or repeated."""
     names = [name for name, _ in parameters]
     for name in names:
         if names.count(name) > 1:
-            raise InvalidRequest(f"the parameter {name[:_LONGEST_COMPLAINT]} is there twice: send it once")
+            raise InvalidRequest(f"the parameter {name[:_MAX_MESSAGE_LENGTH]} is repeated: send it once")
     fields = dict(parameters)
     if image_id is not None:
         if "name" in fields:
-            raise InvalidRequest("the image is named by the path: leave the parameter name out", field="name")
+            raise InvalidRequest("the path names the image: omit the parameter name", field="name")
         fields["name"] = f"images/{image_id}"
     return _parsed(method, lambda message: json_format.ParseDict(fields, message))
 
@@ -77,7 +77,7 @@ def to_json(method: HttpMethod, response: bytes) -> bytes:
 
 
 def to_picture(response: bytes) -> tuple[bytes, str]:
-    """Return the bytes and the media type of a picture."""
+    """Return the bytes and the media type of an image."""
     picture = pb.GetImageContentResponse.FromString(response)
     return picture.content, picture.mime_type
 
@@ -87,12 +87,12 @@ def _parsed(method: HttpMethod, parse: Any) -> bytes:
     try:
         parse(message)
     except (json_format.ParseError, ValueError) as error:
-        raise _complaint(str(error)) from None  # its frames hold the body
+        raise _invalid(str(error)) from None  # its traceback would keep the body in memory
     return message.SerializeToString()
 
 
-def _complaint(said: str) -> InvalidRequest:
-    fields = [_CAPITAL.sub(r"_\1", field).lower() for field in _FIELD.findall(said)]  # as other errors name them
-    path = [*fields, *_UNKNOWN.findall(said)]
-    first_line = said.partition("\n")[0][:_LONGEST_COMPLAINT]
-    return InvalidRequest(f"the request is not the JSON of this method: {first_line}", field=".".join(path) or None)
+def _invalid(message: str) -> InvalidRequest:
+    fields = [_CAPITAL.sub(r"_\1", field).lower() for field in _FIELD.findall(message)]  # snake_case as in other errors
+    path = [*fields, *_UNKNOWN.findall(message)]
+    first_line = message.partition("\n")[0][:_MAX_MESSAGE_LENGTH]
+    return InvalidRequest(f"the JSON does not match this method: {first_line}", field=".".join(path) or None)

@@ -93,7 +93,7 @@ def test_a_folder_for_each_class_is_scored_and_reported(mine: Path, features: Pa
 
     assert (process.returncode, messages) == (0, "")
     assert printed.startswith("## folders\n\n6 queries over 6 images.\n")
-    assert "| descriptor | AP@30 | mAP | bytes an image |" in printed
+    assert "| descriptor | AP@30 | mAP | bytes per image |" in printed
     assert [line.split(" | ")[0] for line in printed.splitlines()[-2:]] == ["| MAC", "| NMF V (what)"]
     assert files[1].read_text() == printed
     scores = json.loads(files[0].read_text())["scores"]
@@ -149,7 +149,7 @@ def test_a_stopped_run_keeps_what_it_described(
     again = run_here(*flags)
 
     assert (process.returncode, printed) == (exit_code, "")
-    assert messages.splitlines()[-1] == "stopped; features are kept: run again to continue"
+    assert messages.splitlines()[-1] == "stopped; features are cached: run again to continue"
     assert "Traceback" not in messages
     assert 0 < len(before) < 20
     assert "20 queries over 20 images" in again
@@ -199,7 +199,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
         (("--dimensions", "7"), replace(DEFAULT, dimensions=7)),
         (("--whiten-on", "a", "--whiten-on", "b"), replace(DEFAULT, whiten_on=(Path("a"), Path("b")))),
         (("--whiten-on", "collection"), replace(DEFAULT, whiten_on_collection=True)),
-        (("--no-localisation",), replace(DEFAULT, localization=False)),
+        (("--no-localization",), replace(DEFAULT, localization=False)),
         (("--cache", "some/folder"), replace(DEFAULT, cache=Path("some/folder"))),
         (("--cache", "~/folder"), replace(DEFAULT, cache=Path.home() / "folder")),
         (("--device", "cuda"), replace(DEFAULT, device="cuda")),
@@ -276,14 +276,14 @@ def refused_here(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[
         (("folders", "--images", "{mine}/nowhere"), "{mine}/nowhere is not a folder: give the folder"),
         (("folders", "--images", "{mine}", "--ground-truth", "{mine}/no.csv"), "{mine}/no.csv cannot be read"),
         (("paris6k", "--images", "{mine}", "--ground-truth", "{mine}/gt"), "{mine}/gt is not a folder: give the"),
-        (("paris6k", "--images", "{mine}"), "paris6k has ground truth of its own: give the place where it lies"),
-        (("paris", "--images", "{mine}"), "no data set is called 'paris': there are oxford5k, paris6k, roxford5k"),
+        (("paris6k", "--images", "{mine}"), "paris6k needs its ground truth: give its path"),
+        (("paris", "--images", "{mine}"), "unknown data set 'paris': choose from oxford5k, paris6k, roxford5k"),
         (("folders", "--images", "{mine}", "--descriptors", "what,why"), "descriptor 'why' is unknown; there are: "),
         (("folders", "--images", "{mine}", "--backbone", "why"), "backbone 'why' is unknown; there are: "),
         (("folders", "--images", "{mine}", "--whiten-on", "{mine}/no"), "{mine}/no does not exist: use a folder"),
         (
             ("folders", "--images", "{mine}", "--whiten-on", "{mine}", "--whiten-on", "collection"),
-            "whiten on the searched collection or on folders, not on both",
+            "whiten on the searched collection or on folders, not both",
         ),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, tuple) else "",
@@ -313,7 +313,7 @@ def test_a_picture_is_refused_by_its_suffix_before_anything_is_read(
 
     message = refused_here(monkeypatch, capsys, *arguments)
 
-    assert message == f"{tmp_path / 'scores.svg'}: pictures are written as .png, .jpg, .jpeg"
+    assert message == f"{tmp_path / 'scores.svg'}: unsupported format, use .png, .jpg, .jpeg"
 
 
 def test_a_torn_query_file_is_named(
@@ -327,7 +327,7 @@ def test_a_torn_query_file_is_named(
 
     message = refused_here(monkeypatch, capsys, "paris6k", "--images", mine, "--ground-truth", truth)
 
-    assert message == f"{truth}/louvre_1_query.txt: the box ['10.5', '20'] is not four numbers; fetch the file anew"
+    assert message == f"{truth}/louvre_1_query.txt: the box ['10.5', '20'] is not four numbers; fetch the file again"
 
 
 class _Trap:
@@ -346,7 +346,7 @@ def test_a_pickle_that_would_run_code_is_refused(mine: Path, tmp_path: Path) -> 
 
     message = refused(command("rparis6k", "--images", mine, "--ground-truth", truth))
 
-    assert message.startswith(f"{truth} asks for posix.mkdir, which no list of numbers needs; nothing was run")
+    assert message.startswith(f"{truth} names posix.mkdir, which lists of numbers do not need; no code ran")
     assert not trap.exists()
 
 
@@ -372,7 +372,7 @@ def test_a_torn_feature_is_named(
 
     message = refused_here(monkeypatch, capsys, *flags, "--cache", cache)
 
-    torn = Path(message.partition(" is torn: delete it, ")[0])
+    torn = Path(message.partition(" is corrupt: delete it; ")[0])
     assert torn.parent == cache
     assert torn.is_file()
 
@@ -414,19 +414,19 @@ def test_paris_is_found_as_well_as_by_the_best_baseline(paris: dict[str, Any], d
 
 def test_paris_is_localized(paris: dict[str, Any]) -> None:
     """From stored factors ten points above the whole picture."""
-    overlaps = paris["localisation"]["mean_iou"]
+    overlaps = paris["localization"]["mean_iou"]
 
-    assert paris["localisation"]["pairs"] == 16
+    assert paris["localization"]["pairs"] == 16
     assert 100 * overlaps["NMF stored"] >= 100 * overlaps["whole image"] + 10
 
 
 def test_pictures_in_the_form_of_voc_are_scored(data: Path, features: Path) -> None:
-    """By AP@30 first; nothing is localised between pictures of a class."""
+    """By AP@30 first; nothing is localized between pictures of a class."""
     folder = data / "coco128-voc/VOCdevkit/VOC2010"
 
     printed = run_here("voc2010", "--images", folder, "--descriptors", "what-and-where", "--cache", features)
 
-    assert "| descriptor | AP@30 | mAP | bytes an image |" in printed
+    assert "| descriptor | AP@30 | mAP | bytes per image |" in printed
     assert "33 of 100 queries over 97 of 10103 images: a subset" in printed
     assert "IoU" not in printed
 

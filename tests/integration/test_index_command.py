@@ -551,7 +551,7 @@ def test_a_stopped_run_keeps_what_it_finished(
 
     assert process.returncode == exit_code
     assert output == ""
-    assert messages.splitlines()[-1] == "stopped; what was finished is kept: run again to continue"
+    assert messages.splitlines()[-1] == "stopped; finished images are kept: run again to continue"
     assert "Traceback" not in messages
     assert 2 * SHARD_SOURCES - 1 <= kept < 15
     assert published is None

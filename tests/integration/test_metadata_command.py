@@ -83,7 +83,7 @@ def test_metadata_of_all_origins_is_kept(
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
         "described 9, failed 0, duplicates 0, unchanged 0, not images 1",
-        "metadata changed 6, rows that name no file 1, torn sidecars 1",
+        "metadata changed 6, rows without a file 1, unreadable sidecars 1",
         f"{root}: generation 1, 9 images",
     ]
     torn, unmatched = done.stderr.splitlines()
@@ -128,10 +128,10 @@ def test_what_vanished_is_listed_and_forgotten_when_asked_for(
         for more in ([], ["--json"], ["--prune"])
     )
 
-    shown = [f"  {gone[0].as_uri()}", "  ... and 1 more: --json names all"]
-    assert kept.splitlines()[1:4] == ["vanished 2, kept: --prune forgets them", *shown]
+    shown = [f"  {gone[0].as_uri()}", "  ... and 1 more: --json lists all"]
+    assert kept.splitlines()[1:4] == ["vanished 2, kept: --prune removes them", *shown]
     assert json.loads(told)["vanished"] == [path.as_uri() for path in gone]
-    assert forgotten.splitlines()[1:] == ["vanished 2, forgotten", *shown, f"{root}: generation 2, 2 images"]
+    assert forgotten.splitlines()[1:] == ["vanished 2, removed", *shown, f"{root}: generation 2, 2 images"]
 
 
 def test_a_summary_names_folders_that_could_not_be_listed(monkeypatch: pytest.MonkeyPatch) -> None:

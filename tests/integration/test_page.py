@@ -419,7 +419,7 @@ def test_a_file_that_is_no_picture_is_named(page: Page, tmp_path: Path) -> None:
     broken.write_bytes(QUERY_PHOTOGRAPH.read_bytes()[:2000])
 
     page.locator("#file").set_input_files(text)
-    expect(page.locator("#query-error")).to_contain_text("notes.txt is no picture")
+    expect(page.locator("#query-error")).to_contain_text("notes.txt is not an image")
     page.locator("#file").set_input_files(broken)
     expect(page.locator("#query-error")).to_contain_text("save it again")
     ask(page)
@@ -469,7 +469,7 @@ def test_a_token_is_asked_for_and_kept_in_the_tab(browser: Browser, collection: 
         expect(field).to_be_focused()
         field.fill("wrong")
         page.keyboard.press("Enter")
-        expect(page.get_by_text("This one was refused")).to_be_visible()
+        expect(page.get_by_text("The token was refused")).to_be_visible()
         field.fill(secret)
         page.keyboard.press("Enter")
         expect(page.locator("#hits .hit").first).to_be_visible()

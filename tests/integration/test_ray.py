@@ -245,7 +245,7 @@ def test_ctrl_c_leaves_nothing_running(pictures: Path, here: Path, tmp_path: Pat
         _, err = process.communicate(timeout=120)
 
     assert process.returncode == 130
-    assert err.splitlines()[-1] == "stopped; what was finished is kept: run again to continue"
+    assert err.splitlines()[-1] == "stopped; finished images are kept: run again to continue"
     waiting.wait_until(lambda: not processes_with(str(root)))
     index_paths([pictures], root, IndexSettings(batch_size=2))
     assert_same(root, here)

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.told import Told, serving, well
+from tests.scripted_server import ScriptedServer, serving, well
 
 TOKEN = "a-token-nobody-may-see"
 VARIABLES = ("WHATWHERE_TOKEN", "WHATWHERE_SERVER")
@@ -124,7 +124,7 @@ def test_half_an_identity_is_wrong_usage(flag: str, tmp_path: Path) -> None:
     done = run("health", "--server", "127.0.0.1:1", flag, tmp_path / "half.pem")
 
     assert done.returncode == 2
-    assert "go together" in done.stderr
+    assert "must be given together" in done.stderr
 
 
 # --- several servers ----------------------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ NOBODY = "127.0.0.1:1"
 
 def test_each_servers_health_has_a_line() -> None:
     """Exit code 0 only where all are serving; one that does not answer hides no other."""
-    one, two = Told(well), Told(well)
+    one, two = ScriptedServer(well), ScriptedServer(well)
     with serving(one) as first, serving(two) as second:
         well_done = run("health", "--server", f"{first},{second}")
         two.says(serving=False)
@@ -149,7 +149,7 @@ def test_each_servers_health_has_a_line() -> None:
 
 def test_a_refresh_reaches_all_servers_and_reports_each() -> None:
     """As lines, and as JSON for programs; one that does not answer keeps none from it, and is an error."""
-    one, two = Told(well, generation=5), Told(well, generation=6)
+    one, two = ScriptedServer(well, generation=5), ScriptedServer(well, generation=6)
     with serving(one) as first, serving(two) as second:
         said = run("refresh", "--server", f"{first},{second}")
         answered = run("refresh", "--server", f"{first},{NOBODY},{second}", "--json")
@@ -169,7 +169,7 @@ def test_a_refresh_reaches_all_servers_and_reports_each() -> None:
 
 def test_the_environment_names_the_servers() -> None:
     """The variable stands for --server, which goes before it."""
-    with serving(Told(well)) as first, serving(Told(well)) as second:
+    with serving(ScriptedServer(well)) as first, serving(ScriptedServer(well)) as second:
         both = run("health", server=f"{first},{second}")
         told = run("health", "--server", first, server=NOBODY)
 
@@ -179,7 +179,7 @@ def test_the_environment_names_the_servers() -> None:
 
 def test_all_servers_of_a_dns_name_are_reported() -> None:
     """By the addresses that it stands for."""
-    with serving(Told(well)) as address:
+    with serving(ScriptedServer(well)) as address:
         done = run("health", "--server", f"dns:///localhost:{address.rpartition(':')[2]}")
 
     assert f"{address} SERVING" in done.stdout.splitlines()

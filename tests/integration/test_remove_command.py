@@ -227,7 +227,7 @@ def test_long_lists_are_shown_in_part(root: Path, monkeypatch: pytest.MonkeyPatc
 
     names = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("images/")]
     assert names == ["images/1", "images/2"]
-    assert done.stdout.splitlines()[-2:] == ["... and 4 more: --json names all", "would remove 6"]
+    assert done.stdout.splitlines()[-2:] == ["... and 4 more: --json lists all", "would remove 6"]
 
 
 @pytest.mark.parametrize(

@@ -309,7 +309,7 @@ def test_a_lost_shard_is_described_again_from_the_pictures(indexed: Path, damage
     (fault,) = json.loads(found)
     assert (fault["part"], fault["file"], fault["remains"]) == ("shard", "shards/00000001.safetensors", True)
     assert (code, output.splitlines()[-1]) == (0, "1 faults, 0 remain")
-    assert whatwhere("verify", "-c", indexed, "--deep") == (0, f"{indexed}: sound\n")
+    assert whatwhere("verify", "-c", indexed, "--deep") == (0, f"{indexed}: no faults\n")
     assert [without_place(entry) for entry in answers(indexed)] == [without_place(entry) for entry in right]  # type: ignore[attr-defined]
 
 

@@ -1,1 +1,1 @@
-"""Kill the command anywhere, and show that nothing is lost."""
+"""Kill commands at any step, and check that nothing is lost."""

@@ -1,4 +1,4 @@
-"""`python -m tests.killing --kills N --seed S` kills commands for as long as you like, and says what it found."""
+"""Kill commands many times and report data loss: `python -m tests.killing --kills N --seed S`."""
 
 import argparse
 import tempfile
@@ -10,11 +10,11 @@ from tests.killing.kills import Harness, Kill, every_step, random_moments
 
 
 def main() -> int:
-    """Kill `whatwhere index`, `remove` and `compact` at every step, then at random times; 1 when anything is wrong."""
+    """Kill `whatwhere index`, `remove` and `compact` at every step, then at random times; return 1 on data loss."""
     parser = argparse.ArgumentParser(prog="python -m tests.killing", description=main.__doc__)
-    parser.add_argument("--kills", type=int, default=500, help="how many in all")
-    parser.add_argument("--seed", type=int, default=1, help="of the order, and of the random times")
-    parser.add_argument("--scratch", type=Path, help="a folder to work in; what went wrong is left there")
+    parser.add_argument("--kills", type=int, default=500, help="number of kills")
+    parser.add_argument("--seed", type=int, default=1, help="random seed of the order and of the times")
+    parser.add_argument("--scratch", type=Path, help="working folder; failed cases are kept there")
     arguments = parser.parse_args()
     if arguments.scratch is not None:
         arguments.scratch.mkdir(parents=True, exist_ok=True)
@@ -23,13 +23,13 @@ def main() -> int:
     with Harness(scratch) as harness:
         for number, (kill, problems) in enumerate(harness.problems(_chosen(harness, arguments)), start=1):
             wrong += bool(problems)
-            print(f"{number} {kill}: {'; '.join(problems) or 'as it should be'}", flush=True)  # noqa: T201 - a command
-    print(f"{arguments.kills} kills, {wrong} of them went wrong; {scratch}")  # noqa: T201
+            print(f"{number} {kill}: {'; '.join(problems) or 'ok'}", flush=True)  # noqa: T201 - a command
+    print(f"{arguments.kills} kills, {wrong} failed; {scratch}")  # noqa: T201
     return min(wrong, 1)
 
 
 def _chosen(harness: Harness, arguments: argparse.Namespace) -> list[Kill]:
-    """Return the kills at steps in random order, filled up with random times."""
+    """Return the kills at steps in random order, then kills at random times."""
     random = np.random.default_rng(arguments.seed)
     steps = [kill for situation in harness.situations.values() for kill in every_step(situation)]
     chosen = [steps[place] for place in random.permutation(len(steps))][: arguments.kills]

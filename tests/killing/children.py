@@ -1,8 +1,7 @@
-"""Real processes of the command, killed by SIGKILL at a numbered step or after some time.
+"""Run the command in real processes, and kill them with SIGKILL at a numbered step or after some time.
 
-A step is a call that changes what stands on disk: of the operating system (fsync, rename, unlink, mkdir, ...) or a
-commit of the catalogue. A fork server imports everything once and forks a process for each command, so that a kill
-costs one second and not five.
+A step is a call that changes the disk: a system call (fsync, rename, unlink, mkdir, ...) or a commit of the catalog. A
+fork server imports everything once and forks a process for each command, so that a kill takes one second, not five.
 """
 
 import contextlib
@@ -28,7 +27,7 @@ DEADLINE_S = 120.0
 
 @dataclass(frozen=True)
 class Request:
-    """A command to run, and when to kill it: before step `kill_before` (from 0 on), or after `kill_after_s`."""
+    """Hold a command, and when to kill it: before step `kill_before` (from 0 on), or after `kill_after_s`."""
 
     arguments: tuple[str, ...]
     output: str  # a file for both streams
@@ -38,10 +37,10 @@ class Request:
 
 
 class ForkServer:
-    """A process that has imported the command, and runs it in a child of its own for each request."""
+    """Control a process that has imported the command and forks a child for each request."""
 
     def __enter__(self) -> Self:
-        """Start it."""
+        """Start the fork server."""
         self._process = subprocess.Popen(
             [sys.executable, "-m", "tests.killing.children"],
             stdin=subprocess.PIPE,
@@ -52,7 +51,7 @@ class ForkServer:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
-        """End it."""
+        """Stop the fork server."""
         assert self._process.stdin is not None
         assert self._process.stdout is not None
         self._process.stdin.close()
@@ -69,7 +68,7 @@ class ForkServer:
 
 
 def serve() -> None:
-    """Answer requests, a line of JSON each, with the exit code of their command."""
+    """Run the command of each request (a line of JSON), and print its exit code."""
     for name in (
         "whatwhere.indexer.pipeline.run",
         "whatwhere.indexer.maintenance.remove",
@@ -95,7 +94,7 @@ def serve() -> None:
 
 
 def _exit_code(process: int, kill_after_s: float | None) -> int:
-    """Wait for a process, killed after a time or, so that nothing hangs, after the deadline."""
+    """Wait for a process; kill it after the given time, or after the deadline so that nothing hangs."""
     end = time.monotonic() + (DEADLINE_S if kill_after_s is None else kill_after_s)
     while True:
         ended, status = os.waitpid(process, os.WNOHANG)
@@ -108,7 +107,7 @@ def _exit_code(process: int, kill_after_s: float | None) -> int:
 
 
 def _be_the_command(request: Request) -> None:
-    """Run the command as a process of its own would, and end."""
+    """Run the command like a separate process, and exit."""
     from whatwhere.service.cli import main  # noqa: PLC0415 - imported before the fork
 
     code = 1
@@ -133,7 +132,7 @@ def _be_the_command(request: Request) -> None:
 
 
 def _count_steps(request: Request) -> None:
-    """Wrap everything that is a step: name it, count it, die before the one that the request names."""
+    """Wrap every step: log and count it, and die before the step of the request."""
     from sqlalchemy.engine.default import DefaultDialect  # noqa: PLC0415 - imported before the fork
 
     counted = 0
@@ -166,7 +165,7 @@ def _count_steps(request: Request) -> None:
 
 
 def _place(arguments: tuple[Any, ...]) -> str:
-    """Return the end of the path that a step is about."""
+    """Return the end of the path that a step changes."""
     named: Any = arguments[-1] if len(arguments) > 1 else arguments[0]
     if isinstance(named, int):
         with contextlib.suppress(OSError):

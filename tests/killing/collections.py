@@ -1,4 +1,4 @@
-"""What a collection holds, in a form in which two can be compared, and whether one is sound and answers."""
+"""Compare the contents of two collections, and check that one is intact and answers queries."""
 
 import sqlite3
 from contextlib import closing
@@ -21,7 +21,7 @@ Answers = dict[str, list[int]]
 
 
 def contents(root: Path) -> dict[str, Any]:
-    """Return the catalogue, what the shards hold of each image, the vectors of the live generation, and the files."""
+    """Return the catalog, each image's data in the shards, the live generation's vectors, and the files."""
     return {
         "catalogue": _catalog(root),
         "descriptions": _descriptions(root),
@@ -31,7 +31,7 @@ def contents(root: Path) -> dict[str, Any]:
 
 
 def _catalog(root: Path) -> dict[str, list[tuple[Any, ...]]]:
-    """Return the rows of all tables that say what is in the collection, times left out."""
+    """Return the rows of all tables of contents, without times."""
     with closing(sqlite3.connect(Layout(root).catalog)) as connection:
         connection.row_factory = sqlite3.Row
         tables = {}
@@ -72,7 +72,7 @@ def _vectors(root: Path) -> dict[str, dict[int, bytes]]:
 
 
 def _files(root: Path) -> dict[str, list[str]]:
-    """Return the names of shards and whiteners, and what is left over of work that came to nothing."""
+    """Return the names of shards and whiteners, and the leftovers of failed work."""
     layout = Layout(root)
     manifests = [Manifest.load(layout.generation(number)) for number in layout.generation_numbers()]
     entries = [entry for manifest in manifests for entry in manifest.indexes.values()]
@@ -100,7 +100,7 @@ def answers(root: Path) -> tuple[int, Answers]:
 
 
 def faults(root: Path) -> list[str]:
-    """Return what verifying finds, nothing where there is no collection yet."""
+    """Return the faults that verification finds; none if there is no collection yet."""
     try:
         return [f"{fault.file}: {fault.problem}" for fault in verify_collection(root)]
     except CollectionNotFound as error:

@@ -1,4 +1,4 @@
-"""Kill a command in a situation, look at what is left, run it again, and compare with an undisturbed run."""
+"""Kill a command in a situation, check the files, run it again, and compare with an undisturbed run."""
 
 import os
 import shutil
@@ -22,7 +22,7 @@ from whatwhere.indexer.errors import CollectionNotFound, WhatwhereError
 
 @dataclass(frozen=True)
 class Kill:
-    """Where a command is killed: before a step (the number of steps: after the last), or after a time."""
+    """Define when a command is killed: before a step (the number of steps means after the last), or after a time."""
 
     situation: str
     before_step: int | None = None
@@ -34,7 +34,7 @@ class Kill:
 
 
 def every_step(situation: Situation) -> list[Kill]:
-    """Return a kill before each step and after the last, and so after each too."""
+    """Return a kill before each step, and one after the last."""
     return [Kill(situation.name, step) for step in range(len(situation.steps) + 1)]
 
 
@@ -57,7 +57,7 @@ def random_moments(situation: Situation, number: int, random: np.random.Generato
 
 
 class Harness:
-    """Fork servers and the situations, in a scratch folder; kills as many commands at once as there are servers."""
+    """Hold the fork servers and the situations in a scratch folder; run one command per server at a time."""
 
     def __init__(self, scratch: Path, servers: int = 2) -> None:
         self._scratch = scratch
@@ -66,7 +66,7 @@ class Harness:
         self._servers: SimpleQueue[ForkServer] = SimpleQueue()
 
     def __enter__(self) -> Self:
-        """Start the servers and make the situations."""
+        """Start the servers and create the situations."""
         with ExitStack() as on_error:
             started = [on_error.enter_context(ForkServer()) for _ in range(self._count)]
             self.situations = situations(self._scratch, started[0])
@@ -76,11 +76,11 @@ class Harness:
         return self
 
     def __exit__(self, *_: object) -> None:
-        """End the servers."""
+        """Stop the servers."""
         self._exit.close()
 
     def problems(self, kills: Iterable[Kill]) -> Iterator[tuple[Kill, list[str]]]:
-        """Yield each kill with what was wrong after it; nothing is as it should be."""
+        """Yield each kill with its problems, none if all is well."""
         with ThreadPoolExecutor(self._count) as pool:
             listed = [*kills]
             yield from zip(listed, pool.map(self._problems, listed), strict=True)
@@ -118,7 +118,7 @@ class Harness:
 
 
 class _Trial:
-    """One kill and what follows."""
+    """Run one kill and check the consequences."""
 
     def __init__(self, server: ForkServer, situation: Situation, root: Path) -> None:
         self._server = server
@@ -135,7 +135,7 @@ class _Trial:
             self.problems.append(f"ended with {code} and was to be killed: {self.output.read_text()}")
 
     def look(self) -> None:
-        """See that the collection is sound, and the old generation answers as before, or the new one is there."""
+        """Check that the collection is intact, and that the old generation answers as before or the new one exists."""
         self.problems += [f"verify after the kill: {fault}" for fault in faults(self._root)]
         before, after = self._situation.answers_before, self._situation.answers_after
         try:
@@ -149,7 +149,7 @@ class _Trial:
             self.problems.append(f"generation {number} answers {found}")
 
     def run_again(self) -> None:
-        """Run the same command: it comes to what an undisturbed run comes to, and leaves no litter."""
+        """Run the command again: the result equals an undisturbed run's, without leftovers."""
         code = self._run()
         if code != 0:
             self.problems.append(f"the run after it ended with {code}: {self.output.read_text()}")
@@ -165,7 +165,7 @@ class _Trial:
 
 
 def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
-    """Return where the contents of two collections differ."""
+    """Return the differences between two collections."""
     problems = []
     for part, values in expected.items():
         for name in values.keys() | found[part].keys():

@@ -1,4 +1,4 @@
-"""Situations in which a command is killed: a first run, a later run, a removal, a compaction."""
+"""Define the situations of the killed commands: a first run, a later run, a removal, a compaction."""
 
 import shutil
 import time
@@ -15,7 +15,7 @@ from tests.killing.collections import Answers, answers, contents
 
 @dataclass(frozen=True)
 class Situation:
-    """A command on a collection (`before`, None where it makes a new one), and what it comes to undisturbed."""
+    """Hold a command on a collection (`before`; None if it creates one), and its undisturbed result."""
 
     name: str
     arguments: tuple[str, ...]  # of the command, less the collection
@@ -33,7 +33,7 @@ _INDEX = ("--batch-size", "2", "--descriptors", "what,gem")
 
 
 def situations(scratch: Path, server: ForkServer) -> dict[str, Situation]:
-    """Make the situations in a folder; those after the first run, each from what the one before it came to."""
+    """Create the situations in a folder; each starts from the result of the previous one."""
     for name in ("first", "changing"):
         _first_pictures(scratch / name)
     base = scratch / "base.ww"
@@ -53,7 +53,7 @@ def situations(scratch: Path, server: ForkServer) -> dict[str, Situation]:
 
 
 def _first_pictures(folder: Path) -> None:
-    """Draw eight pictures, of which one is a copy of another and one is torn.
+    """Draw eight pictures; one is a copy of another and one is truncated.
 
     They are narrow: such pictures cost the network a quarter of what others do.
     """
@@ -65,7 +65,7 @@ def _first_pictures(folder: Path) -> None:
 
 
 def _change(folder: Path) -> None:
-    """Add two pictures, change one, mend the torn one, move one and take one away."""
+    """Add two pictures, change one, repair the truncated one, move one and delete one."""
     _draw(folder / "20.png", 20)
     _draw(folder / "21.png", 21)
     _draw(folder / "2.png", 22)
@@ -83,7 +83,7 @@ def _draw(path: Path, seed: int) -> None:
 def _undisturbed(
     server: ForkServer, name: str, arguments: tuple[str, ...], before: Path | None, root: Path
 ) -> Situation:
-    """Run a command on a copy of a collection without any trouble."""
+    """Run a command on a copy of a collection, undisturbed."""
     if before is not None:
         shutil.copytree(before, root)
     output, trace = root.with_suffix(".output"), root.with_suffix(".steps")

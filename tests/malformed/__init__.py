@@ -1,7 +1,8 @@
-"""A corpus of good and malformed image files, the same for the same seed, each with what an index must say of it.
+"""Generate a corpus of good and malformed image files, each with the outcome that indexing must have.
 
-The pixels are generated, or cut from photographs that scikit-image carries. Files are small: good pictures are about 64
-pixels wide, bombs some kilobytes. `python -m tests.malformed FOLDER --seed S` writes a corpus to look at.
+The pixels are generated, or cut from scikit-image's photographs. The same seed gives the same files. Files are small:
+good pictures are about 64 pixels wide, bombs have some kilobytes. `python -m tests.malformed FOLDER --seed S` writes a
+corpus for inspection.
 """
 
 from collections.abc import Sequence
@@ -36,7 +37,7 @@ def corpus(seed: int) -> list[Entry]:
 
 
 def write(entries: Sequence[Entry], folder: Path) -> None:
-    """Make the files, in the order of the entries."""
+    """Write the files, in the order of the entries."""
     for entry in entries:
         path = folder / entry.name
         path.parent.mkdir(parents=True, exist_ok=True)

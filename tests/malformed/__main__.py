@@ -1,4 +1,4 @@
-"""`python -m tests.malformed FOLDER --seed S` writes a corpus and lists it."""
+"""Write a corpus and list it: `python -m tests.malformed FOLDER --seed S`."""
 
 import argparse
 from pathlib import Path
@@ -7,7 +7,7 @@ from tests.malformed import corpus, write
 
 
 def main() -> None:
-    """Write a corpus and print what is expected of each of its files."""
+    """Write a corpus and print the expected outcome of each file."""
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("folder", type=Path)
     parser.add_argument("--seed", type=int, default=0)

@@ -1,4 +1,4 @@
-"""Good files, and files that were damaged or lie: cut off, bits turned, wrong sizes, wrong suffixes."""
+"""Generate good files and damaged files: truncated, bits flipped, wrong sizes, wrong file extensions."""
 
 import struct
 from collections.abc import Iterator
@@ -22,7 +22,7 @@ from tests.malformed.pictures import (
 
 
 def good(random: np.random.Generator) -> Iterator[Entry]:
-    """Every format and pixel type that is read, the smallest and the narrowest picture, and moving ones."""
+    """Yield every supported format and pixel type, the smallest and the narrowest picture, and animations."""
     for name in FORMATS:
         content, suffix = encoded_as(name, random)
         yield entry_of(f"good/{name}{suffix}", content, Expected.GOOD)
@@ -51,7 +51,7 @@ def good(random: np.random.Generator) -> Iterator[Entry]:
 
 
 def truncated(random: np.random.Generator) -> Iterator[Entry]:
-    """Each format cut off in its signature, in its header, and at every tenth of what follows."""
+    """Yield each format truncated in its signature, in its header, and at every tenth of the rest."""
     for name in FORMATS:
         content, suffix = encoded_as(name, random)
         ends = [1, 3, 7, 11, 19, 27, *(round(len(content) * share / 100) for share in (5, *range(10, 96, 10), 95))]
@@ -60,7 +60,7 @@ def truncated(random: np.random.Generator) -> Iterator[Entry]:
 
 
 def flipped(random: np.random.Generator) -> Iterator[Entry]:
-    """One bit turned: failed where a checksum covers it (PNG), or it stands in a signature; else either."""
+    """Yield files with one flipped bit: they fail if a checksum (PNG) or a signature has the bit, else either."""
     for name in FORMATS:
         content, suffix = encoded_as(name, random)
         covered = name == "png"
@@ -73,7 +73,7 @@ def flipped(random: np.random.Generator) -> Iterator[Entry]:
 
 
 def lying(random: np.random.Generator) -> Iterator[Entry]:
-    """Headers that announce other sizes, lengths and types than what follows has."""
+    """Yield files whose headers announce wrong sizes, lengths and types."""
     content, _ = encoded_as("png", random)
     for fields in (
         {"width": 6400},
@@ -156,7 +156,7 @@ def _lying_others(random: np.random.Generator) -> Iterator[Entry]:
 
 
 def disguised(random: np.random.Generator) -> Iterator[Entry]:
-    """Suffixes that are not those of the content: what is an image is taken, what is none is refused."""
+    """Yield files with wrong extensions: images are indexed, other files fail."""
     for name, suffix in (("png", ".jpg"), ("jpeg", ".png"), ("gif", ".tiff"), ("webp", ".bmp"), ("bmp", ".webp")):
         yield entry_of(f"disguised/{name}{suffix}", encoded_as(name, random)[0], Expected.GOOD)
     image = picture(random)

@@ -1,4 +1,4 @@
-"""What a corpus consists of."""
+"""Define the entries of a corpus."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,17 +7,17 @@ from pathlib import Path
 
 
 class Expected(Enum):
-    """What becomes of a file."""
+    """Name the outcome of indexing a file."""
 
     GOOD = "good"
     FAILED = "failed"
-    EITHER = "either"  # damage that the format has no checksum to see: taken, or listed with a reason, but not lost
+    EITHER = "either"  # no checksum detects the damage: indexed, or failed with a reason
     IGNORED = "ignored"  # not called as an image is, or not reached
 
 
 @dataclass(frozen=True)
 class Entry:
-    """A file of the corpus. `name` is a path below its folder; bytes that are not UTF-8 are surrogate escapes."""
+    """Hold a file of the corpus. `name` is a path below its folder; bytes that are not UTF-8 are surrogate escapes."""
 
     name: str
     expected: Expected
@@ -27,7 +27,7 @@ class Entry:
 
 
 def entry_of(name: str, content: bytes, expected: Expected, reason: str | None = None) -> Entry:
-    """Return the entry of an ordinary file; what fails is unreadable unless another reason is given."""
+    """Return the entry of an ordinary file; the reason of a failure is UNREADABLE_IMAGE by default."""
     if expected is Expected.FAILED:
         reason = reason or "UNREADABLE_IMAGE"
     return Entry(name, expected, lambda path: path.write_bytes(content), reason)

@@ -1,4 +1,4 @@
-"""Files made to harm: bombs, odd EXIF, names that are hard to print, and what is no regular file."""
+"""Generate hostile files: bombs, invalid EXIF, names that are hard to print, and special files."""
 
 import os
 import socket
@@ -28,7 +28,7 @@ _ORIENTATION = 0x0112
 
 
 def bombs(random: np.random.Generator) -> Iterator[Entry]:
-    """Small files that would take much memory or time: refused, or decoded within bounds."""
+    """Yield small files that could take much memory or time: they fail, or are decoded within limits."""
     for size, depth, color in (((10_001, 10_000), 1, 0), ((40_000, 40_000), 1, 3), ((2_000_000, 51), 1, 0)):
         content = png(size, depth, color)
         yield entry_of(f"bombs/{size[0]}x{size[1]}.png", content, Expected.FAILED, "IMAGE_TOO_MANY_PIXELS")
@@ -49,7 +49,7 @@ def bombs(random: np.random.Generator) -> Iterator[Entry]:
 
 
 def plain_webp(side: int) -> bytes:
-    """Return 34 bytes that are a square of one half transparent colour: no pixel takes a bit."""
+    """Return 34 bytes of WebP: a square of one half-transparent color, with no bits per pixel."""
     content = encoded(Image.new("RGBA", (8, 8), (0, 80, 160, 128)), "WEBP", lossless=True, exact=True)
     assert content[12:16] == b"VP8L"
     (header,) = struct.unpack_from("<I", content, 21)
@@ -72,7 +72,7 @@ def _compression_bombs() -> Iterator[Entry]:
 
 
 def _lengthy(random: np.random.Generator) -> Iterator[Entry]:
-    """Files that would keep a decoder busy."""
+    """Yield files that could take a decoder long."""
     progressive = encoded(Image.new("RGB", (4_000, 4_000)), "JPEG", progressive=True)
     scan = progressive[progressive.rindex(b"\xff\xda") : -2]
     yield entry_of("bombs/scans.jpg", progressive[:-2] + 50_000 * scan + b"\xff\xd9", Expected.FAILED)
@@ -101,7 +101,7 @@ def _sparse(path: Path, size: int) -> None:
 
 
 def odd_exif(random: np.random.Generator) -> Iterator[Entry]:
-    """Blocks that are torn, loop, or say what cannot be: the pixels are good."""
+    """Yield good pictures with EXIF that is truncated, has loops or impossible values."""
     upright, zero = _exif((_ORIENTATION, 3, 1, 6)), _exif((_ORIENTATION, 3, 1, 0))
     blocks = {
         "orientation-6": upright,
@@ -129,7 +129,7 @@ def odd_exif(random: np.random.Generator) -> Iterator[Entry]:
 
 
 def _exif(*entries: tuple[int, int, int, int], following: int = 0) -> bytes:
-    """Return a directory of (tag, type, count, value), and where the next one is said to begin."""
+    """Return a directory of (tag, type, count, value) with the offset of the next one."""
     packed = b"".join(struct.pack("<HHII", *entry) for entry in entries)
     return b"II*\0" + struct.pack("<IH", 8, len(entries)) + packed + struct.pack("<I", following)
 
@@ -138,7 +138,7 @@ def _exif(*entries: tuple[int, int, int, int], following: int = 0) -> bytes:
 
 
 def odd_names(random: np.random.Generator) -> Iterator[Entry]:
-    """Names that are no text, more than a line, or mean something to a shell, a terminal or a URI."""
+    """Yield names that are not UTF-8, have several lines, or have special characters of shells, terminals or URIs."""
     for name in (
         b"not-utf-8-\xff\xfe.png",
         b"latin-\xe9.png",
@@ -162,7 +162,7 @@ def odd_names(random: np.random.Generator) -> Iterator[Entry]:
 
 
 def special_files(random: np.random.Generator) -> Iterator[Entry]:
-    """Links, pipes, devices, folders called like images, files that may not be read, and files that go away."""
+    """Yield links, pipes, devices, folders named like images, unreadable files, and files that vanish."""
     yield from _links()
     content = encoded_as("png", random)[0]
     yield entry_of("special/folder.jpg/inside.png", content, Expected.GOOD)
@@ -211,7 +211,7 @@ def _socket(path: Path) -> None:
 
 
 def _device(path: Path) -> None:
-    """Make a device where that is allowed, else a link to one."""
+    """Make a device if that is allowed, else a link to one."""
     try:
         os.mknod(path, stat.S_IFCHR | 0o666, os.makedev(1, 5))
     except PermissionError:

@@ -1,4 +1,4 @@
-"""Small pictures, their encodings, and the bytes of PNGs and TIFFs that no encoder would write."""
+"""Encode small pictures, and write PNG and TIFF files that no encoder writes."""
 
 import functools
 import io
@@ -58,14 +58,14 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 @functools.cache
 def packed_zeros(count: int) -> bytes:
-    """Return so many zeros as zlib packs them."""
+    """Return `count` zeros compressed by zlib."""
     packer = zlib.compressobj(6)
     pieces = [packer.compress(bytes(min(_PIECE, count - start))) for start in range(0, count, _PIECE)]
     return b"".join(pieces) + packer.flush()
 
 
 def png(size: tuple[int, int], depth: int, color: int, *, extra: bytes = b"", rows: int | None = None) -> bytes:
-    """Return a PNG of zeros: bit depth and colour type are PNG's own; `rows` are how many there are."""
+    """Return a PNG of zeros; depth and color type are PNG's numbers, `rows` is the number of rows in the data."""
     width, height = size
     channels = {0: 1, 2: 3, 3: 1, 4: 2, 6: 4}[color]
     pixels = packed_zeros((1 + (width * depth * channels + 7) // 8) * (height if rows is None else rows))
@@ -79,8 +79,8 @@ def replaced(content: bytes, position: int, values: bytes) -> bytes:
 
 
 def with_png_header(content: bytes, **fields: int) -> bytes:
-    """Change the fields of a PNG's header, its checksum with them."""
-    names = ("width", "height", "depth", "colour", "compression", "filter", "interlace")
+    """Change the fields of a PNG's header, and correct its checksum."""
+    names = ("width", "height", "depth", "color", "compression", "filter", "interlace")
     header = dict(zip(names, struct.unpack(">IIBBBBB", content[16:29]), strict=True)) | fields
     return replaced(content, 8, chunk(b"IHDR", struct.pack(">IIBBBBB", *header.values())))
 

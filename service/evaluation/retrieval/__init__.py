@@ -1,1 +1,1 @@
-"""Retrieval evaluation: data sets, protocols, metrics, baselines, reports."""
+"""Evaluate retrieval: data sets, protocols, metrics, baselines, reports."""

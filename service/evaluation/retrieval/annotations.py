@@ -1,4 +1,4 @@
-"""PASCAL VOC's annotations: one XML file for each picture, its objects with their boxes."""
+"""Read PASCAL VOC's annotations: one XML file per picture, with the objects and their boxes."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +11,7 @@ from whatwhere.service.evaluation.retrieval.sources import read_bytes
 
 @dataclass(frozen=True)
 class VocObject:
-    """One object; `truncated`: the picture shows only a part of it, `difficult`: the set's authors do not count it."""
+    """Hold one object. If `truncated`, the picture shows only a part of it; if `difficult`, VOC does not count it."""
 
     kind: str
     box: PixelBox
@@ -21,7 +21,7 @@ class VocObject:
 
 @dataclass(frozen=True)
 class Annotation:
-    """What one picture of `width` x `height` pixels shows."""
+    """Hold the objects of one picture of `width` x `height` pixels."""
 
     width: int
     height: int
@@ -29,32 +29,32 @@ class Annotation:
 
 
 def read_annotation(path: Path) -> Annotation:
-    """Read an annotation; BenchmarkUnreadable when it is torn, lacks a field or declares entities."""
+    """Read an annotation. Raises BenchmarkUnreadable if it is corrupt, lacks a field or declares entities."""
     root = _parse(path)
     width, height = (_number(root, f"size/{side}", path) for side in ("width", "height"))
     if width < 1 or height < 1:
-        raise BenchmarkUnreadable(f"{path}: a picture of {width} x {height} pixels; fetch the file anew")
+        raise BenchmarkUnreadable(f"{path}: the size is {width} x {height} pixels; fetch the file again")
     objects = tuple(_read_object(element, path) for element in root.findall("object"))
     for each in objects:
         if each.box.x_max > width + 1 or each.box.y_max > height + 1:
-            raise BenchmarkUnreadable(f"{path}: the box {list(each.box)} leaves the picture of {width} x {height}")
+            raise BenchmarkUnreadable(f"{path}: the box {list(each.box)} exceeds the picture of {width} x {height}")
     return Annotation(width, height, objects)
 
 
 class _Builder(ElementTree.TreeBuilder):
     def doctype(self, name: str, pubid: str | None, system: str | None) -> None:
-        """Refuse the declaration before it declares entities, which could expand to gigabytes."""
+        """Reject the declaration before it declares entities: these can expand to gigabytes."""
         raise ValueError("a document type declaration")
 
 
 def _parse(path: Path) -> ElementTree.Element:
     try:
-        # A parser that refuses document types meets no entity, internal or external.
+        # Without document types there are no entities, internal or external.
         parser = ElementTree.XMLParser(target=_Builder())  # noqa: S314
         parser.feed(read_bytes(path))
         root: ElementTree.Element = parser.close()
     except (ElementTree.ParseError, ValueError, LookupError) as error:  # LookupError: an encoding that does not exist
-        raise BenchmarkUnreadable(f"{path} is not the XML of an annotation ({error}); fetch it anew") from error
+        raise BenchmarkUnreadable(f"{path} is not an XML annotation ({error}); fetch it again") from error
     return root
 
 
@@ -69,30 +69,30 @@ def _read_object(element: ElementTree.Element, path: Path) -> VocObject:
 
 
 def _from_one_based(sides: list[str], path: Path) -> PixelBox:
-    """Return the edges of a box that names its first and last pixel, counted from 1 as VOC does."""
+    """Return the edges of a box. VOC gives the first and the last pixel, counted from 1."""
     try:
         x_min, y_min, x_max, y_max = map(float, sides)
     except ValueError:
-        return pixel_box(sides, str(path))  # which says what is wrong
+        return pixel_box(sides, str(path))  # raises the error
     return pixel_box((max(x_min - 1, 0), max(y_min - 1, 0), x_max, y_max), str(path))
 
 
 def _text(element: ElementTree.Element, tag: str, path: Path) -> str:
     text = (element.findtext(tag) or "").strip()
     if not text:
-        raise BenchmarkUnreadable(f"{path}: <{element.tag}> has no <{tag}>; fetch the file anew")
+        raise BenchmarkUnreadable(f"{path}: <{element.tag}> has no <{tag}>; fetch the file again")
     return text
 
 
 def _number(element: ElementTree.Element, tag: str, path: Path) -> int:
     text = _text(element, tag, path)
     if not text.isdecimal() or len(text) > 9:
-        raise BenchmarkUnreadable(f"{path}: <{tag}> is {text[:80]!r}, not a whole number; fetch the file anew")
+        raise BenchmarkUnreadable(f"{path}: <{tag}> is {text[:80]!r}, not a whole number; fetch the file again")
     return int(text)
 
 
 def _flag(element: ElementTree.Element, tag: str, path: Path) -> bool:
     text = (element.findtext(tag) or "0").strip()  # some years leave flags out
     if text not in ("0", "1"):
-        raise BenchmarkUnreadable(f"{path}: <{tag}> is {text[:80]!r}, not 0 or 1; fetch the file anew")
+        raise BenchmarkUnreadable(f"{path}: <{tag}> is {text[:80]!r}, not 0 or 1; fetch the file again")
     return text == "1"

@@ -1,4 +1,4 @@
-"""The form that every data set is read into: pictures, queries, and what each query should and need not find."""
+"""Define the form of every data set: pictures, queries, and the positives and junk of each query."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence, Set
@@ -9,11 +9,11 @@ from typing import NamedTuple
 from whatwhere.indexer.boxes import Box, box_from_pixels
 from whatwhere.indexer.errors import BenchmarkUnreadable, InvalidRegion
 
-MINIMUM_SHARE = 0.05  # of a query's positives that must be there: the score of three out of 281 says nothing
+MINIMUM_SHARE = 0.05  # of a query's positives that must be present: a score over 3 of 281 is meaningless
 
 
 class PixelBox(NamedTuple):
-    """A box in pixels of the upright picture, from the upper left corner: x to the right, y down."""
+    """Hold a box in pixels of the upright picture, from the upper left corner: x to the right, y down."""
 
     x_min: float
     y_min: float
@@ -22,13 +22,13 @@ class PixelBox(NamedTuple):
 
     @property
     def area(self) -> float:
-        """The covered pixels."""
+        """Return the area in square pixels."""
         return (self.x_max - self.x_min) * (self.y_max - self.y_min)
 
 
 @dataclass(frozen=True)
 class Judgement:
-    """What one query should find in one reading; `junk` counts neither for nor against."""
+    """Hold the positives of one query in one reading; `junk` is ignored in the ranking."""
 
     positives: frozenset[str]
     junk: frozenset[str]
@@ -36,10 +36,10 @@ class Judgement:
 
 @dataclass(frozen=True)
 class BenchmarkQuery:
-    """One query: `image` is a name in `Benchmark.query_images`, `group` the building or class that it asks for.
+    """Hold one query: `image` is a name in `Benchmark.query_images`, `group` the building or class it shows.
 
-    `box` is None where the whole picture is meant. A reading that `judgements` lacks has no positives for this query,
-    which is left out of that reading's mean.
+    A `box` of None means the whole picture. If `judgements` lacks a reading, the query has no positives in it and is
+    left out of its mean.
     """
 
     name: str
@@ -49,21 +49,24 @@ class BenchmarkQuery:
     judgements: Mapping[str, Judgement]
 
     def region(self, width: int, height: int) -> Box | None:
-        """Return the box on a picture of this upright size; BenchmarkUnreadable when it leaves the picture."""
+        """Return the box in fractions of a picture of this upright size in pixels, None for the whole picture.
+
+        Raises BenchmarkUnreadable if the box exceeds the picture.
+        """
         if self.box is None:
             return None
         try:
             return box_from_pixels(*self.box, width=width, height=height)
         except InvalidRegion as error:
             raise BenchmarkUnreadable(
-                f"{self.name}: the box {list(self.box)} leaves {self.image}, which has {width} x {height} pixels; "
-                "give the pictures in their original size"
+                f"{self.name}: the box {list(self.box)} exceeds {self.image}, which has {width} x {height} pixels; "
+                "use the pictures in their original size"
             ) from error
 
 
 @dataclass(frozen=True)
 class LeftOut:
-    """A query that is not asked, in one reading or (None) in all."""
+    """Record why a query is not scored, in one reading or (None) in all."""
 
     query: str
     reading: str | None
@@ -72,7 +75,7 @@ class LeftOut:
 
 @dataclass(frozen=True)
 class Coverage:
-    """How much of a data set is there. Official counts are None where the set is the user's own, without any."""
+    """Count the present part of a data set. Official counts are None for a user's data set."""
 
     image_count: int
     query_count: int
@@ -83,13 +86,13 @@ class Coverage:
 
     @property
     def is_subset(self) -> bool:
-        """Whether images or queries are missing, so that numbers do not compare with published ones."""
+        """Return whether images or queries are missing: then numbers do not compare with published ones."""
         pairs = ((self.image_count, self.official_image_count), (self.query_count, self.official_query_count))
         return any(official is not None and found < official for found, official in pairs)
 
     @property
     def sentence(self) -> str:
-        """What a report says of it."""
+        """Return the sentence of a report, without its period."""
         images = _share(self.image_count, self.official_image_count, "images")
         queries = _share(self.query_count, self.official_query_count, "queries")
         further = f" and {self.distractor_count} distractors" if self.distractor_count else ""
@@ -99,9 +102,9 @@ class Coverage:
 
 @dataclass(frozen=True)
 class Protocol:
-    """What a data set's protocol fixes; `metrics` are names in `metrics.METRICS`, the main one first.
+    """Define a data set's protocol; `metrics` are names in `metrics.METRICS`, the main one first.
 
-    The queries of one group show the same thing where the set is of `instances`, else things of one kind.
+    If `instances`, the queries of a group show the same object, else objects of one class.
     """
 
     name: str
@@ -114,9 +117,9 @@ class Protocol:
 
 @dataclass(frozen=True)
 class Benchmark:
-    """A data set: `images` are searched, `query_images` holds every query's picture, both from name to file.
+    """Hold a data set: `images` are searched, `query_images` are the queries' pictures, both from name to file.
 
-    A picture that is a query and is searched too has the same name in both.
+    A query picture that is also searched has the same name in both.
     """
 
     name: str
@@ -131,7 +134,7 @@ class Benchmark:
 
 @dataclass(frozen=True)
 class Pictures:
-    """The files that a reader found: `distractors` are among `images` and belong to no official list."""
+    """Hold the files that a reader found. Distractors are among `images` and in no official list."""
 
     images: Mapping[str, Path]
     query_images: Mapping[str, Path]
@@ -141,11 +144,11 @@ class Pictures:
 def assemble(
     protocol: Protocol, pictures: Pictures, queries: Iterable[BenchmarkQuery], left_out: Sequence[LeftOut] = ()
 ) -> Benchmark:
-    """Put a data set together from what was read and what was found.
+    """Assemble a data set from the ground truth and the files that were found.
 
-    A query whose picture is absent is left out. So is what is absent from the list of a query, and a query from a
-    reading for which no positive is left, as revisitop does, or fewer than one of twenty. Raises BenchmarkUnreadable
-    when no query is left.
+    A query without its picture is left out, and missing pictures are dropped from the lists of the queries. A query is
+    left out of a reading if none of its positives is left, as in revisitop, or fewer than 5 %. Raises
+    BenchmarkUnreadable if no query is left.
     """
     asked: list[BenchmarkQuery] = []
     dropped = list(left_out)
@@ -184,11 +187,13 @@ def assemble(
 
 
 def pixel_box(sides: Sequence[object], where: str) -> PixelBox:
-    """Return x_min, y_min, x_max, y_max as a box; BenchmarkUnreadable unless four finite numbers with area."""
+    """Return x_min, y_min, x_max, y_max as a box. Raises BenchmarkUnreadable unless finite and with an area."""
     try:
-        box = PixelBox(*(float(side) for side in sides))  # type: ignore[arg-type]  # a foreign value: TypeError
+        box = PixelBox(*(float(side) for side in sides))  # type: ignore[arg-type]  # another type raises TypeError
     except (TypeError, ValueError, OverflowError) as error:
-        raise BenchmarkUnreadable(f"{where}: the box {list(sides)} is not four numbers; fetch the file anew") from error
+        raise BenchmarkUnreadable(
+            f"{where}: the box {list(sides)} is not four numbers; fetch the file again"
+        ) from error
     if not all(map(math.isfinite, box)) or box.x_max <= box.x_min or box.y_max <= box.y_min:
         raise BenchmarkUnreadable(
             f"{where}: the box {list(box)} has no area; it is x_min, y_min, x_max, y_max in pixels"
@@ -197,7 +202,7 @@ def pixel_box(sides: Sequence[object], where: str) -> PixelBox:
 
 
 def _judgements_of(query: BenchmarkQuery, images: Set[str]) -> dict[str, Judgement]:
-    """Return the judgements of what is there, without the readings that have no positive left."""
+    """Return the judgements of the found images, without readings that have too few positives left."""
     found = {
         reading: Judgement(judgement.positives & images, judgement.junk & images)
         for reading, judgement in query.judgements.items()
@@ -219,7 +224,7 @@ def _what_is_missing(query: BenchmarkQuery, reading: str, images: Set[str]) -> s
 
 def _nothing_to_ask(protocol: Protocol, dropped: Sequence[LeftOut]) -> str:
     example = f" ({dropped[0].query}: {dropped[0].reason})" if dropped else ""
-    return f"{protocol.name}: no query is left to ask{example}; check that the images are those of the ground truth"
+    return f"{protocol.name}: no query is left{example}; check that the images are those of the ground truth"
 
 
 def _share(found: int, official: int | None, noun: str) -> str:

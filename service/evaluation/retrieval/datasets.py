@@ -1,4 +1,4 @@
-"""The data sets by name."""
+"""Load data sets by name."""
 
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -25,16 +25,16 @@ BENCHMARKS = (*_WITH_GROUND_TRUTH, *_WITHOUT)
 
 
 def load_benchmark(name: str, images: Sequence[Path], ground_truth: Path | None = None) -> Benchmark:
-    """Read a data set from the folders of its pictures and its ground truth, which voc2010 and folders can do without.
+    """Read a data set from its picture folders and its ground truth, which is optional for voc2010 and folders.
 
-    Raises UnknownName for a name that is not in BENCHMARKS, BenchmarkUnreadable for what is missing or torn.
+    Raises UnknownName if the name is not in BENCHMARKS, BenchmarkUnreadable if files are missing or corrupt.
     """
     if name not in BENCHMARKS:
-        raise UnknownName(f"no data set is called {name!r}: there are {', '.join(BENCHMARKS)}", field="name")
+        raise UnknownName(f"unknown data set {name!r}: choose from {', '.join(BENCHMARKS)}", field="name")
     if not images:
-        raise BenchmarkUnreadable(f"{name}: no folder of pictures was given; give one or several")
+        raise BenchmarkUnreadable(f"{name}: no image folder was given; give at least one")
     if name in _WITHOUT:
         return _WITHOUT[name](images, ground_truth)
     if ground_truth is None:
-        raise BenchmarkUnreadable(f"{name} has ground truth of its own: give the place where it lies")
+        raise BenchmarkUnreadable(f"{name} needs its ground truth: give its path")
     return _WITH_GROUND_TRUTH[name](images, ground_truth)

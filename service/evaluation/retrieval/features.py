@@ -1,4 +1,4 @@
-"""Descriptions kept on disk by the content of the photograph: what was described once is never described again."""
+"""Cache descriptions on disk by the content of the photograph, so that none is computed twice."""
 
 import hashlib
 import json
@@ -28,7 +28,7 @@ BATCH = 8
 
 @dataclass(frozen=True)
 class Picture:
-    """A photograph to describe; of a `crop` the pooled descriptors see only the cells that it touches."""
+    """Hold a photograph to describe; pooled descriptors use only the cells that `crop` touches."""
 
     path: Path
     crop: Box = WHOLE_IMAGE
@@ -36,10 +36,10 @@ class Picture:
 
 @dataclass(frozen=True)
 class FeatureCache:
-    """Descriptions in a folder, one file each, written whole or not at all. Stop it at any time, run it again.
+    """Cache descriptions in a folder, one file each. Files are written atomically, so a run can stop at any time.
 
-    The name of a file is the hash of the photograph's bytes, of the crop, of every setting that decides the result and
-    of the form of descriptions: what an older whatwhere kept is left alone.
+    A file's name is the hash of the photograph's bytes, the crop, every setting that affects the result, and the format
+    version: files of another version are ignored.
     """
 
     folder: Path
@@ -48,9 +48,10 @@ class FeatureCache:
     def describe(
         self, pictures: Iterable[Picture], on_progress: Callable[[int, int], None] = lambda _done, _total: None
     ) -> Mapping[Picture, Path]:
-        """Describe what is not kept yet and return where each picture's description lies.
+        """Describe pictures that are not cached, and return the path of each picture's description.
 
-        Raises BenchmarkUnreadable for a photograph that cannot be read: a score without it would be a wrong one.
+        `on_progress` receives the number of pictures done and in total. Raises BenchmarkUnreadable if a photograph
+        cannot be read: a score without it would be wrong.
         """
         wanted = list(dict.fromkeys(pictures))
         self.folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +59,7 @@ class FeatureCache:
         with ThreadPoolExecutor(available_cores(), "decode") as pool:
             loaded = map_ahead(pool, self._load, wanted, ahead=2 * BATCH)
             for group in batched(loaded, BATCH):
-                # looked for again: of two copies of one photograph both may have been read before either was described
+                # checked again: two copies of a photograph may both be loaded before one is described
                 fresh = {item.place: item for item in group if item.decoded is not None and not item.place.is_file()}
                 self._keep(list(fresh.values()))
                 places |= {item.picture: item.place for item in group}
@@ -85,7 +86,7 @@ class FeatureCache:
 
 @dataclass(frozen=True)
 class _Loaded:
-    """A picture after reading; `decoded` is None where its description lies at `place` already."""
+    """Hold a loaded picture; `decoded` is None if its description is cached at `place`."""
 
     picture: Picture
     place: Path
@@ -94,18 +95,21 @@ class _Loaded:
 
 @contextmanager
 def _named(path: Path) -> Iterator[str]:
-    """Give a photograph's name for messages; whatever is wrong with the file becomes BenchmarkUnreadable."""
+    """Yield a photograph's name for messages; errors of the file become BenchmarkUnreadable."""
     name = printable(path)
     try:
         yield name
     except (WhatwhereError, OSError) as error:
         raise BenchmarkUnreadable(
-            f"{name} cannot be described ({error}): a score without it would be wrong, fetch the file anew"
+            f"{name} cannot be described ({error}): a score without it would be wrong, fetch the file again"
         ) from error
 
 
 def region_of(query: BenchmarkQuery, path: Path) -> Box | None:
-    """Return a query's box in fractions of its picture; BenchmarkUnreadable when it does not fit or cannot be read."""
+    """Return a query's box in fractions of its picture, None for the whole picture.
+
+    Raises BenchmarkUnreadable if the box exceeds the picture, or if the picture cannot be read.
+    """
     if query.box is None:
         return None
     with _named(path) as name:
@@ -114,8 +118,8 @@ def region_of(query: BenchmarkQuery, path: Path) -> Box | None:
 
 
 def read_description(place: Path) -> Description:
-    """Return what `FeatureCache.describe` kept; CollectionCorrupt when the file is torn."""
+    """Read a description that `FeatureCache.describe` wrote. Raises CollectionCorrupt if the file is corrupt."""
     try:
         return next(read_descriptions(place, [0]))
     except CollectionCorrupt as error:
-        raise CollectionCorrupt(f"{place} is torn: delete it, the next run describes its picture anew") from error
+        raise CollectionCorrupt(f"{place} is corrupt: delete it; the next run describes its picture again") from error

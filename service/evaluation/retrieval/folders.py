@@ -1,4 +1,4 @@
-"""A set of one's own: the class of a picture is its folder, or stands in a CSV file."""
+"""Read a user's data set: the class of a picture is its folder, or is given in a CSV file."""
 
 import csv
 import io
@@ -31,11 +31,12 @@ class _Entry:
 
 
 def read_folders(images: Sequence[Path], ground_truth: Path | None) -> Benchmark:
-    """Read pictures whose class is the folder that holds them, or stands in the CSV file `ground_truth`.
+    """Read pictures whose class is their folder, or is given in the CSV file `ground_truth`.
 
-    A picture's name is its path below its image folder. The CSV has the header `name,class`, and a third column `use`
-    where a picture is only a `query` or only in the `database`; pictures that it does not name are not searched. Every
-    picture asks for the others of its class, itself skipped. Raises BenchmarkUnreadable.
+    A picture's name is its path below its image folder. The CSV has the header `name,class`, and an optional column
+    `use`: `query`, `database` or `both`. Pictures that the CSV does not list are not searched. Each query searches for
+    the other pictures of its class; the query's own picture is junk. Raises BenchmarkUnreadable if the CSV is invalid,
+    or if a picture has no class.
     """
     found = _by_name(find_pictures(images))
     entries = (
@@ -57,7 +58,7 @@ def _query(name: str, kind: str, members: Mapping[str, set[str]]) -> BenchmarkQu
 
 
 def _protocol(entries: Mapping[str, _Entry], *, is_complete: bool) -> Protocol:
-    """Return the protocol; what a CSV names is the whole set, of which pictures may be missing."""
+    """Return the protocol; with a CSV, its rows are the complete set."""
     if is_complete:
         return Protocol("folders", (READING,), _METRICS)
     counts = sum(entry.is_searched for entry in entries.values()), sum(entry.is_query for entry in entries.values())
@@ -69,20 +70,20 @@ def _by_name(pictures: Mapping[Path, str]) -> dict[str, Path]:
     for path, name in pictures.items():
         if found.setdefault(name, path) != path:
             raise BenchmarkUnreadable(
-                f"{path} and {found[name]} are both {name} below their folders: give the folder that holds both"
+                f"{path} and {found[name]} are both {name} below their folders: give their common parent folder"
             )
     return found
 
 
 def _folder_of(path: Path, name: str) -> str:
     if "/" not in name:
-        raise BenchmarkUnreadable(f"{path} lies in no class: put it into a folder of its class, or give a CSV file")
+        raise BenchmarkUnreadable(f"{path} has no class: put it into a folder of its class, or give a CSV file")
     return PurePosixPath(name).parent.name
 
 
 def _read_csv(path: Path) -> dict[str, _Entry]:
     entries: dict[str, _Entry] = {}
-    # newline="": the reader itself must see line ends, a quoted name may hold one
+    # newline="": the csv module must see line ends, because a quoted name may contain one
     rows = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
     try:
         header = next(rows, [])
@@ -92,20 +93,20 @@ def _read_csv(path: Path) -> dict[str, _Entry]:
             if row:
                 name, entry = _entry(row, len(header), f"{path}, line {rows.line_num}")
                 if name in entries:
-                    raise BenchmarkUnreadable(f"{path}, line {rows.line_num}: {name!r} is named twice; leave one")
+                    raise BenchmarkUnreadable(f"{path}, line {rows.line_num}: {name!r} is listed twice; remove one row")
                 entries[name] = entry
     except csv.Error as error:
-        raise BenchmarkUnreadable(f"{path}, line {rows.line_num}: {error}; quote names that hold quotes") from error
+        raise BenchmarkUnreadable(f"{path}, line {rows.line_num}: {error}; quote names with quotes") from error
     return entries
 
 
 def _entry(row: list[str], width: int, where: str) -> tuple[str, _Entry]:
     if len(row) != width:
-        raise BenchmarkUnreadable(f"{where}: {len(row)} columns, the header has {width}; quote names that hold commas")
+        raise BenchmarkUnreadable(f"{where}: {len(row)} columns, the header has {width}; quote names with commas")
     name, kind, use = (*row, "both")[:3]
     if not name or not kind:
-        raise BenchmarkUnreadable(f"{where}: the {'class' if name else 'name'} is empty; write one")
+        raise BenchmarkUnreadable(f"{where}: the {'class' if name else 'name'} is empty; fill it in")
     use = use or "both"
     if use not in _USES:
-        raise BenchmarkUnreadable(f"{where}: the use {use!r} is none of {', '.join(_USES)}")
+        raise BenchmarkUnreadable(f"{where}: the use {use!r} is not one of {', '.join(_USES)}")
     return name, _Entry(kind, is_query=use != "database", is_searched=use != "query")

@@ -1,7 +1,7 @@
-"""How well a match is boxed: each query's box looked for on the pictures of its building's other queries.
+"""Score localization: search for each query's box on the pictures of the other queries of its building.
 
-The truth is the other query's own official box, the measure the mean intersection over union (IoU) over all ordered
-pairs of queries of one group with different pictures. A method that finds nothing scores 0 on that pair.
+The ground truth is the other query's official box. The measure is the mean intersection over union (IoU) over all
+ordered pairs of queries of one group with different pictures. A method that finds no box scores 0 on that pair.
 
 Measured with the default network, rank 8, on the 16 ordered pairs of a subset of Paris6k, in percent: whole image 33.2;
 NMF from stored factors 54.3, from new activations 58.9; exhaustive windows 52.3; AML 51.8.
@@ -29,9 +29,9 @@ from whatwhere.service.search.localize import EXACT_SHORTER_SIDE, localize_exact
 
 @dataclass(frozen=True)
 class QueryPicture:
-    """What methods use of a query's picture: activations [h, w, C] at full size and at a shorter side of 224, factors.
+    """Hold a query's picture: activations [h, w, C] at full size and at a shorter side of 224 pixels, and factors.
 
-    `width` and `height` are those of the upright original, in pixels.
+    `width` and `height` are the size of the upright original in pixels.
     """
 
     activations: Tensor
@@ -43,13 +43,13 @@ class QueryPicture:
 
 @dataclass(frozen=True)
 class Localization:
-    """The mean IoU of each method of `METHODS`, in [0, 1], over so many ordered pairs."""
+    """Hold the mean IoU of each method of `METHODS`, in [0, 1], over `pairs` ordered pairs."""
 
     pairs: int
     mean_iou: Mapping[str, float]
 
 
-# the query's picture, its box, the picture to look on → the box found there
+# query picture, its box, picture to search → box found
 Method: TypeAlias = Callable[[QueryPicture, Box, QueryPicture], Box | None]
 METHODS: Mapping[str, Method] = MappingProxyType(
     {
@@ -72,10 +72,10 @@ def localize_queries(
     rank: int,
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Localization | None:
-    """Describe the pictures of a data set's queries and localise them; None where there is no pair.
+    """Describe the pictures of a data set's queries and score localization; None if there is no pair.
 
-    `on_progress` is told the pairs done, of how many. All pictures are kept in memory, with the default network 2 MB
-    each. Raises BenchmarkUnreadable for a file that is not there, UnreadableImage for one that is no picture.
+    `on_progress` receives the number of pairs done and in total. All pictures are held in memory, 2 MB each with the
+    default network. Raises BenchmarkUnreadable if a file is missing, UnreadableImage if a file is not an image.
     """
     describer = Describer(backbone, rank)
     names = sorted({query.image for pair in _pairs(benchmark) for query in pair})
@@ -88,9 +88,10 @@ def localize(
     pictures: Mapping[str, QueryPicture],
     on_progress: Callable[[int, int], None] = lambda _done, _total: None,
 ) -> Localization | None:
-    """Apply every method to every pair, with the queries' pictures by name; None where there is no pair.
+    """Apply every method to every pair, with the queries' pictures by name; None if there is no pair.
 
-    Raises BenchmarkUnreadable for a box that leaves its picture.
+    `on_progress` receives the number of pairs done and in total. Raises BenchmarkUnreadable if a box exceeds its
+    picture.
     """
     pairs = list(_pairs(benchmark))
     overlaps = []
@@ -122,7 +123,7 @@ def _overlaps(query: BenchmarkQuery, other: BenchmarkQuery, pictures: Mapping[st
 
 def _box(query: BenchmarkQuery, picture: QueryPicture) -> Box:
     box = query.region(picture.width, picture.height)
-    assert box is not None  # `_pairs` yields no others
+    assert box is not None  # `_pairs` yields only queries with boxes
     return box
 
 

@@ -1,7 +1,7 @@
-"""How good a ranking is: average precision and precision, as the evaluators of Oxford and revisitop compute them.
+"""Compute average precision and precision of a ranking, as the evaluators of Oxford and revisitop do.
 
-Junk is taken out of the ranking first, so that it advances no rank. What is left are the ranks of the positives found
-and the number of positives that there are; all metrics are functions of these two. Junk that is also positive is junk.
+Junk is removed from the ranking first, so it does not change ranks. All metrics are functions of the ranks of the found
+positives and of the number of positives. An image that is both junk and positive counts as junk.
 """
 
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
@@ -21,7 +21,7 @@ Ranking: TypeAlias = "Sequence[Hashable] | NDArray[Any]"
 def hit_ranks(ranking: Ranking, positives: AbstractSet[Any], junk: AbstractSet[Any]) -> Ranks:
     """Return the ranks of the positives, from 0, counted without junk, ascending: int64 [hits].
 
-    `ranking` holds each image once, best first, as names or indices; one pass, 0.4 ms for 5000 (measured).
+    `ranking` holds each image once, best first, as names or indices. Takes 0.4 ms for 5000 images (measured).
     """
     images = ranking.tolist() if isinstance(ranking, np.ndarray) else ranking
     return np.flatnonzero(np.fromiter((image in positives for image in images if image not in junk), dtype=bool))
@@ -30,7 +30,8 @@ def hit_ranks(ranking: Ranking, positives: AbstractSet[Any], junk: AbstractSet[A
 def average_precision(ranking: Ranking, positives: AbstractSet[Any], junk: AbstractSet[Any]) -> float | None:
     """Return the area under precision over recall by the trapezoid rule of Oxford's evaluator, in [0, 1].
 
-    Positives that the ranking lacks count as never found. None without positives: the query has no place in the mean.
+    Positives that are not in the ranking count as not found. Returns None if there are no positives: the query is left
+    out of the mean.
     """
     return _of_hits(_trapezoid_area, ranking, positives, junk)
 
@@ -40,8 +41,8 @@ def average_precision_at(
 ) -> float | None:
     """Return the average precision of the first `depth` results, in [0, 1]; None without positives.
 
-    The trapezoids of the hits among them, over as many as could be: `min(depth, positives)`. So a perfect first page is
-    1 however many positives there are. Ours: no protocol that we know defines AP@k with trapezoids.
+    The sum of the trapezoids of the hits is divided by `min(depth, positives)`, so a perfect first page scores 1 for
+    any number of positives. This definition is ours: no protocol known to us defines AP@k with trapezoids.
     """
     return _of_hits(partial(_trapezoid_area, depth=depth), ranking, positives, junk)
 
@@ -49,14 +50,14 @@ def average_precision_at(
 def precision_at(count: int, ranking: Ranking, positives: AbstractSet[Any], junk: AbstractSet[Any]) -> float | None:
     """Return the share of positives among the first `count` results, in [0, 1]; None without positives.
 
-    As revisitop's mP@k: the count ends at the last positive, `min(count, rank of the last)`, so that a query with three
-    positives, all found at once, reaches 1 at 10 too.
+    As in revisitop's mP@k, the divisor is `min(count, rank of the last positive)`: a query with three positives, all at
+    the top, scores 1 also at 10.
     """
     return _of_hits(partial(_capped_precision, count=count), ranking, positives, junk)
 
 
 def scores(metrics: Iterable[str], ranking: Ranking, judgement: Judgement) -> dict[str, float] | None:
-    """Return each metric by its name in METRICS; None without positives. The ranking is gone through once."""
+    """Return each metric by its name in METRICS; None without positives. The ranking is read once."""
     if not judgement.positives:
         return None
     ranks = hit_ranks(ranking, judgement.positives, judgement.junk)
@@ -70,11 +71,11 @@ def _of_hits(
 
 
 def _trapezoid_area(ranks: Ranks, positive_count: int, depth: int | None = None) -> float:
-    """Sum (precision before the hit + precision at the hit) / 2 over the hits, over the number of positives."""
+    """Sum (precision before the hit + precision at the hit) / 2 over the hits; divide by the number of positives."""
     if depth is not None:
         ranks, positive_count = ranks[ranks < depth], min(depth, positive_count)
     hits = np.arange(len(ranks))
-    before = np.where(ranks > 0, hits / np.maximum(ranks, 1), 1.0)  # nothing wrong so far: precision 1
+    before = np.where(ranks > 0, hits / np.maximum(ranks, 1), 1.0)  # no wrong result before: precision 1
     at = (hits + 1) / (ranks + 1)
     return float((before + at).sum() / (2 * positive_count))
 

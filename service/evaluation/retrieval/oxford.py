@@ -1,8 +1,8 @@
-"""Oxford5k and Paris6k: text files of the ground truth, as their authors published them (Philbin et al. 2007, 2008).
+"""Read Oxford5k and Paris6k with their authors' ground truth in text files (Philbin et al. 2007, 2008).
 
-For each query four files: `louvre_1_query.txt` holds a picture's name and a box in pixels, `_good`, `_ok` and `_junk`
-the names of pictures. Good and ok are positives, junk is skipped. Two readings: in `original` the query's own picture
-is in the lists and counts as a positive, as in the official evaluator; in `query excluded` it is skipped.
+Each query has four files: `louvre_1_query.txt` holds a picture's name and a box in pixels; `_good`, `_ok` and `_junk`
+hold the names of pictures. Good and ok are positives, junk is skipped. There are two readings: in `original` the
+query's own picture counts as a positive, as in the official evaluator; in `query excluded` it is skipped.
 """
 
 import re
@@ -28,7 +28,7 @@ QUERY_EXCLUDED = "query excluded"
 _QUERY_SUFFIX = "_query.txt"
 _OXFORD_PREFIX = "oxc1_"  # only in Oxford's query files, before the name of the picture
 
-# The pictures that https://www.robots.ox.ac.uk/~vgg/data/parisbuildings/corrupt.txt lists: the files hold no picture.
+# https://www.robots.ox.ac.uk/~vgg/data/parisbuildings/corrupt.txt lists these: the files hold no picture.
 PARIS_CORRUPT = frozenset(
     f"paris_{place}_{number:06d}"
     for place, numbers in {
@@ -48,7 +48,7 @@ PARIS_CORRUPT = frozenset(
 @dataclass(frozen=True)
 class _City:
     protocol: Protocol
-    image_name: re.Pattern[str]  # no official list of all pictures exists; their names have a form of their own
+    image_name: re.Pattern[str]  # no official list of all pictures exists, but their names have a pattern
 
 
 def _city(name: str, image_name: str, image_count: int) -> _City:
@@ -71,7 +71,8 @@ _CITIES = {
 def read_oxford(name: str, images: Sequence[Path], ground_truth: Path) -> Benchmark:
     """Read oxford5k or paris6k: pictures below `images`, the text files in the folder `ground_truth`.
 
-    Pictures whose names are not of the set's form are searched too, as distractors. Raises BenchmarkUnreadable.
+    Pictures with names of another pattern are searched too, as distractors. Raises BenchmarkUnreadable if files are
+    missing or invalid.
     """
     city = _CITIES[name]
     found = {path: within for path, within in find_pictures(images).items() if path.stem not in PARIS_CORRUPT}
@@ -79,7 +80,7 @@ def read_oxford(name: str, images: Sequence[Path], ground_truth: Path) -> Benchm
     checked_folder(ground_truth, "give the folder of the *_query.txt files as ground truth")
     files = sorted(ground_truth.glob("*" + _QUERY_SUFFIX))
     if not files:
-        raise BenchmarkUnreadable(f"{ground_truth} holds no *{_QUERY_SUFFIX}: give the folder of the {name} text files")
+        raise BenchmarkUnreadable(f"{ground_truth} has no *{_QUERY_SUFFIX}: give the folder of the {name} text files")
     queries = [_read_query(path, city) for path in files]
     return assemble(city.protocol, Pictures(official | distractors, official, len(distractors)), queries)
 
@@ -90,7 +91,7 @@ def _read_query(path: Path, city: _City) -> BenchmarkQuery:
     good, ok, junk = (_read_names(path.with_name(f"{name}_{kind}.txt"), city) for kind in ("good", "ok", "junk"))
     positives = good | ok
     if both := positives & junk:
-        raise BenchmarkUnreadable(f"{path.parent / name}: {min(both)} is a positive and junk; fetch the files anew")
+        raise BenchmarkUnreadable(f"{path.parent / name}: {min(both)} is both positive and junk; fetch the files again")
     judgements = {
         ORIGINAL: Judgement(positives, junk),
         QUERY_EXCLUDED: Judgement(positives - {image}, junk | {image}),
@@ -101,7 +102,7 @@ def _read_query(path: Path, city: _City) -> BenchmarkQuery:
 def _picture_and_box(path: Path, city: _City) -> tuple[str, PixelBox]:
     words = read_text(path).split()
     if not words:
-        raise BenchmarkUnreadable(f"{path} is empty: it holds a picture's name and a box; fetch it anew")
+        raise BenchmarkUnreadable(f"{path} is empty: expected a picture's name and a box; fetch it again")
     return _checked_name(words[0].removeprefix(_OXFORD_PREFIX), path, city), pixel_box(words[1:], str(path))
 
 
@@ -111,9 +112,9 @@ def _read_names(path: Path, city: _City) -> frozenset[str]:
 
 
 def _checked_name(name: str, path: Path, city: _City) -> str:
-    """Return the name of a picture of the set; one of another form is a torn file, or another set's."""
+    """Return the name if it has the set's pattern. Else the file is corrupt or belongs to another set."""
     if not city.image_name.fullmatch(name):
         raise BenchmarkUnreadable(
-            f"{path}: {name[:80]!r} is no picture of {city.protocol.name}; fetch the file anew, or name another set"
+            f"{path}: {name[:80]!r} is not a picture of {city.protocol.name}; fetch the file again, or name another set"
         )
     return name

@@ -1,7 +1,7 @@
-"""Pickles of lists, dictionaries and NumPy arrays, read without running anything that they ask for.
+"""Read pickles of lists, dictionaries and NumPy arrays without running the functions that they name.
 
-A pickle is a program: loading it calls what it names. Here the few names that plain arrays need lead to stand-ins of
-ours, which keep the numbers, and every other name is refused. NumPy's own loading code never sees the file either.
+A pickle is a program: loading it calls the functions it names. Here the few names that plain arrays need are replaced
+by harmless stand-ins that keep the numbers, and every other name is rejected. NumPy's own loading code never runs.
 """
 
 import io
@@ -20,29 +20,30 @@ _PLAIN_TYPE = re.compile(r"([biuf][1248]|[US]\d{1,6})")
 
 
 def read_plain_pickle(path: Path) -> object:
-    """Return what a pickle of Python 2 or 3 holds, arrays of one dimension as lists, their scalars as numbers.
+    """Read a pickle of Python 2 or 3: one-dimensional arrays as lists, their scalars as numbers.
 
-    Raises BenchmarkUnreadable: no pickle, torn, or it names anything but arrays. Nothing of it has run then.
+    Raises BenchmarkUnreadable if the file is not a pickle, is corrupt, or names anything else than arrays. No code of
+    the file runs.
     """
     content = read_bytes(path)
     try:
-        # latin1 keeps the bytes of Python 2's strings, which hold names and the memory of arrays
+        # latin1 keeps the bytes of Python 2's strings: names and the data of arrays
         return _PlainUnpickler(io.BytesIO(content), encoding="latin1").load()
     except _ForeignName as error:
         raise BenchmarkUnreadable(
-            f"{path} asks for {error}, which no list of numbers needs; nothing was run, fetch the file from its authors"
+            f"{path} names {error}, which lists of numbers do not need; no code ran, fetch the file from its authors"
         ) from error
-    except Exception as error:  # torn bytes raise anything: EOFError, KeyError, MemoryError, UnicodeDecodeError, ...
-        raise BenchmarkUnreadable(f"{path} is not a pickle of lists and arrays; fetch it anew") from error
+    except Exception as error:  # corrupt bytes raise anything: EOFError, KeyError, MemoryError, UnicodeDecodeError, ...
+        raise BenchmarkUnreadable(f"{path} is not a pickle of lists and arrays; fetch it again") from error
 
 
 class _ForeignName(Exception):
-    """A name that arrays do not need: a note from the unpickler to the function above."""
+    """Report a rejected name from the unpickler to read_plain_pickle."""
 
 
 class _PlainUnpickler(pickle.Unpickler):
     def find_class(self, module: str, name: str) -> Any:
-        """Return the stand-in of a name. A new one each time: a pickle may set attributes on what it was given."""
+        """Return a new stand-in for a name: a pickle may set attributes on it."""
         try:
             return _StandIn(_STAND_INS[module.replace("numpy._core", "numpy.core"), name])
         except KeyError:
@@ -50,7 +51,7 @@ class _PlainUnpickler(pickle.Unpickler):
 
 
 class _StandIn:
-    """Calls one of the functions below; not the function itself, which others would share."""
+    """Call one of the functions below, which themselves would be shared between pickles."""
 
     def __init__(self, function: Callable[..., object]) -> None:
         self._function = function
@@ -60,7 +61,7 @@ class _StandIn:
 
 
 class _PlainType:
-    """The type of an array's entries: its kind and size, then its byte order."""
+    """Stand in for the type of an array's entries: its kind and size, then its byte order."""
 
     def __init__(self, code: object, *_: object) -> None:
         self._code = code
@@ -70,7 +71,7 @@ class _PlainType:
         self._order = state[1]
 
     def entries(self, memory: object) -> list[Any]:
-        """Return entries of a plain type from their memory; ValueError for others."""
+        """Return the entries in `memory`. Raises ValueError if the type is not plain."""
         if not isinstance(self._code, str) or not _PLAIN_TYPE.fullmatch(self._code) or self._order not in tuple("<>=|"):
             raise ValueError(f"entries of type {self._code!r}")
         values: list[Any] = np.frombuffer(_as_bytes(memory), np.dtype(self._order + self._code)).tolist()
@@ -78,21 +79,21 @@ class _PlainType:
 
 
 class _PlainArray(list[object]):
-    """A list that gets its entries after it was made, as NumPy's protocol has it for arrays."""
+    """Stand in for an array: a list that gets its entries after it is created, as in NumPy's protocol."""
 
     def __init__(self, *_: object) -> None:
         super().__init__()
 
     def __setstate__(self, state: Any) -> None:
         _, shape, entry_type, _, memory = state
-        # An array of objects is pickled as a list of them.
+        # An array of objects is pickled as a list.
         self[:] = memory if isinstance(memory, list) else entry_type.entries(memory)
         if shape != (len(self),):
             raise ValueError(f"an array of shape {shape!r}")
 
 
 def _array_in_band(memory: object, entry_type: Any, *_: object) -> object:
-    """Return an array as protocol 5 writes it."""
+    """Return an array that pickle protocol 5 wrote."""
     return entry_type.entries(memory)
 
 
@@ -102,14 +103,14 @@ def _scalar(entry_type: Any, memory: object) -> Any:
 
 
 def _encoded(text: Any, encoding: object) -> bytes:
-    """Return bytes as Python 2 and 3 exchange them; no codec but this one may be named."""
+    """Return bytes as Python 2 and 3 exchange them; other codecs are rejected."""
     if encoding != "latin1":
         raise ValueError(f"encoding {encoding!r}")
     return _as_bytes(text)
 
 
 def _no_bytes() -> bytes:
-    """Return what Python 2's protocols call for no bytes; with a number it would be that much memory."""
+    """Return empty bytes, which Python 2's protocols call for; an argument could allocate any amount of memory."""
     return b""
 
 

@@ -1,4 +1,4 @@
-"""The thesis's own numbers, to stand beside a run's: mAP (its table 5.1) and mean IoU (5.2), in percent.
+"""Give the thesis's published numbers: mAP (its table 5.1) and mean IoU (its table 5.2), in percent.
 
 They were measured with ImageNet-trained VGG-16 and ResNet-50 on the complete Oxford5k and Paris6k.
 """
@@ -54,7 +54,7 @@ _COLUMNS = ("oxford5k", "paris6k")
 
 
 def published_scores(benchmark: str) -> Mapping[str, Mapping[str, tuple[float, float | None]]]:
-    """Return network → descriptor → (mAP single pass, mAP after expansion or None); empty for other data sets."""
+    """Return network → descriptor → (mAP single pass, mAP after expansion or None) in percent; empty for other sets."""
     if benchmark not in _COLUMNS:
         return {}
     column = _COLUMNS.index(benchmark)
@@ -68,7 +68,7 @@ def published_scores(benchmark: str) -> Mapping[str, Mapping[str, tuple[float, f
 
 
 def published_iou(benchmark: str) -> Mapping[str, float]:
-    """Return method → mean IoU; empty for other data sets."""
+    """Return method → mean IoU in percent; empty for other data sets."""
     if benchmark not in _COLUMNS:
         return {}
     return {name: values[_COLUMNS.index(benchmark)] for name, values in _IOU.items()}

@@ -1,4 +1,4 @@
-"""An evaluation as Markdown for people, as JSON for programs, as a picture for those who would rather look."""
+"""Report an evaluation as Markdown, as JSON and as a picture."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -25,7 +25,7 @@ TITLES: Mapping[str, str] = {
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Return everything, the score of each query included; scores in [0, 1], published ones in percent."""
+    """Return all numbers, including each query's score: scores in [0, 1], published ones in percent."""
     coverage = evaluation.benchmark.coverage
     localization = evaluation.localization
     return {
@@ -33,7 +33,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         "coverage": asdict(coverage) | {"is_subset": coverage.is_subset, "sentence": coverage.sentence},
         "settings": dict(evaluation.settings),
         "scores": [asdict(score) for score in evaluation.methods],
-        "localisation": None if localization is None else asdict(localization),
+        "localization": None if localization is None else asdict(localization),
         "bytes_per_image": dict(evaluation.bytes_per_image),
         "published": {
             "mean_average_precision_percent": published_scores(evaluation.benchmark.name),
@@ -43,20 +43,20 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def to_markdown(evaluation: Evaluation) -> str:
-    """Return the report: what was found of the data set, the table, localisation, the published numbers."""
-    told = evaluation.settings
+    """Return the report: coverage of the data set, the table of scores, localization, published numbers."""
+    used = evaluation.settings
     sections = [
         f"## {evaluation.benchmark.name}",
         f"{evaluation.benchmark.coverage.sentence[:1].upper()}{evaluation.benchmark.coverage.sentence[1:]}.",
-        f"{told['backbone']}, layer {told['layer']}, {told['precision']}; preset {told['preset']}, rank "
-        f"{told['rank']}, {_lengths(told['dimensions'])} dimensions, whitened on {_listed(told['whitened_on'])}. In "
-        f"percent: single pass / after expansion by the first {told['expansion']}; the best in bold. Bytes an image "
-        "are what stored-image region queries need.",
+        f"{used['backbone']}, layer {used['layer']}, {used['precision']}; preset {used['preset']}, rank "
+        f"{used['rank']}, {_lengths(used['dimensions'])} dimensions, whitened on {_listed(used['whitened_on'])}. In "
+        f"percent: single pass / after expansion by the first {used['expansion']}; the best in bold. Bytes per image "
+        "are those that region queries of stored images need.",
         _score_table(evaluation),
     ]
     if evaluation.localization is not None:
         sections += [
-            f"Localisation, mean IoU in percent over {evaluation.localization.pairs} ordered pairs of queries:",
+            f"Localization, mean IoU in percent over {evaluation.localization.pairs} ordered pairs of queries:",
             _table(
                 ("method", "IoU"),
                 ((name, f"{100 * value:.1f}") for name, value in evaluation.localization.mean_iou.items()),
@@ -80,13 +80,14 @@ def _score_table(evaluation: Evaluation) -> str:
     headings = [
         metric if len(evaluation.benchmark.readings) == 1 else f"{metric}, {reading}" for reading, metric in columns
     ]
-    return _table(("descriptor", *headings, "bytes an image"), rows)
+    return _table(("descriptor", *headings, "bytes per image"), rows)
 
 
 def best_in_bold(rows: Mapping[str, Sequence[Sequence[float]]]) -> dict[str, list[str]]:
     """Return the cells of a table, name → columns, from their values in percent (single pass, expanded).
 
-    The best of each place of a column is bold; values count as they are printed, so that equal ones are equally bold.
+    The best single-pass value and the best expanded value of each column are bold. Values are compared as printed, so
+    that equal ones are equally bold.
     """
     best = [[max(values) for values in zip(*column, strict=True)] for column in zip(*rows.values(), strict=True)]
     return {name: [_cell(*pair) for pair in zip(columns, best, strict=True)] for name, columns in rows.items()}
@@ -110,12 +111,12 @@ def _pairs(scores: Iterable[MethodScore]) -> dict[str, list[MethodScore]]:
 
 def _value(score: MethodScore, column: tuple[str, str]) -> float:
     reading, metric = column
-    # rounded as it is printed, so that equal numbers are equally bold
+    # rounded as printed, so that equal numbers are equally bold
     return round(100 * score.means[reading][metric], 1) if reading in score.means else float("nan")
 
 
 def _percent(value: float) -> str:
-    return "–" if math.isnan(value) else f"{value:.1f}"  # not a number where no query has a positive
+    return "–" if math.isnan(value) else f"{value:.1f}"  # NaN: no query has a positive
 
 
 def _published_sections(benchmark: str) -> list[str]:
@@ -127,7 +128,7 @@ def _published_sections(benchmark: str) -> list[str]:
     return [
         f"Published for the complete {benchmark}, mAP single pass / after expansion:",
         _table(("descriptor", *scores), rows),
-        "Published localisation, mean IoU:",
+        "Published localization, mean IoU:",
         _table(("method", "IoU"), ((name, f"{value:.1f}") for name, value in published_iou(benchmark).items())),
     ]
 
@@ -142,7 +143,7 @@ def _table(headings: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 
 def _lengths(dimensions: object) -> str:
-    """Return how long the whitened vectors are, those of few training photographs being shorter than was asked for."""
+    """Return the range of the whitened vectors' dimensions; few training photographs give fewer dimensions."""
     assert isinstance(dimensions, Mapping)
     shortest, longest = min(dimensions.values()), max(dimensions.values())
     return f"{longest}" if shortest == longest else f"{shortest} to {longest}"
@@ -160,13 +161,13 @@ _SINGLE_COLOR, _EXPANDED_COLOR, _INK = (
     "#0072b2",
     "#e69f00",
     "#222222",
-)  # Okabe and Ito: told apart by the colour-blind
+)  # Okabe and Ito: distinct also for color-blind readers
 
 
 def check_picture_name(path: Path) -> None:
-    """Raise InvalidRequest for a suffix that pictures are not written with."""
+    """Raise InvalidRequest if the file extension is not that of a supported format."""
     if path.suffix.lower() not in _FORMATS:
-        raise InvalidRequest(f"{path}: pictures are written as {', '.join(_FORMATS)}", field="picture")
+        raise InvalidRequest(f"{path}: unsupported format, use {', '.join(_FORMATS)}", field="picture")
 
 
 def draw(evaluation: Evaluation, path: Path) -> None:

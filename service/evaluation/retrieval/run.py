@@ -1,4 +1,4 @@
-"""Score descriptors on a data set: describe what is new, whiten, rank, expand, localise."""
+"""Score descriptors on a data set: describe new pictures, whiten, rank, expand, localize."""
 
 import importlib.metadata
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -37,7 +37,7 @@ from whatwhere.service.evaluation.retrieval.features import FeatureCache, Pictur
 from whatwhere.service.evaluation.retrieval.localization import Localization, localize_queries
 from whatwhere.service.evaluation.retrieval.metrics import scores
 
-# as in the literature's tables: baselines first
+# baselines first, as in the tables of papers
 TABLE_ORDER = (*BASELINES, WHAT, WHAT_AND_WHERE, FUSED)
 EXPANSION = 5
 _LIBRARIES = ("whatwhere", "torch", "numpy", "Pillow")
@@ -45,9 +45,10 @@ _LIBRARIES = ("whatwhere", "torch", "numpy", "Pillow")
 
 @dataclass(frozen=True)
 class EvaluationSettings:
-    """What is scored, how. `whiten_on` are folders, or nothing: then the ready-made whiteners are taken.
+    """Set what is scored and how.
 
-    `whiten_on_collection` trains on the searched pictures themselves.
+    Whiteners are trained on the photographs in the folders `whiten_on`, or on the searched pictures if
+    `whiten_on_collection` is set; else the ready-made ones are used.
     """
 
     cache: Path
@@ -66,7 +67,7 @@ class EvaluationSettings:
 
 @dataclass(frozen=True)
 class MethodScore:
-    """One descriptor's scores: reading → metric → mean over the queries, in [0, 1].
+    """Hold one descriptor's scores: reading → metric → mean over the queries, in [0, 1].
 
     `queries` holds the main metric of each query: reading → query → value.
     """
@@ -79,7 +80,7 @@ class MethodScore:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """The outcome, and what a reader must know of how it came about."""
+    """Hold the scores, with the settings that produced them."""
 
     benchmark: Benchmark
     settings: Mapping[str, object]
@@ -88,20 +89,20 @@ class Evaluation:
     bytes_per_image: Mapping[str, int]
 
 
-# stage, done, of how many
+# stage, number done, total
 OnProgress = Callable[[str, int, int], None]
 
 
 def evaluate(
     benchmark: Benchmark, settings: EvaluationSettings, on_progress: OnProgress = lambda *_: None
 ) -> Evaluation:
-    """Score every descriptor of the settings, single pass and after expansion, and localise where there are boxes.
+    """Score the descriptors, single pass and after expansion, and localization if the queries have boxes.
 
-    Raises InvalidRequest for settings that exclude one another, the errors of loading a backbone and a whitener, and
-    BenchmarkUnreadable for a picture that cannot be read.
+    Raises InvalidRequest if settings exclude each other, UnknownName for an unknown descriptor, the errors of loading a
+    backbone and a whitener, and BenchmarkUnreadable if a picture cannot be read.
     """
     if settings.whiten_on_collection and settings.whiten_on:
-        raise InvalidRequest("whiten on the searched collection or on folders, not on both", field="whiten_on")
+        raise InvalidRequest("whiten on the searched collection or on folders, not both", field="whiten_on")
     methods = [find_descriptor(name, settings.preset) for name in TABLE_ORDER if name in settings.descriptors]
     for name in settings.descriptors:
         find_descriptor(name, settings.preset)
@@ -114,7 +115,7 @@ def evaluate(
     vectors = run.vectors(whiteners)
     return Evaluation(
         benchmark,
-        _told(settings, backbone, whiteners),
+        _reported(settings, backbone, whiteners),
         tuple(score for method in methods for score in run.scores(method, vectors)),
         _localization(benchmark, backbone, settings, on_progress),
         {name: found.bytes_per_image for name, found in vectors.items()},
@@ -123,9 +124,9 @@ def evaluate(
 
 @dataclass(frozen=True)
 class _Vectors:
-    """One descriptor's vectors: those of the searched pictures [N, D], those of the queries [Q, D].
+    """Hold one descriptor's vectors of the searched pictures [N, D] and of the queries [Q, D].
 
-    `bytes_per_image` is what a collection keeps of an image to derive them and to answer region queries, on average.
+    `bytes_per_image` is the mean size of the stored data that region queries of stored images need.
     """
 
     searched: NDArray[np.float32]
@@ -142,7 +143,7 @@ class _Run:
     on_progress: OnProgress
 
     def whiteners(self) -> Mapping[str, Whitener]:
-        """Return the whiteners that the descriptors need, by the rows that they are trained on."""
+        """Return the whiteners that the descriptors need, by name."""
         names = whiteners_of(self.methods)
         describer = self.cache.describer
         if self.settings.whiten_on_collection:
@@ -157,7 +158,7 @@ class _Run:
         return fit_whiteners(descriptions, describer, names, self.settings.dimensions)
 
     def vectors(self, whiteners: Mapping[str, Whitener]) -> Mapping[str, _Vectors]:
-        """Return every descriptor's vectors. Baselines crop a query to its box, as their papers do."""
+        """Return every descriptor's vectors. Baselines crop a query to its box, as in their papers."""
         whole = [Picture(path) for path in self.benchmark.images.values()]
         asked = [self.benchmark.query_images[query.image] for query in self.benchmark.queries]
         boxes = [region_of(query, path) for query, path in zip(self.benchmark.queries, asked, strict=True)]
@@ -184,7 +185,7 @@ class _Run:
         }
 
     def scores(self, method: Descriptor, vectors: Mapping[str, _Vectors]) -> Iterator[MethodScore]:
-        """Yield the scores of a single pass and after expansion."""
+        """Yield the scores of a single pass, then those after expansion."""
         found = vectors[method.name]
         names = list(self.benchmark.images)
         index = VectorIndex((Segment.build(np.arange(len(names)), found.searched),))
@@ -199,7 +200,7 @@ class _Run:
     def _expanded(
         self, index: VectorIndex, vector: NDArray[np.float32], query: BenchmarkQuery, names: Sequence[str]
     ) -> NDArray[np.float32]:
-        """Add the first results to the query, its own picture left out."""
+        """Add the first results to the query, without the query's own picture."""
         _, positions = index.search(vector, EXPANSION + 1)
         others = [int(position) for position in positions if names[position] != query.image][:EXPANSION]
         return expanded(vector, [index.vector(position) for position in others])
@@ -247,16 +248,16 @@ def _of(method: Descriptor, whiteners: Mapping[str, Whitener]) -> list[Whitener]
 def _localization(
     benchmark: Benchmark, backbone: Backbone, settings: EvaluationSettings, on_progress: OnProgress
 ) -> Localization | None:
-    # Only the queries of one building show the same thing; those of a class of VOC show things of one kind.
+    # Queries of one building show the same object; queries of a VOC class show different objects.
     if not settings.localization or not benchmark.instances:
         return None
     return localize_queries(
-        benchmark, backbone, settings.rank, lambda done, total: on_progress("localising", done, total)
+        benchmark, backbone, settings.rank, lambda done, total: on_progress("localizing", done, total)
     )
 
 
-def _told(settings: EvaluationSettings, backbone: Backbone, whiteners: Mapping[str, Whitener]) -> dict[str, object]:
-    """Return the settings as a report tells them; `dimensions` are those of each whitener."""
+def _reported(settings: EvaluationSettings, backbone: Backbone, whiteners: Mapping[str, Whitener]) -> dict[str, object]:
+    """Return the settings for the report; `dimensions` are those of each whitener."""
     whitened_on: object = [path.name for path in settings.whiten_on] or "the ready-made whiteners"
     return {
         "backbone": backbone.spec.name,

@@ -1,15 +1,15 @@
-"""Semantic retrieval on PASCAL VOC 2010: a box on one object asks for all pictures with an object of its class.
+"""Read PASCAL VOC 2010 for semantic retrieval: a box on an object searches for pictures with objects of its class.
 
-Searched are the annotated pictures of the detection task, `ImageSets/Main/trainval.txt`: nothing is trained on them
-here, so the larger set is the harder one. Positives of a query are the pictures with an object of its class that is not
-difficult; pictures with difficult ones only, and the query's own, are junk.
+The searched pictures are the annotated ones of the detection task, `ImageSets/Main/trainval.txt`. Nothing is trained on
+them here, so the larger set is the harder one. A query's positives are the pictures with an object of its class that is
+not difficult. Junk is the query's own picture, and pictures with difficult objects of the class only.
 
-The choice of queries is ours, VOC has none. A class's query in a picture is its main object: the objects of the class
-that are not difficult, overlapping boxes merged into the box around them, the largest of these. Asked is one that is
-whole (nothing merged into it is truncated) and covers 5 to 90 % of the picture: less is a handful of a network's cells,
-more says no more than the whole picture does. Of these the five come first whose `class/picture` has the smallest
-SHA-256: unlike an even choice from the list it mixes the years that names begin with, and does not change elsewhere
-when one picture is missing.
+VOC defines no queries; the choice is ours. In each picture, the objects of a class that are not difficult are taken,
+overlapping boxes are merged into their bounding box, and the largest is the class's main object. It can be a query if
+it is whole (no merged part is truncated) and covers 5 to 90 % of the picture: a smaller one covers only a few of the
+network's cells, a larger one is the same as the whole picture. Each class has the five queries with the smallest
+SHA-256 of `class/picture`. Unlike an even choice from the list, this mixes the years that start the names, and a
+missing picture changes no other choice.
 """
 
 import hashlib
@@ -44,8 +44,9 @@ _LIST = "ImageSets/Main/trainval.txt"
 def read_voc(images: Sequence[Path], ground_truth: Path | None) -> Benchmark:
     """Read voc2010: `images` and `ground_truth` are VOC's folder, or its JPEGImages and its Annotations.
 
-    Without ground truth it is that of the first image folder. Searched are the pictures in the list of trainval, all
-    where there is no list, that have an annotation. Raises BenchmarkUnreadable.
+    Without `ground_truth`, the annotations of the first image folder are read. The pictures that are in the trainval
+    list, or all if there is no list, and have an annotation are searched. Raises BenchmarkUnreadable if files are
+    missing or invalid.
     """
     annotations = _annotation_folder(ground_truth or images[0])
     listed = _listed(annotations.parent / _LIST) or {path.stem for path in annotations.glob("*.xml")}
@@ -59,7 +60,7 @@ def read_voc(images: Sequence[Path], ground_truth: Path | None) -> Benchmark:
 
 
 def main_box(annotation: Annotation, kind: str) -> PixelBox | None:
-    """Return the box of a class's main object, None where there is none to ask with (the rule above)."""
+    """Return the box of a class's main object, None if it cannot be a query (the rule above)."""
     merged = merged_objects([each for each in annotation.objects if each.kind == kind and not each.difficult])
     if not merged:
         return None
@@ -69,11 +70,11 @@ def main_box(annotation: Annotation, kind: str) -> PixelBox | None:
 
 
 def merged_objects(objects: Sequence[VocObject]) -> list[VocObject]:
-    """Merge objects whose boxes overlap until none do; a merged one is truncated when one of its parts is."""
+    """Merge objects whose boxes overlap until none do; a merged one is truncated if one of its parts is."""
     apart: list[VocObject] = []
     for each in objects:
         merged = each
-        # The grown box may reach others, so look again after each merge.
+        # The merged box may overlap others, so search again after each merge.
         while other := next((one for one in apart if _overlap(one.box, merged.box)), None):
             apart.remove(other)
             merged = _around(merged, other)
@@ -103,13 +104,13 @@ def _queries(kind: str, shown: Mapping[str, Annotation]) -> list[BenchmarkQuery]
 def _missing(queries: Sequence[BenchmarkQuery]) -> list[LeftOut]:
     names = {query.name for query in queries}
     numbered = [(kind, f"{kind}_{number}") for kind in CLASSES for number in range(1, QUERIES_PER_CLASS + 1)]
-    reason = "no further picture shows a whole {} of fitting size"
+    reason = "no other picture shows a whole {} of suitable size"
     return [LeftOut(name, None, reason.format(kind)) for kind, name in numbered if name not in names]
 
 
 def _annotation_folder(folder: Path) -> Path:
-    """Return the Annotations of VOC's folder, of its JPEGImages, or the folder itself when it holds them."""
-    checked_folder(folder, "give VOC's folder, which holds Annotations and JPEGImages")
+    """Return the annotation folder, given VOC's folder, its JPEGImages, or the annotation folder itself."""
+    checked_folder(folder, "give VOC's folder with Annotations and JPEGImages")
     candidates = (folder / "Annotations", folder, folder.parent / "Annotations")
     for candidate in candidates:
         if next(candidate.glob("*.xml"), None):
@@ -118,14 +119,14 @@ def _annotation_folder(folder: Path) -> Path:
 
 
 def _listed(path: Path) -> set[str]:
-    """Return the names in the list of trainval; none where there is no list."""
+    """Return the names in the trainval list; empty if there is no list."""
     return set(read_text(path).split()) if path.is_file() else set()
 
 
 def _checked(annotation: Annotation, path: Path) -> Annotation:
     for each in annotation.objects:
         if each.kind not in CLASSES:
-            raise BenchmarkUnreadable(f"{path}: {each.kind!r} is none of VOC's classes: {', '.join(CLASSES)}")
+            raise BenchmarkUnreadable(f"{path}: {each.kind!r} is not a VOC class: {', '.join(CLASSES)}")
     return annotation
 
 

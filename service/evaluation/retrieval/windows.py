@@ -1,11 +1,11 @@
-"""Where the match is, by windows: the two baselines of localisation, on a network's activations.
+"""Localize a match by windows on a network's activations: the two baselines of localization.
 
-Both look for the rectangle of cells whose maxima (MAC) have the largest cosine with the maxima of the query's cells
-(Tolias, Sicre and Jégou, 2016, on localisation): once over all rectangles, once approximately (AML).
+Both search for the rectangle of cells whose maxima (MAC) have the largest cosine with the maxima of the query's cells
+(Tolias, Sicre and Jégou, 2016, on localization): one over all rectangles, the other approximately (AML).
 
-Vectors are l2-normalised and not whitened. Mean IoU of all rectangles on the 16 ordered pairs of official query boxes
-in a subset of Paris6k, in percent: 52.3 so; 44.3 when query and window are whitened as MAC, 41.1 as regions of R-MAC;
-26.1 when the query is the whole R-MAC, a sum of regions, that a window's single maximum does not resemble.
+Vectors are l2-normalized and not whitened. Mean IoU of all rectangles on the 16 ordered pairs of official query boxes
+in a subset of Paris6k, in percent: 52.3 without whitening; 44.3 if query and window are whitened as MAC, 41.1 if
+whitened as regions of R-MAC; 26.1 if the query is the whole R-MAC, a sum of regions unlike a window's single maximum.
 """
 
 import math
@@ -19,21 +19,21 @@ from whatwhere.indexer.boxes import WHOLE_IMAGE, Box
 from whatwhere.indexer.features.regions import cells_touching
 
 POWER = 10  # α of the paper: large enough that a sum of powers is near its largest term
-GRID_STEP = 3  # cells between the borders that are tried first
-ASPECT_FACTOR = 1.1  # how far from the query's aspect ratio these rectangles may be
+GRID_STEP = 3  # cells between the first candidate borders
+ASPECT_FACTOR = 1.1  # largest deviation of these rectangles from the query's aspect ratio
 REFINEMENTS = 10
 REACH = 3  # cells that a border may move in one step
 _AT_ONCE = 512  # rectangles, so that pooling them takes some 10 MB at 2048 channels
-_LEAST_SUM = 1e-12  # of a channel's powers: less is rounding of float64 sums over up to 4096 cells
+_LEAST_SUM = 1e-12  # of a channel's powers: smaller sums are float64 rounding over up to 4096 cells
 _TIE = 1e-6  # float32 cosines that differ by less are equal
 _EPS = 1e-6
 
 
 def exhaustive_window(query: Tensor, region: Box | None, result: Tensor) -> Box | None:
-    """Box the best of all rectangles of cells on `result`; activations ≥ 0, [h, w, C] each, of any two sizes.
+    """Return the best of all rectangles of cells on `result`; activations ≥ 0, [h, w, C] each, of any two sizes.
 
-    None where no cell shares a channel with the query's. Of equal rectangles the lowest, then narrowest, then first is
-    taken. Time grows with (h·w)²·C, memory is that of four grids.
+    Returns None if no cell shares a channel with the query's cells. Among equal rectangles, the lowest height, then the
+    smallest width, then the first position is chosen. Time grows with (h·w)²·C, memory is that of four grids.
     """
     pattern = _unit_maxima(query, region)
     height, width, _ = result.shape
@@ -49,12 +49,12 @@ def exhaustive_window(query: Tensor, region: Box | None, result: Tensor) -> Box 
 
 
 def approximate_window(query: Tensor, region: Box | None, result: Tensor) -> Box | None:
-    """Box by approximate max-pooling localisation (AML) what `exhaustive_window` looks for; the same arguments.
+    """Approximate `exhaustive_window` by approximate max-pooling localization (AML); arguments and None as there.
 
-    Rectangles with borders at every third cell and the query's aspect ratio, within a factor of 1.1, are compared; the
-    best one's borders then move by up to 3 cells, each in turn, up to 10 times around. Ours: the refinement may leave
-    the aspect ratio, and where no rectangle has it those nearest to it are compared. None as there. Measured: finer
-    first steps and wider limits, up to all rectangles, moved the mean IoU (51.8) by at most 1.1 points.
+    Rectangles with borders at every third cell and the query's aspect ratio, within a factor of 1.1, are compared. Then
+    each border of the best one in turn moves by up to 3 cells, for up to 10 rounds. Two rules are ours: the refinement
+    may leave the aspect ratio, and if no rectangle has it, those nearest to it are compared. Measured: finer first
+    steps and wider limits, up to all rectangles, changed the mean IoU (51.8) by at most 1.1 points.
     """
     pattern = _unit_maxima(query, region).double()
     pooled = IntegralMaxima(result)
@@ -68,14 +68,14 @@ def approximate_window(query: Tensor, region: Box | None, result: Tensor) -> Box
 
 
 class IntegralMaxima:
-    """Approximate maxima of any rectangle of activations [h, w, C] in constant time, by integral images of powers.
+    """Approximate the maxima of any rectangle of activations [h, w, C] in constant time, by integral images of powers.
 
-    (Σ x¹⁰)^(1/10) lies between the maximum and n^(1/10) times it, n the number of cells. The paper's sum, not a mean:
-    dividing by n would scale all channels alike, which a cosine does not see.
+    (Σ x¹⁰)^(1/10) is between the maximum and n^(1/10) times the maximum, for n cells. It is the paper's sum, not a
+    mean: dividing by n scales all channels alike, which does not change a cosine.
     """
 
     def __init__(self, activations: Tensor) -> None:
-        # Shares of each channel's peak: powers of activations themselves would drown the weak channels in rounding.
+        # Relative to each channel's peak: powers of the raw activations would lose weak channels in rounding.
         self._peaks = activations.amax(dim=(0, 1)).double()
         powers = (activations / self._peaks.clamp_min(_EPS)).pow(POWER)
         self._sums = functional.pad(powers.cumsum(dim=0).cumsum(dim=1), (0, 0, 1, 0, 1, 0))
@@ -84,7 +84,7 @@ class IntegralMaxima:
     def over(self, rectangles: Tensor) -> Tensor:
         """Pool rectangles int64 [N, 4] of top, left, bottom, right (the last two exclusive) to float64 [N, C].
 
-        What is below 6 % of a channel's peak in the picture counts as 0.
+        Values below 6 % of a channel's peak in the picture count as 0.
         """
         top, left, bottom, right = rectangles.unbind(dim=1)
         sums = self._sums[bottom, right] - self._sums[top, right] - self._sums[bottom, left] + self._sums[top, left]
@@ -100,7 +100,7 @@ def _unit_maxima(grid: Tensor, region: Box | None) -> Tensor:
 def _maxima_by_size(grid: Tensor) -> Iterator[Tensor]:
     """Yield, for each height and width, the maxima of all windows of that size, [tops, lefts, C].
 
-    Each is the maximum of the last one and one cell more: two values an entry, whatever the size.
+    Each is the maximum of the previous one and one more cell: two values per entry for any size.
     """
     height, width, _ = grid.shape
     strips = grid
@@ -115,7 +115,7 @@ def _maxima_by_size(grid: Tensor) -> Iterator[Tensor]:
 
 
 def _aspect(grid: Tensor, box: Box) -> float:
-    """Return width divided by height, in cells: they are square, but for the rounding of a picture's sides."""
+    """Return width divided by height in cells, which are square up to rounding of a picture's sides."""
     height, width, _ = grid.shape
     return ((box.x_max - box.x_min) * width) / ((box.y_max - box.y_min) * height)
 
@@ -136,7 +136,7 @@ def _intervals(count: int, device: torch.device) -> Tensor:
 
 
 def _refined(pooled: IntegralMaxima, rectangle: Tensor, pattern: Tensor) -> Tensor:
-    """Move one of the four borders at a time to where the cosine is largest, until none moves."""
+    """Move one of the four borders at a time to the largest cosine, until none moves."""
     for _ in range(REFINEMENTS):
         before = rectangle
         for side in range(4):

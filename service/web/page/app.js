@@ -1,9 +1,9 @@
 // @ts-check
-/** The page's state, which is one search, and what follows from it. */
+/** Holds the page's state, which is one search, and updates the page when it changes. */
 
 import * as api from "./api.js";
 import { byId } from "./dom.js";
-import { complain, forgive, placeOf, tell, wireErrors } from "./errors.js";
+import { clearErrors, placeOf, showCallError, showError, wireErrors } from "./errors.js";
 import { FactorPanel } from "./factors.js";
 import { Finder } from "./finder.js";
 import { NOTHING, read, write } from "./link.js";
@@ -21,16 +21,16 @@ const HEATMAP_PX = 512;
 
 /** @type {Search} */
 let search = NOTHING;
-/** @type {Promise<import("./api.js").Hit[][]> | null} of each factor of the query */
+/** @type {Promise<import("./api.js").Hit[][]> | null} hits for each factor of the query */
 let similar = null;
 
 const query = new QueryPicture();
-const asked = () => query.asked(search);
+const currentQuery = () => query.toRequest(search);
 const openStored = (/** @type {string} */ name) => open({ image: name });
 const match = new Match(openStored);
 const results = new Results({
   onOpen: openStored,
-  onMatch: async (hit) => match.open(await asked(), query.frame(search), hit),
+  onMatch: async (hit) => match.open(await currentQuery(), query.frame(search), hit),
 });
 const finder = new Finder(results);
 const editor = new RegionEditor(byId("surface"), (boxes) => go({ boxes }));
@@ -40,7 +40,7 @@ const factors = new FactorPanel({
   similar: () => (similar ??= findSimilar()),
 });
 
-/** Changes the search, as a step that "back" undoes. @param {Partial<Search>} changes */
+/** Changes the search and adds it to the browser's history. @param {Partial<Search>} changes */
 function go(changes) {
   const next = { ...search, ...changes };
   if (write(next) === write(search) && next.upload === search.upload) return;
@@ -48,33 +48,33 @@ function go(changes) {
   show(next);
 }
 
-/** Goes to another query; the options stay. @param {{image?: string, upload?: number}} picture */
+/** Opens another query and keeps the options. @param {{image?: string, upload?: number}} picture */
 function open(picture) {
   go({ image: "", upload: 0, boxes: [], kept: [], avoided: [], ...picture });
   window.scrollTo({ top: 0 });
   byId("query-title").focus({ preventScroll: true });
 }
 
-/** Shows a search and carries it out. @param {Search} next @param {boolean} [anew] even with a query that is shown */
-async function show(next, anew = false) {
-  const other = anew || next.image !== search.image || next.upload !== search.upload;
+/** Shows and runs a search. @param {Search} next @param {boolean} [reload] reload the query even if it is the same */
+async function show(next, reload = false) {
+  const other = reload || next.image !== search.image || next.upload !== search.upload;
   search = next;
-  forgive();
+  clearErrors();
   showOptions(next);
   editor.set(next.boxes);
   showChoice();
-  const asks = Boolean(next.image || next.upload);
-  document.body.dataset.view = asks ? "search" : "start";
-  if (!asks) return showStart();
+  const hasQuery = Boolean(next.image || next.upload);
+  document.body.dataset.view = hasQuery ? "search" : "start";
+  if (!hasQuery) return showStart();
   const again = () => show(search, !query.url || factors.rows.size === 0);
   if (other) query.show(next, again);
-  const found = finder.find(next, asked, again);
-  if (other) explain(next.upload ? found : null); // results first: both need the network for an upload
+  const found = finder.find(next, currentQuery, again);
+  if (other) explain(next.upload ? found : null); // results first: for an upload, both run the network
   await found;
 }
 
 function showStart() {
-  ["query", "explain"].forEach(api.turn);
+  ["query", "explain"].forEach(api.supersede);
   document.title = "whatwhere";
   finder.offer();
 }
@@ -84,32 +84,32 @@ function showChoice() {
   factors.allow(hasFactors(search.descriptor));
 }
 
-/** Shows what is in the query. @param {Promise<void> | null} before what is waited for */
+/** Shows the factors of the query. @param {Promise<void> | null} before runs first */
 async function explain(before) {
-  const signal = api.turn("explain");
+  const signal = api.supersede("explain");
   similar = null;
   factors.clear("Looking …");
   await before;
   try {
     signal.throwIfAborted();
-    if (byId("query-error").textContent) return factors.clear(""); // it would only be said twice
-    factors.show(await api.explain(await asked(), { heatmapSizePx: HEATMAP_PX }, signal));
+    if (byId("query-error").textContent) return factors.clear(""); // the error is shown already
+    factors.show(await api.explain(await currentQuery(), { heatmapSizePx: HEATMAP_PX }, signal));
     showChoice();
   } catch (error) {
     if (signal.aborted) return;
-    const told = placeOf(error) === "query-error";
-    factors.clear(told ? "" : "The factors are not available.");
-    if (!told) tell(error, "factors-error");
+    const shown = placeOf(error) === "query-error";
+    factors.clear(shown ? "" : "The factors are not available.");
+    if (!shown) showCallError(error, "factors-error");
   }
 }
 
-/** Finds the similar factors of all factors of the query: one question answers for each. */
+/** Finds the factors similar to each factor of the query in one call. */
 async function findSimilar() {
   try {
-    const explained = await api.explain(await asked(), { similarCount: SIMILAR }, api.turn("similar"));
+    const explained = await api.explain(await currentQuery(), { similarCount: SIMILAR }, api.supersede("similar"));
     return explained.map((factor) => factor.similar);
   } catch (error) {
-    similar = null; // the next press asks again
+    similar = null; // the next click tries again
     throw error;
   }
 }
@@ -120,19 +120,19 @@ async function describeCollection() {
     byId("collection").textContent = `${imageCount.toLocaleString("en")} pictures, described by ${backbone}`;
     offerDescriptors(descriptors);
   } catch {
-    // Whatever is wrong, the search that is asked beside it will tell.
+    // The search that runs at the same time shows the error.
   }
 }
 
-/** Shows what the address says; an upload, which is in no address, is known by its number. @param {boolean} [anew] */
-function showAddress(anew) {
+/** Shows the search of the address. An upload is identified by its number in the history. @param {boolean} [reload] */
+function showAddress(reload) {
   const upload = history.state?.upload ?? 0;
   const lost = upload > 0 && !query.uploads.has(upload);
-  show(lost ? NOTHING : { ...read(location.search), upload }, anew);
-  if (lost) complain("query-error", "That picture was only in this page's memory: choose it again.");
+  show(lost ? NOTHING : { ...read(location.search), upload }, reload);
+  if (lost) showError("query-error", "That picture was only in this page's memory: choose it again.");
 }
 
-/** Where there is little room, results come before what one may do with them. */
+/** Folds the tools on narrow screens, so that results are visible. */
 function wireFolds() {
   const roomy = matchMedia("(min-width: 960px)");
   const fold = () => document.querySelectorAll(".fold").forEach((part) => part.toggleAttribute("open", roomy.matches));
@@ -148,7 +148,7 @@ function wireNavigation() {
     go(NOTHING);
   });
   byId("skip").addEventListener("click", (/** @type {Event} */ event) => {
-    event.preventDefault(); // the address is the search's
+    event.preventDefault(); // a fragment would change the search's address
     byId("results-title").focus();
   });
 }
@@ -161,7 +161,7 @@ wireErrors(() => {
 });
 wireFolds();
 wireNavigation();
-api.patience.onWait = (waiting) => {
+api.retries.onWait = (waiting) => {
   byId("busy").textContent = waiting ? "The server is busy, trying again …" : "";
 };
 describeCollection();

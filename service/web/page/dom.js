@@ -1,5 +1,5 @@
 // @ts-check
-/** Elements made by script: text is only ever set as text, so that data never becomes markup. */
+/** Creates elements. Text is always set as text, so that data never becomes markup. */
 
 /** @typedef {{xMin: number, yMin: number, xMax: number, yMax: number}} Box fractions of the upright picture */
 
@@ -23,7 +23,7 @@ export function make(tag, attributes = {}, ...children) {
   return made;
 }
 
-/** Lays an element over a part of its parent. @param {HTMLElement} element @param {Box} box */
+/** Positions an element over a part of its parent. @param {HTMLElement} element @param {Box} box */
 export function place(element, box) {
   element.style.left = `${box.xMin * 100}%`;
   element.style.top = `${box.yMin * 100}%`;
@@ -31,14 +31,14 @@ export function place(element, box) {
   element.style.height = `${(box.yMax - box.yMin) * 100}%`;
 }
 
-/** Makes the picture of a heatmap, to be laid over a photograph. @param {{png: string}} factor */
+/** Makes the <img> of a heatmap, to overlay on a photograph. @param {{png: string}} factor */
 export const heatmapOf = (factor) =>
   make("img", { class: "heatmap", alt: "", src: `data:image/png;base64,${factor.png}`, draggable: "false" });
 
 /** @param {number} share of 1 */
 export const percent = (share) => `${Math.round(share * 100)} %`;
 
-/** Says something to screen readers. The pause lets the same words be said twice. @param {string} words */
+/** Announces a message to screen readers. The delay makes them repeat an unchanged message. @param {string} words */
 export function announce(words) {
   const announcer = byId("announcer");
   announcer.textContent = "";

@@ -1,5 +1,5 @@
 // @ts-check
-/** What goes wrong, told beside what it is about. */
+/** Shows each error beside the control it belongs to. */
 
 import { token } from "./api.js";
 import { byId } from "./dom.js";
@@ -7,21 +7,21 @@ import { byId } from "./dom.js";
 const PLACES = ["query-error", "region-error", "factors-error", "descriptor-error", "localize-error", "filter-error"];
 let retry = () => {};
 
-/** Shows an error in its place; no words remove it. @param {string} id @param {string} [words] */
-export function complain(id, words = "") {
+/** Shows an error; an empty message clears it. @param {string} id @param {string} [words] */
+export function showError(id, words = "") {
   byId(id).textContent = words;
   const control = document.querySelector(`[aria-describedby="${id}"]`);
   if (words) control?.setAttribute("aria-invalid", "true");
   else control?.removeAttribute("aria-invalid");
 }
 
-/** Takes back all that a new search may mend. */
-export function forgive() {
-  PLACES.forEach((id) => complain(id));
+/** Clears all errors before a new search. */
+export function clearErrors() {
+  PLACES.forEach((id) => showError(id));
   byId("results-error").hidden = true;
 }
 
-/** Where an error belongs; "" for what concerns the search as a whole. @param {any} error */
+/** Returns the id of the element for an error, "" if it concerns the whole search. @param {any} error */
 export function placeOf({ reason = "", field = "" }) {
   const [top] = field.split(/[.[]/);
   if (reason === "INVALID_FILTER" || top === "filter") return "filter-error";
@@ -32,20 +32,20 @@ export function placeOf({ reason = "", field = "" }) {
   return "";
 }
 
-/** Tells an error where it belongs. @param {any} error @param {() => void} again what "Try again" does */
+/** Shows an error of a search. @param {any} error @param {() => void} again the action of "Try again" */
 export function report(error, again) {
   retry = again;
   if (needsToken(error)) return askForToken(error);
   const place = placeOf(error);
-  if (place) return complain(place, error.message);
+  if (place) return showError(place, error.message);
   byId("results-error").firstElementChild.textContent = error.message;
   byId("results-error").hidden = false;
 }
 
-/** Tells an error of something beside the search at its own place. @param {any} error @param {string} id */
-export function tell(error, id) {
+/** Shows an error of another call in the given element. @param {any} error @param {string} id */
+export function showCallError(error, id) {
   if (needsToken(error)) askForToken(error);
-  else complain(id, error.message);
+  else showError(id, error.message);
 }
 
 /** @param {any} error */

@@ -1,8 +1,8 @@
 // @ts-check
-/** The factors of the query: their heatmaps over it, which of them to search by, and where there is the like. */
+/** Lists the query's factors: their heatmaps, the choice of factors to search by, and similar factors. */
 
 import { byId, heatmapOf, make, percent } from "./dom.js";
-import { complain, tell } from "./errors.js";
+import { showCallError, showError } from "./errors.js";
 import { around, framed, mark, titleOf } from "./pictures.js";
 
 /** @typedef {import("./api.js").Factor} Factor */
@@ -32,7 +32,7 @@ export class FactorPanel {
     this.clear("");
   }
 
-  /** @param {string} note what is said in their place; nothing at all when empty */
+  /** @param {string} note shown in place of the factors; if empty, the panel is hidden */
   clear(note) {
     byId("factors").hidden = note === "";
     this.pictures?.abort();
@@ -42,7 +42,7 @@ export class FactorPanel {
     this.layers.replaceChildren();
     byId("factors-note").textContent = note;
     byId("factors-tools").hidden = true;
-    complain("factors-error");
+    showError("factors-error");
     this.#refresh();
   }
 
@@ -54,7 +54,7 @@ export class FactorPanel {
     byId("factors-tools").hidden = false;
   }
 
-  /** Shows a choice that was made. @param {number[]} kept @param {number[]} avoided */
+  /** Shows which factors are chosen. @param {number[]} kept @param {number[]} avoided */
   choose(kept, avoided) {
     this.choice = { kept, avoided };
     for (const [index, row] of this.rows) {
@@ -63,7 +63,7 @@ export class FactorPanel {
     }
   }
 
-  /** Lets factors be chosen, or not where the descriptor has none; a choice can be undone. @param {boolean} possible */
+  /** Enables the choice of factors. If disabled, a choice can still be undone. @param {boolean} possible */
   allow(possible) {
     for (const { keep, avoid } of this.rows.values()) {
       for (const button of [keep, avoid])
@@ -101,7 +101,7 @@ export class FactorPanel {
     });
     const drawer = make("div", { class: "similar", hidden: true });
     const item = make("li", { class: "factor" }, make("div", { class: "factor-row" }, show, keep, avoid, like), drawer);
-    item.style.setProperty("--colour", factor.colour);
+    item.style.setProperty("--color", factor.color);
     show.querySelector(".bar").style.width = `${(factor.share / largest) * 100}%`;
 
     const heatmap = heatmapOf(factor);
@@ -109,7 +109,7 @@ export class FactorPanel {
     this.layers.append(heatmap);
     this.rows.set(factor.index, row);
     show.addEventListener("click", () => this.#press(row, show.getAttribute("aria-pressed") !== "true"));
-    // A mouse that rests on a factor shows where it lies; a finger cannot rest.
+    // Hovering over a factor previews its heatmap; touch has no hover.
     show.addEventListener("pointerenter", (/** @type {PointerEvent} */ event) =>
       this.#preview(row, event.pointerType === "mouse"),
     );
@@ -160,8 +160,8 @@ export class FactorPanel {
     like.setAttribute("aria-expanded", open);
     drawer.hidden = !open;
     if (!open || drawer.children.length) return;
-    drawer.textContent = "Looking …";
-    complain("factors-error");
+    drawer.textContent = "Loading …";
+    showError("factors-error");
     try {
       const hits = (await this.handlers.similar())[factor.index] ?? [];
       drawer.replaceChildren(...hits.map((hit) => this.#crop(hit)));
@@ -170,7 +170,7 @@ export class FactorPanel {
       drawer.replaceChildren();
       drawer.hidden = true;
       like.setAttribute("aria-expanded", "false");
-      if (!this.pictures.signal.aborted) tell(error, "factors-error");
+      if (!this.pictures.signal.aborted) showCallError(error, "factors-error");
     }
   }
 

@@ -1,17 +1,17 @@
 // @ts-check
-/** Searches: the first page, then its boxes, then further pages. */
+/** Runs a search: the first page, then its boxes, then further pages. */
 
-import { sample, search as ask, turn } from "./api.js";
+import { sample, search as ask, supersede } from "./api.js";
 import { announce, byId } from "./dom.js";
-import { report, tell } from "./errors.js";
+import { report, showCallError } from "./errors.js";
 
 /** @typedef {import("./link.js").Search} Search */
 /** @typedef {import("./api.js").Query} Query */
 
 const PAGE_SIZE = 24;
-const OFFERED = 12;
+const SAMPLE_SIZE = 12;
 
-/** The request of a search, but for the page. @param {Search} search */
+/** Returns the request fields of a search, without those of the page. @param {Search} search */
 function fieldsOf({ boxes, kept, avoided, descriptor, expansionCount, filter }) {
   const [region, ...moreRegions] = boxes;
   return {
@@ -23,14 +23,14 @@ function fieldsOf({ boxes, kept, avoided, descriptor, expansionCount, filter }) 
   };
 }
 
-/** Says what was searched by.
+/** Describes which factors the search used.
  * @param {Search} search @param {{hits: any[], regionFallback: boolean, keptFactorCount: number}} found */
 function describe(search, { hits, regionFallback, keptFactorCount }) {
-  if (!hits.length) return search.filter ? "No picture matches the filter." : "Nothing found.";
-  const parted = search.boxes.length || search.kept.length || search.avoided.length;
-  if (!parted || !keptFactorCount) return "";
+  if (!hits.length) return search.filter ? "No picture matches the filter." : "No results.";
+  const partial = search.boxes.length || search.kept.length || search.avoided.length;
+  if (!partial || !keptFactorCount) return "";
   const count = `Searched by ${keptFactorCount} factor${keptFactorCount === 1 ? "" : "s"}`;
-  return regionFallback ? `${count}, the nearest: none lies inside.` : `${count}.`;
+  return regionFallback ? `${count}, the nearest: no factor is inside the box.` : `${count}.`;
 }
 
 export class Finder {
@@ -41,16 +41,16 @@ export class Finder {
     this.results = results;
     this.more = byId("more");
     this.more.addEventListener("click", () => this.#next());
-    // Scrolling near the button is as good as pressing it.
+    // Scrolling near the button presses it.
     const near = (/** @type {any[]} */ [more]) => more.isIntersecting && this.#next();
     this.reaching = new IntersectionObserver(near, { rootMargin: "600px" });
   }
 
   /**
-   * Shows the first page, and lets the boxes come after.
+   * Shows the first page, then adds the boxes.
    * @param {Search} search
    * @param {() => Promise<Query>} query
-   * @param {() => Promise<void> | void} again what is done when it is asked for once more
+   * @param {() => Promise<void> | void} again the action of "Try again"
    */
   async find(search, query, again) {
     const signal = (this.signal = this.#begin("Results", "Searching …"));
@@ -68,17 +68,17 @@ export class Finder {
     } catch (error) {
       if (signal.aborted) return;
       this.results.clear();
-      byId("results-note").textContent = "Nothing was searched.";
+      byId("results-note").textContent = "The search failed.";
       report(error, again);
     }
   }
 
-  /** Offers pictures of the collection while there is no query. */
+  /** Shows random stored images as a start, without a query. */
   async offer() {
     const signal = this.#begin("Or start with one of these", "");
     this.results.clear();
     try {
-      this.results.offer(await sample(OFFERED, "", signal));
+      this.results.offer(await sample(SAMPLE_SIZE, "", signal));
     } catch (error) {
       if (!signal.aborted) report(error, () => this.offer());
     }
@@ -90,14 +90,14 @@ export class Finder {
     byId("results-title").textContent = title;
     byId("results-note").textContent = note;
     this.more.hidden = byId("end").hidden = true;
-    return turn("search");
+    return supersede("search");
   }
 
-  /** Asks for a part of the search. @param {object} page */
+  /** Requests one page of the search. @param {object} page */
   async #ask(page) {
     const { signal } = this;
     const found = await ask(await this.query(), { ...this.fields, ...page }, signal);
-    signal.throwIfAborted(); // the answer may have been there already
+    signal.throwIfAborted(); // it may have been aborted after the response arrived
     return found;
   }
 
@@ -108,7 +108,7 @@ export class Finder {
     this.more.hidden = !nextPageToken;
     byId("end").hidden = Boolean(nextPageToken) || this.results.count === 0;
     this.reaching.unobserve(this.more);
-    this.reaching.observe(this.more); // tells anew whether it is near, were the page too short to move it away
+    this.reaching.observe(this.more); // reports again if a short page leaves the button in view
   }
 
   /** @param {number} count of the first results */
@@ -118,21 +118,21 @@ export class Finder {
       const { hits } = await this.#ask({ pageSize: count, localizeCount: count });
       announce(`Boxes on ${this.results.drawBoxes(hits)} results.`);
     } catch (error) {
-      if (!signal.aborted) tell(error, "localize-error");
+      if (!signal.aborted) showCallError(error, "localize-error");
     }
   }
 
   async #next() {
     const { pageToken, signal } = this;
     if (!pageToken) return;
-    this.pageToken = ""; // a page is asked for once
+    this.pageToken = ""; // each page is requested once
     const held = document.activeElement === this.more ? this.results.count : -1;
     byId("results-error").hidden = true;
     try {
       const page = await this.#ask({ pageSize: PAGE_SIZE, pageToken });
       this.#showPage(page);
       announce(`${page.hits.length} more results, ${this.results.count} in all.`);
-      if (held >= 0) this.results.focus(held); // to read on where the list ended
+      if (held >= 0) this.results.focus(held); // reading continues at the end of the list
     } catch (error) {
       if (signal.aborted) return;
       if (error.reason === "PAGE_TOKEN_EXPIRED") return this.#renew();
@@ -143,7 +143,7 @@ export class Finder {
     }
   }
 
-  /** The collection is another one by now, and so are the results from the first page on. */
+  /** Searches again from the first page, because the server has a newer generation. */
   async #renew() {
     await this.again();
     byId("results-note").textContent = "The collection has changed: these results are new.";

@@ -1,11 +1,11 @@
 // @ts-check
-/** A search as the address of the page, and back. */
+/** Converts a search to the page's address and back. */
 
 /** @typedef {import("./dom.js").Box} Box */
 /**
  * @typedef {object} Search
- * @property {string} image name of a stored picture; empty for an upload, or before there is a query
- * @property {number} upload number of a picture in this page's memory; 0 for none
+ * @property {string} image name of a stored image; empty for an upload or without a query
+ * @property {number} upload number of an upload in this page's memory; 0 for none
  * @property {Box[]} boxes
  * @property {number[]} kept factors to search by, all when empty
  * @property {number[]} avoided factors to leave out
@@ -15,8 +15,8 @@
  * @property {string} filter
  */
 
-export const MOST_BOXES = 16;
-const MOST_RESULTS = 20;
+export const MAX_BOXES = 16;
+const MAX_COUNT = 20;
 /** @type {Search} */
 export const NOTHING = {
   ...{ image: "", upload: 0, boxes: [], kept: [], avoided: [] },
@@ -25,41 +25,41 @@ export const NOTHING = {
 
 /** Reads a search from an address; invalid parts are ignored. @param {string} query @returns {Search} */
 export function read(query) {
-  const said = new URLSearchParams(query);
+  const params = new URLSearchParams(query);
   return {
-    image: storedName(said.get("image") ?? ""),
+    image: storedName(params.get("image") ?? ""),
     upload: 0,
-    boxes: said
+    boxes: params
       .getAll("box")
       .map(toBox)
       .filter((box) => box !== null)
-      .slice(0, MOST_BOXES),
-    kept: indexes(said.get("keep")),
-    avoided: indexes(said.get("avoid")),
-    descriptor: (said.get("by") ?? "").toUpperCase().replace(/\W/g, "_"),
-    expansionCount: count(said.get("expansion_count"), NOTHING.expansionCount),
-    localizeCount: count(said.get("localize_count"), NOTHING.localizeCount),
-    filter: said.get("filter") ?? "",
+      .slice(0, MAX_BOXES),
+    kept: indexes(params.get("keep")),
+    avoided: indexes(params.get("avoid")),
+    descriptor: (params.get("by") ?? "").toUpperCase().replace(/\W/g, "_"),
+    expansionCount: count(params.get("expansion_count"), NOTHING.expansionCount),
+    localizeCount: count(params.get("localize_count"), NOTHING.localizeCount),
+    filter: params.get("filter") ?? "",
   };
 }
 
 /** @param {Search} search @returns {string} "" or "?…" */
 export function write(search) {
-  const said = [];
-  const say = (/** @type {string} */ name, /** @type {string} */ value) =>
-    said.push(`${name}=${encodeURIComponent(value).replace(/%2C/g, ",").replace(/%20/g, "+")}`);
-  if (search.image) say("image", search.image.replace(/^images\//, ""));
-  for (const box of search.boxes) say("box", [box.xMin, box.yMin, box.xMax, box.yMax].map(short).join());
-  if (search.kept.length) say("keep", search.kept.join());
-  if (search.avoided.length) say("avoid", search.avoided.join());
-  if (search.descriptor) say("by", search.descriptor.toLowerCase().replace(/_/g, "-"));
-  if (search.expansionCount !== NOTHING.expansionCount) say("expansion_count", `${search.expansionCount}`);
-  if (search.localizeCount !== NOTHING.localizeCount) say("localize_count", `${search.localizeCount}`);
-  if (search.filter) say("filter", search.filter);
-  return said.length ? `?${said.join("&")}` : "";
+  const parts = [];
+  const add = (/** @type {string} */ name, /** @type {string} */ value) =>
+    parts.push(`${name}=${encodeURIComponent(value).replace(/%2C/g, ",").replace(/%20/g, "+")}`);
+  if (search.image) add("image", search.image.replace(/^images\//, ""));
+  for (const box of search.boxes) add("box", [box.xMin, box.yMin, box.xMax, box.yMax].map(short).join());
+  if (search.kept.length) add("keep", search.kept.join());
+  if (search.avoided.length) add("avoid", search.avoided.join());
+  if (search.descriptor) add("by", search.descriptor.toLowerCase().replace(/_/g, "-"));
+  if (search.expansionCount !== NOTHING.expansionCount) add("expansion_count", `${search.expansionCount}`);
+  if (search.localizeCount !== NOTHING.localizeCount) add("localize_count", `${search.localizeCount}`);
+  if (search.filter) add("filter", search.filter);
+  return parts.length ? `?${parts.join("&")}` : "";
 }
 
-/** "images/12" of that or of "12". @param {string} typed */
+/** Returns "images/12" for "images/12" or "12". @param {string} typed */
 export function storedName(typed) {
   const id = typed.trim().replace(/^\/?images\//, "");
   return id ? `images/${id}` : "";
@@ -81,5 +81,5 @@ const indexes = (text) => [...new Set((text ?? "").match(/\d+/g) ?? [])].map(Num
 
 /** @param {string | null} text @param {number} otherwise */
 function count(text, otherwise) {
-  return text !== null && /^\d+$/.test(text) ? Math.min(Number(text), MOST_RESULTS) : otherwise;
+  return text !== null && /^\d+$/.test(text) ? Math.min(Number(text), MAX_COUNT) : otherwise;
 }

@@ -1,9 +1,9 @@
 // @ts-check
-/** What the query and a result have in common: both with the heatmaps of their joint factors, in the same colours. */
+/** Compares the query with a result: shows the heatmaps of their joint factors in the same colors. */
 
 import { compare } from "./api.js";
 import { byId, heatmapOf, make, percent } from "./dom.js";
-import { complain, tell } from "./errors.js";
+import { showCallError, showError } from "./errors.js";
 import { framed, mark, titleOf } from "./pictures.js";
 
 /** @typedef {import("./api.js").Hit} Hit */
@@ -11,7 +11,7 @@ import { framed, mark, titleOf } from "./pictures.js";
 
 const PICTURE_PX = 1024;
 const HEATMAP_PX = 512;
-const MOST_FACTS = 12;
+const MAX_FACTS = 12;
 
 export class Match {
   /** @param {(name: string) => void} onOpen */
@@ -23,7 +23,7 @@ export class Match {
       if (this.hit) onOpen(this.hit.image.name);
     });
     this.dialog.addEventListener("close", () => this.work?.abort());
-    // The backdrop is the dialog itself, but not what is in it.
+    // A click on the backdrop has the dialog itself as its target.
     this.dialog.addEventListener(
       "click",
       (/** @type {MouseEvent} */ event) => event.target === this.dialog && this.dialog.close(),
@@ -34,7 +34,7 @@ export class Match {
 
   /**
    * @param {import("./api.js").Query} query
-   * @param {HTMLElement} queryFrame the query's picture in a frame of its own
+   * @param {HTMLElement} queryFrame a separate frame with the query image
    * @param {Hit} hit
    */
   async open(query, queryFrame, hit) {
@@ -50,7 +50,7 @@ export class Match {
     byId("match-title").textContent = `What matched in ${titleOf(hit.image)}`;
     byId("match-factors").replaceChildren(make("span", { class: "quiet" }, "Loading …"));
     byId("match-facts").replaceChildren(...facts(hit.image));
-    complain("match-error");
+    showError("match-error");
     this.dialog.showModal();
     try {
       const [ofQuery, ofResult] = await compare(
@@ -65,11 +65,11 @@ export class Match {
     } catch (error) {
       if (work.signal.aborted) return;
       byId("match-factors").replaceChildren();
-      tell(error, "match-error");
+      showCallError(error, "match-error");
     }
   }
 
-  /** The button of one shared factor, and its heatmaps.
+  /** Makes the button of one shared factor, and its heatmaps.
    * @param {HTMLElement[]} frames @param {Factor} inQuery @param {Factor} inResult */
   #button(frames, inQuery, inResult) {
     const shared = inQuery.share > 0 && inResult.share > 0;
@@ -82,11 +82,11 @@ export class Match {
       "button",
       { type: "button", class: "shared-factor", onclick: () => show(button.getAttribute("aria-pressed") !== "true") },
       make("span", { class: "swatch" }),
-      make("span", { class: "unseen" }, "Concept "),
+      make("span", { class: "unseen" }, "Factor "),
       `${inQuery.index}`,
       make("span", { class: "share" }, `${percent(inQuery.share)} | ${percent(inResult.share)}`),
     );
-    button.style.setProperty("--colour", inQuery.colour);
+    button.style.setProperty("--color", inQuery.color);
     button.title = `${percent(inQuery.share)} of the query, ${percent(inResult.share)} of the result`;
     const show = (/** @type {boolean} */ shown) => {
       button.setAttribute("aria-pressed", shown);
@@ -102,11 +102,11 @@ export class Match {
   }
 }
 
-/** What is known of a stored picture. @param {import("./api.js").Image} image */
+/** Lists the metadata of a stored image. @param {import("./api.js").Image} image */
 function facts(image) {
   const known = Object.entries(image.metadata).filter(([, value]) => typeof value !== "object");
-  const said = [["name", image.name], ["uri", image.uri], ["size", `${image.width} × ${image.height} px`], ...known];
-  return said
-    .slice(0, MOST_FACTS)
+  const rows = [["name", image.name], ["uri", image.uri], ["size", `${image.width} × ${image.height} px`], ...known];
+  return rows
+    .slice(0, MAX_FACTS)
     .map(([name, value]) => make("div", {}, make("dt", {}, name), make("dd", {}, String(value))));
 }

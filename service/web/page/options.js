@@ -1,5 +1,5 @@
 // @ts-check
-/** The options of a search: descriptor, query expansion, boxes on results, filter. */
+/** Handles the options of a search: descriptor, query expansion, boxes on results, filter. */
 
 import { byId, make } from "./dom.js";
 
@@ -13,7 +13,7 @@ const DESCRIPTORS = {
 const OF_FACTORS = ["", "WHAT", "WHAT_AND_WHERE", "FUSED"];
 const COUNTS = ["expansionCount", "localizeCount"];
 
-/** Tells whether factors can be chosen with a descriptor; "" is the best. @param {string} descriptor */
+/** Returns whether a descriptor is made of factors; "" is the best descriptor. @param {string} descriptor */
 export const hasFactors = (descriptor) => OF_FACTORS.includes(descriptor);
 
 /** @param {(changes: Partial<Search>) => void} onChange */
@@ -22,11 +22,11 @@ export function wireOptions(onChange) {
     byId(id).addEventListener(event, () => then(byId(id).value));
   on("descriptor", "change", (descriptor) => onChange({ descriptor }));
   for (const name of COUNTS) {
-    on(name, "input", () => say(name));
+    on(name, "input", () => showCount(name));
     on(name, "change", (value) => onChange({ [name]: Number(value) }));
   }
   on("filter", "change", (filter) => onChange({ filter: filter.trim() }));
-  on("filter", "search", (filter) => onChange({ filter: filter.trim() })); // its own × clears without a change
+  on("filter", "search", (filter) => onChange({ filter: filter.trim() })); // × clears it without a change event
   byId("options").addEventListener("submit", (/** @type {Event} */ event) => event.preventDefault());
 }
 
@@ -45,11 +45,11 @@ export function showOptions(search) {
   byId("filter").value = search.filter;
   for (const name of COUNTS) {
     byId(name).value = search[/** @type {"expansionCount" | "localizeCount"} */ (name)];
-    say(name);
+    showCount(name);
   }
 }
 
-/** A link may name what is not offered: the server will say so. @param {string} descriptor */
+/** Selects a descriptor. A link may name an unknown one: the server reports it. @param {string} descriptor */
 function choose(descriptor) {
   const select = byId("descriptor");
   const known = [...select.options].some(({ value }) => value === descriptor);
@@ -57,8 +57,8 @@ function choose(descriptor) {
   select.value = descriptor;
 }
 
-/** Says how many of the results a slider means. @param {string} name */
-function say(name) {
+/** Shows the value of a slider, a number of results. @param {string} name */
+function showCount(name) {
   const count = Number(byId(name).value);
   byId(`${name}-value`).textContent = count ? `first ${count}` : "off";
   byId(name).setAttribute("aria-valuetext", count ? `first ${count} results` : "off");

@@ -1,9 +1,9 @@
 // @ts-check
-/** The ways to choose a query: a file that is picked, dropped or pasted, a stored picture by its name, or any. */
+/** Chooses a query: a file (picked, dropped or pasted), a stored image by its name, or a random one. */
 
-import { sample, turn } from "./api.js";
+import { sample, supersede } from "./api.js";
 import { byId } from "./dom.js";
-import { complain, report } from "./errors.js";
+import { report, showError } from "./errors.js";
 import { storedName } from "./link.js";
 
 /** @typedef {{onFile: (file: File) => void, onStored: (name: string) => void, filter: () => string}} Handlers */
@@ -20,22 +20,22 @@ export function wirePicker(handlers) {
   });
 }
 
-/** Sends away at once what the server would only have to. @param {File} file @param {(file: File) => void} onFile */
+/** Rejects an empty file or another type before the upload. @param {File} file @param {(file: File) => void} onFile */
 function accept(file, onFile) {
-  if (file.size === 0) complain("query-error", `${file.name} is empty: choose another file.`);
+  if (file.size === 0) showError("query-error", `${file.name} is empty: choose another file.`);
   else if (file.type && !file.type.startsWith("image/"))
-    complain("query-error", `${file.name} is no picture: choose one.`);
+    showError("query-error", `${file.name} is not an image: choose an image file.`);
   else onFile(file);
 }
 
 /** @param {Handlers} handlers */
 async function draw({ onStored, filter }) {
-  const signal = turn("random");
-  complain("query-error");
+  const signal = supersede("random");
+  showError("query-error");
   try {
     const [image] = await sample(1, filter(), signal);
     if (image) onStored(image.name);
-    else complain("query-error", "No picture matches the filter.");
+    else showError("query-error", "No picture matches the filter.");
   } catch (error) {
     if (!signal.aborted) report(error, () => byId("random").click());
   }

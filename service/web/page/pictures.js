@@ -1,5 +1,5 @@
 // @ts-check
-/** Stored pictures in frames of their shape, fetched when they are about to be seen. */
+/** Shows stored images in frames of their shape; fetches them when they come into view. */
 
 import { picture } from "./api.js";
 import { make, place } from "./dom.js";
@@ -9,7 +9,7 @@ import { make, place } from "./dom.js";
 
 /** @type {Box} */
 const WHOLE = { xMin: 0, yMin: 0, xMax: 1, yMax: 1 };
-const MARGIN = 0.4; // of a crop's box, around it
+const MARGIN = 0.4; // around a crop's box, as a fraction of it
 /** @type {WeakMap<Element, () => void>} */
 const fetches = new WeakMap();
 const near = new IntersectionObserver(
@@ -24,9 +24,9 @@ const near = new IntersectionObserver(
 );
 
 /**
- * Makes a frame that holds its place before the picture is there.
+ * Makes a frame that has its final size before the picture is loaded.
  * @param {Image} image
- * @param {{sizePx: number, signal: AbortSignal, part?: Box}} options `part`: all that is shown of it
+ * @param {{sizePx: number, signal: AbortSignal, part?: Box}} options `part`: the visible part
  */
 export function framed(image, { sizePx, signal, part = WHOLE }) {
   const shown = make("img", { alt: "", draggable: "false" });
@@ -47,7 +47,7 @@ async function fill(frame, shown, image, sizePx, signal) {
   try {
     const url = await picture(image.name, sizePx, signal);
     shown.onload = () => {
-      URL.revokeObjectURL(url); // the picture is decoded, its bytes can go
+      URL.revokeObjectURL(url); // the picture is decoded: its bytes are no longer needed
       frame.classList.add("here");
     };
     shown.src = url;
@@ -56,7 +56,7 @@ async function fill(frame, shown, image, sizePx, signal) {
   }
 }
 
-/** Marks a box on a frame; there is one at most.
+/** Marks a box on a frame, in place of the previous one.
  * @param {HTMLElement} frame @param {Box | null} box @param {Box} [part] */
 export function mark(frame, box, part = WHOLE) {
   frame.querySelector(".mark")?.remove();
@@ -81,7 +81,7 @@ function within(box, part) {
   };
 }
 
-/** A square around a box with some of what is about it, within the picture. @param {Image} image @param {Box} box */
+/** Returns a square around a box, with a margin, within the image. @param {Image} image @param {Box} box */
 export function around(image, box) {
   const size = Math.max((box.xMax - box.xMin) * image.width, (box.yMax - box.yMin) * image.height) * (1 + MARGIN);
   const [left, right] = span(box.xMin, box.xMax, size / image.width);
@@ -95,12 +95,12 @@ function span(low, high, length) {
   return [start, Math.min(start + length, 1)];
 }
 
-/** What a person calls it: the file's name. @param {Image} image */
+/** Returns an image's file name. @param {Image} image */
 export function titleOf(image) {
   const last = image.uri.split("/").pop() || image.name;
   try {
     return decodeURIComponent(last);
   } catch {
-    return last; // a per cent sign that encodes nothing
+    return last; // a percent sign that encodes nothing
   }
 }

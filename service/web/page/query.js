@@ -1,7 +1,7 @@
 // @ts-check
-/** The query's picture: a stored one, or an upload that only this page's memory keeps. */
+/** Shows the query: a stored image, or an upload that is kept in this page's memory only. */
 
-import { base64Of, image, picture, turn } from "./api.js";
+import { base64Of, image, picture, supersede } from "./api.js";
 import { byId, make } from "./dom.js";
 import { report } from "./errors.js";
 import { marked, titleOf } from "./pictures.js";
@@ -9,15 +9,15 @@ import { marked, titleOf } from "./pictures.js";
 /** @typedef {import("./link.js").Search} Search */
 
 const PICTURE_PX = 1024;
-const MOST_UPLOADS = 8; // that back and forward can return to
+const MAX_UPLOADS = 8; // reachable by the browser's back and forward buttons
 
 export class QueryPicture {
   /** @type {Map<number, {file: File, url: string}>} by their numbers */
   uploads = new Map();
-  /** @type {{upload: number, base64: Promise<string> | null}} the last one's: each is as large as its file */
+  /** @type {{upload: number, base64: Promise<string> | null}} of the last upload only: it is as large as the file */
   encoded = { upload: 0, base64: null };
   url = "";
-  fetched = false; // and so not an upload's own
+  fetched = false; // whether `url` is of a stored image
 
   constructor() {
     this.shown = byId("query-picture");
@@ -27,11 +27,11 @@ export class QueryPicture {
     );
   }
 
-  /** Takes an upload. @param {File} file @returns {number} what it is known by from now on */
+  /** Keeps an upload. @param {File} file @returns {number} its number */
   keep(file) {
     const number = Date.now();
     this.uploads.set(number, { file, url: URL.createObjectURL(file) });
-    if (this.uploads.size > MOST_UPLOADS) {
+    if (this.uploads.size > MAX_UPLOADS) {
       const [oldest, { url }] = [...this.uploads][0];
       URL.revokeObjectURL(url);
       this.uploads.delete(oldest);
@@ -39,16 +39,16 @@ export class QueryPicture {
     return number;
   }
 
-  /** The query as the server is asked. @param {Search} search @returns {Promise<import("./api.js").Query>} */
-  async asked({ image: name, upload }) {
+  /** Returns the query for a request. @param {Search} search @returns {Promise<import("./api.js").Query>} */
+  async toRequest({ image: name, upload }) {
     if (!upload) return { name };
     if (this.encoded.upload !== upload) this.encoded = { upload, base64: base64Of(this.uploads.get(upload).file) };
     return { base64: await this.encoded.base64 };
   }
 
-  /** @param {Search} search @param {() => void} again what is done when it is asked for once more */
+  /** @param {Search} search @param {() => void} again the action of "Try again" */
   async show(search, again) {
-    const signal = turn("query");
+    const signal = supersede("query");
     if (this.fetched) URL.revokeObjectURL(this.url);
     Object.assign(this, { url: "", fetched: false });
     this.shown.removeAttribute("src");
@@ -76,7 +76,7 @@ export class QueryPicture {
     Object.assign(this, { url: await fetching, fetched: true });
   }
 
-  /** The picture once more, with the boxes of a search. @param {Search} search @returns {HTMLElement} */
+  /** Makes a second frame of the picture, with the boxes of a search. @param {Search} search @returns {HTMLElement} */
   frame({ boxes }) {
     const shown = make("img", { alt: "", src: this.url || null, draggable: "false" });
     const frame = make("span", { class: "frame here" }, shown, ...boxes.map((box) => marked(box, "asked")));
@@ -97,7 +97,7 @@ export class QueryPicture {
     document.title = `${title} – whatwhere`;
   }
 
-  /** Does without the picture; or with it again, without a reason. @param {string} why */
+  /** Hides the picture and shows the reason; an empty reason shows the picture. @param {string} why */
   #hide(why) {
     byId("editor").classList.toggle("blind", why !== "");
     byId("editor-note").textContent = why;

@@ -1,16 +1,16 @@
 // @ts-check
-/** Boxes on the query picture: drawn, moved and resized with a pointer or with keys. */
+/** Draws, moves and resizes boxes on the query image with a pointer or with keys. */
 
 import { announce, byId, make, place } from "./dom.js";
-import { MOST_BOXES } from "./link.js";
+import { MAX_BOXES } from "./link.js";
 
 /** @typedef {import("./dom.js").Box} Box */
 
 const EDGES = ["nw", "n", "ne", "e", "se", "s", "sw", "w"];
-const SMALLEST = 0.02; // of a side
+const MIN_SIDE = 0.02; // as a fraction of the picture's side
 const STEP = 0.01;
-const KEYS_REST_MS = 500; // a search for each press of a held key would be one too many
-const HAND_TREMBLES_PX = 5; // a tap is no box
+const KEY_DEBOUNCE_MS = 500; // one search after a held key, not one per repeat
+const DRAG_THRESHOLD_PX = 5; // a tap draws no box
 const KEYS = { ArrowLeft: [-STEP, 0], ArrowRight: [STEP, 0], ArrowUp: [0, -STEP], ArrowDown: [0, STEP] };
 
 /** @param {number} value @param {number} low @param {number} high */
@@ -23,13 +23,13 @@ function moved(box, dx, dy) {
   return { xMin: box.xMin + x, yMin: box.yMin + y, xMax: box.xMax + x, yMax: box.yMax + y };
 }
 
-/** Moves the edges that are named. @param {Box} box @param {string} edges @param {number} dx @param {number} dy */
+/** Moves the given edges. @param {Box} box @param {string} edges @param {number} dx @param {number} dy */
 function resized(box, edges, dx, dy) {
   const next = { ...box };
-  if (edges.includes("w")) next.xMin = clamp(box.xMin + dx, 0, box.xMax - SMALLEST);
-  if (edges.includes("e")) next.xMax = clamp(box.xMax + dx, box.xMin + SMALLEST, 1);
-  if (edges.includes("n")) next.yMin = clamp(box.yMin + dy, 0, box.yMax - SMALLEST);
-  if (edges.includes("s")) next.yMax = clamp(box.yMax + dy, box.yMin + SMALLEST, 1);
+  if (edges.includes("w")) next.xMin = clamp(box.xMin + dx, 0, box.xMax - MIN_SIDE);
+  if (edges.includes("e")) next.xMax = clamp(box.xMax + dx, box.xMin + MIN_SIDE, 1);
+  if (edges.includes("n")) next.yMin = clamp(box.yMin + dy, 0, box.yMax - MIN_SIDE);
+  if (edges.includes("s")) next.yMax = clamp(box.yMax + dy, box.yMin + MIN_SIDE, 1);
   return next;
 }
 
@@ -54,11 +54,11 @@ export class RegionEditor {
     surface.addEventListener("keydown", (event) => this.#key(event));
   }
 
-  /** Shows these boxes in place of those before. @param {Box[]} boxes */
+  /** Replaces the boxes. @param {Box[]} boxes */
   set(boxes) {
     clearTimeout(this.timer);
     this.drag = null;
-    if (JSON.stringify(boxes) === JSON.stringify(this.boxes)) return; // focus stays where it is
+    if (JSON.stringify(boxes) === JSON.stringify(this.boxes)) return; // keep the focus
     this.elements.forEach((element) => element.remove());
     this.elements = [];
     this.boxes = [...boxes];
@@ -66,14 +66,14 @@ export class RegionEditor {
     this.#draw();
   }
 
-  /** Adds a box in the middle and puts the focus on it: for those who cannot draw. */
+  /** Adds a box in the middle and focuses it, for use without a pointer. */
   add() {
     if (this.#full()) return;
     const shift = (this.boxes.length % 4) * 0.05;
     this.boxes.push({ xMin: 0.3 + shift, yMin: 0.3 + shift, xMax: 0.7 + shift, yMax: 0.7 + shift });
     this.#element().focus();
     this.#draw();
-    this.#tell();
+    this.#notify();
   }
 
   /** @param {number} index */
@@ -83,26 +83,26 @@ export class RegionEditor {
     this.#draw();
     (this.elements[Math.min(index, this.elements.length - 1)] ?? byId("add-box")).focus();
     announce(`Box removed. ${this.boxes.length} left.`);
-    this.#tell();
+    this.#notify();
   }
 
   #removeAll() {
     this.set([]);
-    byId("add-box").focus(); // the button that was pressed is gone
+    byId("add-box").focus(); // the pressed button is hidden now
     announce("All boxes removed.");
-    this.#tell();
+    this.#notify();
   }
 
   #full() {
-    if (this.boxes.length < MOST_BOXES) return false;
-    announce(`There can be at most ${MOST_BOXES} boxes.`);
+    if (this.boxes.length < MAX_BOXES) return false;
+    announce(`There can be at most ${MAX_BOXES} boxes.`);
     return true;
   }
 
   #element() {
     const element = make(
       "div",
-      // An application, so that screen readers let the arrow keys through.
+      // role=application: screen readers pass the arrow keys on.
       {
         class: "region",
         tabindex: "0",
@@ -139,7 +139,7 @@ export class RegionEditor {
     });
   }
 
-  #tell() {
+  #notify() {
     clearTimeout(this.timer);
     this.onChange([...this.boxes]);
   }
@@ -171,7 +171,7 @@ export class RegionEditor {
   #move(event) {
     const { drag } = this;
     if (!drag) return;
-    if (!drag.begun && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < HAND_TREMBLES_PX) return;
+    if (!drag.begun && Math.hypot(event.clientX - drag.x, event.clientY - drag.y) < DRAG_THRESHOLD_PX) return;
     drag.begun = true;
     const { x, y } = this.#point(event);
     if (drag.index < 0) {
@@ -199,12 +199,12 @@ export class RegionEditor {
     this.drag = null;
     if (!drag?.begun) return;
     const box = this.boxes[drag.index];
-    if (drag.drawn && (box.xMax - box.xMin < SMALLEST || box.yMax - box.yMin < SMALLEST)) {
+    if (drag.drawn && (box.xMax - box.xMin < MIN_SIDE || box.yMax - box.yMin < MIN_SIDE)) {
       this.#undo(drag);
       return;
     }
     this.elements[drag.index].focus({ preventScroll: true });
-    this.#tell();
+    this.#notify();
   }
 
   #cancel() {
@@ -241,8 +241,8 @@ export class RegionEditor {
       clearTimeout(this.timer);
       this.timer = setTimeout(() => {
         announce(this.elements[index]?.getAttribute("aria-label") ?? "");
-        this.#tell();
-      }, KEYS_REST_MS);
+        this.#notify();
+      }, KEY_DEBOUNCE_MS);
     }
   }
 }

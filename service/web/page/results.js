@@ -1,5 +1,5 @@
 // @ts-check
-/** The grid of results. */
+/** Shows the grid of results. */
 
 import { byId, make } from "./dom.js";
 import { framed, mark, titleOf } from "./pictures.js";
@@ -24,7 +24,7 @@ export class Results {
   clear() {
     this.pictures?.abort();
     this.pictures = new AbortController();
-    /** @type {Map<string, {hit: Hit, frame: HTMLElement}>} by the images' names */
+    /** @type {Map<string, {hit: Hit, frame: HTMLElement}>} by image name */
     this.shown = new Map();
     this.list.replaceChildren();
     this.busy(false);
@@ -35,7 +35,7 @@ export class Results {
     this.list.children[index]?.querySelector("button").focus();
   }
 
-  /** Dims what is still there of the search before. @param {boolean} busy */
+  /** Dims the previous results. @param {boolean} busy */
   busy(busy) {
     this.list.setAttribute("aria-busy", busy);
   }
@@ -45,12 +45,12 @@ export class Results {
     this.list.append(...hits.map((hit) => this.#card(hit, hit.score.toFixed(2))));
   }
 
-  /** Offers pictures to begin with. @param {Image[]} images */
+  /** Shows images to start with. @param {Image[]} images */
   offer(images) {
     this.list.append(...images.map((image) => this.#card({ image, score: 0, box: null }, null)));
   }
 
-  /** Draws the boxes of results that are shown already. @param {Hit[]} hits @returns {number} how many there are */
+  /** Draws boxes on the shown results. @param {Hit[]} hits @returns {number} number of boxes */
   drawBoxes(hits) {
     for (const { image, box } of hits) {
       const shown = this.shown.get(image.name);
@@ -61,7 +61,7 @@ export class Results {
     return hits.filter((hit) => hit.box).length;
   }
 
-  /** @param {Hit} hit @param {string | null} score null for what was not found but offered */
+  /** @param {Hit} hit @param {string | null} score null for an image to start with */
   #card(hit, score) {
     const { image } = hit;
     const title = titleOf(image);
@@ -71,7 +71,7 @@ export class Results {
     const rest = (/** @type {string} */ words) => make("span", { class: "unseen" }, words);
     const open = () => this.handlers.onOpen(image.name);
     const match = () => this.handlers.onMatch(hit);
-    const onclick = score === null ? open : match; // for mice; the buttons below are for all
+    const onclick = score === null ? open : match; // pointer shortcut: the buttons below do the same
     return make(
       "li",
       { class: "hit" },

@@ -8,7 +8,7 @@ import grpc
 import pytest
 import trustme
 
-from tests.told import Told, refusing, serving, well
+from tests.scripted_server import ScriptedServer, refusing, serving, well
 from tests.waiting import wait_until
 from whatwhere.indexer import errors
 from whatwhere.service.client.client import Client
@@ -38,7 +38,7 @@ def ask_until(client: Client, holds: Callable[[], bool]) -> None:
 @pytest.mark.parametrize("form", ["list", "commas", "scheme", "names"])
 def test_calls_go_in_turn_to_all_addresses(form: str) -> None:
     """Each has a fair share, however they were given."""
-    one, two = Told(well), Told(well)
+    one, two = ScriptedServer(well), ScriptedServer(well)
 
     with serving(one) as first, serving(two) as second:
         by_name = [f"localhost:{address.rpartition(':')[2]}" for address in (first, second)]
@@ -55,7 +55,7 @@ def test_calls_go_in_turn_to_all_addresses(form: str) -> None:
 
 def test_ipv4_and_ipv6_go_together() -> None:
     """One server of each."""
-    one, two = Told(well), Told(well)
+    one, two = ScriptedServer(well), ScriptedServer(well)
     if not socket.has_dualstack_ipv6():
         pytest.skip("this machine has no IPv6")
 
@@ -68,7 +68,7 @@ def test_ipv4_and_ipv6_go_together() -> None:
 
 def test_what_one_server_refuses_as_unavailable_another_answers() -> None:
     """The caller sees no failure."""
-    away, there = Told(refusing(grpc.StatusCode.UNAVAILABLE)), Told(well)
+    away, there = ScriptedServer(refusing(grpc.StatusCode.UNAVAILABLE)), ScriptedServer(well)
 
     with serving(away) as first, serving(there) as second, Client([first, second]) as client:
         ask_until(client, lambda: bool(away.calls and there.calls))
@@ -78,7 +78,7 @@ def test_what_one_server_refuses_as_unavailable_another_answers() -> None:
 
 def test_where_one_does_not_listen_the_others_answer() -> None:
     """From the first call on; where nobody listens, the error names all."""
-    alone, (gone, lost) = Told(well), (nobody(), nobody())
+    alone, (gone, lost) = ScriptedServer(well), (nobody(), nobody())
 
     with serving(alone) as address, Client([gone, address, lost]) as client:
         generations = [client.collection().generation for _ in range(20)]
@@ -91,7 +91,7 @@ def test_where_one_does_not_listen_the_others_answer() -> None:
 
 def test_a_server_that_says_it_is_not_serving_is_not_asked_until_it_is() -> None:
     """By the standard health service, which each connection watches."""
-    one, two = Told(well), Told(well)
+    one, two = ScriptedServer(well), ScriptedServer(well)
 
     with serving(one) as first, serving(two) as second, Client([first, second]) as client:
         one.says(serving=False)
@@ -103,7 +103,7 @@ def test_a_server_that_says_it_is_not_serving_is_not_asked_until_it_is() -> None
     assert while_away == 0
 
 
-def _calls_of_ten(client: Client, told: Told) -> int:
+def _calls_of_ten(client: Client, told: ScriptedServer) -> int:
     """Return how many of ten calls this server gets."""
     before = len(told.calls)
     for _ in range(10):
@@ -113,7 +113,7 @@ def _calls_of_ten(client: Client, told: Told) -> int:
 
 def test_a_server_alone_is_asked_whatever_it_says() -> None:
     """What it answers then says more than that nobody is serving."""
-    told = Told(well)
+    told = ScriptedServer(well)
     told.says(serving=False)
 
     with serving(told) as address, Client(address) as client:
@@ -125,7 +125,7 @@ def test_a_server_alone_is_asked_whatever_it_says() -> None:
 def test_a_proxy_is_not_asked_for_several_servers(monkeypatch: pytest.MonkeyPatch) -> None:
     """It would be told to connect to the list, as if that were one name."""
     monkeypatch.setenv("http_proxy", f"http://{nobody()}")
-    told = Told(well)
+    told = ScriptedServer(well)
 
     with serving(told) as address, Client([address, "192.0.2.1:1"], timeout_s=10) as client:
         generation = client.collection().generation
@@ -138,7 +138,7 @@ def test_a_proxy_is_not_asked_for_several_servers(monkeypatch: pytest.MonkeyPatc
 
 def test_each_server_can_be_asked_by_itself() -> None:
     """In the order they were given, by the same token; one alone is the client."""
-    one, two = Told(well), Told(well)
+    one, two = ScriptedServer(well), ScriptedServer(well)
 
     with serving(one) as first, serving(two) as second, Client([first, second], token=TOKEN) as client:
         clients = client.servers()
@@ -159,7 +159,7 @@ def test_each_server_can_be_asked_by_itself() -> None:
 
 def test_the_servers_of_a_dns_name_are_asked_by_their_addresses() -> None:
     """Together by the name, by themselves by what it stands for."""
-    told = Told(well)
+    told = ScriptedServer(well)
 
     with serving(told) as address, Client(f"dns:///localhost:{address.rpartition(':')[2]}") as client:
         together = client.collection().generation
@@ -171,7 +171,7 @@ def test_the_servers_of_a_dns_name_are_asked_by_their_addresses() -> None:
 
 def test_a_refresh_reaches_all_servers() -> None:
     """It returns what the one serves that is furthest behind."""
-    ahead, behind = Told(well, generation=6), Told(well, generation=5)
+    ahead, behind = ScriptedServer(well, generation=6), ScriptedServer(well, generation=5)
 
     with serving(ahead) as first, serving(behind) as second, Client([first, second]) as client:
         refreshed = client.refresh()
@@ -182,7 +182,7 @@ def test_a_refresh_reaches_all_servers() -> None:
 
 def test_health_is_that_of_all_servers() -> None:
     """One that is not serving is enough, and one that does not answer is an error."""
-    one, two = Told(well), Told(well)
+    one, two = ScriptedServer(well), ScriptedServer(well)
 
     with serving(one) as first, serving(two) as second:
         with Client([first, second]) as client:
@@ -214,7 +214,7 @@ def certified(*names: str) -> grpc.ServerCredentials:
 
 def test_several_servers_are_believed_by_the_name_they_share() -> None:
     """All together and each by itself; a certificate for another name keeps its server from every call."""
-    one, two, stranger = Told(well), Told(well), Told(well)
+    one, two, stranger = ScriptedServer(well), ScriptedServer(well), ScriptedServer(well)
     shared = "search.example.org"
 
     with ExitStack() as stack:
@@ -256,7 +256,7 @@ def test_a_server_alone_is_believed_by_its_address_or_the_name(
     names: tuple[str, ...], server_name: str | None, answered: bool
 ) -> None:
     """The name takes the address's place: it is not believed beside it."""
-    told = Told(well)
+    told = ScriptedServer(well)
 
     with (
         serving(told, credentials=certified(*names)) as address,
@@ -270,7 +270,7 @@ def test_a_server_alone_is_believed_by_its_address_or_the_name(
 
 def test_the_servers_of_a_dns_name_are_believed_by_it() -> None:
     """Together, and each by its address."""
-    told = Told(well)
+    told = ScriptedServer(well)
 
     with (
         serving(told, credentials=certified("localhost")) as address,

@@ -11,7 +11,7 @@ from google.protobuf.any_pb2 import Any as PackedAny
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
 
-from tests.told import Answer, Told, refusing, serving, well
+from tests.scripted_server import Answer, ScriptedServer, refusing, serving, well
 from whatwhere.indexer import errors
 from whatwhere.service.client.client import Client
 
@@ -38,7 +38,7 @@ def retry_after(seconds: float) -> error_details_pb2.RetryInfo:
     return info
 
 
-def failure(told: Told, *options: tuple[str, int], **arguments: Any) -> errors.WhatwhereError:
+def failure(told: ScriptedServer, *options: tuple[str, int], **arguments: Any) -> errors.WhatwhereError:
     """Return the error that a call of the server ends with."""
     with (
         serving(told, *options) as address,
@@ -56,7 +56,7 @@ def failure(told: Told, *options: tuple[str, int], **arguments: Any) -> errors.W
 def test_an_unavailable_server_is_asked_again(picture_bytes: int) -> None:
     """Twice refused and then answered: the caller sees the answer, for pictures above gRPC's own 256 KiB too."""
     unavailable = refusing(grpc.StatusCode.UNAVAILABLE)
-    told = Told(unavailable, unavailable, well)
+    told = ScriptedServer(unavailable, unavailable, well)
 
     with serving(told, ("grpc.max_receive_message_length", -1)) as address, Client(address) as client:
         result = client.search(bytes(picture_bytes))
@@ -68,7 +68,7 @@ def test_an_unavailable_server_is_asked_again(picture_bytes: int) -> None:
 @pytest.mark.parametrize("code", ["RESOURCE_EXHAUSTED", "INTERNAL", "DEADLINE_EXCEEDED", "INVALID_ARGUMENT", "ABORTED"])
 def test_no_other_refusal_is_asked_again(code: str) -> None:
     """An overloaded server gets no second call for the first."""
-    told = Told(refusing(grpc.StatusCode[code]), well)
+    told = ScriptedServer(refusing(grpc.StatusCode[code]), well)
 
     failure(told)
 
@@ -77,7 +77,7 @@ def test_no_other_refusal_is_asked_again(code: str) -> None:
 
 def test_a_server_that_stays_unavailable_is_given_up() -> None:
     """Five attempts, then the error."""
-    told = Told(refusing(grpc.StatusCode.UNAVAILABLE))
+    told = ScriptedServer(refusing(grpc.StatusCode.UNAVAILABLE))
 
     error = failure(told)
 
@@ -87,7 +87,7 @@ def test_a_server_that_stays_unavailable_is_given_up() -> None:
 
 def test_retries_end_with_the_timeout() -> None:
     """The time is that of all attempts together."""
-    told = Told(refusing(grpc.StatusCode.UNAVAILABLE))
+    told = ScriptedServer(refusing(grpc.StatusCode.UNAVAILABLE))
 
     error = failure(told, timeout_s=0.05)
 
@@ -97,7 +97,7 @@ def test_retries_end_with_the_timeout() -> None:
 
 def test_an_answer_that_does_not_come_names_the_timeout() -> None:
     """The error says how long was waited, and what to do."""
-    told = Told(_wait_for_the_end)
+    told = ScriptedServer(_wait_for_the_end)
 
     error = failure(told, timeout_s=0.2)
 
@@ -114,7 +114,7 @@ def _wait_for_the_end(context: grpc.ServicerContext) -> None:
 
 def test_an_answer_that_breaks_off_is_asked_for_again() -> None:
     """Its head had come, after which gRPC itself does not try again; once, and then the error."""
-    broken, hopeless = Told(_break_off, well), Told(_break_off)
+    broken, hopeless = ScriptedServer(_break_off, well), ScriptedServer(_break_off)
 
     with serving(broken) as address, Client(address) as client:
         answered = client.collection()
@@ -147,7 +147,7 @@ def _break_off(context: grpc.ServicerContext) -> None:
 )
 def test_a_bare_code_stands_for_an_error(code: str, kind: type[errors.WhatwhereError]) -> None:
     """What a proxy or gRPC itself refuses has a name too."""
-    assert type(failure(Told(refusing(grpc.StatusCode[code])))) is kind
+    assert type(failure(ScriptedServer(refusing(grpc.StatusCode[code])))) is kind
 
 
 def test_a_named_reason_is_that_error_with_its_field() -> None:
@@ -155,7 +155,7 @@ def test_a_named_reason_is_that_error_with_its_field() -> None:
     violation = error_details_pb2.BadRequest.FieldViolation(field="region", description="no")
     details = (reason("INVALID_REGION"), error_details_pb2.BadRequest(field_violations=[violation]))
 
-    error = failure(Told(naming(grpc.StatusCode.INVALID_ARGUMENT, *details)))
+    error = failure(ScriptedServer(naming(grpc.StatusCode.INVALID_ARGUMENT, *details)))
 
     assert type(error) is errors.InvalidRegion
     assert str(error) == "the server's words"
@@ -165,7 +165,7 @@ def test_a_named_reason_is_that_error_with_its_field() -> None:
 @pytest.mark.parametrize("name", ["SERVER_OVERLOADED", "TOO_MANY_REQUESTS", "OF_A_LATER_VERSION"])
 def test_an_overloaded_server_says_when_to_come_back(name: str) -> None:
     """The delay of RetryInfo, whether or not the reason is known."""
-    error = failure(Told(naming(grpc.StatusCode.RESOURCE_EXHAUSTED, reason(name), retry_after(1.25))))
+    error = failure(ScriptedServer(naming(grpc.StatusCode.RESOURCE_EXHAUSTED, reason(name), retry_after(1.25))))
 
     assert isinstance(error, errors.ServerOverloaded)
     assert error.retry_delay_s == 1.25
@@ -173,7 +173,7 @@ def test_an_overloaded_server_says_when_to_come_back(name: str) -> None:
 
 def test_without_a_delay_there_is_none() -> None:
     """Absent is not zero."""
-    error = failure(Told(naming(grpc.StatusCode.RESOURCE_EXHAUSTED, reason("SERVER_OVERLOADED"))))
+    error = failure(ScriptedServer(naming(grpc.StatusCode.RESOURCE_EXHAUSTED, reason("SERVER_OVERLOADED"))))
 
     assert isinstance(error, errors.ServerOverloaded)
     assert error.retry_delay_s is None
@@ -186,13 +186,13 @@ def test_details_that_are_torn_leave_the_code() -> None:
         context.set_trailing_metadata((("grpc-status-details-bin", b"\xff\xff"),))
         context.abort(grpc.StatusCode.PERMISSION_DENIED, "no")
 
-    assert type(failure(Told(torn))) is errors.ScopeMissing
+    assert type(failure(ScriptedServer(torn))) is errors.ScopeMissing
 
 
 def test_grpcs_own_refusal_of_a_large_message_is_that_of_the_image() -> None:
     """The code is the one of overload; its words say what was too large."""
     with (
-        serving(Told(well), ("grpc.max_receive_message_length", 1000)) as address,
+        serving(ScriptedServer(well), ("grpc.max_receive_message_length", 1000)) as address,
         Client(address) as client,
         pytest.raises(errors.ImageTooManyBytes, match="too large"),
     ):
@@ -201,7 +201,7 @@ def test_grpcs_own_refusal_of_a_large_message_is_that_of_the_image() -> None:
 
 def test_grpcs_own_refusal_of_large_metadata_is_named() -> None:
     """A token longer than what the server reads."""
-    error = failure(Told(well), ("grpc.absolute_max_metadata_size", 4000), token="x" * 20_000)
+    error = failure(ScriptedServer(well), ("grpc.absolute_max_metadata_size", 4000), token="x" * 20_000)
 
     assert type(error) is errors.CallMetadataTooLarge
 
@@ -211,7 +211,7 @@ def test_grpcs_own_refusal_of_large_metadata_is_named() -> None:
 
 def test_the_token_goes_with_every_call() -> None:
     """Searches, administration: the metadata that the contract names."""
-    told = Told(well)
+    told = ScriptedServer(well)
 
     with serving(told) as address, Client(address, token=TOKEN) as client:
         client.collection()
@@ -222,7 +222,7 @@ def test_the_token_goes_with_every_call() -> None:
 
 def test_without_a_token_none_is_sent() -> None:
     """No empty header."""
-    told = Told(well)
+    told = ScriptedServer(well)
 
     with serving(told) as address, Client(address) as client:
         client.collection()
@@ -273,7 +273,7 @@ def test_the_token_is_in_no_error_and_no_log(caplog: pytest.LogCaptureFixture) -
     """Neither the client's text nor that of a refused call, nor of what caused it."""
     caplog.set_level(logging.DEBUG)
 
-    error = failure(Told(refusing(grpc.StatusCode.UNAUTHENTICATED)), token=TOKEN)
+    error = failure(ScriptedServer(refusing(grpc.StatusCode.UNAUTHENTICATED)), token=TOKEN)
 
     assert TOKEN not in repr(Client("127.0.0.1:1", token=TOKEN))
     assert TOKEN not in f"{error!r} {error.__cause__!r}"
@@ -285,13 +285,13 @@ def test_the_token_is_in_no_error_and_no_log(caplog: pytest.LogCaptureFixture) -
 
 def test_a_refresh_returns_what_is_served_then() -> None:
     """By the administration's service."""
-    with serving(Told(well)) as address, Client(address) as client:
+    with serving(ScriptedServer(well)) as address, Client(address) as client:
         assert client.refresh().generation == 4
 
 
 def test_health_is_that_of_the_service_asked_for() -> None:
     """The server as a whole, one that is not serving, one that does not exist."""
-    with serving(Told(well)) as address, Client(address) as client:
+    with serving(ScriptedServer(well)) as address, Client(address) as client:
         assert client.health() is True
         assert client.health("tired") is False
         with pytest.raises(errors.UnknownName, match="nobody"):

@@ -148,9 +148,9 @@ def test_a_response_becomes_json() -> None:
 @pytest.mark.parametrize(
     ("body", "field", "words"),
     [
-        (b"", None, "no JSON object"),
-        (b"null", None, "no JSON object"),
-        (b"[{}]", None, "no JSON object"),
+        (b"", None, "not a JSON object"),
+        (b"null", None, "not a JSON object"),
+        (b"[{}]", None, "not a JSON object"),
         (b"{", None, "JSON"),
         (b'{"a\xff": 1}', None, "JSON"),
         (b'{"colour": 1}', "colour", "colour"),

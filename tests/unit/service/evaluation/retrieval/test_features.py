@@ -287,7 +287,7 @@ def test_a_picture_that_cannot_be_read_is_named(cache: FeatureCache, files: list
     """A score without it would be wrong."""
     spoil(files[3], how)
 
-    with pytest.raises(BenchmarkUnreadable, match=r"^03\.png cannot be described \(.*fetch the file anew"):
+    with pytest.raises(BenchmarkUnreadable, match=r"^03\.png cannot be described \(.*fetch the file again"):
         cache.describe([Picture(path) for path in files])
 
 
@@ -300,7 +300,7 @@ def test_a_torn_description_names_its_file_and_what_to_do(cache: FeatureCache, f
     with pytest.raises(CollectionCorrupt) as caught:
         read_description(place)
 
-    assert str(caught.value) == f"{place} is torn: delete it, the next run describes its picture anew"
+    assert str(caught.value) == f"{place} is corrupt: delete it; the next run describes its picture again"
     place.unlink()
     assert described(cache, files[0]) == 1
     read_description(place)
@@ -332,7 +332,7 @@ def test_a_query_without_a_box_has_no_region(tmp_path: Path) -> None:
 
 def test_a_box_that_leaves_the_picture_names_both(files: list[Path]) -> None:
     """Pictures that were scaled down do not fit their boxes."""
-    with pytest.raises(BenchmarkUnreadable, match=r"louvre_1: the box .* leaves picture, which has 8 x 6 pixels"):
+    with pytest.raises(BenchmarkUnreadable, match=r"louvre_1: the box .* exceeds picture, which has 8 x 6 pixels"):
         region_of(query(PixelBox(0, 0, 16, 6)), files[0])
 
 

@@ -95,11 +95,11 @@ def test_the_only_picture_of_a_class_has_nothing_to_find(images: Path) -> None:
         ("name,class\ncat/1.jpg,cat,query\n", "line 2: 3 columns"),
         ("name,class\n,cat\n", "line 2: the name is empty"),
         ("name,class\ncat/1.jpg,\n", "line 2: the class is empty"),
-        ("name,class,use\ncat/1.jpg,cat,test\n", "line 2: the use 'test' is none of query, database, both"),
-        ("name,class\ncat/1.jpg,cat\n\ncat/1.jpg,dog\n", "line 4: 'cat/1.jpg' is named twice"),
+        ("name,class,use\ncat/1.jpg,cat,test\n", "line 2: the use 'test' is not one of query, database, both"),
+        ("name,class\ncat/1.jpg,cat\n\ncat/1.jpg,dog\n", "line 4: 'cat/1.jpg' is listed twice"),
         ('name,class\n"cat/1.jpg"x,cat\n', "line 2"),
         ('name,class\n"cat/1.jpg,cat\n', "line 2"),
-        ("name,class\ncat/9.jpg,cat\n", "no query is left to ask"),
+        ("name,class\ncat/9.jpg,cat\n", "no query is left"),
     ],
 )
 def test_a_wrong_csv_is_an_error_that_names_the_line(images: Path, tmp_path: Path, text: str, says: str) -> None:
@@ -112,7 +112,7 @@ def test_a_picture_outside_all_classes_is_an_error(images: Path) -> None:
     """The folder of all classes is no class."""
     (images / "stray.jpg").touch()
 
-    with pytest.raises(BenchmarkUnreadable, match=r"stray.jpg lies in no class"):
+    with pytest.raises(BenchmarkUnreadable, match=r"stray.jpg has no class"):
         load_benchmark("folders", [images])
 
 

@@ -1,4 +1,4 @@
-"""The protocol of localisation: which pairs, which boxes, and means by hand; pictures by construction."""
+"""The protocol of localization: which pairs, which boxes, and means by hand; pictures by construction."""
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -173,7 +173,7 @@ def test_a_box_beyond_the_picture_names_query_and_picture() -> None:
     """Pictures that were scaled down do not fit their boxes."""
     queries = query("one", "a", PixelBox(0, 0, 2 * WIDTH, HEIGHT)), query("two", "b")
 
-    with pytest.raises(BenchmarkUnreadable, match=r"one: the box .* leaves a, which has 160 x 120 pixels"):
+    with pytest.raises(BenchmarkUnreadable, match=r"one: the box .* exceeds a, which has 160 x 120 pixels"):
         localize(benchmark(*queries), {"a": blank(), "b": blank()})
 
 
@@ -193,7 +193,7 @@ def test_progress_counts_the_pairs(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_new_activations_are_as_large_as_the_server_s() -> None:
     """What is measured is what is served."""
-    assert localize.EXACT_SHORTER_SIDE == searcher.EXACT_SHORTER_SIDE
+    assert localization.EXACT_SHORTER_SIDE == searcher.EXACT_SHORTER_SIDE
 
 
 def test_a_query_s_picture_is_described_at_both_sizes(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

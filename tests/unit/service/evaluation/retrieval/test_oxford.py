@@ -152,10 +152,10 @@ def test_the_whole_set_is_no_subset(tmp_path: Path) -> None:
         ("louvre_1_query.txt", f"{louvre(1)} 1 2 3 nan".encode(), "no area"),
         ("louvre_1_query.txt", f"{louvre(1)} 30 2 30 4".encode(), "no area"),
         ("louvre_1_query.txt", f"{louvre(1)} 1 9 3 4".encode(), "no area"),
-        ("louvre_1_query.txt", b"all_souls_000013 1 2 3 4", "'all_souls_000013' is no picture of paris6k"),
-        ("louvre_1_ok.txt", b"paris_lou", "louvre_1_ok.txt: 'paris_lou' is no picture"),
+        ("louvre_1_query.txt", b"all_souls_000013 1 2 3 4", "'all_souls_000013' is not a picture of paris6k"),
+        ("louvre_1_ok.txt", b"paris_lou", "louvre_1_ok.txt: 'paris_lou' is not a picture"),
         ("louvre_1_ok.txt", b"\xff\xfe", "louvre_1_ok.txt: byte 0 is not UTF-8"),
-        ("louvre_1_ok.txt", f"{louvre(3)}\n".encode(), f"louvre_1: {louvre(3)} is a positive and junk"),
+        ("louvre_1_ok.txt", f"{louvre(3)}\n".encode(), f"louvre_1: {louvre(3)} is both positive and junk"),
     ],
 )
 def test_torn_ground_truth_is_an_error_that_names_the_file(
@@ -184,11 +184,11 @@ def test_what_is_missing_altogether_is_an_error_with_a_remedy(images: Path, trut
     for folders, ground_truth, says in (
         ([tmp_path / "none"], truth, "none is not a folder"),
         ([empty], truth, "no picture below"),
-        ([], truth, "no folder of pictures was given"),
-        ([images], empty, "holds no \\*_query.txt"),
+        ([], truth, "no image folder was given"),
+        ([images], empty, "has no \\*_query.txt"),
         ([images], tmp_path / "none", "none is not a folder"),
-        ([images], None, "ground truth of its own"),
-        ([touch(tmp_path / "others", "1.jpg")], truth, "no query is left to ask"),
+        ([images], None, "needs its ground truth"),
+        ([touch(tmp_path / "others", "1.jpg")], truth, "no query is left"),
     ):
         with pytest.raises(BenchmarkUnreadable, match=says):
             load_benchmark("paris6k", folders, ground_truth)

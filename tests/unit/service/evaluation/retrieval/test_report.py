@@ -72,7 +72,7 @@ def test_a_row_holds_each_metric_single_and_expanded_and_the_bytes() -> None:
         )
     )
 
-    assert table["descriptor"] == ["mAP", "mP@1", "bytes an image"]
+    assert table["descriptor"] == ["mAP", "mP@1", "bytes per image"]
     assert table["---"] == ["---:", "---:", "---:"]
     assert table["MAC"] == ["61.2 / **80.0**", "25.0 / **100.0**", "12,345"]
     assert table["NMF V (what)"] == ["**70.0** / 75.0", "**50.0** / 0.0", "12,345"]
@@ -103,7 +103,7 @@ def test_each_reading_has_columns_of_its_own() -> None:
 
     table = rows(to_markdown(evaluation(*pair, benchmark=benchmark(readings=("easy", "hard")))))
 
-    assert table["descriptor"] == ["mAP, easy", "mP@1, easy", "mAP, hard", "mP@1, hard", "bytes an image"]
+    assert table["descriptor"] == ["mAP, easy", "mP@1, easy", "mAP, hard", "mP@1, hard", "bytes per image"]
     assert table["MAC"] == ["**60.0** / **80.0**", "**50.0** / **50.0**", "– / –", "– / –", "12,345"]
 
 
@@ -275,12 +275,12 @@ def test_json_holds_everything() -> None:
         "queries": {"all": {"one": 0.61249, "two": 0.61249}},
     }
     assert [entry["expansion"] for entry in read["scores"]] == [0, 5]
-    assert read["localisation"] == {"pairs": 2, "mean_iou": {"whole image": 0.25}}
+    assert read["localization"] == {"pairs": 2, "mean_iou": {"whole image": 0.25}}
     assert read["bytes_per_image"] == {"mac": 12345}
     assert read["published"]["mean_average_precision_percent"]["VGG-16"]["r-mac"] == [67.8, 72.1]
     assert read["published"]["mean_iou_percent"]["AML"] == 51.3
     assert read.keys() == {
-        *("benchmark", "coverage", "settings", "scores", "localisation", "bytes_per_image", "published"),
+        *("benchmark", "coverage", "settings", "scores", "localization", "bytes_per_image", "published"),
     }
 
 
@@ -291,7 +291,7 @@ def test_a_reading_without_any_query_is_absent_from_json() -> None:
     read = to_json(evaluation(*pair, benchmark=benchmark(readings=("easy", "hard"))))
 
     json.dumps(read, allow_nan=False)
-    assert read["localisation"] is None
+    assert read["localization"] is None
     assert read["scores"][0]["means"].keys() == {"easy"}
 
 
@@ -368,7 +368,7 @@ def test_the_suffix_decides_the_form(tmp_path: Path, name: str, form: str) -> No
 @pytest.mark.parametrize("name", ["scores.svg", "scores", "png"])
 def test_another_suffix_is_refused(name: str) -> None:
     """With those that there are."""
-    with pytest.raises(InvalidRequest, match=rf"{name}: pictures are written as \.png, \.jpg, \.jpeg") as caught:
+    with pytest.raises(InvalidRequest, match=rf"{name}: unsupported format, use \.png, \.jpg, \.jpeg") as caught:
         check_picture_name(Path("some") / name)
 
     assert caught.value.field == "picture"

@@ -158,7 +158,7 @@ def test_code_in_a_pickle_is_refused_and_never_runs(tmp_path: Path, call: Any) -
     argument = f"__import__('os').mkdir({str(mark)!r})" if call is eval else str(mark)
     path = written(tmp_path, truth(gnd=[Malicious(call, argument)]))
 
-    with pytest.raises(BenchmarkUnreadable, match=f"asks for .*{call.__name__}.*nothing was run"):
+    with pytest.raises(BenchmarkUnreadable, match=f"names .*{call.__name__}.*no code ran"):
         read_plain_pickle(path)
 
     assert not mark.exists()
@@ -201,21 +201,21 @@ def test_hand_made_programs_are_refused_or_harmless(tmp_path: Path, program: byt
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ([], "is a list: a dictionary with imlist, qimlist, gnd"),
+        ([], "is a list: expected a dictionary with imlist, qimlist, gnd"),
         ({"imlist": SEARCHED, "gnd": []}, "lacks qimlist"),
         (truth(imlist=7), "imlist is a int"),
-        (truth(imlist=[*SEARCHED, 7]), "imlist: 7 is not the name"),
-        (truth(imlist=[*SEARCHED, SEARCHED[0]]), "imlist names a picture twice"),
+        (truth(imlist=[*SEARCHED, 7]), "imlist: 7 is not a picture name"),
+        (truth(imlist=[*SEARCHED, SEARCHED[0]]), "imlist has a picture twice"),
         (truth(gnd=7), "gnd is not a list"),
-        (truth(gnd=[labels([0], [], [])]), "one entry for each of the 3"),
-        (with_query(easy=[6]), r"easy: 6 is no position in imlist, 0 to 5"),
-        (with_query(easy=[-1]), "-1 is no position"),
-        (with_query(hard=["one"]), "hard: 'one' is no position"),
-        (with_query(hard=[True]), "True is no position"),
+        (truth(gnd=[labels([0], [], [])]), "one entry per query in qimlist"),
+        (with_query(easy=[6]), r"easy: 6 is not a position in imlist, 0 to 5"),
+        (with_query(easy=[-1]), "-1 is not a position"),
+        (with_query(hard=["one"]), "hard: 'one' is not a position"),
+        (with_query(hard=[True]), "True is not a position"),
         (with_query(hard=np.array([1.5])), "1.5 is not a whole number"),
-        (with_query(hard=np.array([np.nan])), "nan is no position"),
+        (with_query(hard=np.array([np.nan])), "nan is not a position"),
         (with_query(junk=None), "junk is a NoneType"),
-        (with_query(junk=[1]), "is in two of easy, hard and junk"),
+        (with_query(junk=[1]), "is in more than one of easy, hard and junk"),
         (with_query(bbx=[1, 2, 3]), "not four numbers"),
         (with_query(bbx=[1, 2, None, 4]), "not four numbers"),
         (with_query(bbx=[5, 2, 1, 4]), "has no area"),

@@ -82,7 +82,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def settings(folder: Path) -> EvaluationSettings:
-    """Give settings with the ready-made whiteners, without localisation."""
+    """Give settings with the ready-made whiteners, without localization."""
     return EvaluationSettings(folder, localization=False, device="cpu")
 
 
@@ -355,7 +355,7 @@ def test_a_folder_and_the_collection_to_whiten_on_are_refused(tmp_path: Path) ->
     """Before anything is done."""
     both = EvaluationSettings(tmp_path / "cache", whiten_on=(tmp_path,), whiten_on_collection=True)
 
-    with pytest.raises(InvalidRequest, match="not on both") as caught:
+    with pytest.raises(InvalidRequest, match="not both") as caught:
         evaluate(boxed(), both)
 
     assert caught.value.field == "whiten_on"
@@ -426,9 +426,9 @@ def test_every_stage_is_told_to_its_end(settings: EvaluationSettings) -> None:
         lambda stage, done, total: told.setdefault(stage, (0, 0)) and told.update({stage: (done, total)}),
     )
 
-    assert list(told) == ["whitening", "describing", "vectors", "localising"]
+    assert list(told) == ["whitening", "describing", "vectors", "localizing"]
     assert told["whitening"] == told["vectors"] == (9, 9)
-    assert told["localising"] == (2, 2)
+    assert told["localizing"] == (2, 2)
 
 
 def test_queries_of_one_building_are_localized(settings: EvaluationSettings) -> None:

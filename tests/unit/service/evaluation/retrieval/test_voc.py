@@ -105,7 +105,7 @@ def test_classes_without_five_queries_are_said(cows: Path) -> None:
     reasons = {left.query: left.reason for left in coverage.left_out}
     assert len(reasons) == 100 - 5
     assert reasons["dog_1"] == "none of its positives was found"
-    assert reasons["sheep_5"] == "no further picture shows a whole sheep of fitting size"
+    assert reasons["sheep_5"] == "no other picture shows a whole sheep of suitable size"
 
 
 def test_only_what_trainval_lists_is_searched(tmp_path: Path) -> None:
@@ -177,11 +177,11 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbbbbbb"><!ENTITY c "&b;&b;&b;&b;">]>'
 @pytest.mark.parametrize(
     ("content", "says"),
     [
-        ("", "is not the XML"),
-        ("<annotation><size>", "is not the XML"),
+        ("", "is not an XML annotation"),
+        ("<annotation><size>", "is not an XML annotation"),
         (BOMB + xml("&c;"), "document type declaration"),
         ('<!DOCTYPE a SYSTEM "file:///etc/passwd">' + xml(), "document type declaration"),
-        ('<?xml version="1.0" encoding="none-such"?>' + xml(), "is not the XML"),
+        ('<?xml version="1.0" encoding="none-such"?>' + xml(), "is not an XML annotation"),
         ("<annotation/>", "<annotation> has no <size/width>"),
         (xml().replace("100", "wide"), "'wide', not a whole number"),
         (xml().replace("100", "0"), "0 x 0 pixels"),
@@ -190,9 +190,9 @@ BOMB = '<!DOCTYPE a [<!ENTITY b "bbbbbbbb"><!ENTITY c "&b;&b;&b;&b;">]>'
         (xml(object_xml("cow", (5, 1, 1, 5))), "has no area"),
         (xml(object_xml("cow", (1, 1, float("nan"), 5))), "has no area"),
         (xml(object_xml("cow", (1, 1, 5, 5)).replace("5", "five")), "not four numbers"),
-        (xml(object_xml("cow", (1, 1, 102, 5))), "leaves the picture of 100 x 100"),
+        (xml(object_xml("cow", (1, 1, 102, 5))), "exceeds the picture of 100 x 100"),
         (xml(object_xml("cow", (1, 1, 5, 5), truncated=2)), "<truncated> is '2', not 0 or 1"),
-        (xml(object_xml("unicorn", (1, 1, 5, 5))), "'unicorn' is none of VOC's classes"),
+        (xml(object_xml("unicorn", (1, 1, 5, 5))), "'unicorn' is not a VOC class"),
     ],
 )
 def test_a_torn_annotation_is_an_error_that_names_the_file(cows: Path, content: str, says: str) -> None:

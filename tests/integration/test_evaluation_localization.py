@@ -1,4 +1,4 @@
-"""Localisation between official queries of real buildings, with the default network."""
+"""Localization between official queries of real buildings, with the default network."""
 
 from dataclasses import replace
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A small real server that answers as it is told."""
+"""Serve scripted answers from a small real gRPC server."""
 
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,8 +15,8 @@ from whatwhere.service.rpc import image_search_pb2_grpc as rpc
 Answer = Callable[[grpc.ServicerContext], None]
 
 
-class Told(rpc.ImageSearchServiceServicer, admin_pb2_grpc.AdminServiceServicer):
-    """Answers every call by the next of `answers`, the last one again and again, and remembers what it was shown."""
+class ScriptedServer(rpc.ImageSearchServiceServicer, admin_pb2_grpc.AdminServiceServicer):
+    """Answer each call with the next of `answers`, repeating the last, and record the metadata of the calls."""
 
     def __init__(self, *answers: Answer, generation: int = 4) -> None:
         self.answers = list(answers)
@@ -27,7 +27,7 @@ class Told(rpc.ImageSearchServiceServicer, admin_pb2_grpc.AdminServiceServicer):
         self._health.set("tired", health_pb2.HealthCheckResponse.NOT_SERVING)
 
     def says(self, *, serving: bool) -> None:
-        """Change what the health service answers."""
+        """Set the status that the health service reports."""
         kind = health_pb2.HealthCheckResponse
         self._health.set("", kind.SERVING if serving else kind.NOT_SERVING)
 
@@ -64,14 +64,14 @@ def refusing(code: grpc.StatusCode, text: str = "no") -> Answer:
 
 @contextmanager
 def serving(
-    told: Told,
+    scripted: ScriptedServer,
     *options: tuple[str, int],
     credentials: grpc.ServerCredentials | None = None,
     listen: str = "127.0.0.1:0",
 ) -> Iterator[str]:
-    """Serve, and give the address."""
+    """Run the server and yield its address."""
     server = grpc.server(ThreadPoolExecutor(4), options=options)
-    told.add_to(server)
+    scripted.add_to(server)
     port = server.add_insecure_port(listen) if credentials is None else server.add_secure_port(listen, credentials)
     server.start()
     yield f"{listen.rpartition(':')[0]}:{port}"
