@@ -3,6 +3,7 @@
 import os
 import shutil
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import cast
@@ -41,6 +42,9 @@ class Blocks:
     spec: Spec = Spec()
     weights_sha256: str = "1" * 64
     precision: str = "float32"
+
+    def threads_beside(self) -> AbstractContextManager[None]:
+        return nullcontext()
 
     def activations(self, images: Sequence[NDArray[np.uint8]]) -> list[Tensor]:
         return [self._cells(torch.from_numpy(image.copy()).float() / 255) for image in images]
