@@ -1,7 +1,7 @@
 """Check that the documents are true without running them: `python -m tests.check_docs`, exit code 1 for a problem.
 
-Command lines are parsed by the program itself (no command runs), targets of make, modules, extras, files and anchors must
-exist, Python must compile and its imports resolve, JSON must parse, and a table of a command's options must be complete.
+Command lines are parsed by the program itself; no command runs. Targets of make, modules, extras, files and anchors must
+exist. Python must compile and its imports resolve. JSON must parse. A table of a command's options must be complete.
 """
 
 import ast
@@ -16,6 +16,7 @@ import tomllib
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,7 @@ def _link(path: Path, text: str, target: str) -> Iterator[str]:
 def anchors(text: str) -> set[str]:
     """Return the anchors of a document's headings, as GitHub makes them."""
     tokens = MarkdownIt("commonmark").parse(text)
-    titles = [after.content for token, after in zip(tokens, tokens[1:], strict=False) if token.type == "heading_open"]
+    titles = [after.content for token, after in pairwise(tokens) if token.type == "heading_open"]
     found: set[str] = set()
     for title in titles:
         anchor = re.sub(r"[^\w\- ]", "", title.lower()).replace(" ", "-")

@@ -64,7 +64,8 @@ def test_what_is_untrue_is_found(text: str, problem: str) -> None:
 
 def test_commands_are_told_from_their_output() -> None:
     """Only what follows a prompt is a command, over continued lines, without comments, pipes and assignments."""
-    block = "$ A=1 one --two \\\n    three    # why\noutput\n$ four 'x y' | five > file; six &\n$ for a in b; do\n    seven; done\n"
+    block = "$ A=1 one --two \\\n    three    # why\noutput\n$ four 'x y' | five > file; six &\n"
+    block += "$ for a in b; do\n    seven; done\n"
 
     found = [words for words in commands(block) if words]
 
