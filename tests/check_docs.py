@@ -1,6 +1,6 @@
 """Check that the documents are true without running them: `python -m tests.check_docs`, exit code 1 for a problem.
 
-Command lines are parsed by the program itself; no command runs. Targets of make, modules, extras, files and anchors must
+Command lines are parsed by the program itself; no command runs. Targets of make, modules, extras, files, anchors must
 exist. Python must compile and its imports resolve. JSON must parse. A table of a command's options must be complete.
 """
 
