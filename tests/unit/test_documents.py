@@ -50,7 +50,7 @@ def test_the_readme_is_short() -> None:
         ("`whatwhere serve --whisper`", "no option --whisper"),
         ("`whatwhere sing`", "no such command"),
         ("`tests/unit/test_none.py`", "there is no tests/unit/test_none.py"),
-        ("`WHATWHERE_NONE`", "no program reads the variable"),  # in two: this file is among those that are read
+        (f"`{'WHATWHERE'}_NONE`", "no program reads the variable"),  # in two: this file is among those read
         ("| option of `health` | |\n|---|---|\n| `--loud` | |", "health has no option --loud"),
         ("| option of `info` | |\n|---|---|\n| `--json` | |", "the table of info lacks --collection"),
     ],
