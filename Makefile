@@ -3,18 +3,21 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends
+# The documents, whose spelling and words are checked; to check the code as well, add indexer service migrations tests.
+SPELLED := $(wildcard *.md) .github $(wildcard deploy/*.md indexer/*.md service/*.md service/*/*.md tests/*.md)
+AVOIDED = $(shell sed -n 's/->.*//p' tests/words.txt | paste -sd '|')
 YAMLLINT := {extends: default, rules: {document-start: disable, line-length: {max: 120}, octal-values: {forbid-implicit-octal: false}}}
 
-.PHONY: help setup links demo test browser postgresql check check-deploy bench audit format proto release-proto pictures clean
+.PHONY: help setup links demo test browser postgresql check check-deploy check-github docs-check spelling bench audit constraints lowest release format proto release-proto pictures clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
 
 setup: $(STAMP)  ## install everything into .venv
 
-$(STAMP): pyproject.toml
+$(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
-	$(BIN)/pip install --quiet --editable '.[cpu,dev]'
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable '.[cpu,dev]'
 	$(MAKE) --no-print-directory links
 	@touch $@
 
@@ -39,7 +42,7 @@ browser:  ## install Chromium, which tests of the page drive (Debian, as root); 
 postgresql:  ## install PostgreSQL, which tests of the catalogue start (Debian, as root); without it they skip
 	ls /usr/lib/postgresql/*/bin/initdb || $(APT_INSTALL) postgresql || { apt-get update && $(APT_INSTALL) postgresql; }
 
-check: $(STAMP) links check-deploy  ## lint, formatting, types, migrations, deploy/
+check: $(STAMP) links check-deploy check-github spelling docs-check  ## lint, formatting, types, layers, spelling, documents, migrations, deploy/
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
@@ -56,11 +59,40 @@ check-deploy: $(STAMP)  ## parse what deploy/ holds, each by a validator of its 
 	$(BIN)/hadolint deploy/Containerfile deploy/Containerfile.cuda
 	$(BIN)/python -m json.tool deploy/grafana/dashboard.json /dev/null
 
+check-github: $(STAMP)  ## parse what .github/ holds
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-workflows $(wildcard .github/workflows/*.yml)
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-forms .github/ISSUE_TEMPLATE/bug.yml .github/ISSUE_TEMPLATE/proposal.yml
+	$(BIN)/check-jsonschema --builtin-schema vendor.github-issue-config .github/ISSUE_TEMPLATE/config.yml
+
+spelling: $(STAMP)  ## look for misspelled words, and for those of tests/words.txt
+	$(BIN)/codespell $(SPELLED)
+	$(BIN)/codespell --dictionary tests/words.txt --regex '(?i:\b(?:$(AVOIDED))\b)' $(filter-out %/words.txt,$(SPELLED))
+
+docs-check: $(STAMP)  ## compare commands, links and examples of the documents with the program
+	$(BIN)/python -m tests.check_docs
+
 bench: $(STAMP)  ## measure what indexing and searching cost beside the network, compare with an earlier run
 	$(BIN)/python -m tests.measure_speed --json build/speed.json --compare tests/speed.json
 
 audit: $(STAMP)  ## look for known vulnerabilities of what is installed
 	$(BIN)/pip-audit --local --skip-editable
+
+constraints:  ## install the newest versions that are allowed into build/newest and write them to constraints.txt
+	$(PYTHON) -m venv --clear build/newest
+	build/newest/bin/pip install --quiet --editable '.[cpu,dev,gcs]'
+	{ grep '^#' constraints.txt; build/newest/bin/pip freeze --exclude-editable; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+lowest:  ## install the lowest versions that are allowed into build/lowest and run the tests with them
+	$(PYTHON) -m venv --clear build/lowest
+	build/lowest/bin/pip install --quiet --constraint constraints-lowest.txt --editable '.[cpu,dev,gcs]'
+	OMP_NUM_THREADS=1 build/lowest/bin/pytest --numprocesses 2 --dist loadfile --max-worker-restart 0
+
+release: $(STAMP)  ## build sdist and wheel into build/dist, check them, install the wheel elsewhere and use it
+	rm -rf build/dist
+	$(BIN)/python -m build --outdir build/dist
+	$(BIN)/twine check --strict build/dist/*
+	$(BIN)/pytest tests/integration/test_wheel.py
 
 format: $(STAMP)  ## format the code
 	$(BIN)/ruff check --fix .
