@@ -54,7 +54,7 @@ def evaluate(
         ),
     ] = None,
     localization: Annotated[bool, typer.Option(help="Also measure boxes, if the queries have them.")] = True,
-    cache: Annotated[Path, typer.Option(help="Folder of cached features.", envvar="WHATWHERE_CACHE")] = Path(
+    cache: Annotated[Path, typer.Option(help="Folder of cached features.", envvar="WHATWHERE_FEATURES")] = Path(
         "~/.cache/whatwhere/features"
     ),
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file (JSON).")] = None,

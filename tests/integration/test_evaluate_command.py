@@ -181,7 +181,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
     monkeypatch.setattr(whatwhere.service.evaluation.retrieval.datasets, "load_benchmark", load)
     monkeypatch.setattr(whatwhere.service.evaluation.retrieval.run, "evaluate", evaluate)
-    monkeypatch.delenv("WHATWHERE_CACHE", raising=False)
+    monkeypatch.delenv("WHATWHERE_FEATURES", raising=False)
     return calls
 
 
@@ -222,7 +222,7 @@ def test_image_folders_and_ground_truth_arrive(asked: list[Any]) -> None:
 
 def test_the_cache_may_come_from_the_environment(asked: list[Any], monkeypatch: pytest.MonkeyPatch) -> None:
     """For all runs of a shell."""
-    monkeypatch.setenv("WHATWHERE_CACHE", "elsewhere")
+    monkeypatch.setenv("WHATWHERE_FEATURES", "elsewhere")
 
     run_here("towers", "--images", "a")
 
