@@ -10,6 +10,7 @@ import skimage.data
 import sklearn.datasets
 import torch
 
+from tests.loading import loading_once
 from tests.postgres import PostgresServer
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.collection.layout import Layout
@@ -57,6 +58,13 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def networks_are_loaded_once() -> Iterator[None]:
+    """Share loaded networks among all tests but those of loading itself."""
+    with loading_once():
+        yield
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

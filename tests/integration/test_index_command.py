@@ -14,6 +14,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import whatwhere.indexer.pipeline.run
+from tests import commands
+from tests.commands import ONE_THREAD
 from tests.conftest import rows, written
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.catalog.records import ImageRecord
@@ -28,19 +30,17 @@ from whatwhere.indexer.pipeline.settings import IndexSettings, Progress, RunSumm
 from whatwhere.indexer.pipeline.train_whiteners import TrainingSettings
 from whatwhere.service import cli
 
-WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
-# One thread: where other processes compete for the cores, several are slower than one (measured: 5 times).
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
-
-
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(*arguments: str | Path, timeout_s: float = 120, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end, without a terminal."""
-    command = [*WHATWHERE, *map(str, arguments)]
-    variables = os.environ | ONE_THREAD | {"COLUMNS": "500"} | environment
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=variables, timeout=timeout_s)
+    return commands.run(*arguments, timeout_s=timeout_s, environment=os.environ | {"COLUMNS": "500"} | environment)
+
+
+def run_afresh(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Run the command to its end, in an interpreter of its own."""
+    return commands.run_afresh(*arguments, environment=os.environ | {"COLUMNS": "500"})
 
 
 def run_here(*arguments: str | Path) -> str:
@@ -86,7 +86,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory, few: Path) -> tuple[Path, 
     """Give a collection that the command made, and what it printed."""
     root = tmp_path_factory.mktemp("indexed") / "few.ww"
     flags = ("--rank", "4", "--descriptors", "gem, what", "--batch-size", "2", "--workers", "1", "--device", "cpu")
-    return root, run("index", few, "--collection", root, *flags)
+    return root, run_afresh("index", few, "--collection", root, *flags)
 
 
 def test_a_run_sums_up_what_it_did(indexed: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
@@ -158,7 +158,7 @@ def test_info_says_what_a_collection_holds(indexed: tuple[Path, "subprocess.Comp
     """Counts, generation, recipe and indexes, for people."""
     root, _ = indexed
 
-    done = run("info", "--collection", root)
+    done = run_afresh("info", "--collection", root)
 
     assert (done.returncode, done.stderr) == (0, "")
     words = done.stdout.split()
@@ -189,7 +189,7 @@ def test_images_lists_names_places_and_reasons(
     """Failed images come with their reason, on one line each."""
     root, _ = indexed
 
-    done = run("images", "-c", root, "--state", "failed")
+    done = run_afresh("images", "-c", root, "--state", "failed")
 
     assert (done.returncode, done.stderr) == (0, "")
     heading, *lines = done.stdout.splitlines()
@@ -334,7 +334,7 @@ def test_whiteners_that_were_trained_are_used(tmp_path: Path, patterns: Path) ->
     """`whiten` writes what `index --whiteners` takes."""
     pictures = [patterns / name for name in ("00.png", "01.png", "02.png")]
 
-    trained = run("whiten", *pictures, "--output", tmp_path / "w", "--descriptors", "what", "--dimensions", "9")
+    trained = run_afresh("whiten", *pictures, "--output", tmp_path / "w", "--descriptors", "what", "--dimensions", "9")
     done = run("index", pictures[0], "-c", tmp_path / "c.ww", "--descriptors", "what", "--whiteners", tmp_path / "w")
 
     whitener = whitening.load(tmp_path / "w" / "efficientnet-lite0.cells.safetensors")

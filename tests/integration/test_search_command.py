@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests import commands
 from tests.conftest import QUERY_PHOTOGRAPH
 from tests.generations import Publisher
 from whatwhere.indexer.boxes import Box
@@ -26,9 +27,7 @@ COMMANDS = ("index", "info", "images", "serve", "search", "whiten", "explain", "
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": "200"}
-    command = [*WHATWHERE, *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    return commands.run(*arguments, environment=os.environ | {"COLUMNS": "200"})
 
 
 @pytest.fixture(scope="module")
@@ -72,7 +71,8 @@ def test_a_search_of_a_collection_equals_that_of_its_server(serving: tuple[str, 
 
 def test_a_stored_image_is_asked_for_by_name(serving: tuple[str, object]) -> None:
     """images/3 in place of a file; a pixel region is one of the stored picture."""
-    done = run("search", "images/3", "--server", serving[0], "--region", "0,0,100,100px", "--top", "2")
+    flags = ("--region", "0,0,100,100px", "--top", "2")
+    done = commands.run_afresh("search", "images/3", "--server", serving[0], *flags)
 
     assert done.returncode == 0
     assert "images/3" in done.stdout

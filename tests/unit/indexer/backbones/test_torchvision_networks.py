@@ -18,17 +18,24 @@ from torchvision import models
 from tests.conftest import QUERY_PHOTOGRAPH
 from whatwhere.indexer.backbones import torchvision_networks
 from whatwhere.indexer.backbones.backbone import Backbone, load_backbone
+from whatwhere.indexer.backbones.engines import ENGINE_VARIABLE
 from whatwhere.indexer.backbones.nonnegative import negative_source
 from whatwhere.indexer.backbones.reflection import ReflectingConvolution, has_batch_norm
 from whatwhere.indexer.backbones.registry import BACKBONES, find_backbone
 from whatwhere.indexer.backbones.weights import PublishedWeights
 from whatwhere.indexer.errors import UnknownName, WeightsUnavailable
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = pytest.mark.usefixtures("one_thread", "by_torch")
 
 CPU = torch.device("cpu")
 NAMED = [name for name, spec in BACKBONES.items() if isinstance(spec.weights, PublishedWeights)]
 IMAGENET = (torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225]))
+
+
+@pytest.fixture
+def by_torch(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let torch run the networks: OpenVINO compiles one in seconds, and its activations are looked at where it is."""
+    monkeypatch.setenv(ENGINE_VARIABLE, "torch")
 
 
 def picture(height: int, width: int) -> NDArray[np.uint8]:

@@ -299,7 +299,7 @@ def test_on_a_full_disk_the_file_stays_as_it_was(path: Path, tmp_path: Path, mon
     def full(_: Path) -> None:
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("whatwhere.indexer.storage.files.sync", full)
+    monkeypatch.setattr("whatwhere.service.security.tokens.sync", full)
     with pytest.raises(OSError, match="No space left"):
         create_token(path, "desk", SEARCH)
 
