@@ -34,7 +34,7 @@ _MODULES = (
 
 
 def run(
-    *arguments: str | Path, timeout_s: float = 120, environment: dict[str, str] | None = None
+    *arguments: str | Path, timeout_s: float = 240, environment: dict[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end in a process that is forked for it, in this one's directory, without a terminal.
 
@@ -56,7 +56,7 @@ def run(
 
 
 def run_afresh(
-    *arguments: str | Path, timeout_s: float = 120, environment: dict[str, str] | None = None
+    *arguments: str | Path, timeout_s: float = 240, environment: dict[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end as `run` does, in an interpreter of its own."""
     command = [*AFRESH, *map(str, arguments)]

@@ -33,7 +33,7 @@ from whatwhere.service import cli
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def run(*arguments: str | Path, timeout_s: float = 120, **environment: str) -> "subprocess.CompletedProcess[str]":
+def run(*arguments: str | Path, timeout_s: float = 240, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end, without a terminal."""
     return commands.run(*arguments, timeout_s=timeout_s, environment=os.environ | {"COLUMNS": "500"} | environment)
 
