@@ -351,7 +351,7 @@ def test_training_does_not_wait_for_a_pipe(tmp_path: Path, patterns: Path) -> No
     """What is no regular file is left out with a warning, as anything that cannot be read."""
     os.mkfifo(tmp_path / "pipe.jpg")
 
-    done = run("whiten", tmp_path, patterns / "00.png", "--output", tmp_path / "w", timeout_s=20)
+    done = run("whiten", tmp_path, patterns / "00.png", "--output", tmp_path / "w", timeout_s=60)
 
     assert done.returncode == 1
     assert "error: 1 readable photographs" in done.stderr

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.milvus import MilvusLite, free_port
+from tests.milvus import MilvusLite
+from tests.ports import free_port
 from tests.waiting import wait_until
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.segments import SegmentStore
