@@ -1,7 +1,8 @@
 """The command as people run it: a process with arguments and an environment, what it prints, and how it ends.
 
-`run` forks it from a process that has imported the product and loaded the default network: 0.1 s where an interpreter
-that starts takes 5. `run_afresh` starts an interpreter, as a shell does: at least one test of each command takes that.
+`run` and `start` fork it from a process that has imported the product and loaded the default network: 0.1 s where an
+interpreter that starts takes 5. It can be stopped and killed as any other. `run_afresh` starts an interpreter, as a
+shell does: at least one test of each command takes that.
 """
 
 import atexit
@@ -11,15 +12,19 @@ import gc
 import importlib
 import json
 import os
+import select
+import selectors
 import signal
+import socket
 import subprocess
 import sys
-import tempfile
 import threading
-import time
 import traceback
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any
+from types import TracebackType
+from typing import IO, Any, Self
 
 ROOT = Path(__file__).resolve().parent.parent
 AFRESH = (sys.executable, "-m", "whatwhere.service.cli")
@@ -31,69 +36,150 @@ _MODULES = (
     *(f"service.{name}" for name in ("asking", "cli", "figures", "illustrating", "server", "visualizing")),
     *(f"whatwhere.service.evaluation.{name}" for name in ("datasets", "report", "run")),
 )
+_LONGEST_REQUEST = 1 << 20
 
 
 def run(
-    *arguments: str | Path, timeout_s: float = 240, environment: dict[str, str] | None = None
+    *arguments: str | Path, timeout_s: float = 240, environment: Mapping[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end in a process that is forked for it, in this one's directory, without a terminal.
 
     `environment` is this process's where none is given.
     """
-    with tempfile.TemporaryDirectory(prefix="whatwhere-command-") as folder:
-        out, messages = Path(folder, "out"), Path(folder, "messages")
-        request = {
-            "arguments": [*map(str, arguments)],
-            "environment": dict(os.environ if environment is None else environment),
-            "directory": os.getcwd(),
-            "streams": [str(out), str(messages)],
-            "timeout_s": timeout_s,
-        }
-        code = _server().ask(request)
-        if code is None:
-            raise subprocess.TimeoutExpired([*arguments], timeout_s, out.read_bytes(), messages.read_bytes())
-        return subprocess.CompletedProcess([*arguments], code, out.read_text(), messages.read_text())
+    with start(*arguments, environment=environment) as process:
+        out, messages = process.communicate(timeout_s)
+    return subprocess.CompletedProcess([*arguments], process.wait(), out, messages)
 
 
 def run_afresh(
-    *arguments: str | Path, timeout_s: float = 240, environment: dict[str, str] | None = None
+    *arguments: str | Path, timeout_s: float = 240, environment: Mapping[str, str] | None = None
 ) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end as `run` does, in an interpreter of its own."""
     command = [*AFRESH, *map(str, arguments)]
-    variables = (os.environ if environment is None else environment) | ONE_THREAD
+    variables = {**(os.environ if environment is None else environment), **ONE_THREAD}
     return subprocess.run(command, check=False, capture_output=True, text=True, env=variables, timeout=timeout_s)
 
 
+def start(
+    *arguments: str | Path, environment: Mapping[str, str] | None = None, before: str = "", stderr: int | None = None
+) -> "Process":
+    """Start the command in a process that is forked for it.
+
+    `before` is code that it runs first; `stderr` is a file descriptor in the place of a pipe.
+    """
+    request = {
+        "arguments": [*map(str, arguments)],
+        "environment": dict(os.environ if environment is None else environment),
+        "directory": os.getcwd(),
+        "before": before,
+    }
+    return Process(request, stderr)
+
+
+class Process:
+    """A running command; what it has of `subprocess.Popen` means what it means there."""
+
+    def __init__(self, request: Mapping[str, Any], stderr: int | None) -> None:
+        out, its_out = os.pipe()
+        messages, its_messages = os.pipe() if stderr is None else (None, os.dup(stderr))
+        self._ended, its_end = os.pipe()
+        try:
+            self.pid = _server().fork(request, [its_out, its_messages, its_end])
+        finally:
+            for its in (its_out, its_messages, its_end):
+                os.close(its)
+        self.args = request["arguments"]
+        self.stdout: IO[str] = open(out)  # noqa: SIM115 - closed at the end
+        self.stderr: IO[str] | None = None if messages is None else open(messages)  # noqa: SIM115
+        self.returncode: int | None = None
+
+    def __enter__(self) -> Self:
+        """Return self."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Wait for its end, which is soon where an error came first."""
+        if error is not None:
+            self.kill()
+        self.stdout.close()
+        if self.stderr is not None:
+            self.stderr.close()
+        self.wait()
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def poll(self) -> int | None:
+        """Return its exit code, None while it runs."""
+        return self._code(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit code, once it has ended."""
+        code = self._code(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return code
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Return all that it prints, once it has ended; kill it where that takes too long."""
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+        timer = threading.Timer(timeout or threading.TIMEOUT_MAX, end)
+        timer.start()
+        with ThreadPoolExecutor(1) as pool:
+            messages = pool.submit(lambda: "" if self.stderr is None else self.stderr.read())
+            printed = self.stdout.read(), messages.result()
+        timer.cancel()
+        self.wait()
+        if late.is_set():
+            raise subprocess.TimeoutExpired(self.args, timeout or 0, *printed)
+        return printed
+
+    def _code(self, timeout: float | None) -> int | None:
+        if self.returncode is None and select.select([self._ended], [], [], timeout)[0]:
+            self.returncode = int(os.read(self._ended, 16))
+            os.close(self._ended)
+        return self.returncode
+
+
 class _Server:
-    """The process that forks."""
+    """The process that forks, as this one sees it."""
 
     def __init__(self) -> None:
         self._one_at_a_time = threading.Lock()
+        self._socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self._socket, its):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST_REQUEST)
         self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.commands"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            text=True,
+            [sys.executable, "-m", "tests.commands", str(its.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
             cwd=ROOT,
             env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | ONE_THREAD,
+            pass_fds=[its.fileno()],
         )
+        its.close()
 
-    def ask(self, request: dict[str, Any]) -> int | None:
-        """Have a command run; return its exit code, None where it took too long and was killed."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
+    def fork(self, request: Mapping[str, Any], streams: list[int]) -> int:
+        """Have a command started with these for what it prints, its messages and its exit code; return its number."""
         with self._one_at_a_time:
-            self._process.stdin.write(json.dumps(request) + "\n")
-            self._process.stdin.flush()
-            code: int | None = json.loads(self._process.stdout.readline())
-        return code
+            socket.send_fds(self._socket, [json.dumps(request).encode()], streams)
+            return int(self._socket.recv(16))
 
     def close(self) -> None:
         """End it."""
-        assert self._process.stdin is not None
-        assert self._process.stdout is not None
-        self._process.stdin.close()
-        self._process.stdout.close()
+        self._socket.close()
         self._process.wait()
 
 
@@ -107,48 +193,64 @@ def _server() -> _Server:
 # --- the server's own side ----------------------------------------------------------------------------------------
 
 
-def _serve() -> None:
-    """Answer requests, a line of JSON each, with the exit code of their command."""
+def _serve(requests: socket.socket) -> None:
+    """Fork a process for each request, and write the exit codes of those that have ended."""
     for name in _MODULES:
         importlib.import_module(name)
     from tests.loading import loading_once  # noqa: PLC0415
 
     sys.modules["__main__"].__package__ = ""  # by which the usage would name this module
+    running = selectors.DefaultSelector()
+    running.register(requests, selectors.EVENT_READ)
     with loading_once():
         backbone.load_backbone(registry.DEFAULT_BACKBONE, backbone.choose_device())
         gc.freeze()
-        for line in sys.stdin:
-            request = json.loads(line)
-            process = os.fork()
-            if process == 0:
-                _be_the_command(request)
-            print(json.dumps(_exit_code(process, request["timeout_s"])), flush=True)  # noqa: T201 - the answer
+        while True:
+            for key, _ in running.select():
+                if key.fileobj is not requests:
+                    running.unregister(key.fileobj)
+                    _tell_end(key.fd, *key.data)
+                elif not _fork(requests, running):
+                    return
 
 
-def _exit_code(process: int, timeout_s: float) -> int | None:
-    """Wait for a process, and kill it after a time."""
-    end = time.monotonic() + timeout_s
-    while time.monotonic() < end:
-        ended, status = os.waitpid(process, os.WNOHANG)
-        if ended:
-            return os.waitstatus_to_exitcode(status)
-        time.sleep(0.002)
-    os.kill(process, signal.SIGKILL)
-    os.waitpid(process, 0)
-    return None
+def _fork(requests: socket.socket, running: selectors.BaseSelector) -> bool:
+    """Fork the next command; return whether there was one."""
+    content, streams, _, _ = socket.recv_fds(requests, _LONGEST_REQUEST, 3)
+    if not content:
+        return False
+    process = os.fork()
+    if process == 0:
+        requests.close()
+        _be_the_command(json.loads(content), streams[:2])
+    for stream in streams[:2]:
+        os.close(stream)
+    running.register(os.pidfd_open(process), selectors.EVENT_READ, (process, streams[2]))
+    requests.send(str(process).encode())
+    return True
 
 
-def _be_the_command(request: dict[str, Any]) -> None:
+def _tell_end(pidfd: int, process: int, stream: int) -> None:
+    _, status = os.waitpid(process, 0)
+    with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+        os.write(stream, str(os.waitstatus_to_exitcode(status)).encode())
+    os.close(stream)
+    os.close(pidfd)
+
+
+def _be_the_command(request: dict[str, Any], streams: list[int]) -> None:
     """Run the command as a process of its own would, and end."""
     code = 1
     try:
-        for standard, path in zip((1, 2), request["streams"], strict=True):
-            os.dup2(os.open(path, os.O_WRONLY | os.O_CREAT), standard)
-        os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
+        for standard, stream in zip((1, 2), streams, strict=True):
+            os.dup2(stream, standard)
+            os.close(stream)
         os.chdir(request["directory"])
         os.environ.clear()
         os.environ.update(request["environment"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start their background jobs without it
         sys.argv = ["whatwhere", *request["arguments"]]
+        exec(request["before"], {"__name__": "__main__"})
         importlib.import_module("whatwhere.service.cli").main()
         code = 0
     except SystemExit as end:
@@ -163,4 +265,4 @@ def _be_the_command(request: dict[str, Any]) -> None:
 
 
 if __name__ == "__main__":
-    _serve()
+    _serve(socket.socket(fileno=int(sys.argv[1])))

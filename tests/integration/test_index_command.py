@@ -470,10 +470,8 @@ def test_wrong_usage_has_an_exit_code_of_its_own(arguments: Sequence[str], monke
 SHARD_SOURCES = 4
 # The command itself, with shards so small that few pictures fill several.
 CHILD = f"""
-import signal
 import whatwhere.indexer.pipeline.run
 whatwhere.indexer.pipeline.run.SHARD_SOURCES = {SHARD_SOURCES}
-signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start their background jobs without it
 """
 RUN = """
 from whatwhere.service.cli import main
@@ -493,16 +491,17 @@ Catalog.record_chunk = record_chunk
 """
 
 
-def indexing(patterns: Path, root: Path, moment: str = "") -> list[str]:
-    """Return the command line of a process that indexes the patterns in small shards, changed by the moment."""
-    return [sys.executable, "-c", CHILD + moment + RUN, "index", str(patterns), "-c", str(root), "--batch-size", "2"]
+def indexing(patterns: Path, root: Path) -> list[str]:
+    """Return the arguments of a command that indexes the patterns."""
+    return ["index", str(patterns), "-c", str(root), "--batch-size", "2"]
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Path:
     """Give the collection that one run without any trouble makes."""
     root = tmp_path_factory.mktemp("uninterrupted") / "c.ww"
-    subprocess.run(indexing(patterns, root), check=True, capture_output=True, env=os.environ | ONE_THREAD)
+    command = [sys.executable, "-c", CHILD + RUN, *indexing(patterns, root)]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | ONE_THREAD)
     return root
 
 
@@ -513,17 +512,10 @@ def continue_run(patterns: Path, root: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def working(tmp_path: Path, patterns: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+def working(tmp_path: Path, patterns: Path) -> Iterator[tuple[commands.Process, Path]]:
     """Give a running command that has kept two chunks and not all, and its collection."""
     root = tmp_path / "c.ww"
-    with subprocess.Popen(
-        indexing(patterns, root, WAITING_AFTER_TWO_SHARDS),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | ONE_THREAD,
-    ) as process:
-        assert process.stdout is not None
+    with commands.start(*indexing(patterns, root), before=CHILD + WAITING_AFTER_TWO_SHARDS) as process:
         assert process.stdout.readline() == "waiting\n"
         yield process, root
         process.kill()
@@ -535,7 +527,7 @@ def working(tmp_path: Path, patterns: Path) -> Iterator[tuple["subprocess.Popen[
 def test_a_stopped_run_keeps_what_it_finished(
     patterns: Path,
     uninterrupted: Path,
-    working: tuple["subprocess.Popen[str]", Path],
+    working: tuple[commands.Process, Path],
     monkeypatch: pytest.MonkeyPatch,
     stop: signal.Signals,
     exit_code: int,

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -21,7 +20,6 @@ from tests.generations import Publisher
 from whatwhere.indexer.boxes import Box
 from whatwhere.service.client.client import Client
 
-WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
 REGION = "90,100,690,455px"
 COMMANDS = ("index", "info", "images", "serve", "search", "whiten", "explain", "compare", "visualize", "evaluate")
 
@@ -31,11 +29,9 @@ def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 @pytest.fixture(scope="module")
-def serving(collection: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def serving(collection: Path) -> Iterator[tuple[str, commands.Process]]:
     """Give the printed address of a real server process, and the process."""
-    command = [*WHATWHERE, "serve", "--collection", str(collection), "--listen", "127.0.0.1:0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with commands.start("serve", "--collection", collection, "--listen", "127.0.0.1:0") as process:
         yield process.stdout.readline().split()[-1], process
         process.kill()
 
@@ -179,9 +175,8 @@ def test_a_server_told_not_to_look_says_what_it_has_missed(collection: Path, tmp
     """`serve --refresh 0` stays with its generation; a caller sees that there is a newer one."""
     root = tmp_path / "photographs.ww"
     shutil.copytree(collection, root)
-    command = [*WHATWHERE, "serve", "--collection", str(root), "--listen", "127.0.0.1:0", "--refresh", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    flags = ("--listen", "127.0.0.1:0", "--refresh", "0")
+    with commands.start("serve", "--collection", root, *flags) as process:
         with Client(process.stdout.readline().split()[-1]) as client, Publisher(root) as publisher:
             publisher.add(1)
             publisher.publish()
@@ -195,7 +190,7 @@ def test_a_server_told_not_to_look_says_what_it_has_missed(collection: Path, tmp
 
 def test_a_server_ends_its_requests_on_sigterm(collection: Path) -> None:
     """SIGTERM stops it cleanly, with a log line for each request it served."""
-    command = [*WHATWHERE, "serve", "--collection", str(collection), "--listen", "127.0.0.1:0"]
+    command = [*commands.AFRESH, "serve", "--collection", str(collection), "--listen", "127.0.0.1:0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         with Client(process.stdout.readline().split()[-1]) as client:

@@ -5,7 +5,6 @@ import os
 import pty
 import shutil
 import signal
-import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,8 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests.commands import start
 from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
-from tests.integration.test_evaluate_command import CHILD
 from tests.integration.test_search_command import run
 from whatwhere.service.drawing.tiles import TILE_SIZE
 
@@ -145,7 +144,7 @@ def test_an_ascent_shows_its_steps_and_can_be_stopped(
     """A bar of steps on a terminal; one sentence and the exit code of the signal, and no picture."""
     arguments = ("visualize", "images/1", "--factor", "0", "-c", collection, "--picture", picture, "--steps", LONG)
     own, its = terminal
-    with subprocess.Popen([sys.executable, "-c", CHILD, *map(str, arguments)], stderr=its) as process:
+    with start(*map(str, arguments), stderr=its) as process:
         shown = b""
         while b"2/10000" not in shown:
             shown += os.read(own, 1024)
