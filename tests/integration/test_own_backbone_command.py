@@ -13,6 +13,7 @@ from torchvision import models
 
 from tests import commands
 from tests.conftest import QUERY_PHOTOGRAPH
+from whatwhere.indexer.backbones.engines import ENGINE_VARIABLE
 from whatwhere.indexer.backbones.registry import BACKBONES
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.manifest import Manifest
@@ -27,8 +28,9 @@ pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command to its end, without a terminal."""
-    return commands.run(*arguments, timeout_s=240, environment=os.environ | {"COLUMNS": "300"} | environment)
+    """Run the command to its end, without a terminal; by torch, as OpenVINO takes seconds to compile a network."""
+    fixed = {"COLUMNS": "300", ENGINE_VARIABLE: "torch"}
+    return commands.run(*arguments, environment=os.environ | fixed | environment)
 
 
 def done(*arguments: str | Path, **environment: str) -> str:
