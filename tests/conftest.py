@@ -75,6 +75,7 @@ def networks_are_loaded_once() -> Iterator[None]:
 def pytest_configure(config: pytest.Config) -> None:
     """Say what marks there are."""
     config.addinivalue_line("markers", "takes(seconds): about how long a module takes; what takes long is begun first")
+    config.addinivalue_line("markers", "xdist_group(name): modules that share what is dear to make")  # also without it
 
 
 @pytest.hookimpl(tryfirst=True)

@@ -25,7 +25,7 @@ from whatwhere.service import cli
 from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, Coverage
 from whatwhere.service.evaluation.retrieval.run import Evaluation, EvaluationSettings, MethodScore
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.takes(120)]
 
 SKY, TABLE = ("rocket", "china", "astronaut"), ("coffee", "flower", "chelsea")
 

@@ -30,7 +30,7 @@ from whatwhere.indexer.pipeline.settings import IndexSettings, Progress, RunSumm
 from whatwhere.indexer.pipeline.train_whiteners import TrainingSettings
 from whatwhere.service import cli
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.takes(40)]
 
 
 def run(*arguments: str | Path, timeout_s: float = 240, **environment: str) -> "subprocess.CompletedProcess[str]":

@@ -22,6 +22,8 @@ from whatwhere.indexer.catalog.records import INDEXED
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.storage.files import path_of_uri
 
+pytestmark = pytest.mark.takes(40)
+
 SEED = 1
 DEADLINE_S = 240
 # Measured: 2.5 GB. The network and its libraries take 0.8, the largest WebP that is allowed 1.6; what is decoded

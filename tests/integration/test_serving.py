@@ -39,7 +39,7 @@ from whatwhere.service.rpc import image_search_pb2_grpc as rpc
 from whatwhere.service.server import Server, create_server
 from whatwhere.service.settings import Batching, Limits, ServerSettings
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.takes(40)]
 LOOPBACK = "127.0.0.1:0"
 
 

@@ -21,6 +21,8 @@ from whatwhere.service.client.client import Client
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
+pytestmark = pytest.mark.takes(30)
+
 CALLERS = 8
 PAUSE_S = 0.01  # of each caller: what is to start beside needs the cores, too
 ADDED = 4

@@ -38,7 +38,7 @@ from whatwhere.service.search.searcher import open_searcher
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.takes(45)]
 
 SWAPS = 50
 CLIENTS = 4

@@ -25,7 +25,7 @@ from whatwhere.indexer.backbones.registry import BACKBONES, find_backbone
 from whatwhere.indexer.backbones.weights import PublishedWeights
 from whatwhere.indexer.errors import UnknownName, WeightsUnavailable
 
-pytestmark = pytest.mark.usefixtures("one_thread", "by_torch")
+pytestmark = [pytest.mark.usefixtures("one_thread", "by_torch"), pytest.mark.takes(80)]
 
 CPU = torch.device("cpu")
 NAMED = [name for name, spec in BACKBONES.items() if isinstance(spec.weights, PublishedWeights)]

@@ -21,6 +21,8 @@ from whatwhere.indexer.vectors.conditions import Facts, Has, holds, opposite
 from whatwhere.indexer.vectors.milvus import MOST_RESULTS, MilvusIndex, MilvusServer, MilvusStore
 from whatwhere.indexer.vectors.store import Delta, Entry, Generation, Index, RemoteEntry, VectorSource, VectorStore
 
+pytestmark = pytest.mark.takes(60)
+
 DIMENSIONS = 16
 RED, GREEN = "a" * 32, "b" * 32
 Ids = NDArray[np.int64]
