@@ -32,9 +32,22 @@ AFRESH = (sys.executable, "-m", "whatwhere.service.cli")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # What commands import when they are run; OpenVINO and the network come with the first picture.
 _MODULES = (
-    *(f"indexer.{name}" for name in ("copying", "inspection", "pipeline", "removal", "train", "upkeep", "verify")),
-    *(f"service.{name}" for name in ("asking", "cli", "figures", "illustrating", "server", "visualizing")),
-    *(f"whatwhere.service.evaluation.{name}" for name in ("datasets", "report", "run")),
+    "whatwhere.indexer.maintenance.transfer",
+    "whatwhere.indexer.maintenance.info",
+    "whatwhere.indexer.pipeline.run",
+    "whatwhere.indexer.maintenance.remove",
+    "whatwhere.indexer.pipeline.train_whiteners",
+    "whatwhere.indexer.maintenance.rebuild",
+    "whatwhere.indexer.maintenance.verify",
+    "whatwhere.service.local.search",
+    "whatwhere.service.cli",
+    "whatwhere.service.evaluation.retrieval.datasets",
+    "whatwhere.service.evaluation.retrieval.report",
+    "whatwhere.service.evaluation.retrieval.run",
+    "whatwhere.service.drawing.explanation",
+    "whatwhere.service.local.explain",
+    "whatwhere.service.server",
+    "whatwhere.service.local.visualize",
 )
 _LONGEST_REQUEST = 1 << 20
 
@@ -251,7 +264,9 @@ def _be_the_command(request: dict[str, Any], streams: list[int]) -> None:
         signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start their background jobs without it
         sys.argv = ["whatwhere", *request["arguments"]]
         exec(request["before"], {"__name__": "__main__"})
-        importlib.import_module("whatwhere.service.cli").main()
+        from whatwhere.service.cli import main  # noqa: PLC0415 - imported before the fork
+
+        main()
         code = 0
     except SystemExit as end:
         code = end.code if isinstance(end.code, int) else int(end.code is not None)
