@@ -20,12 +20,13 @@ from tests.generations import Publisher
 from whatwhere.indexer.boxes import Box
 from whatwhere.service.client.client import Client
 
+WIDE = {"COLUMNS": "200"}
 REGION = "90,100,690,455px"
 COMMANDS = ("index", "info", "images", "serve", "search", "whiten", "explain", "compare", "visualize", "evaluate")
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    return commands.run(*arguments, environment=os.environ | {"COLUMNS": "200"})
+    return commands.run(*arguments, environment=os.environ | WIDE)
 
 
 @pytest.fixture(scope="module")
@@ -68,7 +69,7 @@ def test_a_search_of_a_collection_equals_that_of_its_server(serving: tuple[str, 
 def test_a_stored_image_is_asked_for_by_name(serving: tuple[str, object]) -> None:
     """images/3 in place of a file; a pixel region is one of the stored picture."""
     flags = ("--region", "0,0,100,100px", "--top", "2")
-    done = commands.run_afresh("search", "images/3", "--server", serving[0], *flags)
+    done = commands.run_afresh("search", "images/3", "--server", serving[0], *flags, environment=os.environ | WIDE)
 
     assert done.returncode == 0
     assert "images/3" in done.stdout
