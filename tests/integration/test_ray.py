@@ -3,6 +3,8 @@
 import os
 import shutil
 import signal
+import subprocess
+import sys
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,7 +15,6 @@ from PIL import Image
 
 import whatwhere.indexer.pipeline.run
 from tests import waiting
-from tests.commands import Process, start
 from tests.conftest import rows, written
 from tests.object_store import s3_server
 from tests.postgres import PostgresServer
@@ -60,13 +61,17 @@ class Dying(ChunkWorker):
         return super()._described(number, sources)
 
 
-# What makes the command take small shards, and workers that can be held.
+# The command, as its own process, with small shards and workers that can be held.
 COMMAND = f"""
 import whatwhere.indexer.pipeline.run
 whatwhere.indexer.pipeline.run.SHARD_SOURCES = {SHARD_SOURCES}
 from whatwhere.indexer.pipeline.ray import running
 from tests.integration.test_ray import Held
 running.ChunkWorker = Held
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start their background jobs without it
+from whatwhere.service.cli import main
+main()
 """
 
 
@@ -118,11 +123,17 @@ def index(cluster: Cluster, pictures: Path, root: Path, workers: int = 2) -> Run
     return index_paths([pictures], root, IndexSettings(batch_size=2, cluster=there))
 
 
-def command(engine: str, pictures: Path, root: Path | str, *more: str) -> Process:
+def command(engine: str, pictures: Path, root: Path | str, *more: str) -> "subprocess.Popen[str]":
     """Start the command that indexes with two workers."""
     options = ["--engine", engine, "--ray-workers", "2", "--batch-size", "2", *more]
-    environment = os.environ | {"PYTHONPATH": str(ROOT), "WHATWHERE_TEST": f"{root}"}
-    return start("index", pictures, "-c", str(root), *options, before=COMMAND, environment=environment)
+    return subprocess.Popen(
+        [sys.executable, "-c", COMMAND, "index", str(pictures), "-c", str(root), *options],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        cwd=ROOT,
+        env=os.environ | {"PYTHONPATH": str(ROOT), "WHATWHERE_TEST": f"{root}"},
+    )
 
 
 def held(root: Path) -> list[int]:
