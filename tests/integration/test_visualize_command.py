@@ -5,6 +5,7 @@ import os
 import pty
 import shutil
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,11 +16,18 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from tests.commands import start
 from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
 from tests.integration.test_search_command import run
 from whatwhere.service.drawing.tiles import TILE_SIZE
 
+# The command in an interpreter of its own: Rich looks for a terminal when it is imported. Some shells start their
+# background jobs without the handler of Ctrl-C.
+CHILD = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from whatwhere.service.cli import main
+main()
+"""
 FEW = ("--steps", "2")
 LONG = 10_000
 
@@ -144,7 +152,7 @@ def test_an_ascent_shows_its_steps_and_can_be_stopped(
     """A bar of steps on a terminal; one sentence and the exit code of the signal, and no picture."""
     arguments = ("visualize", "images/1", "--factor", "0", "-c", collection, "--picture", picture, "--steps", LONG)
     own, its = terminal
-    with start(*map(str, arguments), stderr=its) as process:
+    with subprocess.Popen([sys.executable, "-c", CHILD, *map(str, arguments)], stderr=its) as process:
         shown = b""
         while b"2/10000" not in shown:
             shown += os.read(own, 1024)
