@@ -9,7 +9,9 @@ import pytest
 import skimage.data
 import sklearn.datasets
 import torch
+from hypothesis import HealthCheck, settings
 
+from tests.loading import loading_once
 from tests.postgres import PostgresServer
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.collection.layout import Layout
@@ -33,6 +35,10 @@ INDEXED_PHOTOGRAPHS = (
     SCIKIT_LEARN / "china.jpg",
     SCIKIT_LEARN / "flower.jpg",
 )
+
+# An example's time is no property: beside other processes any may take long.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 def rows(root: Path) -> list[tuple[int, tuple[str, ...], str | None, str]]:
@@ -58,6 +64,36 @@ def one_thread() -> Iterator[None]:
     torch.set_num_threads(1)
     yield
     torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def networks_are_loaded_once() -> Iterator[None]:
+    """Share loaded networks among all tests but those of loading itself."""
+    with loading_once():
+        yield
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Say what marks there are."""
+    config.addinivalue_line("markers", "takes(seconds): about how long a module takes; what takes long is begun first")
+    config.addinivalue_line("markers", "xdist_group(name): modules that share what is dear to make")  # also without it
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that take longest, so that no worker ends minutes after the others.
+
+    A module stays on one worker, for what it makes once, and so do modules that name one `xdist_group`.
+    """
+    for item in items:
+        if item.get_closest_marker("xdist_group") is None:
+            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    items.sort(key=_seconds, reverse=True)
+
+
+def _seconds(item: pytest.Item) -> float:
+    mark = item.get_closest_marker("takes")
+    return float(mark.args[0]) if mark is not None else 0.0
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -9,14 +9,9 @@ import time
 from pathlib import Path
 from typing import Self
 
+from tests.ports import free_port
+
 _STARTS_WITHIN_S = 60.0
-
-
-def free_port() -> int:
-    """Return a free port."""
-    with socket.socket() as listening:
-        listening.bind(("127.0.0.1", 0))
-        return int(listening.getsockname()[1])
 
 
 class MilvusLite:

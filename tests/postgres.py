@@ -4,7 +4,6 @@ import itertools
 import os
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 import time
@@ -15,6 +14,7 @@ from typing import Any
 import psycopg
 import pytest
 
+from tests.ports import free_port
 from whatwhere.indexer.catalog.catalog import Catalog
 
 TEMPLATE = "migrated"  # a database with the catalogue's tables in it: copied in a thirtieth of a second
@@ -39,9 +39,7 @@ class PostgresServer:
         if os.geteuid() == 0:
             shutil.chown(self._folder, "postgres", "postgres")
             self._as = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
-        with closing(socket.socket()) as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.port = probe.getsockname()[1]
+        self.port = free_port()
         self._numbers = itertools.count(1)
         self._process: subprocess.Popen[bytes] | None = None
         try:

@@ -43,6 +43,8 @@ from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import Limits, ServerSettings
 
+pytestmark = pytest.mark.takes(60)
+
 HOST, ATTACKER, OTHER = "127.0.0.1", "127.0.0.2", "127.0.0.3"
 MOST, MOST_OF_ONE = 16, 12
 MOST_WATCHERS, MOST_WATCHERS_OF_ONE = Limits().max_watchers, Limits().max_watchers_per_client

@@ -38,9 +38,9 @@ def path(filled: CatalogAddress) -> Path:
     return filled
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def processes() -> Iterator[ProcessPoolExecutor]:
-    """Give processes of their own."""
+    """Give processes of their own, which keep nothing from one test to the next."""
     with ProcessPoolExecutor(3, mp_context=SPAWN) as pool:
         yield pool
 

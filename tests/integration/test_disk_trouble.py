@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import commands
 from tests.killing.children import Request
 from tests.killing.collections import answers, contents, faults
 from tests.killing.kills import Harness, differences
@@ -20,6 +21,8 @@ from tests.killing.situations import Situation
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.catalog.records import INDEXED
 from whatwhere.indexer.collection.layout import Layout
+
+pytestmark = [pytest.mark.xdist_group("killing"), pytest.mark.takes(150)]
 
 DISK_MB = 6
 # Free kilobytes, chosen so that the disk is full at the first byte, in a shard, in the catalogue, in whiteners or
@@ -232,16 +235,7 @@ def test_what_is_read_only_from_here_may_be_written_elsewhere(collection: Path, 
             for number in (1, 2, 3):
                 before = reader.images_by_id([number])[number].state
                 # A process of its own: SQLite shares what it knows of a file among all connections of one.
-                command = [
-                    sys.executable,
-                    "-m",
-                    "whatwhere.service.cli",
-                    "remove",
-                    str(number),
-                    "--collection",
-                    str(written),
-                ]
-                subprocess.run(command, check=True, capture_output=True)
+                assert commands.run("remove", str(number), "--collection", written).returncode == 0
                 states.append((before, reader.images_by_id([number])[number].state))
     finally:
         subprocess.run(["umount", seen], check=True)

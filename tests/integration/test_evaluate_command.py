@@ -5,7 +5,6 @@ import os
 import pickle
 import shutil
 import signal
-import subprocess
 import sys
 import time
 from collections.abc import Sequence
@@ -20,33 +19,15 @@ from typer.testing import CliRunner
 
 import whatwhere.service.evaluation.retrieval.datasets
 import whatwhere.service.evaluation.retrieval.run
+from tests import commands
 from tests.conftest import INDEXED_PHOTOGRAPHS
 from whatwhere.service import cli
 from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, Coverage
 from whatwhere.service.evaluation.retrieval.run import Evaluation, EvaluationSettings, MethodScore
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.takes(120)]
 
 SKY, TABLE = ("rocket", "china", "astronaut"), ("coffee", "flower", "chelsea")
-# The command itself; some shells start their background jobs without the handler of Ctrl-C. Not by a function that runs
-# between fork and exec: this process has threads, and may not survive that.
-CHILD = """
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)
-from whatwhere.service.cli import main
-main()
-"""
-
-
-def command(*arguments: str | Path) -> "subprocess.Popen[str]":
-    """Start the command in a process of its own, without a terminal."""
-    return subprocess.Popen(
-        [sys.executable, "-c", CHILD, "evaluate", *map(str, arguments)],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | {"OMP_NUM_THREADS": "1"},
-    )
 
 
 def run_here(*arguments: str | Path) -> str:
@@ -88,10 +69,11 @@ def test_a_folder_for_each_class_is_scored_and_reported(mine: Path, features: Pa
         word for flag, path in zip(("--json", "--markdown", "--picture"), files, strict=True) for word in (flag, path)
     ]
 
-    process = command("folders", "--images", mine, "--descriptors", "what, mac", "--cache", features, *flags)
-    printed, messages = process.communicate(timeout=120)
+    arguments = ("--images", mine, "--descriptors", "what, mac", "--cache", features)
+    done = commands.run_afresh("evaluate", "folders", *arguments, *flags)
+    printed = done.stdout
 
-    assert (process.returncode, messages) == (0, "")
+    assert (done.returncode, done.stderr) == (0, "")
     assert printed.startswith("## folders\n\n6 queries over 6 images.\n")
     assert "| descriptor | AP@30 | mAP | bytes per image |" in printed
     assert [line.split(" | ")[0] for line in printed.splitlines()[-2:]] == ["| MAC", "| NMF V (what)"]
@@ -140,7 +122,7 @@ def test_a_stopped_run_keeps_what_it_described(
     cache = tmp_path / "cache"
     flags = ("folders", "--images", many, "--cache", cache, "--descriptors", "mac")
 
-    with command(*flags) as process:
+    with commands.start("evaluate", *flags) as process:
         while process.poll() is None and not kept(cache):
             time.sleep(0.01)
         process.send_signal(stop)
@@ -249,11 +231,11 @@ def cache(tmp_path: Path) -> Path:
     return tmp_path / "cache"
 
 
-def refused(process: "subprocess.Popen[str]") -> str:
+def refused(*arguments: str | Path) -> str:
     """Return the message of a command that ended with a named error: one line on standard error, nothing else."""
-    printed, messages = process.communicate(timeout=120)
-    assert (process.returncode, printed) == (1, "")
-    (line,) = messages.splitlines()
+    done = commands.run("evaluate", *arguments)
+    assert (done.returncode, done.stdout) == (1, "")
+    (line,) = done.stderr.splitlines()
     assert line.startswith("error: ")
     return line.removeprefix("error: ")
 
@@ -344,7 +326,7 @@ def test_a_pickle_that_would_run_code_is_refused(mine: Path, tmp_path: Path) -> 
     truth = tmp_path / "gnd_rparis6k.pkl"
     truth.write_bytes(pickle.dumps({"imlist": _Trap(trap), "qimlist": [], "gnd": []}))
 
-    message = refused(command("rparis6k", "--images", mine, "--ground-truth", truth))
+    message = refused("rparis6k", "--images", mine, "--ground-truth", truth)
 
     assert message.startswith(f"{truth} names posix.mkdir, which lists of numbers do not need; no code ran")
     assert not trap.exists()
@@ -355,7 +337,7 @@ def test_a_corrupt_photograph_ends_the_run_with_its_name(mine: Path, features: P
     path = mine / "sky/china.jpg"
     path.write_bytes(path.read_bytes()[:5000])
 
-    message = refused(command("folders", "--images", mine, "--cache", features))
+    message = refused("folders", "--images", mine, "--cache", features)
 
     assert message.startswith("china.jpg cannot be described (china.jpg: not a complete JPEG")
 

@@ -14,6 +14,8 @@ from PIL import Image
 from typer.testing import CliRunner
 
 import whatwhere.indexer.pipeline.run
+from tests import commands
+from tests.commands import ONE_THREAD
 from tests.conftest import rows, written
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.catalog.records import ImageRecord
@@ -28,19 +30,17 @@ from whatwhere.indexer.pipeline.settings import IndexSettings, Progress, RunSumm
 from whatwhere.indexer.pipeline.train_whiteners import TrainingSettings
 from whatwhere.service import cli
 
-WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
-# One thread: where other processes compete for the cores, several are slower than one (measured: 5 times).
-ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.takes(40)]
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def run(*arguments: str | Path, timeout_s: float = 120, **environment: str) -> "subprocess.CompletedProcess[str]":
+def run(*arguments: str | Path, timeout_s: float = 240, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end, without a terminal."""
-    command = [*WHATWHERE, *map(str, arguments)]
-    variables = os.environ | ONE_THREAD | {"COLUMNS": "500"} | environment
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=variables, timeout=timeout_s)
+    return commands.run(*arguments, timeout_s=timeout_s, environment=os.environ | {"COLUMNS": "500"} | environment)
+
+
+def run_afresh(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+    """Run the command to its end, in an interpreter of its own."""
+    return commands.run_afresh(*arguments, environment=os.environ | {"COLUMNS": "500"})
 
 
 def run_here(*arguments: str | Path) -> str:
@@ -86,7 +86,7 @@ def indexed(tmp_path_factory: pytest.TempPathFactory, few: Path) -> tuple[Path, 
     """Give a collection that the command made, and what it printed."""
     root = tmp_path_factory.mktemp("indexed") / "few.ww"
     flags = ("--rank", "4", "--descriptors", "gem, what", "--batch-size", "2", "--workers", "1", "--device", "cpu")
-    return root, run("index", few, "--collection", root, *flags)
+    return root, run_afresh("index", few, "--collection", root, *flags)
 
 
 def test_a_run_sums_up_what_it_did(indexed: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
@@ -158,7 +158,7 @@ def test_info_says_what_a_collection_holds(indexed: tuple[Path, "subprocess.Comp
     """Counts, generation, recipe and indexes, for people."""
     root, _ = indexed
 
-    done = run("info", "--collection", root)
+    done = run_afresh("info", "--collection", root)
 
     assert (done.returncode, done.stderr) == (0, "")
     words = done.stdout.split()
@@ -189,7 +189,7 @@ def test_images_lists_names_places_and_reasons(
     """Failed images come with their reason, on one line each."""
     root, _ = indexed
 
-    done = run("images", "-c", root, "--state", "failed")
+    done = run_afresh("images", "-c", root, "--state", "failed")
 
     assert (done.returncode, done.stderr) == (0, "")
     heading, *lines = done.stdout.splitlines()
@@ -334,7 +334,7 @@ def test_whiteners_that_were_trained_are_used(tmp_path: Path, patterns: Path) ->
     """`whiten` writes what `index --whiteners` takes."""
     pictures = [patterns / name for name in ("00.png", "01.png", "02.png")]
 
-    trained = run("whiten", *pictures, "--output", tmp_path / "w", "--descriptors", "what", "--dimensions", "9")
+    trained = run_afresh("whiten", *pictures, "--output", tmp_path / "w", "--descriptors", "what", "--dimensions", "9")
     done = run("index", pictures[0], "-c", tmp_path / "c.ww", "--descriptors", "what", "--whiteners", tmp_path / "w")
 
     whitener = whitening.load(tmp_path / "w" / "efficientnet-lite0.cells.safetensors")
@@ -351,7 +351,7 @@ def test_training_does_not_wait_for_a_pipe(tmp_path: Path, patterns: Path) -> No
     """What is no regular file is left out with a warning, as anything that cannot be read."""
     os.mkfifo(tmp_path / "pipe.jpg")
 
-    done = run("whiten", tmp_path, patterns / "00.png", "--output", tmp_path / "w", timeout_s=20)
+    done = run("whiten", tmp_path, patterns / "00.png", "--output", tmp_path / "w", timeout_s=60)
 
     assert done.returncode == 1
     assert "error: 1 readable photographs" in done.stderr
@@ -470,10 +470,8 @@ def test_wrong_usage_has_an_exit_code_of_its_own(arguments: Sequence[str], monke
 SHARD_SOURCES = 4
 # The command itself, with shards so small that few pictures fill several.
 CHILD = f"""
-import signal
 import whatwhere.indexer.pipeline.run
 whatwhere.indexer.pipeline.run.SHARD_SOURCES = {SHARD_SOURCES}
-signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start their background jobs without it
 """
 RUN = """
 from whatwhere.service.cli import main
@@ -493,16 +491,17 @@ Catalog.record_chunk = record_chunk
 """
 
 
-def indexing(patterns: Path, root: Path, moment: str = "") -> list[str]:
-    """Return the command line of a process that indexes the patterns in small shards, changed by the moment."""
-    return [sys.executable, "-c", CHILD + moment + RUN, "index", str(patterns), "-c", str(root), "--batch-size", "2"]
+def indexing(patterns: Path, root: Path) -> list[str]:
+    """Return the arguments of a command that indexes the patterns."""
+    return ["index", str(patterns), "-c", str(root), "--batch-size", "2"]
 
 
 @pytest.fixture(scope="module")
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Path:
     """Give the collection that one run without any trouble makes."""
     root = tmp_path_factory.mktemp("uninterrupted") / "c.ww"
-    subprocess.run(indexing(patterns, root), check=True, capture_output=True, env=os.environ | ONE_THREAD)
+    command = [sys.executable, "-c", CHILD + RUN, *indexing(patterns, root)]
+    subprocess.run(command, check=True, capture_output=True, env=os.environ | ONE_THREAD)
     return root
 
 
@@ -513,17 +512,10 @@ def continue_run(patterns: Path, root: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def working(tmp_path: Path, patterns: Path) -> Iterator[tuple["subprocess.Popen[str]", Path]]:
+def working(tmp_path: Path, patterns: Path) -> Iterator[tuple[commands.Process, Path]]:
     """Give a running command that has kept two chunks and not all, and its collection."""
     root = tmp_path / "c.ww"
-    with subprocess.Popen(
-        indexing(patterns, root, WAITING_AFTER_TWO_SHARDS),
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env=os.environ | ONE_THREAD,
-    ) as process:
-        assert process.stdout is not None
+    with commands.start(*indexing(patterns, root), before=CHILD + WAITING_AFTER_TWO_SHARDS) as process:
         assert process.stdout.readline() == "waiting\n"
         yield process, root
         process.kill()
@@ -535,7 +527,7 @@ def working(tmp_path: Path, patterns: Path) -> Iterator[tuple["subprocess.Popen[
 def test_a_stopped_run_keeps_what_it_finished(
     patterns: Path,
     uninterrupted: Path,
-    working: tuple["subprocess.Popen[str]", Path],
+    working: tuple[commands.Process, Path],
     monkeypatch: pytest.MonkeyPatch,
     stop: signal.Signals,
     exit_code: int,

@@ -15,11 +15,14 @@ from pathlib import Path
 
 import pytest
 
+from tests import commands
 from tests.malformed import Entry, Expected, corpus, write
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.catalog.records import INDEXED
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.storage.files import path_of_uri
+
+pytestmark = pytest.mark.takes(40)
 
 SEED = 1
 DEADLINE_S = 240
@@ -83,8 +86,7 @@ def run(tmp_path_factory: pytest.TempPathFactory, entries: Sequence[Entry], fold
                 (folder / entry.name).unlink()
 
     exit_code, peak_mb = index(folder, root, scratch, meanwhile=vanish)
-    command = (sys.executable, "-m", "whatwhere.service.cli", "images", "-c", root, "--state", "failed", "--json")
-    listed = json.loads(subprocess.run(command, check=True, capture_output=True).stdout)
+    listed = json.loads(commands.run("images", "-c", root, "--state", "failed", "--json").stdout)
     with Catalog.open(Layout(root).catalog) as catalog:
         indexed = Counter(name_of(uri, folder) for image in catalog.images(state=INDEXED) for uri in image.uris)
     failed = {

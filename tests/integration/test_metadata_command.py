@@ -1,11 +1,9 @@
 """`whatwhere index` with metadata and with files that vanish: real processes, really killed."""
 
 import json
-import os
 import shutil
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,8 +12,9 @@ from PIL import ExifTags, Image
 from typer.testing import CliRunner
 
 import whatwhere.indexer.pipeline.run
+from tests.commands import start
 from tests.conftest import rows
-from tests.integration.test_index_command import ONE_THREAD, run
+from tests.integration.test_index_command import run
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.errors import InvalidRequest
@@ -174,10 +173,6 @@ whatwhere.indexer.pipeline.run.SHARD_SOURCES = {SHARD_SOURCES}
 def die():
     os.kill(os.getpid(), signal.SIGKILL)
 """
-RUN = """
-from whatwhere.service.cli import main
-main()
-"""
 MOMENTS = {
     "when half of the sidecars are kept": """
 from whatwhere.indexer.catalog.catalog import Catalog
@@ -199,8 +194,8 @@ whatwhere.indexer.pipeline.run.publish = lambda *_: die()
 
 def run_and_die(moment: str, *arguments: str | Path) -> int:
     """Run the command in a process that is killed at the moment, and return how it ended."""
-    command = [sys.executable, "-c", CHILD + moment + RUN, *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, env=os.environ | ONE_THREAD).returncode
+    with start(*arguments, before=CHILD + moment) as process:
+        return process.wait()
 
 
 @pytest.mark.parametrize("moment", MOMENTS.values(), ids=MOMENTS.keys())

@@ -3,7 +3,6 @@
 import json
 import os
 import subprocess
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +11,9 @@ import pytest
 import torch
 from torchvision import models
 
+from tests import commands
 from tests.conftest import QUERY_PHOTOGRAPH
+from whatwhere.indexer.backbones.names import ENGINE_VARIABLE
 from whatwhere.indexer.backbones.registry import BACKBONES
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.manifest import Manifest
@@ -23,17 +24,13 @@ from whatwhere.indexer.storage.files import sha256_of
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
-WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def run(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
-    """Run the command to its end, without a terminal."""
-    variables = os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "300"}
-    command = [*WHATWHERE, *map(str, arguments)]
-    return subprocess.run(
-        command, check=False, capture_output=True, text=True, env=variables | environment, timeout=240
-    )
+    """Run the command to its end, without a terminal; by torch, as OpenVINO takes seconds to compile a network."""
+    fixed = {"COLUMNS": "300", ENGINE_VARIABLE: "torch"}
+    return commands.run(*arguments, environment=os.environ | fixed | environment)
 
 
 def done(*arguments: str | Path, **environment: str) -> str:

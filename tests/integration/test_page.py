@@ -25,6 +25,8 @@ from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.security.tokens import Scope, create_token
 from whatwhere.service.server import Server
 
+pytestmark = pytest.mark.takes(90)
+
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 360, "height": 740}
 PATIENCE_MS = 30_000
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)

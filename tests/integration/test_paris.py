@@ -16,6 +16,8 @@ from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
+pytestmark = pytest.mark.takes(70)
+
 DISTRACTORS = 200
 LOUVRE = ("louvre_1", "louvre_2", "louvre_3", "louvre_4")  # those whose picture is in the subset
 

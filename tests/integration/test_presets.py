@@ -4,13 +4,13 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
+from tests import commands
 from tests.conftest import QUERY_PHOTOGRAPH, rows, written
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.pipeline.run import index_paths
@@ -19,8 +19,6 @@ from whatwhere.service.client.client import Client
 from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
-
-WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
 
 
 @pytest.fixture(scope="module")
@@ -41,8 +39,7 @@ def client_of(root: Path) -> Iterator[Client]:
 
 
 def run(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
-    command = [*WHATWHERE, *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"COLUMNS": "500"})
+    return commands.run(*arguments, environment=os.environ | {"COLUMNS": "500"})
 
 
 def test_a_collection_of_the_thesis_grows_without_flags(thesis: Path, photographs: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ from whatwhere.indexer.pipeline.ray.worker import ChunkWorker
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARD_SOURCES = 4  # so small that few pictures fill several
 TOKEN = f"whatwhere-test-{os.getpid()}"
-pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("small_shards")]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("small_shards"), pytest.mark.takes(200)]
 
 
 class Held(ChunkWorker):

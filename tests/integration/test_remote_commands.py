@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import commands
 from tests.scripted_server import ScriptedServer, serving, well
 
 TOKEN = "a-token-nobody-may-see"
@@ -15,17 +16,16 @@ VARIABLES = ("WHATWHERE_TOKEN", "WHATWHERE_SERVER")
 
 
 def run(
-    *arguments: str | Path, token: str | None = None, server: str | None = None
+    *arguments: str | Path, token: str | None = None, server: str | None = None, afresh: bool = False
 ) -> subprocess.CompletedProcess[str]:
     environment = {name: value for name, value in os.environ.items() if name not in VARIABLES} | {"COLUMNS": "200"}
     environment |= {name: value for name, value in zip(VARIABLES, (token, server), strict=True) if value is not None}
-    command = [sys.executable, "-m", "whatwhere.service.cli", *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    return (commands.run_afresh if afresh else commands.run)(*arguments, environment=environment)
 
 
 def test_a_server_that_serves_says_so(server: str) -> None:
     """One word, exit code 0."""
-    done = run("health", "--server", server)
+    done = run("health", "--server", server, afresh=True)
 
     assert (done.returncode, done.stdout) == (0, "SERVING\n")
 
@@ -66,7 +66,7 @@ assert "torch" not in sys.modules
 
 def test_a_refresh_prints_the_generation(server: str) -> None:
     """As a sentence, and as JSON for programs."""
-    said, answered = run("refresh", "--server", server), run("refresh", "--server", server, "--json")
+    said, answered = (run("refresh", "--server", server, *more, afresh=not more) for more in ((), ("--json",)))
 
     assert "generation 1, 8 images" in said.stdout
     assert json.loads(answered.stdout) == {"generation": 1, "image_count": 8}

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 from typer.testing import CliRunner, Result
 
-from tests.integration.test_index_command import run
+from tests.integration.test_index_command import run_afresh
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.reader import open_collection
@@ -89,7 +89,7 @@ def test_the_pictures_are_numbered_as_the_tests_say(made: Path) -> None:
 
 def test_a_removal_says_what_it_does(root: Path, pictures: Path) -> None:
     """A real process: the images with their places, how many went, and the generation without them."""
-    done = run("remove", "images/4", "2", "-c", root)
+    done = run_afresh("remove", "images/4", "2", "-c", root)
 
     assert (done.returncode, done.stderr) == (0, "")
     heading, *lines = done.stdout.splitlines()

@@ -6,7 +6,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,29 +14,26 @@ from typing import Any
 import pytest
 from PIL import Image
 
+from tests import commands
 from tests.conftest import QUERY_PHOTOGRAPH
 from tests.generations import Publisher
 from whatwhere.indexer.boxes import Box
 from whatwhere.service.client.client import Client
 from whatwhere.service.search_options import SearchOptions
 
-WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
+WIDE = {"COLUMNS": "200"}
 REGION = "90,100,690,455px"
 COMMANDS = ("index", "info", "images", "serve", "search", "whiten", "explain", "compare", "visualize", "evaluate")
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": "200"}
-    command = [*WHATWHERE, *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    return commands.run(*arguments, environment=os.environ | WIDE)
 
 
 @pytest.fixture(scope="module")
-def serving(collection: Path) -> Iterator[tuple[str, "subprocess.Popen[str]"]]:
+def serving(collection: Path) -> Iterator[tuple[str, commands.Process]]:
     """Give the printed address of a real server process, and the process."""
-    command = [*WHATWHERE, "serve", "--collection", str(collection), "--listen", "127.0.0.1:0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with commands.start("serve", "--collection", collection, "--listen", "127.0.0.1:0") as process:
         yield process.stdout.readline().split()[-1], process
         process.kill()
 
@@ -73,7 +69,8 @@ def test_a_search_of_a_collection_equals_that_of_its_server(serving: tuple[str, 
 
 def test_a_stored_image_is_asked_for_by_name(serving: tuple[str, object]) -> None:
     """images/3 in place of a file; a pixel region is one of the stored picture."""
-    done = run("search", "images/3", "--server", serving[0], "--region", "0,0,100,100px", "--top", "2")
+    flags = ("--region", "0,0,100,100px", "--top", "2")
+    done = commands.run_afresh("search", "images/3", "--server", serving[0], *flags, environment=os.environ | WIDE)
 
     assert done.returncode == 0
     assert "images/3" in done.stdout
@@ -180,9 +177,8 @@ def test_a_server_told_not_to_look_says_what_it_has_missed(collection: Path, tmp
     """`serve --refresh 0` stays with its generation; a caller sees that there is a newer one."""
     root = tmp_path / "photographs.ww"
     shutil.copytree(collection, root)
-    command = [*WHATWHERE, "serve", "--collection", str(root), "--listen", "127.0.0.1:0", "--refresh", "0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    flags = ("--listen", "127.0.0.1:0", "--refresh", "0")
+    with commands.start("serve", "--collection", root, *flags) as process:
         with Client(process.stdout.readline().split()[-1]) as client, Publisher(root) as publisher:
             publisher.add(1)
             publisher.publish()
@@ -196,7 +192,7 @@ def test_a_server_told_not_to_look_says_what_it_has_missed(collection: Path, tmp
 
 def test_a_server_ends_its_requests_on_sigterm(collection: Path) -> None:
     """SIGTERM stops it cleanly, with a log line for each request it served."""
-    command = [*WHATWHERE, "serve", "--collection", str(collection), "--listen", "127.0.0.1:0"]
+    command = [*commands.AFRESH, "serve", "--collection", str(collection), "--listen", "127.0.0.1:0"]
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         with Client(process.stdout.readline().split()[-1]) as client:

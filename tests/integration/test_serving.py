@@ -1,12 +1,9 @@
 """A server from its start to its end: what it says of itself, whom it sends away, what it leaves in its log."""
 
 import json
-import os
 import re
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator, Mapping
@@ -21,6 +18,7 @@ from opentelemetry.sdk.trace import TracerProvider
 from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 
+from tests.commands import Process, start
 from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
 from tests.waiting import wait_until
 from whatwhere.indexer.boxes import Box
@@ -42,8 +40,7 @@ from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import Server, create_server
 from whatwhere.service.settings import Batching, Limits, ServerSettings
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.takes(40)]
 LOOPBACK = "127.0.0.1:0"
 
 
@@ -59,14 +56,9 @@ def running(settings: ServerSettings) -> Iterator[tuple[Server, str]]:
 
 
 @contextmanager
-def process(collection: Path, *options: str) -> Iterator[tuple["subprocess.Popen[str]", str]]:
+def process(collection: Path, *options: str) -> Iterator[tuple[Process, str]]:
     """Run a server of its own process; give that and its address."""
-    command = [*WHATWHERE, "serve", "--collection", str(collection), "--listen", LOOPBACK, *options]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment
-    ) as serving:
-        assert serving.stdout is not None
+    with start("serve", "--collection", collection, "--listen", LOOPBACK, *options) as serving:
         try:
             yield serving, serving.stdout.readline().split()[-1]
         finally:
@@ -98,7 +90,7 @@ def numbers(port: int) -> Mapping[str, float]:
     return {line.rpartition(" ")[0]: float(line.rpartition(" ")[2]) for line in lines if not line.startswith("#")}
 
 
-def metrics_port(serving: "subprocess.Popen[str]") -> int:
+def metrics_port(serving: Process) -> int:
     """Read from the log, in JSON, where a process tells its numbers."""
     assert serving.stderr is not None
     ready = next(line for line in map(json.loads, serving.stderr) if line["event"] == "ready")

@@ -1,11 +1,8 @@
 """Servers side by side over one collection: one dies under load, one comes back, all follow; no caller notices."""
 
 import json
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 import urllib.request
 from collections.abc import Iterator
@@ -16,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.commands import start
 from tests.generations import Publisher
 from tests.waiting import wait_until
 from whatwhere.indexer.errors import PageTokenExpired
@@ -23,6 +21,8 @@ from whatwhere.service.client.client import Client
 from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
+
+pytestmark = pytest.mark.takes(30)
 
 CALLERS = 8
 PAUSE_S = 0.01  # of each caller: what is to start beside needs the cores, too
@@ -40,24 +40,13 @@ class ServerProcess:
 
     def start(self) -> None:
         """Begin; `wait` until it serves."""
-        command = [
-            sys.executable,
-            "-m",
-            "whatwhere.service.cli",
-            "serve",
-            "--collection",
-            str(self._root),
-            "--threads",
-            "1",
-        ]
-        command += ["--listen", self.address, "--metrics", "127.0.0.1:0", "--log-format", "json", "--refresh", "0.5"]
-        environment = os.environ | {"OMP_NUM_THREADS": "1"}
+        flags = ["--collection", self._root, "--threads", "1", "--listen", self.address]
+        flags += ["--metrics", "127.0.0.1:0", "--log-format", "json", "--refresh", "0.5"]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True, env=environment)
+            self._process = start("serve", *flags, stderr=log.fileno())
 
     def wait(self) -> None:
         """Wait until it serves."""
-        assert self._process.stdout is not None
         line = self._process.stdout.readline()
         assert line, self._log.read_text()
         self.address = line.split()[-1]
@@ -69,7 +58,6 @@ class ServerProcess:
         """End it at once, as a machine that loses its power."""
         self._process.send_signal(signal.SIGKILL)
         self._process.wait()
-        assert self._process.stdout is not None
         self._process.stdout.close()
 
     @property

@@ -4,7 +4,6 @@ import hashlib
 import json
 import os
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -15,6 +14,7 @@ import pytest
 import trustme
 from grpc_reflection.v1alpha import reflection_pb2, reflection_pb2_grpc
 
+from tests import commands
 from whatwhere.indexer import errors
 from whatwhere.service.client.client import Client
 from whatwhere.service.security.tls import channel_credentials
@@ -23,16 +23,13 @@ from whatwhere.service.security.tokens import Scope, create_token, read_tokens, 
 from whatwhere.service.server import Server, _check_exposure, create_server
 from whatwhere.service.settings import ServerSettings
 
-WHATWHERE = (sys.executable, "-m", "whatwhere.service.cli")
 TLS = TlsFiles(Path("server.pem"), Path("server.key"))
 MUTUAL = TlsFiles(Path("server.pem"), Path("server.key"), Path("ca.pem"))
 TOKENS = Path("tokens.json")
 
 
 def run(*arguments: str | Path) -> subprocess.CompletedProcess[str]:
-    environment = os.environ | {"COLUMNS": "200"}
-    command = [*WHATWHERE, "token", *map(str, arguments)]
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=environment)
+    return commands.run("token", *arguments, environment=os.environ | {"COLUMNS": "200"})
 
 
 @pytest.fixture
@@ -46,7 +43,7 @@ def path(tmp_path: Path) -> Path:
 
 def test_the_secret_is_all_that_is_printed(path: Path) -> None:
     """On standard output for a file, the words for people beside it; the file holds the hash of what was printed."""
-    done = run("create", "web", "--file", path)
+    done = commands.run_afresh("token", "create", "web", "--file", path, environment=os.environ | {"COLUMNS": "200"})
 
     [token] = read_tokens(path)
     secret = done.stdout.removesuffix("\n")

@@ -17,10 +17,17 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from tests.conftest import INDEXED_PHOTOGRAPHS, QUERY_PHOTOGRAPH
-from tests.integration.test_evaluate_command import CHILD
 from tests.integration.test_search_command import run
 from whatwhere.service.drawing.tiles import TILE_SIZE
 
+# The command in an interpreter of its own: Rich looks for a terminal when it is imported. Some shells start their
+# background jobs without the handler of Ctrl-C.
+CHILD = """
+import signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+from whatwhere.service.cli import main
+main()
+"""
 FEW = ("--steps", "2")
 LONG = 10_000
 

@@ -1,12 +1,9 @@
 """The web side of real servers, over real sockets: what it answers, how it begins and ends."""
 
 import json
-import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -37,6 +34,7 @@ from tests.browsing import (
     running,
     strict,
 )
+from tests.commands import start
 from tests.conftest import QUERY_PHOTOGRAPH
 from tests.integration.test_serving import busy, numbers
 from tests.waiting import wait_until
@@ -464,21 +462,8 @@ def test_a_server_without_a_web_side_has_none(collection: Path) -> None:
 
 def test_requests_in_flight_are_answered_before_the_end(collection: Path) -> None:
     """Of a process that is told to end: all that have come, then no more; it ends well and leaves nothing behind."""
-    command = [
-        sys.executable,
-        "-m",
-        "whatwhere.service.cli",
-        "serve",
-        "--collection",
-        str(collection),
-        "--listen",
-        LOOPBACK,
-    ]
     options = ["--web", LOOPBACK, "--metrics", LOOPBACK, "--grace", "60", "--log-format", "json", "--threads", "1"]
-    with subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ
-    ) as process:
-        assert process.stdout is not None
+    with start("serve", "--collection", collection, "--listen", LOOPBACK, *options) as process:
         assert process.stderr is not None
         try:
             first, second = process.stdout.readline(), process.stdout.readline()

@@ -45,7 +45,7 @@ from whatwhere.service.security.tokens import Scope, create_token
 from whatwhere.service.server import Server
 from whatwhere.service.settings import Limits
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.takes(60)]
 
 
 @pytest.fixture(scope="module")

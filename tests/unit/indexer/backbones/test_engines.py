@@ -28,7 +28,7 @@ from whatwhere.indexer.backbones.registry import find_backbone
 from whatwhere.indexer.errors import DeviceUnavailable, UnknownName
 from whatwhere.indexer.images.decode import decode_image
 
-pytestmark = pytest.mark.usefixtures("one_thread", "unasked")
+pytestmark = [pytest.mark.usefixtures("one_thread", "unasked"), pytest.mark.takes(45)]
 
 CPU = torch.device("cpu")
 SCALE = ((127.0, 127.0, 127.0), (128.0, 128.0, 128.0))

@@ -99,26 +99,29 @@ def test_another_type_is_another_value(twice: Catalog, before: object, after: ob
     assert type(metadata(twice)["x"]) is type(after)
 
 
-@pytest.mark.parametrize(
-    "said",
-    [
-        {"x": float("nan")},
-        {"x": [float("inf")]},
-        {"x": 10**400},
-        {"x": "\ud800"},
-        {"x": "a\0b"},
-        {"a\0b": 1},
-        {"x": {1, 2}},
-        {"x": b"bytes"},
-    ],
-    ids=["nan", "infinite", "too large", "half a character", "NUL", "a name with NUL", "a set", "bytes"],
-)
-def test_what_cannot_be_kept_is_refused(twice: Catalog, said: dict[str, object]) -> None:
-    """Nothing is written, of the others neither."""
-    with pytest.raises(InvalidRequest, match="metadata cannot be stored"):
-        twice.set_metadata("file", {B: {"x": 1}, A: said})
+NOT_KEPT: dict[str, dict[str, object]] = {
+    "nan": {"x": float("nan")},
+    "infinite": {"x": [float("inf")]},
+    "too large": {"x": 10**400},
+    "half a character": {"x": "\ud800"},
+    "NUL": {"x": "a\0b"},
+    "a name with NUL": {"a\0b": 1},
+    "a set": {"x": {1, 2}},
+    "bytes": {"x": b"bytes"},
+}
 
-    assert metadata(twice) == {}
+
+def test_what_cannot_be_kept_is_refused(twice: Catalog) -> None:
+    """Nothing is written, of the others neither."""
+    said = {}
+    for kind, values in NOT_KEPT.items():
+        try:
+            said[kind] = f"{twice.set_metadata('file', {B: {'x': 1}, A: values})} were written"
+        except InvalidRequest as error:
+            said[kind] = str(error)
+        assert metadata(twice) == {}, kind
+
+    assert {kind: words for kind, words in said.items() if "metadata cannot be stored" not in words} == {}
 
 
 def test_an_unknown_origin_is_refused(twice: Catalog) -> None:

@@ -191,62 +191,51 @@ def any_metadata(generator: random.Random) -> dict[str, object]:
 
 
 def test_every_filter_lets_through_what_plain_python_does(catalog: Catalog) -> None:
-    """Six hundred random filters on random metadata of all kinds agree with a plain evaluation of their meaning."""
+    """Three hundred random filters on random metadata of all kinds agree with a plain evaluation of their meaning."""
     generator = random.Random(4)
     images = [any_metadata(generator) for _ in range(150)]
     stored(catalog, *images)
     some = 0
 
-    for _ in range(600):
+    for _ in range(300):
         text, holds = any_predicate(generator, 3)
         expected = [number for number, image in enumerate(images, start=1) if holds(image)]
         assert where(catalog, text) == expected, text
         some += 0 < len(expected) < len(images)
 
-    assert some > 300
+    assert some > 150
 
 
 # --- one rule at a time -----------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("year = 1990", [1, 2]),
-        ('year = "1990"', [2]),
-        ("year < 1991", [1]),
-        ("year != 1990", [3, 4]),
-        ("NOT year = 1990", [3, 4, 5]),
-        ("year:*", [1, 2, 3, 4]),
-        ("NOT year:*", [5]),
-        ("metadata.year = 1990", [1, 2]),
-        ("missing != 1", []),
-        ("missing < 1 OR missing >= 1", []),
-        ("year = true", [4]),
-        ("Year = 1990", []),
-    ],
-)
-def test_types_are_kept(catalog: Catalog, text: str, expected: list[int]) -> None:
+def found(catalog: Catalog, rows: Mapping[str, list[int]]) -> dict[str, list[int]]:
+    """Return what each filter of a table lets through, to be compared with the table."""
+    return {text: where(catalog, text) for text in rows}
+
+
+def test_types_are_kept(catalog: Catalog) -> None:
     """A number meets numbers and the same text; a name that is not there meets nothing, != neither."""
     stored(catalog, {"year": 1990}, {"year": "1990"}, {"year": 1991}, {"year": True}, {})
 
-    assert where(catalog, text) == expected
+    rows = {
+        "year = 1990": [1, 2],
+        'year = "1990"': [2],
+        "year < 1991": [1],
+        "year != 1990": [3, 4],
+        "NOT year = 1990": [3, 4, 5],
+        "year:*": [1, 2, 3, 4],
+        "NOT year:*": [5],
+        "metadata.year = 1990": [1, 2],
+        "missing != 1": [],
+        "missing < 1 OR missing >= 1": [],
+        "year = true": [4],
+        "Year = 1990": [],
+    }
+    assert found(catalog, rows) == rows
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ('taken > "2024-05-01"', [3, 4]),
-        ('taken >= "2024-05-01"', [1, 2, 3, 4]),
-        ('taken = "2024-05-01T01:00:00+01:00"', [1, 2]),
-        ("taken = 2024-05-01", [1, 2]),
-        ('taken < "2024-05-01T00:00:01Z"', [1, 2]),
-        ('taken > "2024-05-01" AND taken < "2025-01-01"', [3]),
-        ('taken = "2024-05-01*"', [1, 2, 3]),
-        ('taken >= "2024-05"', [1, 2, 3, 4]),
-    ],
-)
-def test_times_are_compared_as_moments(catalog: Catalog, text: str, expected: list[int]) -> None:
+def test_times_are_compared_as_moments(catalog: Catalog) -> None:
     """Zones and fractions count; with what is no whole time, on either side, they are compared as text."""
     stored(
         catalog,
@@ -256,7 +245,17 @@ def test_times_are_compared_as_moments(catalog: Catalog, text: str, expected: li
         {"taken": "yesterday"},
     )
 
-    assert where(catalog, text) == expected
+    rows = {
+        'taken > "2024-05-01"': [3, 4],
+        'taken >= "2024-05-01"': [1, 2, 3, 4],
+        'taken = "2024-05-01T01:00:00+01:00"': [1, 2],
+        "taken = 2024-05-01": [1, 2],
+        'taken < "2024-05-01T00:00:01Z"': [1, 2],
+        'taken > "2024-05-01" AND taken < "2025-01-01"': [3],
+        'taken = "2024-05-01*"': [1, 2, 3],
+        'taken >= "2024-05"': [1, 2, 3, 4],
+    }
+    assert found(catalog, rows) == rows
 
 
 @pytest.fixture
@@ -276,57 +275,47 @@ def images(address: CatalogAddress, catalog: Catalog) -> Catalog:
     return catalog
 
 
-@pytest.mark.parametrize(
-    ("text", "expected"),
-    [
-        ("width_px > 640 AND height_px <= 600", [2]),
-        ("width_px = 1", []),
-        ("metadata.width_px = 1", [2]),
-        ("metadata.uri = x", [2]),
-        ("byte_count >= 2000", [2, 3]),
-        ("byte_count != 2000", [1, 3]),
-        ('mime_type = "image/*"', [1, 2, 3]),
-        ("mime_type != image/png", [1, 3]),
-        ("sha256 = aa", [1]),
-        ("sha256 > aa", [2, 3]),
-        ('uri = "file:///folder/*"', [2, 3]),
-        ('uri = "*cat.jpg"', [1]),
-        ('uri = "file:///copy/cat.jpg"', [1]),
-        ('uri != "file:///copy/cat.jpg"', [2, 3]),
-        ('uri = "*0%25_o*"', [3]),
-        ('uri = "*0%25xo*"', []),
-        ('uri > "file:///a"', [1, 2, 3]),
-        ("uri:*", [1, 2, 3]),
-        ("width_px:*", [1, 2, 3]),
-        ('create_time = "2024-05-01T12:00:00Z"', [1]),
-        ('create_time > "2024-05-01T12:00:00Z" AND create_time < "2024-06-01"', [2]),
-        ('create_time >= "2024-06-01"', [3]),
-    ],
-)
-def test_the_fields_of_an_image_can_be_compared(images: Catalog, text: str, expected: list[int]) -> None:
+def test_the_fields_of_an_image_can_be_compared(images: Catalog) -> None:
     """Size, bytes, type, content, places and time are fields; letter case counts, % and _ are what they are."""
-    found = where(images, text)
+    rows = {
+        "width_px > 640 AND height_px <= 600": [2],
+        "width_px = 1": [],
+        "metadata.width_px = 1": [2],
+        "metadata.uri = x": [2],
+        "byte_count >= 2000": [2, 3],
+        "byte_count != 2000": [1, 3],
+        'mime_type = "image/*"': [1, 2, 3],
+        "mime_type != image/png": [1, 3],
+        "sha256 = aa": [1],
+        "sha256 > aa": [2, 3],
+        'uri = "file:///folder/*"': [2, 3],
+        'uri = "*cat.jpg"': [1],
+        'uri = "file:///copy/cat.jpg"': [1],
+        'uri != "file:///copy/cat.jpg"': [2, 3],
+        'uri = "*0%25_o*"': [3],
+        'uri = "*0%25xo*"': [],
+        'uri > "file:///a"': [1, 2, 3],
+        "uri:*": [1, 2, 3],
+        "width_px:*": [1, 2, 3],
+        'create_time = "2024-05-01T12:00:00Z"': [1],
+        'create_time > "2024-05-01T12:00:00Z" AND create_time < "2024-06-01"': [2],
+        'create_time >= "2024-06-01"': [3],
+    }
+    assert found(images, rows) == rows
 
-    assert found == expected
 
-
-@pytest.mark.parametrize(
-    ("text", "state", "expected"),
-    [
-        ("byte_count > 0", None, [1, 2, 3, 4]),
-        ("byte_count > 0", "failed", [4]),
-        ("byte_count > 0", "removed", []),
-        ("sha256:*", None, [1, 2, 3]),
-        ("sha256 != aa", None, [2, 3]),
-        ("NOT sha256 = aa", None, [2, 3, 4]),
-        ("NOT sha256 > aa", None, [1, 4]),
-    ],
-)
-def test_state_bounds_a_filter_and_not_is_the_complement(
-    images: Catalog, text: str, state: str | None, expected: list[int]
-) -> None:
+def test_state_bounds_a_filter_and_not_is_the_complement(images: Catalog) -> None:
     """Where nothing is known, a comparison is not met and NOT is."""
-    assert where(images, text, state) == expected
+    rows: dict[tuple[str, str | None], list[int]] = {
+        ("byte_count > 0", None): [1, 2, 3, 4],
+        ("byte_count > 0", "failed"): [4],
+        ("byte_count > 0", "removed"): [],
+        ("sha256:*", None): [1, 2, 3],
+        ("sha256 != aa", None): [2, 3],
+        ("NOT sha256 = aa", None): [2, 3, 4],
+        ("NOT sha256 > aa", None): [1, 4],
+    }
+    assert {(text, state): where(images, text, state) for text, state in rows} == rows
 
 
 def test_an_image_without_a_place_has_no_uri(images: Catalog) -> None:
@@ -375,24 +364,21 @@ def test_every_value_is_bound(catalog: Catalog, text: str) -> None:
     assert catalog.counts()["indexed"] == 1
 
 
-@pytest.mark.parametrize(
-    ("glob", "expected"),
-    [
-        ("file:///folder/*", [2, 3]),
-        ("*cat.jpg", [1]),
-        ("file:///[Ff]older/???.*", [1, 2]),
-        ("*.JPG", []),
-        ("cat.jpg", []),
-        ("*", [1, 2, 3]),
-        ("[", []),
-    ],
-)
-def test_a_pattern_is_of_whole_uris(images: Catalog, glob: str, expected: list[int]) -> None:
+def test_a_pattern_is_of_whole_uris(images: Catalog) -> None:
     """Shell patterns match whole URIs, letter case counts, an image with two matching places comes once."""
-    found = images.ids_of_uris(glob)
+    rows = {
+        "file:///folder/*": [2, 3],
+        "*cat.jpg": [1],
+        "file:///[Ff]older/???.*": [1, 2],
+        "*.JPG": [],
+        "cat.jpg": [],
+        "*": [1, 2, 3],
+        "[": [],
+    }
+    chosen = {glob: images.ids_of_uris(glob) for glob in rows}
 
-    assert found.dtype == np.int64
-    assert found.tolist() == expected
+    assert {ids.dtype for ids in chosen.values()} == {np.dtype(np.int64)}
+    assert {glob: ids.tolist() for glob, ids in chosen.items()} == rows
 
 
 def test_a_pattern_is_of_one_state_or_of_all(images: Catalog) -> None:

@@ -23,6 +23,8 @@ from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch, Inva
 from whatwhere.indexer.metadata.filters import parse
 from whatwhere.service.search.searcher import Query, Searcher
 
+pytestmark = pytest.mark.takes(50)
+
 HERE = replace(RECIPE, descriptors=("what",))
 FILTERS = (
     None,

@@ -12,7 +12,7 @@ from torch.nn import functional
 
 from tests.unit.indexer.backbones.test_torchvision_networks import saved, trained
 from whatwhere.indexer.backbones.backbone import Backbone, load_backbone
-from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
+from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE, ENGINE_VARIABLE
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.features.describe import Describer
 from whatwhere.indexer.features.description import Description
@@ -94,8 +94,9 @@ def test_a_channel_that_is_dead_on_noise_becomes_the_strongest_of_all(
 
 
 @pytest.mark.parametrize("name", ["resnet18", "vgg16"])
-def test_other_networks_are_climbed_too(name: str, tmp_path: Path) -> None:
+def test_other_networks_are_climbed_too(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks without a ceiling on activations; their weights are random, so that all pictures look much alike."""
+    monkeypatch.setenv(ENGINE_VARIABLE, "torch")  # only torch has gradients
     backbone = load_backbone(name, torch.device("cpu"), weights=saved(trained(name), tmp_path / "weights.safetensors"))
     concept = torch.zeros(backbone.spec.channels)
     concept[[3, 50, 200, 400]] = 1

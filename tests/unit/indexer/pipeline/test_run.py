@@ -64,7 +64,7 @@ PHOTOGRAPHS = (
 )
 
 
-pytestmark = pytest.mark.usefixtures("one_thread")
+pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.takes(50)]
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from tests.milvus import MilvusLite, free_port
+from tests.milvus import MilvusLite
+from tests.ports import free_port
 from tests.waiting import wait_until
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.segments import SegmentStore
@@ -19,6 +20,8 @@ from whatwhere.indexer.vectors.address import MilvusAddress
 from whatwhere.indexer.vectors.conditions import Facts, Has, holds, opposite
 from whatwhere.indexer.vectors.milvus import MOST_RESULTS, MilvusIndex, MilvusServer, MilvusStore
 from whatwhere.indexer.vectors.store import Delta, Entry, Generation, Index, RemoteEntry, VectorSource, VectorStore
+
+pytestmark = pytest.mark.takes(60)
 
 DIMENSIONS = 16
 RED, GREEN = "a" * 32, "b" * 32

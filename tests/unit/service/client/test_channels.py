@@ -8,6 +8,7 @@ import grpc
 import pytest
 import trustme
 
+from tests.ports import free_port
 from tests.scripted_server import ScriptedServer, refusing, serving, well
 from tests.waiting import wait_until
 from whatwhere.indexer import errors
@@ -18,8 +19,7 @@ TOKEN = "a-token-nobody-may-see"
 
 def nobody() -> str:
     """Return an address where nobody listens."""
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        return f"127.0.0.1:{free.getsockname()[1]}"
+    return f"127.0.0.1:{free_port()}"
 
 
 def ask_until(client: Client, holds: Callable[[], bool]) -> None:

@@ -1,0 +1,292 @@
+"""The command as people run it: a process with arguments and an environment, what it prints, and how it ends.
+
+`run` and `start` fork it from a process that has imported the product and loaded the default network: 0.1 s where an
+interpreter that starts takes 5. It can be stopped and killed as any other. `run_afresh` starts an interpreter, as a
+shell does: at least one test of each command takes that.
+"""
+
+import atexit
+import contextlib
+import functools
+import gc
+import importlib
+import json
+import os
+import select
+import selectors
+import signal
+import socket
+import subprocess
+import sys
+import threading
+import traceback
+from collections.abc import Mapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from types import TracebackType
+from typing import IO, Any, Self
+
+ROOT = Path(__file__).resolve().parent.parent
+AFRESH = (sys.executable, "-m", "whatwhere.service.cli")
+# One thread: where other processes compete for the cores, several are slower than one (measured: 5 times).
+ONE_THREAD = {"OMP_NUM_THREADS": "1"}
+# What commands import when they are run; OpenVINO and the network come with the first picture.
+_MODULES = (
+    "whatwhere.indexer.maintenance.transfer",
+    "whatwhere.indexer.maintenance.info",
+    "whatwhere.indexer.pipeline.run",
+    "whatwhere.indexer.maintenance.remove",
+    "whatwhere.indexer.pipeline.train_whiteners",
+    "whatwhere.indexer.maintenance.compact",
+    "whatwhere.indexer.maintenance.rebuild",
+    "whatwhere.indexer.maintenance.repair",
+    "whatwhere.indexer.maintenance.verify",
+    "whatwhere.service.local.search",
+    "whatwhere.service.cli",
+    "whatwhere.service.evaluation.retrieval.datasets",
+    "whatwhere.service.evaluation.retrieval.report",
+    "whatwhere.service.evaluation.retrieval.run",
+    "whatwhere.service.drawing.explanation",
+    "whatwhere.service.drawing.visualization",
+    "whatwhere.service.local.collection",
+    "whatwhere.service.local.explain",
+    "whatwhere.service.local.files",
+    "whatwhere.service.server",
+    "whatwhere.service.local.visualize",
+)
+_LONGEST_REQUEST = 1 << 20
+
+
+def run(
+    *arguments: str | Path, timeout_s: float = 240, environment: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command to its end in a process that is forked for it, in this one's directory, without a terminal.
+
+    `environment` is this process's where none is given.
+    """
+    with start(*arguments, environment=environment) as process:
+        out, messages = process.communicate(timeout_s)
+    return subprocess.CompletedProcess([*arguments], process.wait(), out, messages)
+
+
+def run_afresh(
+    *arguments: str | Path, timeout_s: float = 240, environment: Mapping[str, str] | None = None
+) -> "subprocess.CompletedProcess[str]":
+    """Run the command to its end as `run` does, in an interpreter of its own."""
+    command = [*AFRESH, *map(str, arguments)]
+    variables = {**(os.environ if environment is None else environment), **ONE_THREAD}
+    return subprocess.run(command, check=False, capture_output=True, text=True, env=variables, timeout=timeout_s)
+
+
+def start(
+    *arguments: str | Path, environment: Mapping[str, str] | None = None, before: str = "", stderr: int | None = None
+) -> "Process":
+    """Start the command in a process that is forked for it.
+
+    `before` is code that it runs first; `stderr` is a file descriptor in the place of a pipe.
+    """
+    request = {
+        "arguments": [*map(str, arguments)],
+        "environment": dict(os.environ if environment is None else environment),
+        "directory": os.getcwd(),
+        "before": before,
+    }
+    return Process(request, stderr)
+
+
+class Process:
+    """A running command; what it has of `subprocess.Popen` means what it means there."""
+
+    def __init__(self, request: Mapping[str, Any], stderr: int | None) -> None:
+        out, its_out = os.pipe()
+        messages, its_messages = os.pipe() if stderr is None else (None, os.dup(stderr))
+        self._ended, its_end = os.pipe()
+        try:
+            self.pid = _server().fork(request, [its_out, its_messages, its_end])
+        finally:
+            for its in (its_out, its_messages, its_end):
+                os.close(its)
+        self.args = request["arguments"]
+        self.stdout: IO[str] = open(out)  # noqa: SIM115 - closed at the end
+        self.stderr: IO[str] | None = None if messages is None else open(messages)  # noqa: SIM115
+        self.returncode: int | None = None
+
+    def __enter__(self) -> Self:
+        """Return self."""
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        """Wait for its end, which is soon where an error came first."""
+        if error is not None:
+            self.kill()
+        self.stdout.close()
+        if self.stderr is not None:
+            self.stderr.close()
+        self.wait()
+
+    def send_signal(self, number: int) -> None:
+        """Send a signal, unless it has ended."""
+        if self.poll() is None:
+            os.kill(self.pid, number)
+
+    def kill(self) -> None:
+        """End it at once."""
+        self.send_signal(signal.SIGKILL)
+
+    def poll(self) -> int | None:
+        """Return its exit code, None while it runs."""
+        return self._code(0)
+
+    def wait(self, timeout: float | None = None) -> int:
+        """Return its exit code, once it has ended."""
+        code = self._code(timeout)
+        if code is None:
+            raise subprocess.TimeoutExpired(self.args, timeout or 0)
+        return code
+
+    def communicate(self, timeout: float | None = None) -> tuple[str, str]:
+        """Return all that it prints, once it has ended; kill it where that takes too long."""
+        late = threading.Event()
+
+        def end() -> None:
+            late.set()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)
+
+        timer = threading.Timer(timeout or threading.TIMEOUT_MAX, end)
+        timer.start()
+        with ThreadPoolExecutor(1) as pool:
+            messages = pool.submit(lambda: "" if self.stderr is None else self.stderr.read())
+            printed = self.stdout.read(), messages.result()
+        timer.cancel()
+        self.wait()
+        if late.is_set():
+            raise subprocess.TimeoutExpired(self.args, timeout or 0, *printed)
+        return printed
+
+    def _code(self, timeout: float | None) -> int | None:
+        if self.returncode is None and select.select([self._ended], [], [], timeout)[0]:
+            self.returncode = int(os.read(self._ended, 16))
+            os.close(self._ended)
+        return self.returncode
+
+
+class _Server:
+    """The process that forks, as this one sees it."""
+
+    def __init__(self) -> None:
+        self._one_at_a_time = threading.Lock()
+        self._socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        for end in (self._socket, its):
+            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST_REQUEST)
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.commands", str(its.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | ONE_THREAD,
+            pass_fds=[its.fileno()],
+        )
+        its.close()
+
+    def fork(self, request: Mapping[str, Any], streams: list[int]) -> int:
+        """Have a command started with these for what it prints, its messages and its exit code; return its number."""
+        with self._one_at_a_time:
+            socket.send_fds(self._socket, [json.dumps(request).encode()], streams)
+            return int(self._socket.recv(16))
+
+    def close(self) -> None:
+        """End it."""
+        self._socket.close()
+        self._process.wait()
+
+
+@functools.cache
+def _server() -> _Server:
+    started = _Server()
+    atexit.register(started.close)
+    return started
+
+
+# --- the server's own side ----------------------------------------------------------------------------------------
+
+
+def _serve(requests: socket.socket) -> None:
+    """Fork a process for each request, and write the exit codes of those that have ended."""
+    for name in _MODULES:
+        importlib.import_module(name)
+    # The product is imported by the server alone, not by the tests that start it.
+    from tests.loading import loading_once  # noqa: PLC0415
+    from whatwhere.indexer.backbones.backbone import choose_device  # noqa: PLC0415
+    from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE  # noqa: PLC0415
+    from whatwhere.service.search import searcher  # noqa: PLC0415
+
+    sys.modules["__main__"].__package__ = ""  # by which the usage would name this module
+    running = selectors.DefaultSelector()
+    running.register(requests, selectors.EVENT_READ)
+    with loading_once():
+        searcher.load_backbone(DEFAULT_BACKBONE, choose_device())
+        gc.freeze()
+        while True:
+            for key, _ in running.select():
+                if key.fileobj is not requests:
+                    running.unregister(key.fileobj)
+                    _tell_end(key.fd, *key.data)
+                elif not _fork(requests, running):
+                    return
+
+
+def _fork(requests: socket.socket, running: selectors.BaseSelector) -> bool:
+    """Fork the next command; return whether there was one."""
+    content, streams, _, _ = socket.recv_fds(requests, _LONGEST_REQUEST, 3)
+    if not content:
+        return False
+    process = os.fork()
+    if process == 0:
+        requests.close()
+        _be_the_command(json.loads(content), streams[:2])
+    for stream in streams[:2]:
+        os.close(stream)
+    running.register(os.pidfd_open(process), selectors.EVENT_READ, (process, streams[2]))
+    requests.send(str(process).encode())
+    return True
+
+
+def _tell_end(pidfd: int, process: int, stream: int) -> None:
+    _, status = os.waitpid(process, 0)
+    with contextlib.suppress(BrokenPipeError):  # nobody waits for it any more
+        os.write(stream, str(os.waitstatus_to_exitcode(status)).encode())
+    os.close(stream)
+    os.close(pidfd)
+
+
+def _be_the_command(request: dict[str, Any], streams: list[int]) -> None:
+    """Run the command as a process of its own would, and end."""
+    code = 1
+    try:
+        for standard, stream in zip((1, 2), streams, strict=True):
+            os.dup2(stream, standard)
+            os.close(stream)
+        os.chdir(request["directory"])
+        os.environ.clear()
+        os.environ.update(request["environment"])
+        signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start their background jobs without it
+        sys.argv = ["whatwhere", *request["arguments"]]
+        exec(request["before"], {"__name__": "__main__"})
+        from whatwhere.service.cli import main  # noqa: PLC0415 - imported before the fork
+
+        main()
+        code = 0
+    except SystemExit as end:
+        code = end.code if isinstance(end.code, int) else int(end.code is not None)
+    except BaseException:
+        traceback.print_exc()
+    finally:
+        with contextlib.suppress(BaseException):
+            sys.stdout.flush()
+            sys.stderr.flush()
+        os._exit(code)
+
+
+if __name__ == "__main__":
+    _serve(socket.socket(fileno=int(sys.argv[1])))
