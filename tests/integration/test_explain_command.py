@@ -22,7 +22,7 @@ from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.indexer.pipeline.settings import IndexSettings
 from whatwhere.service import cli
 from whatwhere.service.drawing.defaults import OPACITY
-from whatwhere.service.local.explain import explain_file
+from whatwhere.service.local.files import explain_file
 from whatwhere.service.search.heatmaps import PALETTE
 from whatwhere.service.settings import Limits
 
@@ -210,7 +210,11 @@ def test_a_file_is_explained_at_the_rank_of_an_index() -> None:
         (("explain", "images/1", "-c", "{collection}", "--rank", "2"), "--rank does not go with --collection"),
         (("explain", "images/1", "-c", "{collection}", "--pca"), "--pca does not go with --collection"),
         (("explain", "images/1", "-c", "{collection}", "--backbone", "vgg16"), "--backbone does not go"),
-        (("compare", "images/1", "images/2", "-c", "{collection}", "--weights", "own.pth"), "--weights does not go"),
+        (("compare", "images/1", "images/2", "-c", "{collection}", "--backbone", "vgg16"), "--backbone does not go"),
+        (("explain", "images/1", "--server", "127.0.0.1:1", "--rank", "2"), "--rank does not go with --server"),
+        (("explain", "images/1", "--server", "127.0.0.1:1", "--weights", "own.pth"), "a server has its own"),
+        (("explain", "images/1", "-c", "{collection}", "--tls"), "go with --server"),
+        (("explain", "images/1", "-c", "{collection}", "--server", "127.0.0.1:1"), "either --server"),
         (("explain", "images/1"), "--collection"),
         (("compare", "images/1", "images/2"), "--collection"),
         (("compare", "{cat}"), "two images"),
@@ -233,7 +237,7 @@ def test_wrong_usage_is_refused_with_a_remedy(arguments: tuple[str, ...], said: 
         (("explain", "gone.jpg"), InvalidRequest, "gone.jpg: No such file"),
         (("compare", "{cat}", "gone.jpg"), InvalidRequest, "gone.jpg: No such file"),
         (("explain", "{cat}", "--backbone", "vgg61"), UnknownName, "vgg61"),
-        (("explain", "{cat}", "-c", "{collection}"), InvalidRequest, "no stored image's name"),
+        (("compare", "images/1", "{cat}", "-c", "{collection}"), InvalidRequest, "stored image's name"),
         (("explain", "images/999", "-c", "{collection}"), ImageNotFound, "images/999"),
         # Before the work: the image that is not there is not looked for.
         (("explain", "gone.jpg", "--picture", "{folder}/why.xyz"), InvalidRequest, ".png or .jpg"),
