@@ -396,7 +396,7 @@ def test_a_missing_path_is_named(tmp_path: Path) -> None:
         (("--descriptors", "what,why"), "descriptor 'why' is unknown; there are: what, what-and-where, fused, mac"),
         (
             ("--preset", "thesis"),
-            "was made with preset 'default', not 'thesis': use the collection's own, or change it for all images by",
+            "was made with preset 'default', not 'thesis': use the collection's own, or change it for all images with",
         ),
     ],
     ids=["another rank", "unknown backbone", "unknown descriptor", "another preset"],
@@ -431,7 +431,7 @@ def test_a_directory_that_is_no_collection_is_named(tmp_path: Path, command: str
     """The message says how to make one, and nothing is made."""
     done = run(command, "-c", tmp_path)
 
-    assert refused(done).startswith(f"{tmp_path} holds no collection: make one with `whatwhere index PATH...")
+    assert refused(done).startswith(f"{tmp_path} holds no collection: create one with `whatwhere index PATH...")
     assert list(tmp_path.iterdir()) == []
 
 

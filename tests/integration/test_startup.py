@@ -48,12 +48,8 @@ ROOMS = (
     *("service.cli", "service.client", "service.security", "service.rpc", "service.drawing"),
 )
 MODULES = (
-    *(
-        "indexer.backbones.names",
-        "indexer.backbones.registry",
-        "indexer.backbones.listing",
-        "indexer.backbones.weights",
-    ),
+    *("indexer.backbones.names", "indexer.backbones.registry", "indexer.backbones.listing"),
+    *("indexer.backbones.weights", "indexer.pipeline.defaults", "service.search.defaults"),
     *("indexer.features.names", "indexer.features.description", "indexer.features.whitening", "indexer.images.decode"),
     *("indexer.collection.layout", "indexer.collection.recipe", "indexer.collection.manifest"),
     *("indexer.collection.reader", "indexer.collection.writer", "indexer.collection.publish"),
