@@ -97,8 +97,9 @@ class Recipe:
         if layer != self.layer or not self.weights_sha256.startswith(weights_sha256):
             raise CollectionMismatch(
                 f"{root} was made with {self.backbone}, layer {self.layer}, weights {self.weights_sha256[:12]}…; this "
-                f"network has layer {layer}, weights {weights_sha256[:12]}…: give the original checkpoint with --weights "
-                "FILE, install the version of whatwhere that made the collection, or index into a new directory"
+                f"network has layer {layer}, weights {weights_sha256[:12]}…: give the original checkpoint with "
+                "--weights FILE, install the version of whatwhere that made the collection, or index into a new "
+                "directory"
             )
 
     def require_same(self, wanted: "Recipe", root: object) -> None:
