@@ -4,6 +4,7 @@ import os
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from whatwhere.indexer.backbones.names import DEFAULT_DEVICE
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.metadata.limits import MAX_LENGTH
 from whatwhere.service.security.tls_files import TlsFiles
@@ -70,7 +71,7 @@ class ServerSettings:
 
     collection: Path | str  # a directory, or the URI of an object store's folder
     listen: str = "127.0.0.1:50051"
-    device: str = "auto"
+    device: str = DEFAULT_DEVICE
     weights: Path | None = None  # the checkpoint that the collection was made with, where that is one's own
     refresh_s: float = 1.0  # how often to look for a newer generation; 0: never
     tls: TlsFiles | None = None

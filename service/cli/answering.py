@@ -46,6 +46,8 @@ def answering(
     if server is not None and collection is None:
         if weights is not None:
             raise typer.BadParameter("--weights goes with --collection: a server has its own")
+        if device is not Device.AUTO:
+            raise typer.BadParameter("--device goes with --collection: a server has its own")
         with connect(server, **asdict(connection)) as client:
             yield client
     elif collection is not None and server is None:

@@ -213,6 +213,7 @@ def test_a_file_is_explained_at_the_rank_of_an_index() -> None:
         (("compare", "images/1", "images/2", "-c", "{collection}", "--backbone", "vgg16"), "--backbone does not go"),
         (("explain", "images/1", "--server", "127.0.0.1:1", "--rank", "2"), "--rank does not go with --server"),
         (("explain", "images/1", "--server", "127.0.0.1:1", "--weights", "own.pth"), "a server has its own"),
+        (("explain", "images/1", "--server", "127.0.0.1:1", "--device", "cpu"), "--device goes with --collection"),
         (("explain", "images/1", "-c", "{collection}", "--tls"), "go with --server"),
         (("explain", "images/1", "-c", "{collection}", "--server", "127.0.0.1:1"), "either --server"),
         (("explain", "images/1"), "--collection"),

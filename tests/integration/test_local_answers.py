@@ -49,7 +49,7 @@ def assert_close(found: Any, expected: Any) -> None:
         ("search", QUERY, *REGION, "--localize", "3", "--top", "4"),
         ("search", QUERY, "--localize", "2", "--exact"),
         ("search", "images/1", "--factor", "0", "--factor", "2", "--localize", "2", "--expand", "2"),
-        ("search", "images/2", "--avoid", "1", "--descriptor", "what", "--min-score", "0.2"),
+        ("search", "images/2", "--avoid", "1", "--descriptor", "what", "--min-score", "0.01"),
         ("search", "images/2", "--filter", "width_px > 400"),
         ("explain", "images/3"),
         ("explain", QUERY),
