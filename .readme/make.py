@@ -13,7 +13,7 @@ from PIL import Image, ImageOps
 
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.service.drawing.explanation import draw_comparison, draw_explanation
-from whatwhere.service.local.explain import compare_files, explain_file
+from whatwhere.service.local.files import compare_files, explain_file
 from whatwhere.service.local.search import Question, ask
 
 FOLDER = Path(__file__).parent

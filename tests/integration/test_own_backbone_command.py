@@ -138,7 +138,7 @@ def test_a_server_refuses_other_weights(made: Made) -> None:
     """A file that fits the network is not enough."""
     settings = ServerSettings(made.collection, listen="127.0.0.1:0", weights=made.others)
 
-    with pytest.raises(CollectionMismatch, match=rf"here are .*{sha256_of(made.others)[:12]}.*--weights FILE"):
+    with pytest.raises(CollectionMismatch, match=rf"this network has .*{sha256_of(made.others)[:12]}.*--weights FILE"):
         create_server(settings)
 
 
