@@ -7,8 +7,8 @@ from typer.testing import CliRunner
 
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.service import server
-from whatwhere.service.cli import serve
 from whatwhere.service.cli.app import app
+from whatwhere.service.observability import logs
 from whatwhere.service.security.tls_files import TlsFiles
 from whatwhere.service.settings import Batching, Limits, ServerSettings
 
@@ -18,7 +18,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[ServerSettings]:
     """Give what servers were asked for, in place of running them."""
     settings: list[ServerSettings] = []
     monkeypatch.setattr(server, "serve", lambda wanted, _: settings.append(wanted))
-    monkeypatch.setattr(serve, "configure_logging", lambda _: None)
+    monkeypatch.setattr(logs, "configure_logging", lambda _: None)
     return settings
 
 
@@ -107,7 +107,7 @@ def test_the_page_is_announced_on_a_line_of_its_own(monkeypatch: pytest.MonkeyPa
     """Behind the line that programs read; as https where there is a certificate."""
     addresses = {"listen": "127.0.0.1:1", "web": "127.0.0.1:2"}
     monkeypatch.setattr(server, "serve", lambda _, on_ready: on_ready(addresses))
-    monkeypatch.setattr(serve, "configure_logging", lambda _: None)
+    monkeypatch.setattr(logs, "configure_logging", lambda _: None)
 
     _, plain = invoke("--collection", "c.ww", "--web", "127.0.0.1:0")
     _, guarded = invoke("--collection", "c.ww", "--web", "127.0.0.1:0", "--tls-certificate", "c", "--tls-key", "k")
