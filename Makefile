@@ -28,7 +28,7 @@ links:  ## lay links of the packages into build/typing, for tools that follow fo
 	ln -s ../../../indexer ../../../migrations ../../../service build/typing/whatwhere/
 
 demo: $(STAMP)  ## index photographs, serve them, search one with a box, draw the answer, open the page (WEB=0: not)
-	$(BIN)/python -m whatwhere.service.cli.demo $(if $(filter 0,$(WEB)),--no-web)
+	$(BIN)/whatwhere demo $(if $(filter 0,$(WEB)),--no-web)
 
 # Several at once have a core each: most tests compute on one, or wait. Files stay together, for what they make once,
 # and come in the order of tests/conftest.py: what takes longest first.

@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from whatwhere.indexer.backbones.names import DEFAULT_DEVICE
 from whatwhere.indexer.cores import available_cores
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.metadata.limits import MAX_LENGTH
@@ -70,7 +71,7 @@ class ServerSettings:
 
     collection: Path | str  # a directory or the URI of an object store
     listen: str = "127.0.0.1:50051"
-    device: str = "auto"
+    device: str = DEFAULT_DEVICE
     weights: Path | None = None  # the checkpoint that the collection was indexed with, if it was one of your own
     refresh_s: float = 1.0  # interval of checks for a newer generation; 0: never
     tls: TlsFiles | None = None

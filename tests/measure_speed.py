@@ -50,6 +50,8 @@ from whatwhere.indexer.vectors.names import EXACT
 from whatwhere.service.search.localize import localize_stored
 from whatwhere.service.search.searcher import Query, open_searcher
 from whatwhere.service.search.threads import use_threads
+from whatwhere.service.server import create_server
+from whatwhere.service.settings import ServerSettings
 
 BACKBONE = "efficientnet-lite0"
 BATCH = 8
@@ -57,7 +59,7 @@ CORES = len(os.sched_getaffinity(0))
 AUTO = "auto.float32.ww"  # the collection of the engine that is chosen
 SQUARE = 2048  # the side of the matrices of a large product
 Calls = dict[str, Callable[[Any], object]]
-Row = tuple[str, float, str]  # what, how much, of what kind: ms, x (a ratio), %
+Row = tuple[str, float, str]  # what, how much, of what kind: ms, x (a ratio), %, MB
 
 # What one would write in an hour: torchvision's transforms, one picture at a time, scikit-learn, faiss.
 PLAIN_SCRIPT = """
@@ -100,6 +102,19 @@ from whatwhere.indexer.pipeline.run import index_paths
 index_paths([Path(sys.argv[1])], Path(sys.argv[2]))
 print(int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) // 1024)
 """
+
+# What the command line cannot do without, and what of it is measured.
+REFERENCE = "import numpy, sqlalchemy.orm, typer, rich.console"
+COMMAND = """
+import atexit, re, sys
+from pathlib import Path
+status = Path("/proc/self/status")
+atexit.register(lambda: print(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1], file=sys.stderr))
+from whatwhere.service.cli import main
+main()
+"""
+COMMANDS = ("--help", "info", "images", "verify", "backbones", "search --server", "search --collection")
+STARTS = 3  # of each, in turns
 
 
 def main() -> None:
@@ -150,7 +165,7 @@ def measure(photographs: Path, folder: Path, vectors: int) -> list[Row]:
     rows += stages(contents, best, folder)
     with engine("auto"):
         rows += searching(contents, folder, vectors)
-    return rows
+    return rows + starting(folder / AUTO)
 
 
 @contextmanager
@@ -445,6 +460,42 @@ def searching(contents: Sequence[bytes], folder: Path, count: int) -> list[Row]:
             ("search by an upload / its forward pass", took["upload"] / took["forward"], "x"),
         ]
     return rows
+
+
+def starting(root: Path) -> list[Row]:
+    """Return what commands take from start to end, in processes of their own: CPU time and memory."""
+    serving, port = create_server(ServerSettings(root, listen="127.0.0.1:0"))
+    serving.start()
+    here = ("-c", str(root))
+    arguments = {"--help": (), "backbones": (), "search --server": ("images/1", "--server", f"127.0.0.1:{port}")}
+    arguments["search --collection"] = ("images/1", *here)
+    seconds: dict[str, list[float]] = {name: [] for name in ("", *COMMANDS)}
+    megabytes: dict[str, float] = {}
+    for _ in range(STARTS):
+        seconds[""].append(cpu_seconds([sys.executable, "-c", REFERENCE])[0])
+        for name in COMMANDS:
+            command = [sys.executable, "-c", COMMAND, name.partition(" ")[0], *arguments.get(name, here)]
+            took, said = cpu_seconds(command)
+            seconds[name].append(took)
+            megabytes[name] = int(said.split()[-1]) * 1024 / 1e6
+    serving.stop(grace=None)
+    reference = statistics.median(seconds.pop(""))
+    rows: list[Row] = [("importing numpy, SQLAlchemy, Typer, Rich: CPU", 1000 * reference, "ms")]
+    for name, took_each in seconds.items():
+        rows += [
+            (f"whatwhere {name}: CPU / importing these", statistics.median(took_each) / reference, "x"),
+            (f"whatwhere {name}: peak memory", megabytes[name], "MB"),
+        ]
+    return rows
+
+
+def cpu_seconds(command: Sequence[str]) -> tuple[float, str]:
+    """Run a command to its end; return its CPU time, user and system, and what it wrote on standard error."""
+    before = os.times()
+    done = subprocess.run(command, check=True, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    after = os.times()
+    took = after.children_user + after.children_system - before.children_user - before.children_system
+    return took, done.stderr
 
 
 def machine() -> dict[str, str]:

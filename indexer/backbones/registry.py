@@ -1,4 +1,4 @@
-"""The networks that can be named. To add one, add an entry."""
+"""The networks by name. To add one, add an entry. Importing this needs no torch."""
 
 import difflib
 from collections.abc import Callable, Mapping, Sequence
@@ -20,7 +20,7 @@ _Triple = tuple[float, float, float]
 class BackboneSpec:
     """One network cut at one layer. `mean` and `std` scale pixel values 0 to 255 as the weights were trained.
 
-    `gmacs` are the billions of multiplications that a picture of 512 x 672 costs.
+    `gmacs` are billions of multiplications for an image of 512 x 672.
     """
 
     name: str
@@ -77,14 +77,14 @@ def _published_name(name: str) -> str:
 
 
 def _efficientnet_lite_networks() -> ModuleType:
-    # torch takes seconds to import, which the names do without
+    # torch takes seconds to import, and the table does not need it
     from whatwhere.indexer.backbones import efficientnet_lite  # noqa: PLC0415
 
     return efficientnet_lite
 
 
 def _torchvision_networks() -> ModuleType:
-    # torchvision takes a second to import, which the default network does without
+    # torchvision takes a second to import, and the default network does not need it
     from whatwhere.indexer.backbones import torchvision_networks  # noqa: PLC0415
 
     return torchvision_networks
@@ -118,7 +118,7 @@ BACKBONES: Mapping[str, BackboneSpec] = {spec.name: spec for spec in _ENTRIES}
 def find_backbone(name: str) -> BackboneSpec:
     """Return the entry NAME, or for NAME:LAYER the torchvision classifier NAME cut at LAYER.
 
-    Raises UnknownName for what there is not, and for a layer that cannot be used, with those that can.
+    Raises UnknownName for an unknown network, and for a layer that cannot be used; the message lists usable ones.
     """
     network, _, layer = name.partition(":")
     entry = BACKBONES.get(network) or BACKBONES.get(network.replace("_", "-"))
@@ -133,7 +133,7 @@ def find_backbone(name: str) -> BackboneSpec:
 
 @cache
 def _cut(name: str, network: str, layer: str) -> BackboneSpec:
-    """Return a torchvision classifier cut at a layer that no entry has, after measuring it."""
+    """Measure a torchvision classifier cut at a layer that no entry has, and return its specification."""
     networks = _torchvision_networks()
     published = _published_name(network)
     if published not in networks.network_names():

@@ -1,4 +1,4 @@
-"""Where everything lies, and which generation is the live one."""
+"""The files of a collection: their places, and which generation is live."""
 
 import re
 import shutil
@@ -13,14 +13,14 @@ from whatwhere.indexer.errors import CollectionCorrupt
 from whatwhere.indexer.storage.files import path_of_uri, sync, write_text
 from whatwhere.indexer.storage.object_store import ObjectFolder
 
-CollectionAddress: TypeAlias = Path | str  # of a collection: a directory, or the URI of an object store's folder
+CollectionAddress: TypeAlias = Path | str  # a directory, or the URI of a folder in an object store
 
 _CURRENT = re.compile(r"(\d{6,})(?: ([0-9a-f]{64}))?\n", re.ASCII)
 
 
 @dataclass(frozen=True)
 class Current:
-    """The live generation: its number, and the seal of its manifest (empty in format 1)."""
+    """The live generation's number, and the seal of its manifest (empty in format 1)."""
 
     number: int
     seal: str
@@ -28,11 +28,11 @@ class Current:
 
 @dataclass(frozen=True)
 class Layout:
-    """The names inside a collection: of files in a directory, or of objects with a copy of some in a cache.
+    """The files of a collection in a directory, or in an object store with a local cache of some of them.
 
-    Code reads and writes files below `root`. Of a directory, these are the collection; of an object store, `fetch`
-    brings a file here before it is read and `keep` takes it there after it was written. What lies below shards/,
-    segments/, whiteners/ and generations/ never changes, so a copy is as good as the original.
+    Code reads and writes files below `root`. For a directory, they are the collection itself. For an object store,
+    `fetch` downloads a file before it is read, and `keep` uploads it after it was written. Files in shards/, segments/,
+    whiteners/ and generations/ never change, so a cached copy is never stale.
     """
 
     root: Path
@@ -51,7 +51,7 @@ class Layout:
 
     @property
     def address(self) -> CollectionAddress:
-        """Where the collection is."""
+        """The directory or URI of the collection."""
         return self.root if self.objects is None else self.objects.address
 
     def __str__(self) -> str:
@@ -60,17 +60,17 @@ class Layout:
 
     @property
     def stores(self) -> Path:
-        """The file that names the stores outside; absent where all is in the collection itself."""
+        """The file that names external databases; absent if the collection uses none."""
         return self.root / "stores.json"
 
     @property
     def recipe(self) -> Path:
-        """The recipe, written once when the collection is made."""
+        """The recipe, written once when the collection is created."""
         return self.root / "collection.json"
 
     @property
     def catalog(self) -> Path:
-        """The SQLite catalogue."""
+        """The SQLite catalog."""
         return self.root / "catalog.db"
 
     @property
@@ -80,13 +80,13 @@ class Layout:
 
     @property
     def arriving(self) -> Path:
-        """The folder of shards that workers wrote and nobody has recorded yet; only there while workers are."""
+        """The folder of shards that workers wrote and that are not recorded yet; it exists only during a run."""
         return self.root / "arriving"
 
     @contextmanager
     def receiving(self) -> Iterator[None]:
-        """Have the folder of arriving shards, empty at first, and take it away in the end with what was not kept."""
-        self.discard(self.arriving)  # a killed run's
+        """Create the folder of arriving shards, empty, and remove it at the end with all that was not recorded."""
+        self.discard(self.arriving)  # left by a killed run
         self.arriving.mkdir()
         try:
             yield
@@ -100,7 +100,7 @@ class Layout:
 
     @property
     def whiteners(self) -> Path:
-        """The folder of the whiteners in use, each under its fingerprint: queries pass through the same."""
+        """The folder of the whiteners in use, each under its fingerprint; queries use them too."""
         return self.root / "whiteners"
 
     def whitener(self, fingerprint: str) -> Path:
@@ -123,9 +123,9 @@ class Layout:
         return self.root / "writer.lock"
 
     def fetch(self, path: Path, *, anew: bool = False) -> Path:
-        """Return `path`, where its file can be read from now on; where there is none, neither is there one after.
+        """Download a file of an object store if it is not cached, and return `path`; a missing file stays missing.
 
-        `anew` is for the few files that may change, and for a copy that proved damaged.
+        `anew` downloads it in any case: for the few files that change, and for a corrupt copy.
         """
         if self.objects is None:
             return path
@@ -140,27 +140,27 @@ class Layout:
         return path
 
     def fetch_folder(self, folder: Path) -> Path:
-        """Return a folder whose files can all be read from now on."""
+        """Download all files of a folder that are not cached, and return the folder."""
         if self.objects is not None:
             for name in self.names(folder):
                 self.fetch(folder / name)
         return folder
 
     def drop_copies(self) -> bool:
-        """Forget the copies of what generations consist of, and tell whether there could be any."""
+        """Remove the cached files of generations, and tell whether the collection has a cache."""
         if self.objects is not None:
             for folder in (self.generations, self.segments, self.whiteners):
                 shutil.rmtree(folder, ignore_errors=True)
         return self.objects is not None
 
     def keep(self, path: Path) -> None:
-        """Have a file, or a folder of files, that was written completely kept where the collection is."""
+        """Upload a complete file, or a folder of files, if the collection is in an object store."""
         if self.objects is not None:
             for file in sorted(path.iterdir()) if path.is_dir() else [path]:
                 self.objects.upload(file, self._name(file))
 
     def move(self, path: Path, target: Path) -> None:
-        """Let a file of this collection be another one, which there may have been."""
+        """Rename a file of this collection, replacing `target` if it exists."""
         if self.objects is None:
             path.replace(target)
             sync(target.parent)
@@ -170,7 +170,7 @@ class Layout:
             target.unlink(missing_ok=True)
 
     def discard(self, path: Path) -> None:
-        """Remove a file, or a folder of files; nothing where there is none."""
+        """Remove a file, or a folder of files, if it exists."""
         if self.objects is not None:
             below = self.objects.sizes(self._name(path)) or {self._name(path): 0}
             for name in below:
@@ -187,7 +187,7 @@ class Layout:
         return sorted({name.partition("/")[0] for name in self.sizes(folder)})
 
     def sizes(self, folder: Path) -> dict[str, int]:
-        """Return the bytes of all files below a folder, by their names relative to it."""
+        """Return the sizes in bytes of all files below a folder, by their names relative to it."""
         if self.objects is not None:
             start = len(self._name(folder)) + 1
             return {name[start:]: count for name, count in self.objects.sizes(self._name(folder)).items()}
@@ -195,7 +195,7 @@ class Layout:
         return {path.relative_to(folder).as_posix(): path.stat().st_size for path in files}
 
     def byte_count(self, folder: Path) -> int:
-        """Return the bytes of all files below a folder."""
+        """Return the total size in bytes of all files below a folder."""
         return sum(self.sizes(folder).values())
 
     def _name(self, path: Path) -> str:
@@ -206,11 +206,11 @@ class Layout:
         return self.generations / f"{number:06d}"
 
     def generation_numbers(self) -> list[int]:
-        """Return the numbers of all complete folders of generations, published or not."""
+        """Return the numbers of all complete generation folders, published or not."""
         return sorted(int(name) for name in self.names(self.generations) if name.isdigit())
 
     def read_current(self) -> Current | None:
-        """Return the live generation, None before the first; CollectionCorrupt for a file that was not so written."""
+        """Return the live generation, None before the first; CollectionCorrupt if the file has other content."""
         try:
             text = self.fetch(self.current, anew=True).read_text(encoding="ascii", errors="replace")
         except FileNotFoundError:
@@ -218,12 +218,12 @@ class Layout:
         found = _CURRENT.fullmatch(text)
         if found is None:
             raise CollectionCorrupt(
-                f"{self}/{self.current.name} does not hold a generation's number: run `whatwhere verify --repair`"
+                f"{self}/{self.current.name} does not hold the number of a generation: run `whatwhere verify --repair`"
             )
         return Current(int(found[1]), found[2] or "")
 
     def write_current(self, current: Current) -> None:
-        """Let a complete generation be the live one."""
+        """Make a complete generation the live one."""
         write_text(self.current, f"{current.number:06d} {current.seal}\n")
         self.keep(self.current)
 

@@ -1,4 +1,4 @@
-"""What a generation holds, and by which recipe it was made."""
+"""The manifest of a generation: its contents, and the recipe that it was made with."""
 
 import hashlib
 from dataclasses import asdict, dataclass
@@ -18,14 +18,14 @@ from whatwhere.indexer.vectors.store import Entry, RemoteEntry, SegmentEntry
 
 FILE_NAME = "manifest.json"
 REMOVED_NAME = "removed.npy"
-IDS_NAME, FACTS_NAME = "ids.npy", "facts.npy"  # where a store elsewhere has the vectors
+IDS_NAME, FACTS_NAME = "ids.npy", "facts.npy"  # only if a vector database holds the vectors
 
 
 @dataclass(frozen=True)
 class IndexEntry:
-    """One descriptor's vectors; `whiteners` are the fingerprints of those its vectors' parts went through.
+    """One descriptor's vectors, in segment files or in the database that `remote` names.
 
-    The vectors are in files, or where `remote` says.
+    `whiteners` are the fingerprints of the whiteners of the vectors' parts.
     """
 
     dimensions: int
@@ -35,15 +35,15 @@ class IndexEntry:
 
     @property
     def held(self) -> Entry:
-        """What a store has of it."""
+        """The part of it that a vector store holds."""
         return Entry(self.segments, self.remote)
 
 
 @dataclass(frozen=True)
 class Manifest:
-    """One generation. `ids_sha256` is that of the ids that can be found, sorted; `max_image_id` their largest.
+    """One generation. `ids_sha256` is the SHA-256 of its searchable ids, sorted; `max_image_id` the largest of them.
 
-    `facts_sha256` is that of what filters ask of them, where a store elsewhere has it; else empty.
+    `facts_sha256` is the SHA-256 of the filterable facts that a vector database holds; empty without one.
     """
 
     number: int
@@ -69,13 +69,15 @@ class Manifest:
 
     @classmethod
     def load(cls, folder: Path, seal: str | None = None) -> Self:
-        """Read a manifest, that of this seal; CollectionCorrupt, CollectionMismatch (made by a newer version)."""
+        """Read a manifest, and compare its seal; CollectionCorrupt, CollectionMismatch (written by a newer version)."""
         path = folder / FILE_NAME
         try:
             values, found = read_sealed(path)
             manifest = cls._from_json(values)
         except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-            raise CollectionCorrupt(f"{path} is missing or torn ({error}): run `whatwhere verify --repair`") from error
+            raise CollectionCorrupt(
+                f"{path} is missing or corrupt ({error}): run `whatwhere verify --repair`"
+            ) from error
         if seal is not None and seal != found:
             raise CollectionCorrupt(f"{path} is not the manifest that CURRENT names: run `whatwhere verify --repair`")
         return manifest
@@ -107,7 +109,7 @@ class Manifest:
 
     @classmethod
     def _from_format_1(cls, values: dict[str, Any]) -> Self:
-        """Return what the next generation needs of one whose vectors lay in another way: all but the vectors."""
+        """Return a manifest without vectors: format 1 stored them differently, and they are computed again."""
         indexes = {
             name: IndexEntry(entry["dimensions"], (entry["whitener"],), ()) for name, entry in values["indexes"].items()
         }
@@ -118,12 +120,12 @@ class Manifest:
 
     @property
     def is_remote(self) -> bool:
-        """Whether a store elsewhere has the vectors."""
+        """Whether a vector database holds the vectors."""
         return any(entry.remote is not None for entry in self.indexes.values())
 
     @property
     def has_vectors(self) -> bool:
-        """Whether this version can search it: format 1 kept its vectors in another way."""
+        """Whether this version can search it: format 1 stored its vectors differently."""
         return bool(self.removed_sha256)
 
 
@@ -134,33 +136,33 @@ def _index_entry(values: dict[str, Any]) -> IndexEntry:
 
 
 def ids_sha256(ids: NDArray[np.int64]) -> str:
-    """Return the SHA-256 of ids, sorted, or of as many other values."""
+    """Return the SHA-256 of sorted ids, or of an array of other values."""
     return hashlib.sha256(np.ascontiguousarray(ids, dtype="<i8").tobytes()).hexdigest()
 
 
 def write_removed(folder: Path, ids: NDArray[np.int64]) -> str:
-    """Write the ids that segments hold and that are gone, and return the file's SHA-256."""
+    """Write the ids that segments still hold although they were removed, and return the file's SHA-256."""
     return write_array(folder / REMOVED_NAME, ids)
 
 
 def read_removed(folder: Path, sha256: str) -> NDArray[np.int64]:
-    """Read the ids that are gone; CollectionCorrupt when the file is absent or holds other bytes than were written."""
+    """Read the removed ids; CollectionCorrupt if the file is missing or its checksum differs."""
     path = folder / REMOVED_NAME
     try:
         if sha256_of(path) == sha256:
             return np.asarray(np.load(path), dtype=np.int64)
     except OSError:
-        pass  # said below: absent and changed have the same remedy
+        pass  # a missing and a changed file have the same remedy
     raise _changed(path)
 
 
 def read_ids(folder: Path, sha256: str) -> NDArray[np.int64]:
-    """Map the sorted ids that can be found; CollectionCorrupt when they are absent or others than were written."""
+    """Map the sorted searchable ids; CollectionCorrupt if the file is missing or its checksum differs."""
     return _mapped(folder / IDS_NAME, sha256)
 
 
 def read_facts(folder: Path, sha256: str) -> NDArray[np.int64]:
-    """Map the digests, by id, of what filters ask of images; CollectionCorrupt as `read_ids`."""
+    """Map the digests of the images' filterable facts, in the order of ids; CollectionCorrupt as `read_ids`."""
     return _mapped(folder / FACTS_NAME, sha256)
 
 
@@ -179,7 +181,7 @@ def _changed(path: Path) -> CollectionCorrupt:
 
 
 def write_array(path: Path, values: NDArray[np.int64]) -> str:
-    """Write an array, never half, and return the file's SHA-256."""
+    """Write an array atomically, and return the file's SHA-256."""
 
     def write(temporary: Path) -> None:
         with temporary.open("wb") as file:

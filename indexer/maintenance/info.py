@@ -25,6 +25,7 @@ def inspect_collection(address: CollectionAddress) -> dict[str, Any]:
         "published_at": manifest.created_at.isoformat() if manifest else None,
         "recipe": asdict(manifest.recipe if manifest else made_by),
         "indexes": {name: _described(entry) for name, entry in (manifest.indexes if manifest else {}).items()},
+        "vectors": {name: _vectors(entry) for name, entry in (manifest.indexes if manifest else {}).items()},
         "libraries": manifest.libraries if manifest else {},
         "bytes": {
             "catalog": sum(path.stat().st_size for path in layout.root.glob("catalog.db*")),
@@ -34,6 +35,15 @@ def inspect_collection(address: CollectionAddress) -> dict[str, Any]:
             "whiteners": layout.byte_count(layout.whiteners),
         },
     }
+
+
+def _vectors(entry: IndexEntry) -> dict[str, Any]:
+    """Return how many vectors a descriptor has, their length, and the kinds of index that hold them."""
+    held = [(segment.vector_count, segment.factory) for segment in entry.segments]
+    if entry.remote is not None:
+        held.append((entry.remote.vector_count, f"{entry.remote.index} in Milvus"))
+    kinds = list(dict.fromkeys(kind for _, kind in held))
+    return {"count": sum(count for count, _ in held), "dimensions": entry.dimensions, "kinds": kinds}
 
 
 def _described(entry: IndexEntry) -> str:

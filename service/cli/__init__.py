@@ -14,6 +14,7 @@ import typer
 from whatwhere.indexer.errors import WhatwhereError
 from whatwhere.service.cli import (  # noqa: F401 - each registers its commands
     copy,
+    demo,
     evaluate,
     explain,
     index,

@@ -107,6 +107,8 @@ def answering(
     if collection is None:
         if weights is not None:
             raise typer.BadParameter("--weights goes with --collection: a server has its own")
+        if device is not Device.AUTO:
+            raise typer.BadParameter("--device goes with --collection: a server has its own")
         with connection.open() as client:
             yield client
         return

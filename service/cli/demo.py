@@ -1,11 +1,10 @@
-"""The demonstration behind `make demo`: the real commands, on photographs that installed packages carry.
+"""`whatwhere demo`: the real commands, on photographs that installed packages carry.
 
-One view of a motorbike is asked for with a box; the other view, which is in the collection, is found and boxed. Then
-the page stays open on the collection until Ctrl-C, or is only shown to answer where nobody sits at a terminal.
+One view of a motorbike is searched for with a box. The other view, which is in the collection, is found and boxed. Then
+the page stays open on the collection until Ctrl-C; without a terminal it is only requested once.
 """
 
-import argparse
-import importlib.resources
+import importlib.util
 import json
 import os
 import shlex
@@ -17,10 +16,16 @@ import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.service.cli.app import app
 
 FOLDER = Path("demo")
 PHOTOGRAPHS = {
-    "skimage": (
+    "skimage": (  # scikit-image
         "data/astronaut.png",
         "data/brick.png",
         "data/camera.png",
@@ -36,7 +41,7 @@ PHOTOGRAPHS = {
         "data/ihc.png",
         "data/moon.png",
         "data/motorcycle_right.png",
-        "data/multipage_rgb.tif",  # a microscope's TIFF that no picture reader takes: recorded, with its reason
+        "data/multipage_rgb.tif",  # a microscope's TIFF that no image library reads: it is recorded with its reason
         "data/page.png",
         "data/retina.jpg",
         "data/rocket.jpg",
@@ -49,18 +54,21 @@ EXPECTED = "motorcycle_right.png"
 REGION = "90,100,690,455px"
 
 
-def main() -> None:
-    """Index, serve, ask, draw, show the page; exit 1 when the other view is not found first with a box on it."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--no-web", action="store_true", help="leave the page out")
-    web = not parser.parse_args().no_web
+@app.command()
+def demo(no_web: Annotated[bool, typer.Option("--no-web", help="Leave the web page out.")] = False) -> None:
+    """Try it: index 22 photographs into ./demo, serve them, search with a box, and open the web page.
+
+    The photographs come with scikit-image and scikit-learn: `pip install 'whatwhere[demo]'`. An existing folder
+    ./demo is replaced.
+    """
+    packages = {package: _package(package) for package in PHOTOGRAPHS}
     shutil.rmtree(FOLDER, ignore_errors=True)
     collection, answer = FOLDER / "collection", FOLDER / "answer.png"
-    _run("index", str(_photographs()), "--collection", str(collection))
+    _run("index", str(_photographs(packages)), "--collection", str(collection))
     _run("images", "--collection", str(collection), "--state", "failed")
     query = FOLDER / Path(QUERY[1]).name
-    shutil.copy(_packaged(*QUERY), query)
-    with _serving(collection, web=web) as (address, page):
+    shutil.copy(packages[QUERY[0]] / QUERY[1], query)
+    with _serving(collection, web=not no_web) as (address, page):
         question = ("search", str(query), "--server", address, "--region", REGION, "--top", "7", "--localize", "1")
         _run(*question, "--picture", str(answer))
         best = json.loads(_output(*question, "--json"))["hits"][0]
@@ -71,16 +79,22 @@ def main() -> None:
             _show(page, query)
 
 
-def _packaged(package: str, path: str) -> Path:
-    return Path(str(importlib.resources.files(package))) / path
+def _package(name: str) -> Path:
+    """Return the folder of an installed package, without importing it; InvalidRequest if it is not installed."""
+    spec = importlib.util.find_spec(name)
+    if spec is None or spec.origin is None:
+        raise InvalidRequest(
+            f"the demonstration's photographs come with {name}, which is not installed: pip install 'whatwhere[demo]'"
+        )
+    return Path(spec.origin).parent
 
 
-def _photographs() -> Path:
+def _photographs(packages: dict[str, Path]) -> Path:
     folder = FOLDER / "photographs"
     folder.mkdir(parents=True)
     for package, paths in PHOTOGRAPHS.items():
         for path in paths:
-            shutil.copy(_packaged(package, path), folder)
+            shutil.copy(packages[package] / path, folder)
     return folder
 
 
@@ -90,7 +104,10 @@ def _command(*arguments: str) -> list[str]:
 
 
 def _run(*arguments: str) -> None:
-    subprocess.run(_command(*arguments), check=True)  # noqa: S603 - our own command
+    """Run a command; if it fails, its message is printed already, and the demonstration ends with its exit code."""
+    done = subprocess.run(_command(*arguments), check=False)  # noqa: S603 - our own command
+    if done.returncode:
+        sys.exit(done.returncode)
 
 
 def _output(*arguments: str) -> str:
@@ -98,20 +115,20 @@ def _output(*arguments: str) -> str:
 
 
 def _show(page: str, query: Path) -> None:
-    """Say where the page is, and wait for whoever looks at it."""
+    """Say where the page is, and keep it open until Ctrl-C if a person is at the terminal."""
     with urllib.request.urlopen(page, timeout=30) as answered:  # noqa: S310 - our own server
         answered.read()
     if not sys.stdin.isatty():
         print(f"The page on these photographs answered at {page}; from a terminal it stays open.")
         return
-    print(f"Or ask yourself: {page} is open on these photographs; drop {query.absolute()} on it. Ctrl-C ends it.")
+    print(f"Search yourself: {page} is open on these photographs; drop {query.absolute()} on it. Ctrl-C ends it.")
     with suppress(KeyboardInterrupt):
         signal.pause()
 
 
 @contextmanager
 def _serving(collection: Path, *, web: bool) -> Iterator[tuple[str, str | None]]:
-    """Run a server on free ports and yield its address and its page's; an operator's SIGTERM stops it."""
+    """Run a server on free ports and yield its address and its page's; it is stopped with SIGTERM."""
     page = ("--web", "127.0.0.1:0") if web else ()
     command = _command("serve", "--collection", str(collection), "--listen", "127.0.0.1:0", *page)
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:  # noqa: S603 - our own command
@@ -126,7 +143,3 @@ def _serving(collection: Path, *, web: bool) -> Iterator[tuple[str, str | None]]
             os.kill(server.pid, signal.SIGTERM)
             server.wait(timeout=30)
             print("server stopped")
-
-
-if __name__ == "__main__":
-    main()

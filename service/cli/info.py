@@ -1,11 +1,16 @@
-"""What there is: `whatwhere info`, `images`, `backbones`."""
+"""`whatwhere info`, `images` and `backbones`: say what there is."""
 
 import dataclasses
+from collections.abc import Iterator, Mapping
+from datetime import UTC, datetime
 from enum import StrEnum
-from typing import TYPE_CHECKING, Annotated
+from shlex import quote
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whatwhere.indexer.features.names import DESCRIPTORS, find_composition, pooled_by
+from whatwhere.indexer.vectors.names import EXACT
 from whatwhere.service.cli.app import app, new_table, out, print_json
 from whatwhere.service.cli.options import AsJson, Collection, Filter
 
@@ -13,11 +18,18 @@ if TYPE_CHECKING:
     from whatwhere.indexer.catalog.catalog import Catalog
     from whatwhere.indexer.catalog.records import ImageRecord
 
-_AT_ONCE = 1000  # a statement has room for so many ids, and for some more
+_AT_ONCE = 1000  # ids in one SQL statement
+_STORED = {
+    "catalog": "catalog: names, places and metadata of the images",
+    "shards": "factors of the images",
+    "segments": "vectors",
+    "generations": "manifests of the last generations",
+    "whiteners": "whiteners",
+}
 
 
 class State(StrEnum):
-    """What became of an image."""
+    """States of an image."""
 
     INDEXED = "indexed"
     FAILED = "failed"
@@ -26,7 +38,10 @@ class State(StrEnum):
 
 @app.command()
 def info(collection: Collection, as_json: AsJson = False) -> None:
-    """Say what a collection holds: counts, recipe, indexes, bytes on disk."""
+    """Say what a collection holds: images, network, descriptors, generation, sizes, and what to do next.
+
+    Example: `whatwhere info -c ~/pictures.ww`
+    """
     from whatwhere.indexer.maintenance.info import inspect_collection
 
     found = inspect_collection(collection)
@@ -34,10 +49,63 @@ def info(collection: Collection, as_json: AsJson = False) -> None:
         print_json(found)
         return
     table = new_table("", "")
-    for name, value in found.items():
-        text = "\n".join(f"{key}: {item}" for key, item in value.items()) if isinstance(value, dict) else str(value)
-        table.add_row(name.replace("_", " "), text)
+    table.show_header = False
+    for name, text in _report(found):
+        table.add_row(name, text)
     out.print(table)
+    for step in _next_steps(found):
+        out.print(step, soft_wrap=True)
+
+
+def _report(found: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    """Yield (name, text) rows for people; what a collection does not have is left out."""
+    recipe, images = found["recipe"], found["images"]
+    yield "collection", found["collection"]
+    states = [f"{count:,} {state}" for state, count in images.items() if count or state == State.INDEXED]
+    yield "images", f"{found['searchable_images']:,} searchable ({', '.join(states)})"
+    if found["generation"] is not None:
+        published = datetime.fromisoformat(found["published_at"]).astimezone(UTC)
+        yield "generation", f"{found['generation']}, published {published:%Y-%m-%d %H:%M} UTC"
+    yield "network", f"{recipe['backbone']}, layer {recipe['layer']}, computed in {recipe['precision']}"
+    yield "factors", f"{recipe['rank']} for each image (rank {recipe['rank']})"
+    yield "descriptors", f"{', '.join(recipe['descriptors'])} (preset {recipe['preset']})"
+    if addable := _addable(recipe):
+        yield "can be added", f"{', '.join(addable)} (whatwhere rebuild --descriptors ...)"
+    for name, held in found["vectors"].items():
+        kinds = ", ".join("exact" if kind == EXACT else kind for kind in held["kinds"])
+        yield f"vectors of {name}", f"{held['count']:,} of {held['dimensions']:,} dimensions, {kinds}"
+    for name, address in found["stores"].items():
+        if address is not None:
+            yield f"{name} stored in", address
+    sizes = [(_STORED[name], count) for name, count in found["bytes"].items() if count]
+    yield "size", f"{_size(sum(count for _, count in sizes))} on disk"
+    for name, count in sizes:
+        yield "", f"{_size(count)}  {name}"
+
+
+def _addable(recipe: Mapping[str, Any]) -> list[str]:
+    """Return the descriptors that the collection lacks, and whose vectors can be computed from its shards."""
+    others = [find_composition(name, recipe["preset"]) for name in DESCRIPTORS if name not in recipe["descriptors"]]
+    return [other.name for other in others if set(pooled_by([other])) <= set(recipe["pooled"])]
+
+
+def _size(byte_count: int) -> str:
+    """Write a number of bytes in GB, MB or kB."""
+    for unit, divisor in (("GB", 1e9), ("MB", 1e6)):
+        if byte_count >= divisor:
+            return f"{byte_count / divisor:.1f} {unit}"
+    return f"{byte_count / 1e3:.1f} kB"
+
+
+def _next_steps(found: Mapping[str, Any]) -> Iterator[str]:
+    """Yield what to do next, each with its command."""
+    images, place = found["images"], quote(found["collection"])
+    if found["generation"] is None:
+        yield f"Nothing is published yet. Continue: whatwhere index PATH... -c {place}"
+    if images["failed"]:
+        yield f"{images['failed']:,} failed. Reasons: whatwhere images --state failed -c {place}"
+    if images["removed"]:
+        yield f"{images['removed']:,} removed. Reclaim their space: whatwhere compact -c {place}"
 
 
 @app.command()
@@ -45,10 +113,13 @@ def images(
     collection: Collection,
     state: Annotated[State | None, typer.Option(help="Only images in this state.")] = None,
     filter: Filter = "",
-    limit: Annotated[int | None, typer.Option(min=1, help="At most so many.")] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of images.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the images of a collection, the failed ones with their reasons."""
+    """List the images of a collection; failed ones with their reasons.
+
+    Example: `whatwhere images -c ~/pictures.ww --state failed`
+    """
     from whatwhere.indexer.collection.layout import Layout
     from whatwhere.indexer.collection.recipe import Recipe
     from whatwhere.indexer.collection.stores import open_catalog
@@ -74,11 +145,11 @@ def images(
 
 
 def _listed(catalog: "Catalog", filter: str, state: str | None, limit: int | None) -> "list[ImageRecord]":
-    """Return images by id, those that a filter holds for where there is one."""
-    from whatwhere.indexer.metadata.filters import parse
-
+    """Return images by id, or only those that match the filter."""
     if not filter:
         return catalog.images(state=state, limit=limit)
+    from whatwhere.indexer.metadata.filters import parse
+
     ids = catalog.ids_where(parse(filter), state=state)[:limit].tolist()
     found: dict[int, ImageRecord] = {}
     for start in range(0, len(ids), _AT_ONCE):
@@ -88,11 +159,8 @@ def _listed(catalog: "Catalog", filter: str, state: str | None, limit: int | Non
 
 @app.command()
 def backbones(as_json: AsJson = False) -> None:
-    """List the networks for `index --backbone`: what they give, what they cost, whether their weights are here."""
-    from whatwhere.indexer.backbones.backbone import choose_device
-    from whatwhere.indexer.backbones.engines import choose_engine
-    from whatwhere.indexer.backbones.listing import list_backbones
-    from whatwhere.indexer.backbones.names import DEFAULT_PRECISION
+    """List the networks for `index --backbone`: their output, their cost, and whether their weights are here."""
+    from whatwhere.indexer.backbones.listing import list_backbones, uses_openvino
 
     listed = list_backbones()
     if as_json:
@@ -107,10 +175,14 @@ def backbones(as_json: AsJson = False) -> None:
         table.add_row(entry.name, entry.layer, *numbers, "here" if entry.weights_here else entry.weights)
     out.print(table)
     out.print(
-        "Where weights are not here, the file or package that holds them is named: whatwhere fetches torchvision's at "
-        "first use. GMACs are for a picture of 512 x 672. Any torchvision classifier with ReLU can be cut at a layer "
-        "of your own by NAME:LAYER (resnet50:layer3, densenet121:relu); a name or a layer that does not fit is "
-        "answered with those that do."
+        "If the weights are not here, the table names their file or package; torchvision's files are downloaded at "
+        "first use. GMACs are for an image of 512 x 672 pixels. NAME:LAYER cuts any torchvision classifier with ReLU "
+        "at a layer of your choice (resnet50:layer3, densenet121:relu); an unknown name or layer is answered with the "
+        "known ones."
     )
-    device = choose_device()
-    out.print(f"Here networks run on {device.type}, by {choose_engine(device, DEFAULT_PRECISION)}.")
+    if uses_openvino():
+        out.print("On a CPU, networks run with OpenVINO; with --device cuda, or auto and a GPU, with PyTorch.")
+    else:
+        out.print(
+            "Networks run with PyTorch. On a CPU, OpenVINO takes about half the time: pip install 'whatwhere[openvino]'"
+        )

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -155,15 +156,25 @@ def test_a_run_can_log_what_happens(tmp_path: Path, few: Path) -> None:
 
 
 def test_info_says_what_a_collection_holds(indexed: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
-    """Counts, generation, recipe and indexes, for people."""
+    """Counts, generation, network, descriptors and sizes in words, and what to do about the one that failed."""
     root, _ = indexed
 
-    done = run_afresh("info", "--collection", root)
+    done = run_afresh("info", "--collection", root, environment=os.environ | {"COLUMNS": "250"})
 
     assert (done.returncode, done.stderr) == (0, "")
-    words = done.stdout.split()
-    for expected in (str(root), "indexed:", "failed:", "rank:", "efficientnet-lite0", "generation"):
-        assert expected in words
+    *lines, next_step = done.stdout.splitlines()
+    rows = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in lines)
+    assert rows["collection"] == str(root)
+    assert rows["images"] == "2 searchable (2 indexed, 1 failed)"
+    assert re.fullmatch(r"1, published \d{4}-\d\d-\d\d \d\d:\d\d UTC", rows["generation"])
+    assert rows["network"] == "efficientnet-lite0, layer head, computed in float32"
+    assert rows["factors"] == "4 for each image (rank 4)"
+    assert rows["descriptors"] == "what, gem (preset default)"
+    assert rows["can be added"].startswith("what-and-where (")
+    assert re.fullmatch(r"2 of \d+ dimensions, exact", rows["vectors of gem"])
+    assert re.fullmatch(r"\d+\.\d [kM]B on disk", rows["size"])
+    assert next_step == f"1 failed. Reasons: whatwhere images --state failed -c {root}"
+    assert not re.search(r"None|\('|[0-9a-f]{12}", "".join(lines[1:]))
 
 
 def test_info_speaks_json_for_programs(indexed: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
@@ -385,7 +396,7 @@ def test_a_missing_path_is_named(tmp_path: Path) -> None:
         (("--descriptors", "what,why"), "descriptor 'why' is unknown; there are: what, what-and-where, fused, mac"),
         (
             ("--preset", "thesis"),
-            "was made with preset 'default', not 'thesis': use the collection's own, or change it for all images by",
+            "was made with preset 'default', not 'thesis': use the collection's own, or change it for all images with",
         ),
     ],
     ids=["another rank", "unknown backbone", "unknown descriptor", "another preset"],
@@ -420,7 +431,7 @@ def test_a_directory_that_is_no_collection_is_named(tmp_path: Path, command: str
     """The message says how to make one, and nothing is made."""
     done = run(command, "-c", tmp_path)
 
-    assert refused(done).startswith(f"{tmp_path} holds no collection: make one with `whatwhere index PATH...")
+    assert refused(done).startswith(f"{tmp_path} holds no collection: create one with `whatwhere index PATH...")
     assert list(tmp_path.iterdir()) == []
 
 

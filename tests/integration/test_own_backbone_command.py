@@ -127,15 +127,15 @@ def test_without_its_weights_a_collection_is_refused(made: Made, photographs: Pa
 
     message = refused(command, *first, "--collection", made.collection)
 
-    assert f"own.ww was made with resnet18, layer layer4, weights {sha256_of(made.weights)[:12]}…; here" in message
-    assert "weights f37072fd…: give the file that it was made with by --weights FILE" in message
+    assert f"own.ww was made with resnet18, layer layer4, weights {sha256_of(made.weights)[:12]}…; this" in message
+    assert "weights f37072fd…: give the original checkpoint with --weights FILE" in message
 
 
 def test_a_server_refuses_other_weights(made: Made) -> None:
     """A file that fits the network is not enough."""
     settings = ServerSettings(made.collection, listen="127.0.0.1:0", weights=made.others)
 
-    with pytest.raises(CollectionMismatch, match=rf"here are .*{sha256_of(made.others)[:12]}.*--weights FILE"):
+    with pytest.raises(CollectionMismatch, match=rf"this network has .*{sha256_of(made.others)[:12]}.*--weights FILE"):
         create_server(settings)
 
 

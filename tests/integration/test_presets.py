@@ -71,7 +71,7 @@ def test_a_collection_of_the_thesis_refuses_another_preset(thesis: Path, photogr
     assert done.returncode == 1
     assert done.stderr.splitlines() == [
         f"error: {thesis} was made with preset 'thesis', not 'default': "
-        "use the collection's own, or change it for all images by `whatwhere rebuild`"
+        "use the collection's own, or change it for all images with `whatwhere rebuild`"
     ]
     assert written(thesis) == before
 

