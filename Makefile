@@ -3,8 +3,8 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 APT_INSTALL := DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends
-# The documents, whose spelling and words are checked; to check the code as well, add indexer service migrations tests.
-SPELLED := $(wildcard *.md) .github $(wildcard deploy/*.md indexer/*.md service/*.md service/*/*.md tests/*.md)
+# What is checked for spelling and for words to avoid: documents, and the code with its messages.
+SPELLED := $(wildcard *.md) .github indexer service migrations $(wildcard deploy/*.md tests/*.md)
 AVOIDED = $(shell sed -n 's/->.*//p' tests/words.txt | paste -sd '|')
 YAMLLINT := {extends: default, rules: {document-start: disable, line-length: {max: 120}, octal-values: {forbid-implicit-octal: false}}}
 

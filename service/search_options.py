@@ -10,7 +10,7 @@ from whatwhere.indexer.boxes import Box
 class SearchOptions:
     """What to search for within the query, and how; every default is the server's.
 
-    `region` is a box, or several: what lies inside any of them is searched for. `mask` is an encoded picture, stretched
+    `region` is a box, or several: the content of any of them is searched for. `mask` is an encoded picture, stretched
     over the query: what is light in it is searched for. `factors` and `avoided_factors` are indices of the query's
     factors, as `explain` returns them: search for these alone, or without these.
 

@@ -100,7 +100,7 @@ class Publisher:
         """Publish the indexed images with these descriptors only, now and later."""
         self.recipe = self.recipe.derived_as(descriptors, self.preset, index_factory)
         self.whiteners = {name: self.whiteners[name] for name in descriptors}
-        publish(self._writer.layout, self.catalog, self.recipe, self.whiteners, anew=True)
+        publish(self._writer.layout, self.catalog, self.recipe, self.whiteners, from_scratch=True)
 
     def publish(self) -> Manifest:
         """Publish the indexed images as the next generation."""

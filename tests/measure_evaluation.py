@@ -148,10 +148,10 @@ def stored_regions(task: Task, settings: EvaluationSettings) -> str:
         scores = [
             metrics.average_precision(
                 np.array(list(benchmark.images))[np.argsort(-vectors @ global_descriptor(asked, whitener))],
-                judgement.positives,
-                judgement.junk,
+                judgment.positives,
+                judgment.junk,
             )
-            for asked, judgement in zip(rows, (q.judgements["query excluded"] for q in benchmark.queries), strict=True)
+            for asked, judgment in zip(rows, (q.judgments["query excluded"] for q in benchmark.queries), strict=True)
         ]
         lines.append(f"| {title} | {size:,} | {100 * fmean(score or 0.0 for score in scores):.1f} |")
     return "\n".join(lines)

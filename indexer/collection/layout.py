@@ -122,14 +122,14 @@ class Layout:
         """The file that the one writer locks; it holds the writer's process id."""
         return self.root / "writer.lock"
 
-    def fetch(self, path: Path, *, anew: bool = False) -> Path:
+    def fetch(self, path: Path, *, refetch: bool = False) -> Path:
         """Download a file of an object store if it is not cached, and return `path`; a missing file stays missing.
 
-        `anew` downloads it in any case: for the few files that change, and for a corrupt copy.
+        `refetch` downloads it in any case: for the few files that change, and for a corrupt copy.
         """
         if self.objects is None:
             return path
-        if anew or not path.exists():
+        if refetch or not path.exists():
             try:
                 self.objects.download(self._name(path), path)
             except FileNotFoundError:
@@ -212,7 +212,7 @@ class Layout:
     def read_current(self) -> Current | None:
         """Return the live generation, None before the first; CollectionCorrupt if the file has other content."""
         try:
-            text = self.fetch(self.current, anew=True).read_text(encoding="ascii", errors="replace")
+            text = self.fetch(self.current, refetch=True).read_text(encoding="ascii", errors="replace")
         except FileNotFoundError:
             return None
         found = _CURRENT.fullmatch(text)

@@ -59,17 +59,17 @@ def publish(
     recipe: Recipe,
     whiteners: Whiteners,
     *,
-    anew: bool = False,
+    from_scratch: bool = False,
     merged: bool = False,
 ) -> Published:
     """Publish a generation of all indexed images with vectors for each descriptor, unless nothing changed.
 
-    `anew` derives every vector again and reuses nothing; then it raises InvalidRequest if the recipe's index factory
-    cannot be trained on the vectors. `merged` writes one segment per descriptor.
+    `from_scratch` derives every vector again and reuses nothing; then it raises InvalidRequest if the recipe's index
+    factory cannot be trained on the vectors. `merged` writes one segment per descriptor.
     """
-    previous = None if anew else Manifest.live(layout)
+    previous = None if from_scratch else Manifest.live(layout)
     live = catalog.indexed_ids()
-    store = store_to_write(layout, recipe, anew=anew, merged=merged)
+    store = store_to_write(layout, recipe, from_scratch=from_scratch, merged=merged)
     facts = None if isinstance(store, SegmentStore) else FactsKept.of(catalog, live)
     held = {name: _taken_over(store, previous, recipe, name, parts) for name, parts in whiteners.items()}
     current = all(held.values()) and previous is not None and _is_current(previous, recipe, whiteners, live, facts)
@@ -77,7 +77,7 @@ def publish(
         catalog.record_generation(previous.number, previous.image_count)  # only missing after a kill at this point
         _remove_unused(layout, store)  # as above
         return Published(previous, is_new=False)
-    number = _next_number(layout, catalog, anew=anew)
+    number = _next_number(layout, catalog, from_scratch=from_scratch)
     change = _change(layout, previous, live, facts, number)
     indexes = {}
     for name, parts in whiteners.items():
@@ -144,13 +144,13 @@ def _fingerprints(whiteners: Sequence[Whitener]) -> tuple[str, ...]:
     return tuple(whitener.fingerprint for whitener in whiteners)
 
 
-def _next_number(layout: Layout, catalog: Catalog, *, anew: bool) -> int:
-    """Return the number after the live generation's, which may be unreadable if `anew`."""
+def _next_number(layout: Layout, catalog: Catalog, *, from_scratch: bool) -> int:
+    """Return the number after the live generation's, which may be unreadable if `from_scratch`."""
     recorded = catalog.last_generation()
     try:
         current = layout.current_number() or 0
     except CollectionCorrupt:
-        if not anew:
+        if not from_scratch:
             raise
         current = max(layout.generation_numbers(), default=0)
     return max(current, recorded) + 1

@@ -128,7 +128,7 @@ class CollectionReader:
         except CollectionCorrupt:
             if self.layout.objects is None:
                 raise
-            return next(read_descriptions(self.layout.fetch(path, anew=True), [image.shard_row]))
+            return next(read_descriptions(self.layout.fetch(path, refetch=True), [image.shard_row]))
 
 
 def open_collection(address: CollectionAddress, previous: CollectionReader | None = None) -> CollectionReader:

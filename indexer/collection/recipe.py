@@ -45,7 +45,7 @@ class Recipe:
         Raises CollectionNotFound, CollectionCorrupt, CollectionMismatch (written by a newer version).
         """
         try:
-            values, _ = read_sealed(layout.fetch(layout.recipe, anew=True))
+            values, _ = read_sealed(layout.fetch(layout.recipe, refetch=True))
         except (FileNotFoundError, NotADirectoryError) as error:
             raise CollectionNotFound(
                 f"{layout} holds no collection: create one with `whatwhere index PATH... --collection {layout}`"

@@ -212,7 +212,7 @@ def check_segment(layout: Layout, entry: SegmentEntry) -> None:
     """Raise CollectionCorrupt if a vector file is missing or does not match its checksum."""
     path = layout.fetch(layout.segments / entry.file_name)
     # If the local copy is damaged, the original is fetched again.
-    if not _is_sound(path, entry) and not _is_sound(layout.fetch(path, anew=True), entry):
+    if not _is_sound(path, entry) and not _is_sound(layout.fetch(path, refetch=True), entry):
         raise CollectionCorrupt(f"{path.name} is missing or damaged: run `whatwhere verify --repair`")
 
 

@@ -37,7 +37,7 @@ class Stores:
     @classmethod
     def of(cls, layout: Layout) -> Self:
         """Return the stores of a collection, the defaults for one that does not exist yet."""
-        path = layout.fetch(layout.stores, anew=True)
+        path = layout.fetch(layout.stores, refetch=True)
         try:
             values = json.loads(path.read_bytes())
             return cls(**values)

@@ -28,11 +28,11 @@ _NO_IDS: Ids = np.empty(0, dtype=np.int64)
 _IMAGES_AT_ONCE = 1000
 
 
-def store_to_write(layout: Layout, recipe: Recipe, *, anew: bool = False, merged: bool = False) -> VectorStore:
+def store_to_write(layout: Layout, recipe: Recipe, *, from_scratch: bool = False, merged: bool = False) -> VectorStore:
     """Return the store for the vectors of the next generation. Raises InvalidRequest if the recipe does not fit it."""
     address = Stores.of(layout).vectors
     if address is None:
-        return SegmentStore(layout, recipe.index_factory, strict=anew, merged=merged)
+        return SegmentStore(layout, recipe.index_factory, strict=from_scratch, merged=merged)
     if recipe.index_factory != AUTO:
         raise InvalidRequest(
             f"index factory {recipe.index_factory!r} is for files, but the vectors are in Milvus: omit it and set "
@@ -73,7 +73,7 @@ def _own_name(layout: Layout) -> str:
     """
     path = layout.root / "vectors.id"
     try:
-        return layout.fetch(path, anew=True).read_text(encoding="ascii").strip()
+        return layout.fetch(path, refetch=True).read_text(encoding="ascii").strip()
     except FileNotFoundError:
         write_text(path, f"{secrets.token_hex(6)}\n")
         layout.keep(path)

@@ -35,4 +35,4 @@ def rebuild(root: CollectionAddress, settings: RebuildSettings | None = None) ->
         descriptors = tuple(name for name in DESCRIPTORS if name in chosen)
         recipe = own.derived_as(descriptors, preset, settings.index_factory or own.index_factory)
         whiteners = find_whiteners(writer.layout, recipe, settings.whiteners)
-        return publish(writer.layout, writer.catalog, recipe, whiteners, anew=True).manifest
+        return publish(writer.layout, writer.catalog, recipe, whiteners, from_scratch=True).manifest

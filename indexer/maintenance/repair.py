@@ -37,7 +37,7 @@ def repair(
         lost = [uri for name in damaged for uri in writer.catalog.lose_shard(name)]
         found = find_sound_whiteners(writer.layout, writer.recipe, whiteners)
         if parts & {Part.SHARD, Part.GENERATION}:
-            publish(writer.layout, writer.catalog, writer.recipe, found, anew=True)
+            publish(writer.layout, writer.catalog, writer.recipe, found, from_scratch=True)
     if lost:
         describe_again(root, lost, settings, on_progress)
     return verify_collection(root)

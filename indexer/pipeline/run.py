@@ -184,10 +184,13 @@ class _Run:
     def annotate(self, found: Found, table: Mapping[str, Metadata]) -> None:
         """Record the metadata of sidecars for the images found, and that of lists and the table for all sources."""
         annotator = Annotator(self._catalog, self._remote, self._settings.workers, SHARD_SOURCES)
-        by_sidecars, torn = annotator.set_sidecars(found)
+        by_sidecars, unreadable = annotator.set_sidecars(found)
         by_tables, unmatched = annotator.set_tables(found, table)
         self._summary = replace(
-            self._summary, metadata_changed=by_sidecars + by_tables, unmatched_rows=unmatched, torn_sidecars=torn
+            self._summary,
+            metadata_changed=by_sidecars + by_tables,
+            unmatched_rows=unmatched,
+            unreadable_sidecars=unreadable,
         )
 
     def follow(self, found: Found) -> None:

@@ -103,4 +103,4 @@ class RunSummary:
     unlisted: tuple[str, ...] = ()  # folders that could not be listed; sources below them do not count as vanished
     metadata_changed: int = 0  # sources whose metadata from tables or sidecars changed
     unmatched_rows: int = 0  # rows of the table that match no file of this run
-    torn_sidecars: int = 0  # invalid sidecars; the metadata of their last valid versions stays
+    unreadable_sidecars: int = 0  # invalid sidecars; the metadata of their last valid versions stays

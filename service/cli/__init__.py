@@ -47,7 +47,7 @@ def main() -> None:
 
 def quiet_libraries() -> None:
     """Keep libraries from telling at length what is named and logged once by us; for a process that is ours alone."""
-    # Pillow warns of what it can make up for in a torn file, once for each entry: up to 65,536 lines.
+    # Pillow warns of each corrupt entry that it skips: up to 65,536 lines for a file.
     warnings.filterwarnings("ignore", module=r"PIL\.")
     # pymilvus logs each failed try with its traceback. By a filter: a level would be set back when it is imported.
     for name in ("decorators", "client.connection_manager", "client.grpc_handler"):

@@ -175,10 +175,10 @@ def _print_summary(summary: "RunSummary", collection: str) -> None:
         f"described {done.described}, failed {done.failed}, duplicates {done.duplicates}, "
         f"unchanged {done.unchanged}, not images {summary.ignored}"
     )
-    if summary.metadata_changed or summary.unmatched_rows or summary.torn_sidecars:
+    if summary.metadata_changed or summary.unmatched_rows or summary.unreadable_sidecars:
         out.print(
             f"metadata changed {summary.metadata_changed}, rows without a file {summary.unmatched_rows}, "
-            f"unreadable sidecars {summary.torn_sidecars}"
+            f"unreadable sidecars {summary.unreadable_sidecars}"
         )
     _print_some(summary.unlisted, f"folders that cannot be listed {len(summary.unlisted)}")
     _print_some(

@@ -32,7 +32,7 @@ class LocalCollection:
         self._searcher = Searcher(reader, None, self._limits.image)
 
     def close(self) -> None:
-        """Stop the network. The collection stays open: whoever opened it closes it."""
+        """Stop the network. The collection stays open: its opener closes it."""
         self._searcher.batcher.close()
 
     def image(self, name: str) -> StoredImage:

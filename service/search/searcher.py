@@ -133,7 +133,7 @@ class Searcher:
 
     @property
     def _loaded(self) -> Describer:
-        assert self.describer is not None  # whoever describes images has loaded the network
+        assert self.describer is not None  # describing needs the network
         return self.describer
 
     def on(self, collection: CollectionReader) -> "Searcher":

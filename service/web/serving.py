@@ -143,7 +143,7 @@ def _bound(listen: str) -> socket.socket:
         raise InvalidRequest(
             f"cannot listen on {listen}: the address is in use, or not of this machine", field="web_listen"
         ) from error
-    # Connections inherit these. Without TCP_NODELAY, the body of a response waits 40 ms for the head's acknowledgement
+    # Connections inherit these. Without TCP_NODELAY, the body of a response waits 40 ms for the head's acknowledgment
     # (measured). TCP_NOTSENT_LOWAT keeps unread data in this process, where the timeout for slow readers sees it.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NOTSENT_LOWAT, _UNSENT_BYTES)

@@ -143,7 +143,7 @@ def test_a_run_speaks_json_for_programs(indexed: tuple[Path, "subprocess.Complet
         "unlisted": [],
         "metadata_changed": 0,
         "unmatched_rows": 0,
-        "torn_sidecars": 0,
+        "unreadable_sidecars": 0,
     }
 
 

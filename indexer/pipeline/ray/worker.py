@@ -87,7 +87,7 @@ class ChunkWorker:
         self._work = work
         self._ledger = ledger
         self._cpus = cpus
-        warnings.filterwarnings("ignore", module=r"PIL\.")  # of torn files, for each entry; the process is ours alone
+        warnings.filterwarnings("ignore", module=r"PIL\.")  # of corrupt files, for each entry; the process is ours
 
     def __call__(self, row: dict[str, Any]) -> dict[str, Any]:
         """Describe the sources in a row of the data set; return the result, or a named error, as pickled bytes."""

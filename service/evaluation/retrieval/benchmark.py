@@ -27,7 +27,7 @@ class PixelBox(NamedTuple):
 
 
 @dataclass(frozen=True)
-class Judgement:
+class Judgment:
     """Hold the positives of one query in one reading; `junk` is ignored in the ranking."""
 
     positives: frozenset[str]
@@ -38,7 +38,7 @@ class Judgement:
 class BenchmarkQuery:
     """Hold one query: `image` is a name in `Benchmark.query_images`, `group` the building or class it shows.
 
-    A `box` of None means the whole picture. If `judgements` lacks a reading, the query has no positives in it and is
+    A `box` of None means the whole picture. If `judgments` lacks a reading, the query has no positives in it and is
     left out of its mean.
     """
 
@@ -46,7 +46,7 @@ class BenchmarkQuery:
     image: str
     group: str
     box: PixelBox | None
-    judgements: Mapping[str, Judgement]
+    judgments: Mapping[str, Judgment]
 
     def region(self, width: int, height: int) -> Box | None:
         """Return the box in fractions of a picture of this upright size in pixels, None for the whole picture.
@@ -156,14 +156,14 @@ def assemble(
         if query.image not in pictures.query_images:
             dropped.append(LeftOut(query.name, None, f"its picture {query.image} was not found"))
             continue
-        found = _judgements_of(query, pictures.images.keys())
+        found = _judgments_of(query, pictures.images.keys())
         dropped += [
             LeftOut(query.name, reading, _what_is_missing(query, reading, pictures.images.keys()))
             for reading in protocol.readings
             if reading not in found
         ]
         if found:
-            asked.append(replace(query, judgements=found))
+            asked.append(replace(query, judgments=found))
     if not asked:
         raise BenchmarkUnreadable(_nothing_to_ask(protocol, dropped))
     coverage = Coverage(
@@ -201,25 +201,25 @@ def pixel_box(sides: Sequence[object], where: str) -> PixelBox:
     return box
 
 
-def _judgements_of(query: BenchmarkQuery, images: Set[str]) -> dict[str, Judgement]:
-    """Return the judgements of the found images, without readings that have too few positives left."""
+def _judgments_of(query: BenchmarkQuery, images: Set[str]) -> dict[str, Judgment]:
+    """Return the judgments of the found images, without readings that have too few positives left."""
     found = {
-        reading: Judgement(judgement.positives & images, judgement.junk & images)
-        for reading, judgement in query.judgements.items()
+        reading: Judgment(judgment.positives & images, judgment.junk & images)
+        for reading, judgment in query.judgments.items()
     }
     return {
-        reading: judgement
-        for reading, judgement in found.items()
-        if judgement.positives and len(judgement.positives) >= MINIMUM_SHARE * len(query.judgements[reading].positives)
+        reading: judgment
+        for reading, judgment in found.items()
+        if judgment.positives and len(judgment.positives) >= MINIMUM_SHARE * len(query.judgments[reading].positives)
     }
 
 
 def _what_is_missing(query: BenchmarkQuery, reading: str, images: Set[str]) -> str:
-    judgement = query.judgements.get(reading)
-    found = judgement.positives & images if judgement else ()
-    if not judgement or not found:
+    judgment = query.judgments.get(reading)
+    found = judgment.positives & images if judgment else ()
+    if not judgment or not found:
         return "none of its positives was found"
-    return f"only {len(found)} of its {len(judgement.positives)} positives were found"
+    return f"only {len(found)} of its {len(judgment.positives)} positives were found"
 
 
 def _nothing_to_ask(protocol: Protocol, dropped: Sequence[LeftOut]) -> str:

@@ -10,7 +10,7 @@ from whatwhere.indexer.errors import BenchmarkUnreadable
 from whatwhere.service.evaluation.retrieval.benchmark import (
     Benchmark,
     BenchmarkQuery,
-    Judgement,
+    Judgment,
     Pictures,
     Protocol,
     assemble,
@@ -53,8 +53,8 @@ def read_folders(images: Sequence[Path], ground_truth: Path | None) -> Benchmark
 
 def _query(name: str, kind: str, members: Mapping[str, set[str]]) -> BenchmarkQuery:
     own = frozenset({name})
-    judgement = Judgement(frozenset(members.get(kind, ())) - own, own)
-    return BenchmarkQuery(name, name, kind, None, {READING: judgement})
+    judgment = Judgment(frozenset(members.get(kind, ())) - own, own)
+    return BenchmarkQuery(name, name, kind, None, {READING: judgment})
 
 
 def _protocol(entries: Mapping[str, _Entry], *, is_complete: bool) -> Protocol:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.service.evaluation.retrieval.benchmark import Judgement
+from whatwhere.service.evaluation.retrieval.benchmark import Judgment
 
 Ranks: TypeAlias = NDArray[np.int64]
 Ranking: TypeAlias = "Sequence[Hashable] | NDArray[Any]"
@@ -56,12 +56,12 @@ def precision_at(count: int, ranking: Ranking, positives: AbstractSet[Any], junk
     return _of_hits(partial(_capped_precision, count=count), ranking, positives, junk)
 
 
-def scores(metrics: Iterable[str], ranking: Ranking, judgement: Judgement) -> dict[str, float] | None:
+def scores(metrics: Iterable[str], ranking: Ranking, judgment: Judgment) -> dict[str, float] | None:
     """Return each metric by its name in METRICS; None without positives. The ranking is read once."""
-    if not judgement.positives:
+    if not judgment.positives:
         return None
-    ranks = hit_ranks(ranking, judgement.positives, judgement.junk)
-    return {metric: METRICS[metric](ranks, len(judgement.positives)) for metric in metrics}
+    ranks = hit_ranks(ranking, judgment.positives, judgment.junk)
+    return {metric: METRICS[metric](ranks, len(judgment.positives)) for metric in metrics}
 
 
 def _of_hits(

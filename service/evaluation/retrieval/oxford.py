@@ -14,7 +14,7 @@ from whatwhere.indexer.errors import BenchmarkUnreadable
 from whatwhere.service.evaluation.retrieval.benchmark import (
     Benchmark,
     BenchmarkQuery,
-    Judgement,
+    Judgment,
     Pictures,
     PixelBox,
     Protocol,
@@ -92,11 +92,11 @@ def _read_query(path: Path, city: _City) -> BenchmarkQuery:
     positives = good | ok
     if both := positives & junk:
         raise BenchmarkUnreadable(f"{path.parent / name}: {min(both)} is both positive and junk; fetch the files again")
-    judgements = {
-        ORIGINAL: Judgement(positives, junk),
-        QUERY_EXCLUDED: Judgement(positives - {image}, junk | {image}),
+    judgments = {
+        ORIGINAL: Judgment(positives, junk),
+        QUERY_EXCLUDED: Judgment(positives - {image}, junk | {image}),
     }
-    return BenchmarkQuery(name, image, name.rpartition("_")[0] or name, box, judgements)
+    return BenchmarkQuery(name, image, name.rpartition("_")[0] or name, box, judgments)
 
 
 def _picture_and_box(path: Path, city: _City) -> tuple[str, PixelBox]:

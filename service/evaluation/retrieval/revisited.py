@@ -12,7 +12,7 @@ from whatwhere.indexer.errors import BenchmarkUnreadable
 from whatwhere.service.evaluation.retrieval.benchmark import (
     Benchmark,
     BenchmarkQuery,
-    Judgement,
+    Judgment,
     Pictures,
     Protocol,
     assemble,
@@ -66,17 +66,17 @@ def _read_queries(truth: object, searched: list[str], asked: list[str], path: Pa
         group = next((name for name, other in shown_by.items() if _one_building(shown, other)), image)
         shown_by.setdefault(group, shown)
         box = pixel_box(_listed(fields["bbx"], f"{where}: bbx"), where)
-        queries.append(BenchmarkQuery(f"{number}-{image}", image, group, box, _judgements(labels)))
+        queries.append(BenchmarkQuery(f"{number}-{image}", image, group, box, _judgments(labels)))
     return queries
 
 
-def _judgements(labels: Mapping[str, frozenset[str]]) -> dict[str, Judgement]:
-    """Return the judgements of each reading, as in revisitop's `compute_map_and_print`."""
+def _judgments(labels: Mapping[str, frozenset[str]]) -> dict[str, Judgment]:
+    """Return the judgments of each reading, as in revisitop's `compute_map_and_print`."""
     easy, hard, junk = (labels[label] for label in _LABELS)
     return {
-        "easy": Judgement(easy, junk | hard),
-        "medium": Judgement(easy | hard, junk),
-        "hard": Judgement(hard, junk | easy),
+        "easy": Judgment(easy, junk | hard),
+        "medium": Judgment(easy | hard, junk),
+        "hard": Judgment(hard, junk | easy),
     }
 
 

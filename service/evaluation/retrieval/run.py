@@ -209,11 +209,11 @@ class _Run:
         main, *_ = metrics = self.benchmark.metrics
         means, queries = {}, {}
         for reading in self.benchmark.readings:
-            asked = [query for query in self.benchmark.queries if reading in query.judgements]
+            asked = [query for query in self.benchmark.queries if reading in query.judgments]
             values = {
                 query.name: found
                 for query in asked
-                if (found := scores(metrics, rankings[query.name], query.judgements[reading])) is not None
+                if (found := scores(metrics, rankings[query.name], query.judgments[reading])) is not None
             }
             if values:
                 means[reading] = {name: fmean(value[name] for value in values.values()) for name in metrics}

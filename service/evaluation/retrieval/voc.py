@@ -21,7 +21,7 @@ from whatwhere.service.evaluation.retrieval.annotations import Annotation, VocOb
 from whatwhere.service.evaluation.retrieval.benchmark import (
     Benchmark,
     BenchmarkQuery,
-    Judgement,
+    Judgment,
     LeftOut,
     Pictures,
     PixelBox,
@@ -95,7 +95,7 @@ def _queries(kind: str, shown: Mapping[str, Annotation]) -> list[BenchmarkQuery]
             name,
             kind,
             boxes[name],
-            {READING: Judgement(frozenset(positives - {name}), frozenset(junk | {name}))},
+            {READING: Judgment(frozenset(positives - {name}), frozenset(junk | {name}))},
         )
         for number, name in enumerate(chosen, start=1)
     ]

@@ -233,8 +233,8 @@ def test_vectors_move_into_files_and_back(pair: Pair, milvus: MilvusLite) -> Non
     pair.assert_same_answers()
     with open_for_writing(pair.remote) as writer:
         publish(layout, writer.catalog, HERE, find_whiteners(layout, HERE))
-        publish(layout, writer.catalog, HERE, find_whiteners(layout, HERE), anew=True)
-        publish(layout, writer.catalog, HERE, find_whiteners(layout, HERE), anew=True)
+        publish(layout, writer.catalog, HERE, find_whiteners(layout, HERE), from_scratch=True)
+        publish(layout, writer.catalog, HERE, find_whiteners(layout, HERE), from_scratch=True)
 
     assert layout.names(layout.segments) == []
     pair.assert_same_answers()
@@ -253,7 +253,7 @@ def test_a_damaged_file_of_a_generation_is_noticed(pair: Pair, name: str) -> Non
     with pytest.raises(CollectionCorrupt, match=f"{name} is missing or changed"):
         use()
     with open_for_writing(pair.remote) as writer:
-        publish(layout, writer.catalog, HERE, find_whiteners(layout, HERE), anew=True)
+        publish(layout, writer.catalog, HERE, find_whiteners(layout, HERE), from_scratch=True)
     assert found(pair.remote, "number = 9") == ["file:///9.jpg"]
 
 

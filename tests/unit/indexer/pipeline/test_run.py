@@ -526,7 +526,7 @@ def test_a_torn_sidecar_stops_nothing_and_takes_nothing_away(
     with caplog.at_level(logging.WARNING, "whatwhere.indexer.pipeline.annotate"):
         summary = index_paths([folder], root)
 
-    assert (summary.torn_sidecars, summary.metadata_changed, summary.images) == (2, 0, 2)
+    assert (summary.unreadable_sidecars, summary.metadata_changed, summary.images) == (2, 0, 2)
     assert metadata(root) == {"a.png": {"label": "boat"}, "b.png": {}}
     assert "b.png.json: not JSON" in caplog.text
 

@@ -63,7 +63,7 @@ def test_a_file_is_fetched_once(layout: Layout, elsewhere: Layout) -> None:
     layout.discard(path)
 
     assert elsewhere.fetch(elsewhere.shards / "1.safetensors").read_bytes() == b"factors"
-    assert not elsewhere.fetch(elsewhere.shards / "1.safetensors", anew=True).exists()
+    assert not elsewhere.fetch(elsewhere.shards / "1.safetensors", refetch=True).exists()
 
 
 def test_what_is_not_there_is_not_there_after_fetching_either(layout: Layout) -> None:

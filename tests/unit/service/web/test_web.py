@@ -1,4 +1,4 @@
-"""The web side's tables and judgements, without a server."""
+"""The web side's tables and judgments, without a server."""
 
 import asyncio
 import json

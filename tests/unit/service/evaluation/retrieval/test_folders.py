@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatwhere.indexer.errors import BenchmarkUnreadable
-from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, Judgement
+from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, Judgment
 from whatwhere.service.evaluation.retrieval.datasets import load_benchmark
 from whatwhere.service.evaluation.retrieval.folders import READING, read_folders
 
@@ -32,11 +32,11 @@ def test_the_class_is_the_folder_that_holds_the_picture(images: Path) -> None:
     """Every picture asks for the others of its class; its own is skipped."""
     benchmark = load_benchmark("folders", [images])
 
-    judged = {query.name: query.judgements[READING] for query in benchmark.queries}
+    judged = {query.name: query.judgments[READING] for query in benchmark.queries}
     assert (
         set(judged) == set(benchmark.images) == {"cat/1.jpg", "cat/2.png", "more/cat/3.jpg", "dog/1.jpg", "dog/2.jpg"}
     )
-    assert judged["cat/1.jpg"] == Judgement(frozenset({"cat/2.png", "more/cat/3.jpg"}), frozenset({"cat/1.jpg"}))
+    assert judged["cat/1.jpg"] == Judgment(frozenset({"cat/2.png", "more/cat/3.jpg"}), frozenset({"cat/1.jpg"}))
     assert {(query.group, query.box) for query in benchmark.queries} == {("cat", None), ("dog", None)}
     assert benchmark.metrics == ("AP@30", "mAP")
 
@@ -49,7 +49,7 @@ def test_a_csv_says_the_class_and_the_use(images: Path, tmp_path: Path) -> None:
 
     assert set(benchmark.images) == {"cat/2.png", "dog/1.jpg", "dog/2.jpg"}
     assert set(benchmark.query_images) == {"cat/1.jpg", "dog/1.jpg", "dog/2.jpg"}
-    assert benchmark.queries[0].judgements[READING] == Judgement(frozenset({"cat/2.png"}), frozenset())
+    assert benchmark.queries[0].judgments[READING] == Judgment(frozenset({"cat/2.png"}), frozenset())
     assert benchmark.coverage.sentence == "all 3 queries over all 3 images"
 
 
@@ -151,5 +151,5 @@ def test_corel_is_read_through_a_csv(data: Path, tmp_path: Path) -> None:
     benchmark = load_benchmark("folders", [data / "corel1k"], listed(tmp_path, "name,class,use\n" + searched + asking))
 
     assert (len(benchmark.images), len(benchmark.queries)) == (900, 100)
-    assert {len(query.judgements[READING].positives) for query in benchmark.queries} == {90}
+    assert {len(query.judgments[READING].positives) for query in benchmark.queries} == {90}
     assert not benchmark.coverage.is_subset

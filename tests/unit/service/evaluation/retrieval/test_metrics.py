@@ -5,7 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whatwhere.service.evaluation.retrieval.benchmark import Judgement
+from whatwhere.service.evaluation.retrieval.benchmark import Judgment
 from whatwhere.service.evaluation.retrieval.metrics import (
     METRICS,
     average_precision,
@@ -97,14 +97,14 @@ def test_a_query_without_positives_has_no_value() -> None:
     assert average_precision(["a"], NOTHING, NOTHING) is None
     assert average_precision_at(30, ["a"], NOTHING, NOTHING) is None
     assert precision_at(1, ["a"], NOTHING, NOTHING) is None
-    assert scores(METRICS, ["a"], Judgement(NOTHING, NOTHING)) is None
+    assert scores(METRICS, ["a"], Judgment(NOTHING, NOTHING)) is None
 
 
 def test_all_metrics_at_once_are_those_one_by_one() -> None:
     """Each name stands for its metric."""
     ranking, positives, junk = list("xaJbxxxxxxxxxc"), frozenset("abcd"), frozenset("J")
 
-    found = scores(METRICS, ranking, Judgement(positives, junk))
+    found = scores(METRICS, ranking, Judgment(positives, junk))
 
     assert found == {
         "mAP": average_precision(ranking, positives, junk),

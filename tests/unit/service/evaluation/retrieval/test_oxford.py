@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatwhere.indexer.errors import BenchmarkUnreadable, UnknownName
-from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, Judgement, LeftOut
+from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, Judgment, LeftOut
 from whatwhere.service.evaluation.retrieval.datasets import BENCHMARKS, load_benchmark
 from whatwhere.service.evaluation.retrieval.oxford import PARIS_CORRUPT, read_oxford
 
@@ -48,8 +48,8 @@ def write_query(folder: Path, name: str, query: str, good: list[int], ok: list[i
         (folder / f"{name}_{kind}.txt").write_text("".join(f"{louvre(number)}\n" for number in numbers))
 
 
-def judged(positives: set[int], junk: set[int]) -> Judgement:
-    return Judgement(frozenset(map(louvre, positives)), frozenset(map(louvre, junk)))
+def judged(positives: set[int], junk: set[int]) -> Judgment:
+    return Judgment(frozenset(map(louvre, positives)), frozenset(map(louvre, junk)))
 
 
 def test_a_query_has_its_picture_its_box_and_its_building(images: Path, truth: Path) -> None:
@@ -64,7 +64,7 @@ def test_the_two_readings_differ_in_the_querys_own_picture(images: Path, truth: 
     """A positive in the original one, junk in the other; pictures that are not there are in neither."""
     (query,) = load_benchmark("paris6k", [images], truth).queries
 
-    assert query.judgements == {"original": judged({1, 2}, {3}), "query excluded": judged({2}, {1, 3})}
+    assert query.judgments == {"original": judged({1, 2}, {3}), "query excluded": judged({2}, {1, 3})}
 
 
 def test_pictures_are_found_in_folders_and_by_any_suffix(images: Path, truth: Path) -> None:
@@ -118,7 +118,7 @@ def test_a_query_without_its_picture_is_left_out_and_said(images: Path, truth: P
     benchmark = load_benchmark("paris6k", [images], truth)
 
     assert [query.name for query in benchmark.queries] == ["louvre_1", "louvre_3"]
-    assert set(benchmark.queries[1].judgements) == {"original"}
+    assert set(benchmark.queries[1].judgments) == {"original"}
     assert benchmark.coverage.left_out == (
         LeftOut("louvre_2", None, f"its picture {louvre(9)} was not found"),
         LeftOut("louvre_3", "query excluded", "none of its positives was found"),
@@ -236,7 +236,7 @@ def test_the_subset_of_paris_asks_what_its_pictures_allow(data: Path) -> None:
     names = ["defense_4", "defense_5", "invalides_2", "invalides_5", *(f"louvre_{n}" for n in range(1, 5))]
     assert [query.name for query in benchmark.queries] == names
     assert len(benchmark.images) == 150
-    assert all(set(query.judgements) == {"original", "query excluded"} for query in benchmark.queries)
+    assert all(set(query.judgments) == {"original", "query excluded"} for query in benchmark.queries)
     reasons = {left_out.query: left_out.reason for left_out in benchmark.coverage.left_out}
     assert len(reasons) == 55 - 8
     assert re.fullmatch(r"only \d of its 28\d positives were found", reasons["triomphe_5"])
@@ -261,5 +261,5 @@ def test_the_official_ground_truth_reads_whole(data: Path, tmp_path: Path, name:
 
     groups = [query.group for query in benchmark.queries]
     assert (len(groups), {groups.count(group) for group in groups}) == (55, {5})
-    assert all(query.image in query.judgements["original"].positives for query in benchmark.queries)
+    assert all(query.image in query.judgments["original"].positives for query in benchmark.queries)
     assert benchmark.coverage.left_out == ()

@@ -13,7 +13,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatwhere.indexer.errors import BenchmarkUnreadable
-from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, Judgement
+from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, Judgment
 from whatwhere.service.evaluation.retrieval.datasets import load_benchmark
 from whatwhere.service.evaluation.retrieval.pickles import read_plain_pickle
 from whatwhere.service.evaluation.retrieval.revisited import read_revisited
@@ -70,13 +70,13 @@ def test_each_reading_counts_and_skips_what_revisitop_does(images: Path, tmp_pat
     benchmark = load_benchmark("rparis6k", [images], written(tmp_path, truth(), protocol))
 
     first, second, third = benchmark.queries
-    assert first.judgements == {
-        "easy": Judgement(names(0, 1), names(2, 3)),
-        "medium": Judgement(names(0, 1, 2), names(3)),
-        "hard": Judgement(names(2), names(0, 1, 3)),
+    assert first.judgments == {
+        "easy": Judgment(names(0, 1), names(2, 3)),
+        "medium": Judgment(names(0, 1, 2), names(3)),
+        "hard": Judgment(names(2), names(0, 1, 3)),
     }
-    assert second.judgements["medium"] == Judgement(names(0, 1, 2, 3), names(5))
-    assert set(third.judgements) == {"medium", "hard"}
+    assert second.judgments["medium"] == Judgment(names(0, 1, 2, 3), names(5))
+    assert set(third.judgments) == {"medium", "hard"}
     assert (first.box, second.box) == ((1.5, 2.0, 30.0, 40.0), (0.0, 0.0, 9.0, 9.0))
 
 

@@ -20,7 +20,7 @@ from whatwhere.indexer.features.describe import POOLED, Describer
 from whatwhere.indexer.features.descriptors import find_descriptor, training_rows
 from whatwhere.indexer.features.names import BASELINES
 from whatwhere.service.evaluation.retrieval import run
-from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, BenchmarkQuery, Coverage, Judgement, PixelBox
+from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, BenchmarkQuery, Coverage, Judgment, PixelBox
 from whatwhere.service.evaluation.retrieval.datasets import load_benchmark
 from whatwhere.service.evaluation.retrieval.features import FeatureCache, Picture, read_description
 from whatwhere.service.evaluation.retrieval.run import EXPANSION, TABLE_ORDER, Evaluation, EvaluationSettings, evaluate
@@ -51,10 +51,10 @@ def boxed(images: Mapping[str, Path] = ALL, readings: Sequence[str] = tuple(ALL)
     The average precision of one positive at rank r is 1 / (2 r), at rank 1 it is 1: so the scores tell the ranking.
     """
     nothing: frozenset[str] = frozenset()
-    judgements = {name: Judgement(frozenset({name}), nothing) for name in readings}
+    judgments = {name: Judgment(frozenset({name}), nothing) for name in readings}
     groups = {"motorcycle_left": "motorbike", "motorcycle_right": "motorbike"}
     queries = tuple(
-        BenchmarkQuery(f"{name}_1", name, groups.get(name, name), box, judgements) for name, (box, _) in BOXES.items()
+        BenchmarkQuery(f"{name}_1", name, groups.get(name, name), box, judgments) for name, (box, _) in BOXES.items()
     )
     files = {name: ALL[name] for name in BOXES}
     coverage = Coverage(len(images), len(queries), None, None, 0, ())
@@ -228,8 +228,8 @@ def test_a_reading_s_mean_is_over_the_queries_that_it_judges(settings: Evaluatio
     nothing: frozenset[str] = frozenset()
     first, second, *_ = boxed().queries
     queries = (
-        replace(first, box=None, judgements={"own": Judgement(frozenset({first.image}), nothing)}),
-        replace(second, box=None, judgements={"other": Judgement(nothing, nothing)}),
+        replace(first, box=None, judgments={"own": Judgment(frozenset({first.image}), nothing)}),
+        replace(second, box=None, judgments={"other": Judgment(nothing, nothing)}),
     )
     benchmark = boxed(queries=queries, readings=("own", "other", "none"))
 

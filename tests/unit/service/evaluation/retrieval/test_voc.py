@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from whatwhere.indexer.errors import BenchmarkUnreadable
 from whatwhere.service.evaluation.retrieval.annotations import Annotation, VocObject, read_annotation
-from whatwhere.service.evaluation.retrieval.benchmark import Judgement, PixelBox
+from whatwhere.service.evaluation.retrieval.benchmark import Judgment, PixelBox
 from whatwhere.service.evaluation.retrieval.datasets import load_benchmark
 from whatwhere.service.evaluation.retrieval.voc import QUERIES_PER_CLASS, READING, main_box, merged_objects
 
@@ -84,7 +84,7 @@ def test_positives_are_the_pictures_with_an_object_that_is_not_difficult(cows: P
     query = load_benchmark("voc2010", [cows]).queries[0]
 
     others = {f"2008_00{number}" for number in range(7)} - {query.image}
-    assert query.judgements[READING] == Judgement(frozenset(others | {"small"}), frozenset({query.image, "difficult"}))
+    assert query.judgments[READING] == Judgment(frozenset(others | {"small"}), frozenset({query.image, "difficult"}))
 
 
 def test_a_picture_with_a_difficult_and_another_object_is_a_positive(cows: Path) -> None:
@@ -94,7 +94,7 @@ def test_a_picture_with_a_difficult_and_another_object_is_a_positive(cows: Path)
 
     query = load_benchmark("voc2010", [cows]).queries[0]
 
-    assert "small" in query.judgements[READING].positives
+    assert "small" in query.judgments[READING].positives
 
 
 def test_classes_without_five_queries_are_said(cows: Path) -> None:
@@ -235,7 +235,7 @@ def test_the_coco_subset_asks_for_what_it_shows(data: Path) -> None:
     benchmark = load_benchmark("voc2010", [root])
 
     assert (len(benchmark.images), len(benchmark.queries)) == (97, 33)
-    assert all(query.judgements[READING].positives for query in benchmark.queries)
+    assert all(query.judgments[READING].positives for query in benchmark.queries)
     for query in benchmark.queries:
         shown = read_annotation(root / "Annotations" / f"{query.image}.xml")
         assert query.box is not None
