@@ -40,11 +40,6 @@ class RequestContext:
         self._cancelled = True
 
     @property
-    def dead(self) -> bool:
-        """Whether the request was cancelled or is late."""
-        return self._cancelled or self.late
-
-    @property
     def late(self) -> bool:
         """Whether the deadline has passed."""
         return self.remaining_s <= 0

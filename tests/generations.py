@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.indexer.catalog.records import INDEXED, NewImage, Outcome, Source
+from whatwhere.indexer.collection.layout import CollectionAddress
 from whatwhere.indexer.collection.manifest import Manifest
 from whatwhere.indexer.collection.publish import publish
 from whatwhere.indexer.collection.reader import open_collection
@@ -18,6 +19,7 @@ from whatwhere.indexer.collection.writer import open_for_writing
 from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.features.descriptors import find_descriptor
 from whatwhere.indexer.features.whitening import Whitener
+from whatwhere.indexer.pipeline.publishing import publish_changes
 
 Whiteners = Mapping[str, Sequence[Whitener]]
 
@@ -118,6 +120,15 @@ class Publisher:
                 method = find_descriptor(descriptor, self.preset)
                 self._vectors[key] = method.describe(self.descriptions[identifier], whiteners)
         return {identifier: self._vectors[key] for identifier, key in keys.items()}
+
+
+def publish_collection(collection: CollectionAddress) -> Manifest:
+    """Publish the current catalog as the next generation, unless nothing changed; return the live generation.
+
+    Raises CollectionNotFound, or CollectionLocked if another process writes to the collection.
+    """
+    with open_for_writing(collection) as writer:
+        return publish_changes(writer)
 
 
 def metadata(number: int) -> dict[str, object]:

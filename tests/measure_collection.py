@@ -58,7 +58,7 @@ MEASURED_RUN = """
 import json, sys, threading
 from pathlib import Path
 from whatwhere.indexer.pipeline.run import index_paths
-from whatwhere.indexer.pipeline.publishing import publish_collection
+from tests.generations import publish_collection
 def kilobytes(kind):
     lines = Path("/proc/self/status").read_text().splitlines()
     return next(int(line.split()[1]) for line in lines if line.startswith(kind))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 
-INDEXED, FAILED, REMOVED = STATES = ("indexed", "failed", "removed")
+INDEXED, FAILED, REMOVED = ("indexed", "failed", "removed")
 ORIGINS = ("file", "sidecar", "exif")  # of a source's metadata, in order of precedence
 SHARD_LOST = "SHARD_LOST"  # failure reason of images whose shard was lost: the next run describes them again
 

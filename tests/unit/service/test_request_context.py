@@ -27,7 +27,7 @@ def test_nothing_begins_after_the_deadline() -> None:
         ran.append("search")
 
     assert ran == []
-    assert context.dead
+    assert context.late
     assert context.stages == []
 
 
@@ -39,7 +39,6 @@ def test_nothing_begins_for_a_caller_that_has_gone() -> None:
     with pytest.raises(RequestCancelled):
         context.check()
 
-    assert context.dead
     assert not context.late
 
 

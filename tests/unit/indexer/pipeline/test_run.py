@@ -19,6 +19,7 @@ from PIL import ExifTags, Image
 
 import whatwhere.indexer.pipeline.run
 from tests.conftest import rows, written
+from tests.generations import publish_collection
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.catalog.records import ImageRecord
 from whatwhere.indexer.collection.layout import Layout
@@ -42,7 +43,6 @@ from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.features.descriptors import find_descriptor, training_rows
 from whatwhere.indexer.features.whitener_fitting import fit
 from whatwhere.indexer.images.limits import ImageLimits
-from whatwhere.indexer.pipeline.publishing import publish_collection
 from whatwhere.indexer.pipeline.run import describe_again, index_paths
 from whatwhere.indexer.pipeline.settings import IndexSettings, Progress
 from whatwhere.indexer.pipeline.train_whiteners import (
