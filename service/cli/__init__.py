@@ -13,7 +13,6 @@ import typer
 
 from whatwhere.indexer.errors import WhatwhereError
 from whatwhere.service.cli import (  # noqa: F401 - each registers its commands
-    copy,
     demo,
     evaluate,
     explain,
@@ -25,6 +24,7 @@ from whatwhere.service.cli import (  # noqa: F401 - each registers its commands
     search,
     serve,
     tokens,
+    transfer,
     visualize,
     whiten,
 )
