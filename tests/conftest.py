@@ -79,15 +79,17 @@ def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "xdist_group(name): modules that share what is dear to make")  # also without it
 
 
-@pytest.hookimpl(tryfirst=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Begin with the modules that take longest, so that no worker ends minutes after the others.
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Keep a module on one worker, for what it makes once, and so modules that name one `xdist_group`.
 
-    A module stays on one worker, for what it makes once, and so do modules that name one `xdist_group`.
+    Here, not when all are collected: xdist reads the marks before a hook of ours could set them there.
     """
-    for item in items:
-        if item.get_closest_marker("xdist_group") is None:
-            item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+    if item.get_closest_marker("xdist_group") is None:
+        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the modules that take longest, so that no worker ends minutes after the others."""
     items.sort(key=_seconds, reverse=True)
 
 
