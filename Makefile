@@ -33,7 +33,7 @@ demo: $(STAMP)  ## index photographs, serve them, search one with a box, draw th
 # Several at once have a core each: most tests compute on one, or wait. Files stay together, for what they make once,
 # and come in the order of tests/conftest.py: what takes longest first.
 JOBS ?= 2
-SIDE_BY_SIDE = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadgroup --no-loadscope-reorder \
+SIDE_BY_SIDE = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder \
 	--max-worker-restart 0
 
 test: $(STAMP)  ## run all tests, two at once (JOBS=1: one by one)

@@ -76,16 +76,6 @@ def networks_are_loaded_once() -> Iterator[None]:
 def pytest_configure(config: pytest.Config) -> None:
     """Say what marks there are."""
     config.addinivalue_line("markers", "takes(seconds): about how long a module takes; what takes long is begun first")
-    config.addinivalue_line("markers", "xdist_group(name): modules that share what is dear to make")  # also without it
-
-
-def pytest_itemcollected(item: pytest.Item) -> None:
-    """Keep a module on one worker, for what it makes once, and so modules that name one `xdist_group`.
-
-    Here, not when all are collected: xdist reads the marks before a hook of ours could set them there.
-    """
-    if item.get_closest_marker("xdist_group") is None:
-        item.add_marker(pytest.mark.xdist_group(item.nodeid.partition("::")[0]))
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

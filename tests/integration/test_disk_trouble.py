@@ -22,7 +22,7 @@ from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.catalog.records import INDEXED
 from whatwhere.indexer.collection.layout import Layout
 
-pytestmark = [pytest.mark.xdist_group("killing"), pytest.mark.takes(150)]
+pytestmark = pytest.mark.takes(150)
 
 DISK_MB = 6
 # Free kilobytes, chosen so that the disk is full at the first byte, in a shard, in the catalogue, in whiteners or

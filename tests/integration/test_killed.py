@@ -8,7 +8,7 @@ import pytest
 from tests.killing.kills import Harness, Kill, random_moments, telling_steps
 from tests.killing.situations import NAMES
 
-pytestmark = [pytest.mark.xdist_group("killing"), pytest.mark.takes(150)]
+pytestmark = pytest.mark.takes(150)
 
 MOMENTS = 3  # random times in each situation
 SEED = 1
