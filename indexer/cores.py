@@ -1,10 +1,10 @@
-"""How many cores this process may use. Imports no numeric library."""
+"""Count the cores that are available to this process. Imports no numeric library."""
 
 import os
 
 
 def available_cores() -> int:
-    """Count the cores that this process may use, at least 1: those that its affinity allows, where a system has that.
+    """Return the number of cores in this process's affinity if the system has one, else of the machine; at least 1.
 
     From Python 3.13 on, `PYTHON_CPU_COUNT` and `-X cpu_count` override it.
     """

@@ -1,4 +1,4 @@
-"""How many threads torch uses, for the length of a block."""
+"""Set the number of torch's threads for a block."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -8,7 +8,7 @@ import torch
 
 @contextmanager
 def torch_threads(count: int) -> Iterator[None]:
-    """Let torch use `count` threads when it is called from this thread; the number from before is put back."""
+    """Let torch use `count` threads when this thread calls it; restore the previous number afterwards."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:

@@ -1,8 +1,8 @@
-"""What a filter means, said once: a walk over the expression that asks a back end for its conditions.
+"""Define the meaning of filters in one place: a walk over the expression that asks a back end for conditions.
 
-Fields are those of an image (uri, width_px, height_px, byte_count, mime_type, sha256, create_time); any other name, and
-every one after `metadata.`, is one of its metadata. If an image lacks the field, every comparison is false, including
-`!=`; of several values any may meet it, and `!=` is met by those that `=` is not.
+Image fields are uri, width_px, height_px, byte_count, mime_type, sha256 and create_time; any other name, and every name
+after `metadata.`, is a metadata field. If an image lacks the field, every comparison is false, including `!=`. If it has
+several values, a comparison is true if any value matches; `!=` is true if none is equal.
 """
 
 from abc import ABC, abstractmethod
@@ -16,19 +16,19 @@ from whatwhere.indexer.metadata.filters import And, Comparison, Expression, Lite
 NUMBER_FIELDS = ("width_px", "height_px", "byte_count")
 TEXT_FIELDS = ("uri", "mime_type", "sha256")
 TIME_FIELD = "create_time"
-_METADATA = "metadata."  # before a name: the metadata of this name, also where an image has a field of it
+_METADATA = "metadata."  # prefix of a metadata field that has the name of an image field
 
 _Condition = TypeVar("_Condition")
 
 
 class FilterTranslator(ABC, Generic[_Condition]):
-    """Translates filters to conditions of one kind. A back end says what its conditions are, not what filters mean.
+    """Translates filters to conditions of one kind; a back end builds conditions, and does not define meanings.
 
-    Operators are those of the language but `:` and `!=`, which the walk says by others.
+    Back ends get the operators `=`, `<`, `<=`, `>` and `>=`; `:` and `!=` are expressed with them.
     """
 
     def translate(self, expression: Expression) -> _Condition:
-        """Return the condition that a filter is; InvalidFilter for a value of the wrong kind."""
+        """Return the condition of a filter. Raises InvalidFilter if a value has the wrong type."""
         if isinstance(expression, Comparison):
             return self._comparison(expression)
         if isinstance(expression, Not):
@@ -36,7 +36,7 @@ class FilterTranslator(ABC, Generic[_Condition]):
         parts = [*map(self.translate, expression.parts)]
         return self.every(parts) if isinstance(expression, And) else self.some(parts)
 
-    # --- what fields mean -----------------------------------------------------------------------------------------
+    # --- image fields ---------------------------------------------------------------------------------------------
 
     def _comparison(self, comparison: Comparison) -> _Condition:
         field, literal = comparison.field, comparison.literal
@@ -49,12 +49,12 @@ class FilterTranslator(ABC, Generic[_Condition]):
         return self._of_metadata(field.removeprefix(_METADATA), comparison)
 
     def _of_number(self, comparison: Comparison, value: float | datetime | None, kind: str) -> _Condition:
-        """Every image has these."""
+        """Compare a field that every image has."""
         field, operator = comparison.field, comparison.operator
         if comparison.is_presence:
             return self.every([])
         if value is None:
-            raise InvalidFilter(f"{field} is {kind}, {whole(comparison.literal)!r} is none", field="filter")
+            raise InvalidFilter(f"{field} is {kind}, but {whole(comparison.literal)!r} is not", field="filter")
         if operator == "!=":
             return self.none_of(self.number_is(field, "=", value))
         return self.number_is(field, "=" if operator == ":" else operator, value)
@@ -69,10 +69,10 @@ class FilterTranslator(ABC, Generic[_Condition]):
             return self.every([self.text_is_there(field), self.none_of(self.text_matches(field, literal))])
         return self.text_is(field, operator, whole(literal))
 
-    # --- what metadata mean ---------------------------------------------------------------------------------------
+    # --- metadata fields ------------------------------------------------------------------------------------------
 
     def _of_metadata(self, name: str, comparison: Comparison) -> _Condition:
-        """Any value of this name: of several types it is compared with those of the literal's."""
+        """Compare the values of this name that have the type of the literal."""
         operator, literal = comparison.operator, comparison.literal
         if comparison.is_presence:
             return self.name_is_there(name)
@@ -87,7 +87,7 @@ class FilterTranslator(ABC, Generic[_Condition]):
         return self.any_value(name, self._ordered(name, operator, literal))
 
     def _equal(self, name: str, literal: Literal) -> list[_Condition]:
-        """Equal as text (times were written as text too), as a number, as a truth value, or as the same moment."""
+        """Match equal text (times are stored as text, too), an equal number or boolean, or the same moment."""
         ways = [self.value_matches(name, literal)]
         if literal.number is not None:
             ways.append(self.value_is_number(name, "=", literal.number))
@@ -98,9 +98,9 @@ class FilterTranslator(ABC, Generic[_Condition]):
         return ways
 
     def _ordered(self, name: str, operator: str, literal: Literal) -> list[_Condition]:
-        """Before or after: a number among numbers, a moment among times, text among strings by code point.
+        """Compare numbers with numbers, moments with times, text with strings by code point.
 
-        Text that is no whole time, such as "2024-05", is compared with the text of times too.
+        An incomplete time such as "2024-05" is also compared with the text of times.
         """
         if literal.number is not None:
             return [self.value_is_number(name, operator, literal.number)]
@@ -111,75 +111,75 @@ class FilterTranslator(ABC, Generic[_Condition]):
             self.value_is_moment(name, operator, literal.moment.timestamp()),
         ]
 
-    # --- the back end's side --------------------------------------------------------------------------------------
+    # --- the back end ---------------------------------------------------------------------------------------------
 
     @abstractmethod
     def every(self, parts: Sequence[_Condition]) -> _Condition:
-        """Return: all of these hold; true for none."""
+        """Return the conjunction; true without parts."""
 
     @abstractmethod
     def some(self, parts: Sequence[_Condition]) -> _Condition:
-        """Return: one of these holds, of which there is at least one."""
+        """Return the disjunction of one part or more."""
 
     @abstractmethod
     def none_of(self, part: _Condition) -> _Condition:
-        """Return: this does not hold. True or false, never unknown."""
+        """Return the negation, which is never NULL."""
 
     @abstractmethod
     def number_is(self, field: str, operator: str, value: float | datetime) -> _Condition:
-        """Return: a number of the image, or its time, compares so."""
+        """Compare a number of the image, or its time."""
 
     @abstractmethod
     def text_is_there(self, field: str) -> _Condition:
-        """Return: the image has this text."""
+        """Match images that have this text."""
 
     @abstractmethod
     def text_is_filled(self, field: str) -> _Condition:
-        """Return: the image has this text, and it is not empty."""
+        """Match images whose text is not empty."""
 
     @abstractmethod
     def text_matches(self, field: str, literal: Literal) -> _Condition:
-        """Return: a text of the image is the literal's, with anything at its open ends."""
+        """Match images whose text equals the literal; a star at either end matches any text."""
 
     @abstractmethod
     def text_is(self, field: str, operator: str, text: str) -> _Condition:
-        """Return: a text of the image stands before or after another, by code point."""
+        """Compare a text of the image by code point."""
 
     @abstractmethod
     def name_is_there(self, name: str) -> _Condition:
-        """Return: the image has metadata of this name."""
+        """Match images that have metadata of this name."""
 
     @abstractmethod
     def any_value(self, name: str, ways: Sequence[_Condition]) -> _Condition:
-        """Return: a value of this name meets one of these conditions on values, of which there is at least one."""
+        """Match images with a value of this name that meets one of the conditions (one or more)."""
 
     # Conditions on one value of a name.
 
     @abstractmethod
     def member_matches(self, name: str, literal: Literal) -> _Condition:
-        """Return: the value is an element of a list, and the literal's."""
+        """Match list elements that equal the literal."""
 
     @abstractmethod
     def value_matches(self, name: str, literal: Literal) -> _Condition:
-        """Return: the value is a text, or a time as it was written, and the literal's."""
+        """Match texts, and times as they were written, that equal the literal."""
 
     @abstractmethod
     def value_is_number(self, name: str, operator: str, value: float) -> _Condition:
-        """Return: the value is a number and compares so."""
+        """Compare values that are numbers."""
 
     @abstractmethod
     def value_is_truth(self, name: str, value: bool) -> _Condition:
-        """Return: the value is this truth value."""
+        """Match this boolean."""
 
     @abstractmethod
     def value_is_moment(self, name: str, operator: str, seconds: float) -> _Condition:
-        """Return: the value is a time and compares so, by seconds since 1970."""
+        """Compare values that are times, in seconds since 1970."""
 
     @abstractmethod
     def value_is_text(self, name: str, operator: str, text: str, *, times_too: bool) -> _Condition:
-        """Return: the value is a string (with `times_too` also a time as written) and compares so by code point."""
+        """Compare strings, and with `times_too` also times as they were written, by code point."""
 
 
 def whole(literal: Literal) -> str:
-    """Return the text with its stars, which mean nothing else in an order."""
+    """Return the text with its stars, which are ordinary characters for `<` and `>`."""
     return f"{'*' * literal.open_start}{literal.text}{'*' * literal.open_end}"
