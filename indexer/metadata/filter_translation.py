@@ -1,8 +1,8 @@
 """Define the meaning of filters in one place: a walk over the expression that asks a back end for conditions.
 
 Image fields are uri, width_px, height_px, byte_count, mime_type, sha256 and create_time; any other name, and every name
-after `metadata.`, is a metadata field. If an image lacks the field, every comparison is false, including `!=`. If it has
-several values, a comparison is true if any value matches; `!=` is true if none is equal.
+after `metadata.`, is a metadata field. If an image lacks the field, every comparison is false, including `!=`. If it
+has several values, a comparison is true if any value matches; `!=` is true if none is equal.
 """
 
 from abc import ABC, abstractmethod
