@@ -18,6 +18,7 @@ from tests import waiting
 from tests.conftest import rows, written
 from tests.object_store import s3_server
 from tests.postgres import PostgresServer
+from whatwhere.indexer.backbones.names import ENGINE_VARIABLE
 from whatwhere.indexer.catalog.records import Source
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.errors import InvalidRequest, WorkersLost
@@ -73,6 +74,14 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start th
 from whatwhere.service.cli import main
 main()
 """
+
+
+@pytest.fixture(scope="module", autouse=True)
+def torch_engine() -> Iterator[None]:
+    """Run networks with PyTorch: each worker process would compile the network for OpenVINO, some seconds."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv(ENGINE_VARIABLE, "torch")
+        yield
 
 
 @pytest.fixture
