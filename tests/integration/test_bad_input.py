@@ -68,7 +68,7 @@ CASES: list[tuple[dict[str, object], str, grpc.StatusCode, str]] = [
         grpc.StatusCode.INVALID_ARGUMENT,
         "0.9",
     ),
-    (IMAGE | {"region": pb.Box()}, "INVALID_REGION", grpc.StatusCode.INVALID_ARGUMENT, "smaller"),
+    (IMAGE | {"region": pb.Box()}, "INVALID_REGION", grpc.StatusCode.INVALID_ARGUMENT, "less than"),
     (IMAGE | {"region": pb.Box(x_max=2, y_max=1)}, "INVALID_REGION", grpc.StatusCode.INVALID_ARGUMENT, "2.0"),
     (
         IMAGE | {"region": pb.Box(x_max=float("nan"), y_max=1)},

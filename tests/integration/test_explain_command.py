@@ -214,7 +214,7 @@ def test_a_file_is_explained_at_the_rank_of_an_index() -> None:
         (("explain", "images/1", "--server", "127.0.0.1:1", "--rank", "2"), "--rank does not go with --server"),
         (("explain", "images/1", "--server", "127.0.0.1:1", "--weights", "own.pth"), "a server has its own"),
         (("explain", "images/1", "--server", "127.0.0.1:1", "--device", "cpu"), "--device goes with --collection"),
-        (("explain", "images/1", "-c", "{collection}", "--tls"), "go with --server"),
+        (("explain", "images/1", "-c", "{collection}", "--tls"), "need --server"),
         (("explain", "images/1", "-c", "{collection}", "--server", "127.0.0.1:1"), "either --server"),
         (("explain", "images/1"), "--collection"),
         (("compare", "images/1", "images/2"), "--collection"),
@@ -238,7 +238,7 @@ def test_wrong_usage_is_refused_with_a_remedy(arguments: tuple[str, ...], said: 
         (("explain", "gone.jpg"), InvalidRequest, "gone.jpg: No such file"),
         (("compare", "{cat}", "gone.jpg"), InvalidRequest, "gone.jpg: No such file"),
         (("explain", "{cat}", "--backbone", "vgg61"), UnknownName, "vgg61"),
-        (("compare", "images/1", "{cat}", "-c", "{collection}"), InvalidRequest, "stored image's name"),
+        (("compare", "images/1", "{cat}", "-c", "{collection}"), InvalidRequest, "name of a stored image"),
         (("explain", "images/999", "-c", "{collection}"), ImageNotFound, "images/999"),
         # Before the work: the image that is not there is not looked for.
         (("explain", "gone.jpg", "--picture", "{folder}/why.xyz"), InvalidRequest, ".png or .jpg"),

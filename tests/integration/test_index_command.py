@@ -159,7 +159,7 @@ def test_info_says_what_a_collection_holds(indexed: tuple[Path, "subprocess.Comp
     """Counts, generation, network, descriptors and sizes in words, and what to do about the one that failed."""
     root, _ = indexed
 
-    done = run_afresh("info", "--collection", root, environment=os.environ | {"COLUMNS": "250"})
+    done = run_afresh("info", "--collection", root)
 
     assert (done.returncode, done.stderr) == (0, "")
     *lines, next_step = done.stdout.splitlines()

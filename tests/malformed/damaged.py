@@ -81,8 +81,8 @@ def lying(random: np.random.Generator) -> Iterator[Entry]:
         {"width": 0},
         {"height": 0},
         {"depth": 3},
-        {"colour": 5},
-        {"colour": 6},
+        {"color": 5},
+        {"color": 6},
         {"interlace": 1},
         {"interlace": 9},
         {"compression": 1},
@@ -90,7 +90,7 @@ def lying(random: np.random.Generator) -> Iterator[Entry]:
     ):
         ((field, value),) = fields.items()
         # the checksum is that of the header, so that nothing but missing rows tells; some decoders leave them black
-        lenient = fields == {"colour": 6} or field in ("height", "interlace", "compression", "filter")
+        lenient = fields == {"color": 6} or field in ("height", "interlace", "compression", "filter")
         expected = Expected.EITHER if lenient else Expected.FAILED
         yield entry_of(f"lying/png-{field}-{value}.png", with_png_header(content, **fields), expected)
     for value in (0, 1, 0x7FFFFFFF, 0xFFFFFFFF):
