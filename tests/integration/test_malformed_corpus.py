@@ -185,7 +185,7 @@ def test_memory_is_bounded(run: Run) -> None:
 def test_what_is_printed_is_one_line_for_each_failure(run: Run) -> None:
     """No warning of a library for each of its entries, no character that a terminal would obey."""
     lines = run.messages.splitlines()
-    ours = [line for line in lines if line.startswith("WARNING indexer.")]
+    ours = [line for line in lines if line.startswith("WARNING whatwhere.")]
 
     assert len(ours) == len(run.failed)
     assert all(re.search(r" source=file:///\S+ reason=[A-Z_]+$", line) for line in ours)
