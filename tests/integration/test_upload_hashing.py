@@ -9,6 +9,7 @@ import pytest
 
 from tests.conftest import QUERY_PHOTOGRAPH
 from whatwhere.service.client.client import Client
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
@@ -48,7 +49,7 @@ def test_an_upload_is_hashed_once_and_only_when_that_is_needed(asked: tuple[Clie
 
     def hashes(**options: Any) -> tuple[int, str]:
         hashed.clear()
-        result = client.search(CONTENT, **options)
+        result = client.search(CONTENT, SearchOptions(**options))
         return len(hashed), result.next_page_token
 
     whole, none = hashes(page_size=100)
