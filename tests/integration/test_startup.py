@@ -20,6 +20,7 @@ from whatwhere.indexer.features.names import DESCRIPTORS, PRESETS
 from whatwhere.indexer.maintenance.rebuild import rebuild
 from whatwhere.service.cli.options import DescriptorName, Device, Precision, Preset
 from whatwhere.service.client.client import Client
+from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.server import create_server
 from whatwhere.service.settings import ServerSettings
 
@@ -163,7 +164,7 @@ def test_a_server_needs_no_scikit_learn(root: Path, tmp_path: Path) -> None:
     with subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
         with Client(process.stdout.readline().split()[-1]) as client:
-            client.search("images/2", localize_count=3)
+            client.search("images/2", SearchOptions(localize_count=3))
             client.explain("images/2", similar_count=2, heatmap_size_px=64)
             client.compare("images/2", ["images/3"])
         process.send_signal(signal.SIGTERM)
