@@ -17,6 +17,7 @@ from whatwhere.indexer.backbones.backbone import Backbone, load_backbone
 from whatwhere.indexer.backbones.names import DEFAULT_PRECISION, ENGINE_VARIABLE
 from whatwhere.indexer.backbones.registry import find_backbone
 from whatwhere.indexer.backbones.weights import PackagedWeights
+from whatwhere.indexer.cores import available_cores
 from whatwhere.indexer.pipeline import choose_recipe, train_whiteners
 from whatwhere.service.evaluation.retrieval import run
 from whatwhere.service.local import files
@@ -44,7 +45,7 @@ def _load(
     if not packaged:
         return load_backbone(name, device, weights=weights, precision=precision, threads=threads)
     # As the engine has it, but no more than the tests are to take: OpenVINO's threads wait busily for the next picture.
-    cores = len(os.sched_getaffinity(0))
+    cores = available_cores()
     most = int(os.environ.get("OMP_NUM_THREADS", cores))
     return _loaded(os.environ.get(ENGINE_VARIABLE), name, device, precision, min(threads or cores, most))
 

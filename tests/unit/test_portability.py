@@ -58,7 +58,7 @@ def test_a_mac_indexes_and_searches(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     with open_collection(tmp_path / "collection") as reader:
         searcher = open_searcher(reader)
         found = searcher.search(Query(content=QUERY_PHOTOGRAPH.read_bytes()))
-        searcher.network.close()
+        searcher.batcher.close()
 
     assert [round(hit.score, 3) for hit in found.hits] == [1.0]
 

@@ -44,7 +44,6 @@ def test_a_whole_catalog_has_no_faults(filled: Catalog) -> None:
 
 
 CHANGES = (
-    ("change", "fault"),
     ("UPDATE images SET content_hash = 'x' WHERE id = 1", "images 1 does not match its checksum"),
     ("UPDATE images SET state = 'removed' WHERE id = 1", "images 1 does not match its checksum"),
     ("UPDATE images SET width = 641 WHERE id = 1", "images 1 does not match its checksum"),
@@ -145,7 +144,6 @@ def test_a_changed_place_is_not_handed_out(address: CatalogAddress, filled: Cata
 
 
 CONTRADICTIONS = (
-    ("change", "fault"),
     ("DELETE FROM sources WHERE id = 1", "images/1 is indexed but has no source"),
     ("DELETE FROM sources WHERE id = 4", "images/4 is failed but has no source"),
     ("UPDATE images SET state = 'lost' WHERE id = 1", "images/1 has the unknown state 'lost'"),
@@ -286,7 +284,6 @@ def read(path: Path) -> list[object]:
 
 
 @pytest.mark.parametrize(
-    ("change", "fault"),
     [
         ("DROP TABLE properties", "no such table: properties|relation .properties. does not exist"),
         (
