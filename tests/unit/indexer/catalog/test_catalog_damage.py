@@ -284,6 +284,7 @@ def read(path: Path) -> list[object]:
 
 
 @pytest.mark.parametrize(
+    ("change", "fault"),
     [
         ("DROP TABLE properties", "no such table: properties|relation .properties. does not exist"),
         (
