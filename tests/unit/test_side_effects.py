@@ -15,7 +15,8 @@ ROOT = Path(__file__).resolve().parent.parent.parent
 _STATE = """
 import ast, importlib, json, logging, os, pathlib, pkgutil, signal, sys, threading, warnings
 
-OURS = ("indexer", "service", "migrations")
+OURS = ("whatwhere", "tests")
+FOLDERS = ("indexer", "service", "migrations")
 
 def in_new_thread(read):
     found = []
@@ -52,10 +53,12 @@ def differences(before, after):
 
 _IMPORTING = """
 def ours():
-    for package in OURS:
+    for package in ("whatwhere", "whatwhere.indexer", "whatwhere.service", "whatwhere.migrations"):
         yield package
+        if package == "whatwhere":
+            continue
         for found in pkgutil.walk_packages(importlib.import_module(package).__path__, package + "."):
-            if not found.name.endswith((".__main__", "whatwhere.migrations.env")):  # these two run something
+            if not found.name.endswith((".__main__", ".public", "whatwhere.migrations.env")):  # these two run something
                 yield found.name
 
 def foreign(statements):
@@ -71,7 +74,7 @@ def foreign(statements):
 # What the libraries do when they are imported is theirs: they come first.
 libraries = {
     name
-    for package in OURS
+    for package in FOLDERS
     for path in pathlib.Path(package).rglob("*.py")
     for name in foreign(ast.parse(path.read_text()).body)
     if name.split(".")[0] not in OURS
@@ -119,7 +122,7 @@ with open_collection(root) as reader:
     searcher.describer.describe([numpy.zeros((512, 512, 3), dtype="uint8")])
     found["describing"] = differences(before, state() | {"threads": before["threads"]})  # the network has its own
     result = searcher.search(Query(content=next(folder.glob("*.png")).read_bytes()))
-    searcher.network.close()
+    searcher.batcher.close()
 found["searching"] = differences(before, state())
 
 server, port = create_server(ServerSettings(root, listen="127.0.0.1:0"))
