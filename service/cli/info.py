@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from whatwhere.indexer.catalog.catalog import Catalog
     from whatwhere.indexer.catalog.records import ImageRecord
 
-_AT_ONCE = 1000  # ids in one SQL statement
 _STORED = {
     "catalog": "catalog: names, places and metadata of the images",
     "shards": "factors of the images",
@@ -151,9 +150,7 @@ def _listed(catalog: "Catalog", filter: str, state: str | None, limit: int | Non
     from whatwhere.indexer.metadata.filters import parse
 
     ids = catalog.ids_where(parse(filter), state=state)[:limit].tolist()
-    found: dict[int, ImageRecord] = {}
-    for start in range(0, len(ids), _AT_ONCE):
-        found |= catalog.images_by_id(ids[start : start + _AT_ONCE])
+    found = catalog.images_by_id(ids)
     return [found[identifier] for identifier in ids if identifier in found]
 
 
