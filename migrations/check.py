@@ -6,7 +6,7 @@ from pathlib import Path
 from alembic import command
 from sqlalchemy import Connection
 
-from whatwhere.indexer.catalog.database import migration_config
+from whatwhere.indexer.catalog.schema import migration_config
 from whatwhere.indexer.catalog.sqlite import connect
 
 

@@ -11,8 +11,9 @@ from psycopg.types.json import set_json_loads
 from sqlalchemy import Connection
 
 from whatwhere.indexer.catalog.catalog import Catalog, backend_of
-from whatwhere.indexer.catalog.database import CatalogAddress, migration_config
+from whatwhere.indexer.catalog.database import CatalogAddress
 from whatwhere.indexer.catalog.records import NewImage, Outcome, ShardRecord, Source
+from whatwhere.indexer.catalog.schema import migration_config
 
 
 def source(name: str, *, byte_count: int = 10, modified_ns: int = 1) -> Source:

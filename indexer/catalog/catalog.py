@@ -3,17 +3,14 @@
 from contextlib import ExitStack
 from pathlib import Path
 
-from alembic import command
-from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
-
-from whatwhere.indexer.catalog.database import Backend, CatalogAddress, migration_config
+from whatwhere.indexer.catalog.database import Backend, CatalogAddress
 from whatwhere.indexer.catalog.filtering import FilterQueries
 from whatwhere.indexer.catalog.integrity import IntegrityCheck
 from whatwhere.indexer.catalog.metadata import MetadataTable
 from whatwhere.indexer.catalog.queries import Queries
 from whatwhere.indexer.catalog.removal import RemovalTable
 from whatwhere.indexer.catalog.runs import RunTable
+from whatwhere.indexer.catalog.schema import revision_of, revisions, upgrade
 from whatwhere.indexer.catalog.shards import ShardTable
 from whatwhere.indexer.catalog.sqlite import Sqlite
 from whatwhere.indexer.catalog.transfer import RowTransfer
@@ -53,10 +50,9 @@ class Catalog(Queries, FilterQueries, RunTable, MetadataTable, RemovalTable, Sha
 
         Raises CollectionMismatch if a newer version of whatwhere made the schema.
         """
-        scripts = ScriptDirectory.from_config(migration_config())
         with ExitStack() as on_error:
             catalog = on_error.enter_context(cls(backend_of(address)))
-            if catalog._revision(scripts) != scripts.get_current_head():
+            if catalog._revision() != revisions()[-1]:
                 catalog._migrate()
             on_error.pop_all()
         return catalog
@@ -69,33 +65,32 @@ class Catalog(Queries, FilterQueries, RunTable, MetadataTable, RemovalTable, Sha
         """
         backend = backend_of(address)
         backend.require()
-        scripts = ScriptDirectory.from_config(migration_config())
         with ExitStack() as on_error:
             catalog = on_error.enter_context(cls(backend, read_only=True))
-            found = catalog._revision(scripts)
+            found = catalog._revision()
             place = address if isinstance(address, Path) else backend.name
             if found is None:
                 raise CollectionCorrupt(
                     f"{place} is not a readable catalog, or its first run was stopped at once: run `whatwhere index` "
                     f"again; if it contained images, {backend.remedy}"
                 )
-            if found != scripts.get_current_head():
+            if found != revisions()[-1]:
                 raise CollectionMismatch(
                     f"{place} has the older schema {found}: run `{backend.migrate}` once to upgrade it"
                 )
             on_error.pop_all()
         return catalog
 
-    def _revision(self, scripts: ScriptDirectory) -> str | None:
+    def _revision(self) -> str | None:
         """Return the revision of the schema, None without one.
 
         Raises CollectionMismatch if it is newer than this version.
         """
         with self._asking() as connection:
-            found = MigrationContext.configure(connection).get_current_revision()
+            found = revision_of(connection)
             if found is None:
                 self._backend.require_access(connection)
-        if found is not None and found not in {revision.revision for revision in scripts.walk_revisions()}:
+        if found is not None and found not in revisions():
             raise CollectionMismatch(f"the catalog has schema {found}, made by a newer whatwhere: upgrade whatwhere")
         return found
 
@@ -104,7 +99,7 @@ class Catalog(Queries, FilterQueries, RunTable, MetadataTable, RemovalTable, Sha
         with backend.damage_named(), backend.writing(self._engine) as connection, connection.begin():
             backend.begun(connection)
             backend.prepare(connection)
-            command.upgrade(migration_config(connection), "head")
+            upgrade(connection)
 
     def __enter__(self) -> "Catalog":
         """Return self."""

@@ -1,13 +1,11 @@
 """Connections and transactions, for both kinds of database."""
 
-import importlib.resources
 from abc import ABC, abstractmethod
 from collections.abc import Generator, Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import TypeAlias
 
-from alembic.config import Config
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session
 
@@ -15,14 +13,6 @@ from whatwhere.indexer.errors import CollectionCorrupt
 
 BUSY_TIMEOUT_S = 30.0  # how long a writer waits for another transaction to end
 CatalogAddress: TypeAlias = Path | str
-
-
-def migration_config(connection: Connection | None = None) -> Config:
-    """Return the configuration of Alembic, to run on `connection`."""
-    config = Config()
-    config.set_main_option("script_location", str(importlib.resources.files("whatwhere.migrations")).replace("%", "%%"))
-    config.attributes["connection"] = connection
-    return config
 
 
 class Damage(Exception):

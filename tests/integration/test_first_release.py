@@ -12,7 +12,7 @@ from alembic import command
 from tests.conftest import SCIKIT_IMAGE
 from whatwhere.indexer.boxes import Box
 from whatwhere.indexer.catalog.catalog import Catalog
-from whatwhere.indexer.catalog.database import migration_config
+from whatwhere.indexer.catalog.schema import migration_config
 from whatwhere.indexer.catalog.sqlite import connect
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.manifest import Manifest

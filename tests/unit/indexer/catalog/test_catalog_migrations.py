@@ -8,11 +8,13 @@ import zlib
 
 import pytest
 from alembic import command
+from alembic.script import ScriptDirectory
 
 from tests.cataloguing import described, failed, keep, migrate, raw, source
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.catalog.database import CatalogAddress
 from whatwhere.indexer.catalog.records import INDEXED, Outcome
+from whatwhere.indexer.catalog.schema import migration_config, revisions
 from whatwhere.indexer.errors import CollectionCorrupt
 from whatwhere.indexer.metadata.filters import parse
 
@@ -52,6 +54,13 @@ def dump(address: CatalogAddress) -> dict[str, list[tuple[object, ...]]]:
         "runs": raw(address, "SELECT * FROM runs ORDER BY id"),
         "generations": raw(address, "SELECT * FROM generations ORDER BY number"),
     }
+
+
+def test_revisions_are_those_of_alembic() -> None:
+    """In the same order: their names are read without it."""
+    scripts = ScriptDirectory.from_config(migration_config())
+
+    assert revisions() == [script.revision for script in scripts.walk_revisions()][::-1]
 
 
 @pytest.fixture
