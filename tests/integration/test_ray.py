@@ -5,8 +5,7 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -14,16 +13,14 @@ import pytest
 from PIL import Image
 
 import whatwhere.indexer.pipeline.run
-from tests import waiting
+from tests import commands, waiting
 from tests.conftest import rows, written
 from tests.object_store import s3_server
 from tests.postgres import PostgresServer
 from whatwhere.indexer.backbones.names import ENGINE_VARIABLE
-from whatwhere.indexer.catalog.records import Source
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.errors import InvalidRequest, WorkersLost
 from whatwhere.indexer.pipeline.ray.settings import ClusterSettings, choose_cluster
-from whatwhere.indexer.pipeline.ray.work import Arrived
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.indexer.pipeline.settings import IndexSettings, RunSummary
 from whatwhere.indexer.storage.object_store import ObjectFolder
@@ -32,45 +29,27 @@ pytest.importorskip("ray", reason="Ray is not installed: pip install 'whatwhere[
 
 from ray.cluster_utils import Cluster
 
+from tests.ray_workers import Dying, Held
 from whatwhere.indexer.pipeline.ray import running
-from whatwhere.indexer.pipeline.ray.worker import ChunkWorker
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 SHARD_SOURCES = 4  # so small that few pictures fill several
 TOKEN = f"whatwhere-test-{os.getpid()}"
+# Ray makes its workers nice by 15: beside other tests they would wait for minutes.
+QUICK = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("small_shards"), pytest.mark.takes(200)]
 
 
-class Held(ChunkWorker):
-    """A worker that leaves its process's number in the folder HELD and waits there, with its second chunk or later."""
-
-    def _described(self, number: int, sources: Sequence[Source]) -> Arrived:
-        folder = Path(self._work.collection).with_suffix(".held")
-        if number >= 2 and folder.is_dir():
-            (folder / f"{os.getpid()}").touch()
-            while folder.is_dir():
-                time.sleep(0.05)
-        return super()._described(number, sources)
-
-
-class Dying(ChunkWorker):
-    """A worker that dies of one picture."""
-
-    def _described(self, number: int, sources: Sequence[Source]) -> Arrived:
-        if any("deadly" in source.uri for source in sources):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return super()._described(number, sources)
-
-
-# The command, as its own process, with small shards and workers that can be held.
-COMMAND = f"""
+# What the command does first: small shards, and workers that can be held.
+FIRST = f"""
 import whatwhere.indexer.pipeline.run
 whatwhere.indexer.pipeline.run.SHARD_SOURCES = {SHARD_SOURCES}
 from whatwhere.indexer.pipeline.ray import running
-from tests.integration.test_ray import Held
+from tests.ray_workers import Held
 running.ChunkWorker = Held
-import signal
-signal.signal(signal.SIGINT, signal.default_int_handler)  # some shells start their background jobs without it
+"""
+# The same as a process of its own.
+AFRESH = f"""{FIRST}
 from whatwhere.service.cli import main
 main()
 """
@@ -104,7 +83,7 @@ def pictures(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def here(tmp_path_factory: pytest.TempPathFactory, pictures: Path) -> Path:
+def here(tmp_path_factory: pytest.TempPathFactory, pictures: Path, one_thread: None) -> Path:
     """Give the collection that this process makes of them alone."""
     root = tmp_path_factory.mktemp("here") / "c.ww"
     with pytest.MonkeyPatch.context() as patch:
@@ -119,30 +98,34 @@ def cluster() -> Iterator[Cluster]:
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("PYTHONPATH", str(ROOT))
         patch.setenv("WHATWHERE_TEST", TOKEN)
-        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        for name, value in QUICK.items():
+            patch.setenv(name, value)
         started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
         started.add_node(num_cpus=1)
         yield started
         started.shutdown()
 
 
-def index(cluster: Cluster, pictures: Path, root: Path, workers: int = 2) -> RunSummary:
-    """Index on the cluster, from this process."""
-    there = ClusterSettings(cluster.address, workers=workers)
+def index(cluster: Cluster, pictures: Path, root: Path) -> RunSummary:
+    """Index on the cluster with one worker, from this process."""
+    there = ClusterSettings(cluster.address, workers=1)
     return index_paths([pictures], root, IndexSettings(batch_size=2, cluster=there))
 
 
-def command(engine: str, pictures: Path, root: Path | str, *more: str) -> "subprocess.Popen[str]":
-    """Start the command that indexes with two workers."""
-    options = ["--engine", engine, "--ray-workers", "2", "--batch-size", "2", *more]
-    return subprocess.Popen(
-        [sys.executable, "-c", COMMAND, "index", str(pictures), "-c", str(root), *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        cwd=ROOT,
-        env=os.environ | {"PYTHONPATH": str(ROOT), "WHATWHERE_TEST": f"{root}"},
-    )
+def options(engine: str, pictures: Path, root: Path | str, *more: str, workers: int = 2) -> list[str]:
+    """Return the command that indexes with some workers; the process of one takes 5 s to start."""
+    cluster = ["--engine", engine, "--ray-workers", str(workers)]
+    return ["index", str(pictures), "-c", str(root), *cluster, "--batch-size", "2", *more]
+
+
+def environment(root: Path | str) -> dict[str, str]:
+    return os.environ | QUICK | {"PYTHONPATH": str(ROOT), "WHATWHERE_TEST": f"{root}"}
+
+
+def command(engine: str, pictures: Path, root: Path | str, *more: str, workers: int = 2) -> commands.Process:
+    """Start the command."""
+    arguments = options(engine, pictures, root, *more, workers=workers)
+    return commands.start(*arguments, environment=environment(root), before=FIRST)
 
 
 def held(root: Path) -> list[int]:
@@ -176,13 +159,15 @@ def test_workers_make_the_same_collection_to_the_last_bit(
     cluster: Cluster, pictures: Path, here: Path, tmp_path: Path
 ) -> None:
     """Ids, shards and vectors are those of one process, and the command says the same, without a word of Ray's."""
-    with command(f"ray://{cluster.address}", pictures, tmp_path / "c.ww") as process:
-        out, err = process.communicate(timeout=300)
+    root = tmp_path / "c.ww"
+    afresh = [sys.executable, "-c", AFRESH, *options(f"ray://{cluster.address}", pictures, root)]
 
-    assert process.returncode == 0, err
-    assert out.startswith("described 13, failed 1, duplicates 1, unchanged 0, not images 0\n")
-    assert err == ""
-    assert_same(tmp_path / "c.ww", here)
+    done = subprocess.run(afresh, check=False, capture_output=True, text=True, cwd=ROOT, env=environment(root))
+
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("described 13, failed 1, duplicates 1, unchanged 0, not images 0\n")
+    assert done.stderr == ""
+    assert_same(root, here)
 
 
 def test_a_worker_that_is_killed_is_made_up_for(
@@ -220,7 +205,7 @@ def test_a_node_that_goes_is_done_without(cluster: Cluster, pictures: Path, here
 def test_a_run_whose_process_is_killed_continues(cluster: Cluster, pictures: Path, here: Path, tmp_path: Path) -> None:
     """After SIGKILL the same command again leaves what one run leaves."""
     (tmp_path / "c.held").mkdir()
-    with command(f"ray://{cluster.address}", pictures, tmp_path / "c.ww") as process:
+    with command(f"ray://{cluster.address}", pictures, tmp_path / "c.ww", workers=1) as process:
         waiting.wait_until(lambda: bool(held(tmp_path / "c.ww")))
         process.kill()
     shutil.rmtree(tmp_path / "c.held")
@@ -248,7 +233,7 @@ def test_ctrl_c_leaves_nothing_running(pictures: Path, here: Path, tmp_path: Pat
     """A Ray that the command started ends with it; a run here continues where it was."""
     root = tmp_path / "c.ww"
     (tmp_path / "c.held").mkdir()
-    with command("ray", pictures, root) as process:
+    with command("ray", pictures, root, workers=1) as process:
         waiting.wait_until(lambda: bool(held(root)))
         process.send_signal(signal.SIGINT)
         _, err = process.communicate(timeout=120)

@@ -21,9 +21,10 @@ from whatwhere.indexer.catalog.records import Source
 from whatwhere.indexer.collection.layout import CollectionAddress
 from whatwhere.indexer.cores import available_cores
 from whatwhere.indexer.errors import ClusterUnavailable, WorkersLost
+from whatwhere.indexer.pipeline.ray.ledger import Ledger
 from whatwhere.indexer.pipeline.ray.settings import ClusterSettings
 from whatwhere.indexer.pipeline.ray.work import Arrived, Work
-from whatwhere.indexer.pipeline.ray.worker import ChunkWorker, Ledger
+from whatwhere.indexer.pipeline.ray.worker import ChunkWorker
 
 AHEAD = 2  # chunks that may wait to be recorded, besides one per worker
 TRIES = 3  # attempts for a chunk whose worker dies
