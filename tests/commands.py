@@ -32,6 +32,9 @@ AFRESH = (sys.executable, "-m", "whatwhere.service.cli")
 ONE_THREAD = {"OMP_NUM_THREADS": "1"}
 # What commands import when they are run; OpenVINO and the network come with the first picture.
 _MODULES = (
+    "alembic.command",
+    "typer._adapters",
+    "typer.rich_utils",
     "whatwhere.indexer.maintenance.transfer",
     "whatwhere.indexer.maintenance.info",
     "whatwhere.indexer.pipeline.run",

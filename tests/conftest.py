@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import sklearn.datasets
 import torch
 from hypothesis import HealthCheck, settings
 
-from tests.loading import loading_once
+from tests.loading import ACTIVATIONS, loading_once
 from tests.postgres import PostgresServer
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.collection.layout import Layout
@@ -74,7 +75,11 @@ def networks_are_loaded_once() -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say what marks there are."""
+    """Say what marks there are, and make the folder of activations, which all processes of a run share."""
+    if ACTIVATIONS not in os.environ:  # the first process; those that it starts have its variables
+        folder = tempfile.TemporaryDirectory(prefix="whatwhere-activations-")
+        os.environ[ACTIVATIONS] = folder.name
+        config.add_cleanup(folder.cleanup)
     config.addinivalue_line("markers", "takes(seconds): about how long a module takes; what takes long is begun first")
 
 

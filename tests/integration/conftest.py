@@ -1,14 +1,11 @@
 """Commands that are killed or find the disk full, and what they come to undisturbed: made once."""
 
-from collections.abc import Iterator
-
 import pytest
 
 from tests.killing.kills import Harness
 
 
 @pytest.fixture(scope="session")
-def harness(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Harness]:
-    """Give the situations, and the fork servers that run commands in them."""
-    with Harness(tmp_path_factory.mktemp("killing")) as started:
-        yield started
+def harness(tmp_path_factory: pytest.TempPathFactory) -> Harness:
+    """Give the situations, and what kills commands in them."""
+    return Harness(tmp_path_factory.mktemp("killing"))

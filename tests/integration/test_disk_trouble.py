@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from tests import commands
+from tests.killing import children
 from tests.killing.children import Request
 from tests.killing.collections import answers, contents, faults
 from tests.killing.kills import Harness, differences
@@ -77,11 +78,11 @@ def read_only(disk: Path) -> Iterator[None]:
         subprocess.run(["mount", "-o", "remount,rw", disk], check=True)
 
 
-def run(harness: Harness, arguments: tuple[str, ...], root: Path, scratch: Path) -> tuple[int, list[str]]:
+def run(arguments: tuple[str, ...], root: Path, scratch: Path) -> tuple[int, list[str]]:
     """Run a command on a collection and return its exit code and what it printed, the logged failures left out."""
     output = scratch / "output"
     output.unlink(missing_ok=True)
-    code = harness.run(Request((*arguments, "--collection", str(root)), str(output)))
+    code = children.run(Request((*arguments, "--collection", str(root)), str(output)))
     return code, [line for line in output.read_text().splitlines() if not line.startswith("WARNING")]
 
 
@@ -117,10 +118,10 @@ def test_a_full_disk_is_a_sentence_and_loses_nothing(
     placed(situation, root)
 
     with filled(disk, free_kb):
-        sentence = refusal(*run(harness, situation.arguments, root, tmp_path))
+        sentence = refusal(*run(situation.arguments, root, tmp_path))
         answered = as_before(situation, root)
     found = faults(root) if root.exists() else []
-    again, lines = run(harness, situation.arguments, root, tmp_path)
+    again, lines = run(situation.arguments, root, tmp_path)
 
     assert re.fullmatch(r"\S.* cannot be (written|created) \(.+\): (free disk space|choose a writable) .*", sentence)
     assert len(sentence) < 300
@@ -139,9 +140,9 @@ def test_a_read_only_disk_is_a_sentence_and_loses_nothing(
     before = contents(root)
 
     with read_only(disk):
-        sentence = refusal(*run(harness, situation.arguments, root, tmp_path))
+        sentence = refusal(*run(situation.arguments, root, tmp_path))
         kept = differences(before, contents(root))
-    again, lines = run(harness, situation.arguments, root, tmp_path)
+    again, lines = run(situation.arguments, root, tmp_path)
 
     assert "Read-only file system" in sentence
     assert sentence.partition("): ")[2].startswith("free disk space or grant write permission")
@@ -157,7 +158,7 @@ def test_a_collection_on_a_read_only_disk_can_be_read(harness: Harness, disk: Pa
         path.unlink()
 
     with read_only(disk):
-        codes = {command: run(harness, command, root, tmp_path)[0] for command in READING}
+        codes = {command: run(command, root, tmp_path)[0] for command in READING}
         found = answers(root)[1]
 
     assert codes == dict.fromkeys(READING, 0)
@@ -169,7 +170,7 @@ def test_a_new_collection_on_a_read_only_disk_is_a_sentence(harness: Harness, di
     arguments = harness.situations["first run"].arguments
 
     with read_only(disk):
-        sentence = refusal(*run(harness, arguments, disk / "new.ww", tmp_path))
+        sentence = refusal(*run(arguments, disk / "new.ww", tmp_path))
 
     assert sentence.startswith(f"{disk / 'new.ww'} cannot be created (Read-only file system): choose a writable")
     assert not (disk / "new.ww").exists()
@@ -203,7 +204,7 @@ def test_a_second_writer_is_refused_while_readers_read(
     situation = harness.situations["later run"]
 
     sentences = [
-        refusal(*run(harness, arguments, root, tmp_path))
+        refusal(*run(arguments, root, tmp_path))
         for arguments in (situation.arguments, ("remove", "1"), ("compact",), ("verify",))
     ]
     read = answers(root)

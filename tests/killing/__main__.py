@@ -20,10 +20,10 @@ def main() -> int:
         arguments.scratch.mkdir(parents=True, exist_ok=True)
     scratch = Path(tempfile.mkdtemp(prefix="killing-", dir=arguments.scratch))
     wrong = 0
-    with Harness(scratch) as harness:
-        for number, (kill, problems) in enumerate(harness.problems(_chosen(harness, arguments)), start=1):
-            wrong += bool(problems)
-            print(f"{number} {kill}: {'; '.join(problems) or 'ok'}", flush=True)  # noqa: T201 - a command
+    harness = Harness(scratch)
+    for number, (kill, problems) in enumerate(harness.problems(_chosen(harness, arguments)), start=1):
+        wrong += bool(problems)
+        print(f"{number} {kill}: {'; '.join(problems) or 'ok'}", flush=True)  # noqa: T201 - a command
     print(f"{arguments.kills} kills, {wrong} failed; {scratch}")  # noqa: T201
     return min(wrong, 1)
 

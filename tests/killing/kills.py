@@ -5,16 +5,14 @@ import shutil
 import signal
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import count
 from pathlib import Path
-from queue import SimpleQueue
-from typing import Any, Self
+from typing import Any
 
 import numpy as np
 
-from tests.killing.children import ForkServer, Request
+from tests.killing.children import Request, run
 from tests.killing.collections import answers, contents, faults
 from tests.killing.situations import Situation, situations
 from whatwhere.indexer.errors import CollectionNotFound, WhatwhereError
@@ -57,71 +55,42 @@ def random_moments(situation: Situation, number: int, random: np.random.Generato
 
 
 class Harness:
-    """Hold the fork servers and the situations in a scratch folder; run one command per server at a time."""
+    """Hold the situations in a scratch folder, and kill commands in them, a few at a time."""
 
-    def __init__(self, scratch: Path, servers: int = 2) -> None:
+    def __init__(self, scratch: Path, at_once: int = 2) -> None:
         self._scratch = scratch
-        self._count = servers
+        self._at_once = at_once
         self._numbers = count()
-        self._servers: SimpleQueue[ForkServer] = SimpleQueue()
-
-    def __enter__(self) -> Self:
-        """Start the servers and create the situations."""
-        with ExitStack() as on_error:
-            started = [on_error.enter_context(ForkServer()) for _ in range(self._count)]
-            self.situations = situations(self._scratch, started[0])
-            for server in started:
-                self._servers.put(server)
-            self._exit = on_error.pop_all()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        """Stop the servers."""
-        self._exit.close()
+        self.situations = situations(scratch)
 
     def problems(self, kills: Iterable[Kill]) -> Iterator[tuple[Kill, list[str]]]:
         """Yield each kill with its problems, none if all is well."""
-        with ThreadPoolExecutor(self._count) as pool:
+        with ThreadPoolExecutor(self._at_once) as pool:
             listed = [*kills]
             yield from zip(listed, pool.map(self._problems, listed), strict=True)
-
-    def run(self, request: Request) -> int:
-        """Run a command to its end and return its exit code."""
-        with self._server() as server:
-            return server.run(request)
 
     def _problems(self, kill: Kill) -> list[str]:
         situation = self.situations[kill.situation]
         root = self._scratch / f"killed-{next(self._numbers)}.ww"
-        with self._server() as server:
-            if situation.before is not None:
-                shutil.copytree(situation.before, root)
-            trial = _Trial(server, situation, root)
-            try:
-                trial.kill(kill)
-                trial.look()
-                trial.run_again()
-            except WhatwhereError as error:
-                trial.problems.append(f"{error.reason}: {error}")
+        if situation.before is not None:
+            shutil.copytree(situation.before, root)
+        trial = _Trial(situation, root)
+        try:
+            trial.kill(kill)
+            trial.look()
+            trial.run_again()
+        except WhatwhereError as error:
+            trial.problems.append(f"{error.reason}: {error}")
         if not trial.problems:
             shutil.rmtree(root)
             trial.output.unlink()
         return trial.problems
 
-    @contextmanager
-    def _server(self) -> Iterator[ForkServer]:
-        server = self._servers.get()
-        try:
-            yield server
-        finally:
-            self._servers.put(server)
-
 
 class _Trial:
     """Run one kill and check the consequences."""
 
-    def __init__(self, server: ForkServer, situation: Situation, root: Path) -> None:
-        self._server = server
+    def __init__(self, situation: Situation, root: Path) -> None:
         self._situation = situation
         self._root = root
         self.output = root.with_suffix(".output")
@@ -161,7 +130,7 @@ class _Trial:
 
     def _run(self, **kill: Any) -> int:
         arguments = (*self._situation.arguments, "--collection", str(self._root))
-        return self._server.run(Request(arguments, os.fspath(self.output), **kill))
+        return run(Request(arguments, os.fspath(self.output), **kill))
 
 
 def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
