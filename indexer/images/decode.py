@@ -9,8 +9,8 @@ lowered it, they may refuse the image, as `ImageTooManyPixels`.
 """
 
 import threading
-from collections.abc import Callable, Sequence
-from contextlib import nullcontext
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from functools import partial
 from typing import TypeAlias
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from whatwhere.indexer.errors import ImageTooManyBytes, ImageTooManyPixels, UnreadableImage
+from whatwhere.indexer.images.contents import content_kind, printable_reason
 from whatwhere.indexer.images.family import Family
 from whatwhere.indexer.images.jpeg import check_jpeg, is_jpeg, open_jpeg
 from whatwhere.indexer.images.limits import ImageLimits
@@ -41,7 +42,7 @@ SIDE_MULTIPLE = 32
 FAMILIES = (
     Family("JPEG", "image/jpeg", (".jpg", ".jpeg", ".jpe", ".jfif"), is_jpeg, open_jpeg, check=check_jpeg),
     Family("PNG", "image/png", (".png",), is_png, open_png, check=check_png),
-    Family("WEBP", "image/webp", (".webp",), recognizer("WEBP"), opener("WEBP")),
+    Family("WebP", "image/webp", (".webp",), recognizer("WEBP"), opener("WEBP")),
     Family("GIF", "image/gif", (".gif",), recognizer("GIF"), opener("GIF")),
     Family("TIFF", "image/tiff", (".tif", ".tiff"), is_tiff, open_tiff, upright=True),
     Family("BMP", "image/bmp", (".bmp",), recognizer("BMP"), opener("BMP")),
@@ -102,14 +103,15 @@ def open_picture(content: bytes, formats: Sequence[str] | None = None) -> Image.
 
     Raises UnidentifiedImageError for other formats, and anything else for a damaged header.
     """
-    return _family(content, formats).open(content)
+    family = _family(content, formats)
+    if family is None:
+        raise UnidentifiedImageError(content_kind(content))
+    return family.open(content)
 
 
-def _family(content: bytes, formats: Sequence[str] | None = None) -> Family:
-    for family in FAMILIES:
-        if (formats is None or family.name in formats) and family.recognizes(content):
-            return family
-    raise UnidentifiedImageError(f"none of {', '.join(formats or (family.name for family in FAMILIES))}")
+def _family(content: bytes, formats: Sequence[str] | None = None) -> Family | None:
+    candidates = (family for family in FAMILIES if formats is None or family.name in formats)
+    return next((family for family in candidates if family.recognizes(content)), None)
 
 
 def upright_size(content: bytes, name: str) -> tuple[int, int]:
@@ -117,13 +119,11 @@ def upright_size(content: bytes, name: str) -> tuple[int, int]:
 
     Raises UnreadableImage if the header cannot be read.
     """
-    try:
-        family = _family(content)
-        with family.open(content) as picture:
+    with _named_errors(name):
+        family, picture = _opened(content)
+        with picture:
             transpose = _upright_transpose(family, picture)
             return picture.size[::-1] if transpose in _SWAPPING else picture.size
-    except Exception as error:  # as in decode_image
-        raise UnreadableImage(f"{name}: not a JPEG, PNG, WebP, GIF, TIFF or BMP image") from error
 
 
 def decode_image(
@@ -146,50 +146,75 @@ def decode_within(content: bytes, name: str, longer_side: int, *, limits: ImageL
 
 def _decoded(content: bytes, name: str, limits: ImageLimits, scaled: Scaled | None) -> DecodedImage:
     check_byte_count(name, len(content), limits)
+    with _named_errors(name):
+        family, picture = _opened(content)
+        with picture:
+            return _decode(content, family, picture, limits, scaled)
+
+
+@contextmanager
+def _named_errors(name: str) -> Iterator[None]:
+    """Put the file's name before the messages of errors, and drop tracebacks: their frames keep the pixels alive."""
     try:
-        return _decode(content, name, limits, scaled)
-    except ImageTooManyPixels:
-        raise
-    except UnreadableImage as error:
-        raise UnreadableImage(f"{name}: {error}", field="image_content") from error.with_traceback(None)
+        yield
+    except (ImageTooManyPixels, UnreadableImage) as error:
+        cause = error.__cause__ or error
+        raise type(error)(f"{name}: {error}", field="image_content") from cause.with_traceback(None)
     except Image.DecompressionBombError as error:
         raise ImageTooManyPixels(
             f"{name}: above the limit of this program for Pillow, PIL.Image.MAX_IMAGE_PIXELS; send a smaller image",
             field="image_content",
         ) from error.with_traceback(None)
-    except Exception as error:  # decoders raise any type on invalid bytes: OSError, ValueError, struct.error, ...
-        raise UnreadableImage(
-            f"{name}: not a complete JPEG, PNG, WebP, GIF, TIFF or BMP image; save it again as one of these",
-            field="image_content",
-        ) from error.with_traceback(None)  # its frames would keep the pixels alive
 
 
-def _decode(content: bytes, name: str, limits: ImageLimits, scaled: Scaled | None) -> DecodedImage:
+def _opened(content: bytes) -> tuple[Family, Image.Image]:
+    """Return the family of a file and its picture, of which the header is read."""
     family = _family(content)
-    with family.open(content) as picture:
-        _check_pixel_count(name, picture.size, limits)
-        family.check(content, picture, limits)
-        with _one_large_picture if picture.width * picture.height > _LARGE_PIXELS else nullcontext():
+    if family is None:
+        raise UnreadableImage(f"not an image that can be read: {content_kind(content)}")
+    try:
+        return family, family.open(content)
+    except UnreadableImage:
+        raise
+    except Exception as error:  # decoders raise any type on invalid bytes: OSError, ValueError, struct.error, ...
+        reason = printable_reason(error)
+        raise UnreadableImage(f"{family.name} with a damaged header ({reason}); restore the file") from error
+
+
+def _decode(
+    content: bytes, family: Family, picture: Image.Image, limits: ImageLimits, scaled: Scaled | None
+) -> DecodedImage:
+    width, height = picture.size
+    _check_pixel_count(picture.size, limits)
+    family.check(content, picture, limits)
+    try:
+        with _one_large_picture if width * height > _LARGE_PIXELS else nullcontext():
             return _scaled_upright(family, picture, scaled)
+    except (UnreadableImage, Image.DecompressionBombError):
+        raise
+    except Exception as error:  # as above
+        reason = printable_reason(error)
+        raise UnreadableImage(
+            f"not a complete {family.name} ({width} x {height} pixels: {reason}); restore the file or save it again"
+        ) from error
 
 
-def _check_pixel_count(name: str, size: tuple[int, int], limits: ImageLimits) -> None:
+def _check_pixel_count(size: tuple[int, int], limits: ImageLimits) -> None:
     width, height = size
     if width * height > limits.max_pixels:
         raise ImageTooManyPixels(
-            f"{name}: {width} x {height} pixels, the limit is {limits.max_pixels:,} in all; use a smaller image",
-            field="image_content",
+            f"{width} x {height} pixels, the limit is {limits.max_pixels:,} in all; use a smaller image"
         )
 
 
 def _scaled_upright(family: Family, picture: Image.Image, scaled: Scaled | None) -> DecodedImage:
-    transpose = _upright_transpose(family, picture)
     size = picture.size
     if scaled is not None:
         # JPEG can be decoded at 1/2, 1/4 or 1/8 scale; twice the final size is enough for the antialiased resize.
         width, height = scaled(*size)
         picture.draft("RGB", (2 * width, 2 * height))
     upright = to_rgb(picture)
+    transpose = _upright_transpose(family, picture)  # after the pixels: PNG's EXIF may follow them
     if transpose is not None:
         upright = upright.transpose(transpose)
         size = size[::-1] if transpose in _SWAPPING else size
@@ -206,6 +231,7 @@ def _upright_transpose(family: Family, picture: Image.Image) -> Image.Transpose 
 def _orientation(picture: Image.Image) -> int:
     """Return the EXIF orientation, 1 (upright) if the block is absent or corrupt: the pixels are still valid."""
     try:
-        return int(picture.getexif().get(ExifTags.Base.Orientation, 1))
+        # the base class's: PNG's own would decode the pixels, and an error of that must not be lost here
+        return int(Image.Image.getexif(picture).get(ExifTags.Base.Orientation, 1))
     except Exception:  # Pillow's EXIF parser raises many types
         return 1

@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageCms, UnidentifiedImageError
+from PIL import Image, ImageCms
 
 from whatwhere.indexer.errors import ImageTooManyBytes, ImageTooManyPixels, UnreadableImage
 from whatwhere.indexer.images.decode import SUFFIXES, decode_image, fitted_size, upright_size
@@ -308,10 +308,18 @@ def test_a_picture_without_an_orientation_is_as_wide_as_it_is_stored(kind: str) 
     assert upright_size(encoded(Image.new("RGB", (7, 5)), kind), "picture") == (7, 5)
 
 
-@pytest.mark.parametrize("content", [b"", b"not a picture", b"\xff\xd8\xff", encoded(Image.new("RGB", (8, 8)))[:20]])
-def test_the_size_of_what_is_no_image_is_a_named_error(content: bytes) -> None:
-    """The message names the picture."""
-    with pytest.raises(UnreadableImage, match=r"holiday\.jpg: not a JPEG, PNG, WebP, GIF, TIFF or BMP image"):
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (b"", "not an image that can be read: an empty file"),
+        (b"not a picture", "not an image that can be read: a text file"),
+        (b"\xff\xd8\xff", r"JPEG with a damaged header \("),
+        (encoded(Image.new("RGB", (8, 8)))[:20], r"PNG with a damaged header \("),
+    ],
+)
+def test_the_size_of_what_is_no_image_is_a_named_error(content: bytes, message: str) -> None:
+    """The message names the picture and what is wrong with it."""
+    with pytest.raises(UnreadableImage, match=rf"holiday\.jpg: {message}"):
         upright_size(content, "holiday.jpg")
 
 
@@ -462,8 +470,8 @@ def test_strips_are_converted_as_the_whole_is(monkeypatch: pytest.MonkeyPatch) -
     ids=["empty", "text", "zeros", "PNG signature alone", "JPEG signature alone", "SVG"],
 )
 def test_bytes_that_are_no_image_are_unreadable(content: bytes) -> None:
-    """The message names the picture and the field, and says what would be read."""
-    with pytest.raises(UnreadableImage, match=r"^holiday: .*JPEG, PNG, WebP") as refused:
+    """The message names the picture and the field."""
+    with pytest.raises(UnreadableImage, match=r"^holiday: ") as refused:
         decode_image(content, "holiday")
 
     assert refused.value.field == "image_content"
@@ -474,10 +482,8 @@ def test_formats_that_are_not_listed_are_unreadable(kind: str) -> None:
     """Pillow could open more, but what is not listed is not tested and may start programs (EPS): none does open it."""
     content = encoded(Image.new("RGB", (16, 16)), kind)
 
-    with pytest.raises(UnreadableImage) as refused:
+    with pytest.raises(UnreadableImage, match=r"^picture: not an image that can be read: "):
         decode_image(content, "picture")
-
-    assert isinstance(refused.value.__cause__, UnidentifiedImageError)
 
 
 def test_the_byte_limit_itself_is_allowed() -> None:

@@ -1116,7 +1116,7 @@ def test_training_leaves_out_what_cannot_be_read(
         )
 
     assert made["gem"].trained_on == "2 photographs, rank 8"
-    assert "torn.jpg: not a complete" in caplog.text
+    assert "torn.jpg: not an image" in caplog.text
     assert "only 2 photographs" in caplog.text
     assert reports[-1] == (3, 3)
 
