@@ -24,10 +24,11 @@ from whatwhere.indexer.images.contents import content_kind, printable_reason
 from whatwhere.indexer.images.family import Family
 from whatwhere.indexer.images.jpeg import check_jpeg, is_jpeg, open_jpeg
 from whatwhere.indexer.images.limits import ImageLimits
+from whatwhere.indexer.images.orientation import SWAPPING, TRANSPOSES
 from whatwhere.indexer.images.pillow_formats import opener, recognizer
 from whatwhere.indexer.images.png import check_png, is_png, open_png
 from whatwhere.indexer.images.rgb import to_rgb
-from whatwhere.indexer.images.tiff import is_tiff, open_tiff
+from whatwhere.indexer.images.tiff import check_tiff, is_tiff, open_tiff
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Scaled: TypeAlias = Callable[[int, int], tuple[int, int]]  # (width, height) → (width, height) after scaling
@@ -44,22 +45,10 @@ FAMILIES = (
     Family("PNG", "image/png", (".png",), is_png, open_png, check=check_png),
     Family("WebP", "image/webp", (".webp",), recognizer("WEBP"), opener("WEBP")),
     Family("GIF", "image/gif", (".gif",), recognizer("GIF"), opener("GIF")),
-    Family("TIFF", "image/tiff", (".tif", ".tiff"), is_tiff, open_tiff, upright=True),
+    Family("TIFF", "image/tiff", (".tif", ".tiff"), is_tiff, open_tiff, check=check_tiff, upright=True),
     Family("BMP", "image/bmp", (".bmp",), recognizer("BMP"), opener("BMP")),
 )
 SUFFIXES = frozenset(suffix for family in FAMILIES for suffix in family.suffixes)
-# EXIF orientation → the transpose that makes the image upright. Not ImageOps.exif_transpose: it also rewrites the EXIF
-# block, and fails on corrupt blocks of intact images.
-_TRANSPOSES = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
-_SWAPPING = {_TRANSPOSES[number] for number in (5, 6, 7, 8)}
 # A decoder needs up to 20 bytes a pixel (WebP), 2 GB at the limit. Images above this size are decoded one at a time,
 # so that memory does not grow with the number of threads.
 _LARGE_PIXELS = 16_000_000
@@ -123,7 +112,7 @@ def upright_size(content: bytes, name: str) -> tuple[int, int]:
         family, picture = _opened(content)
         with picture:
             transpose = _upright_transpose(family, picture)
-            return picture.size[::-1] if transpose in _SWAPPING else picture.size
+            return picture.size[::-1] if transpose in SWAPPING else picture.size
 
 
 def decode_image(
@@ -217,7 +206,7 @@ def _scaled_upright(family: Family, picture: Image.Image, scaled: Scaled | None)
     transpose = _upright_transpose(family, picture)  # after the pixels: PNG's EXIF may follow them
     if transpose is not None:
         upright = upright.transpose(transpose)
-        size = size[::-1] if transpose in _SWAPPING else size
+        size = size[::-1] if transpose in SWAPPING else size
     if scaled is not None:
         upright = upright.resize(scaled(*size), Image.Resampling.BILINEAR)
     return DecodedImage(np.asarray(upright), *size, family.mime_type)
@@ -225,7 +214,7 @@ def _scaled_upright(family: Family, picture: Image.Image, scaled: Scaled | None)
 
 def _upright_transpose(family: Family, picture: Image.Image) -> Image.Transpose | None:
     """Return the transpose that makes the image upright, None where the decoder applies it."""
-    return None if family.upright else _TRANSPOSES.get(_orientation(picture))
+    return None if family.upright else TRANSPOSES.get(_orientation(picture))
 
 
 def _orientation(picture: Image.Image) -> int:

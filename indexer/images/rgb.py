@@ -3,12 +3,17 @@
 import numpy as np
 from PIL import Image
 
+from whatwhere.indexer.images.samples import to_bytes
+
 STRIP_PIXELS = 4_000_000  # converted at a time, so that intermediate copies stay small
 
 
 def to_rgb(picture: Image.Image) -> Image.Image:
     """Load a picture and convert it to RGB; transparency is composited over white."""
     picture.load()
+    if picture.mode.startswith("I"):  # 16-bit gray; Pillow's conversion clips at 255
+        values = np.asarray(picture).clip(0, 0xFFFF).astype(np.uint16)
+        picture = Image.fromarray(to_bytes(values[:, :, np.newaxis], 16)[:, :, 0])
     if picture.mode == "RGB" and not picture.has_transparency_data:
         return picture
     width, height = picture.size
@@ -21,9 +26,6 @@ def to_rgb(picture: Image.Image) -> Image.Image:
 
 
 def _strip_to_rgb(strip: Image.Image) -> Image.Image:
-    if strip.mode.startswith("I"):  # 16-bit gray: keep the high byte; Pillow's conversion clips at 255
-        values = np.asarray(strip).clip(0, 0xFFFF).astype(np.uint16)
-        return Image.fromarray((values >> 8).astype(np.uint8)).convert("RGB")
     if strip.mode == "F":
         raise ValueError("floating-point pixels have no standard range")
     if strip.has_transparency_data:

@@ -264,14 +264,6 @@ def test_sixteen_bit_gray_is_scaled_not_clipped(kind: str) -> None:
     assert decoded.shape == (1, 6, 3)
 
 
-def test_floating_point_pixels_are_refused() -> None:
-    """Floats have no agreed range, so that any picture of them would be a guess."""
-    content = encoded(Image.fromarray(np.ones((4, 4), dtype=np.float32)), "TIFF")
-
-    with pytest.raises(UnreadableImage):
-        as_stored(content)
-
-
 # --- orientation and colour profiles ----------------------------------------------------------------------------
 
 
