@@ -11,7 +11,7 @@ lowered it, they may refuse the image, as `ImageTooManyPixels`.
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from typing import TypeAlias
 
@@ -22,7 +22,7 @@ from PIL import ExifTags, Image, UnidentifiedImageError
 from whatwhere.indexer.errors import ImageTooManyBytes, ImageTooManyPixels, UnreadableImage
 from whatwhere.indexer.images.contents import content_kind, printable_reason
 from whatwhere.indexer.images.family import Family
-from whatwhere.indexer.images.jpeg import check_jpeg, is_jpeg, open_jpeg
+from whatwhere.indexer.images.jpeg import check_jpeg, is_jpeg, missing_jpeg_rows, open_jpeg
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.images.orientation import SWAPPING, TRANSPOSES
 from whatwhere.indexer.images.pillow_formats import opener, recognizer
@@ -41,7 +41,15 @@ SIDE_MULTIPLE = 32
 
 # In the order in which they are asked whether a file is theirs.
 FAMILIES = (
-    Family("JPEG", "image/jpeg", (".jpg", ".jpeg", ".jpe", ".jfif"), is_jpeg, open_jpeg, check=check_jpeg),
+    Family(
+        "JPEG",
+        "image/jpeg",
+        (".jpg", ".jpeg", ".jpe", ".jfif"),
+        is_jpeg,
+        open_jpeg,
+        check=check_jpeg,
+        missing_rows=missing_jpeg_rows,
+    ),
     Family("PNG", "image/png", (".png",), is_png, open_png, check=check_png),
     Family("WebP", "image/webp", (".webp",), recognizer("WEBP"), opener("WEBP")),
     Family("GIF", "image/gif", (".gif",), recognizer("GIF"), opener("GIF")),
@@ -63,6 +71,7 @@ class DecodedImage:
     width: int
     height: int
     mime_type: str
+    missing_rows: float | None = None  # the share that a truncated file lacks, at the bottom; None if it is complete
 
 
 def check_byte_count(name: str, byte_count: int, limits: ImageLimits) -> None:
@@ -178,7 +187,8 @@ def _decode(
     family.check(content, picture, limits)
     try:
         with _one_large_picture if width * height > _LARGE_PIXELS else nullcontext():
-            return _scaled_upright(family, picture, scaled)
+            decoded = _scaled_upright(family, picture, scaled)
+            return replace(decoded, missing_rows=family.missing_rows(content, picture))
     except (UnreadableImage, Image.DecompressionBombError):
         raise
     except Exception as error:  # as above
