@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from numpy.typing import NDArray
-from PIL import Image, ImageCms
+from PIL import Image
 
 from whatwhere.indexer.errors import ImageTooManyBytes, ImageTooManyPixels, UnreadableImage
 from whatwhere.indexer.images.decode import SUFFIXES, decode_image, fitted_size, upright_size
@@ -264,7 +264,7 @@ def test_sixteen_bit_gray_is_scaled_not_clipped(kind: str) -> None:
     assert decoded.shape == (1, 6, 3)
 
 
-# --- orientation and colour profiles ----------------------------------------------------------------------------
+# --- orientation -------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("kind", ["JPEG", "PNG", "WEBP", "TIFF"])
@@ -360,18 +360,6 @@ def test_a_torn_exif_block_leaves_the_picture_as_stored(kind: str, block: bytes)
     decoded = as_stored(content)
 
     assert letters_of(decoded) == ("ABC", "DEF")
-
-
-@pytest.mark.parametrize("kind", ["PNG", "TIFF"])
-def test_icc_profiles_are_ignored(kind: str) -> None:
-    """A profile that swaps red and green changes nothing: the numbers in the file are taken as sRGB."""
-    profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
-    swapped = profile.replace(b"rXYZ", b"tmp.", 1).replace(b"gXYZ", b"rXYZ", 1).replace(b"tmp.", b"gXYZ", 1)
-    picture = Image.new("RGB", (4, 4), (200, 100, 50))
-
-    decoded = as_stored(encoded(picture, kind, icc_profile=swapped))
-
-    assert decoded[0, 0].tolist() == [200, 100, 50]
 
 
 # --- what is refused --------------------------------------------------------------------------------------------
