@@ -173,7 +173,7 @@ def _opened(content: bytes) -> tuple[Family, Image.Image]:
         raise UnreadableImage(f"not an image that can be read: {content_kind(content)}")
     try:
         return family, family.open(content)
-    except UnreadableImage:
+    except (UnreadableImage, Image.DecompressionBombError):
         raise
     except Exception as error:  # decoders raise any type on invalid bytes: OSError, ValueError, struct.error, ...
         reason = printable_reason(error)

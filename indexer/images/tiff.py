@@ -72,7 +72,9 @@ def check_tiff(content: bytes, _picture: Image.Image, limits: ImageLimits) -> No
 
 def _is_for_pillow(content: bytes, directory: Directory) -> bool:
     extra = _PILLOW.get((directory.photometric, directory.bits), frozenset())
-    if directory.extra_samples not in extra or directory.is_planar or directory.formats != {1}:
+    if directory.extra_samples not in extra or len(directory.bits) != directory.samples:
+        return False
+    if directory.is_planar or directory.formats != {1}:
         return False
     if directory.compression not in _PILLOW_COMPRESSIONS:
         return False

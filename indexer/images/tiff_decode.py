@@ -1,7 +1,6 @@
 """Decode the TIFF layouts that Pillow does not read right, by tifffile and imagecodecs."""
 
 import io
-import logging
 from dataclasses import dataclass
 from typing import Any
 
@@ -143,7 +142,6 @@ def _samples(content: bytes, found: TiffPlan) -> NDArray[Any]:
             f"TIFF ({found.directory.layout}): reading this needs tifffile and imagecodecs; "
             "pip install 'whatwhere[formats]'"
         ) from None
-    logging.getLogger("tifffile").setLevel(logging.CRITICAL)  # what it finds odd is of no use without a file's name
     whole = io.BytesIO(TiffHeader(content).with_first(found.directory.offset))
     with TiffFile(whole) as file:
         page: Any = file.pages[0]

@@ -18,6 +18,9 @@ from tests.malformed.pictures import (
     with_tiff_entry,
 )
 
+# A JPEG may lack some rows, or the last bits of its coefficients: from about this share on it is read.
+_ENOUGH = {"jpeg": 0.8, "progressive-jpeg": 0.35}
+
 # --- good files -------------------------------------------------------------------------------------------------
 
 
@@ -56,7 +59,9 @@ def truncated(random: np.random.Generator) -> Iterator[Entry]:
         content, suffix = encoded_as(name, random)
         ends = [1, 3, 7, 11, 19, 27, *(round(len(content) * share / 100) for share in (5, *range(10, 96, 10), 95))]
         for end in ends:
-            yield entry_of(f"truncated/{name}-{end:05}{suffix}", content[:end], Expected.FAILED)
+            is_enough = end > len(content) * _ENOUGH.get(name, 1)
+            expected = Expected.EITHER if is_enough else Expected.FAILED
+            yield entry_of(f"truncated/{name}-{end:05}{suffix}", content[:end], expected)
 
 
 def flipped(random: np.random.Generator) -> Iterator[Entry]:
@@ -176,7 +181,6 @@ def disguised(random: np.random.Generator) -> Iterator[Entry]:
         "eps": encoded(image, "EPS"),
         "pdf": encoded(image, "PDF"),
         "jpeg2000": encoded(image, "JPEG2000"),
-        "floats": encoded(image.convert("F"), "TIFF"),
         "signature": b"\x89PNG\r\n\x1a\n",
         "riff": b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(24),
     }
