@@ -55,10 +55,14 @@ def good(random: np.random.Generator) -> Iterator[Entry]:
 
 def truncated(random: np.random.Generator) -> Iterator[Entry]:
     """Yield each format truncated in its signature, in its header, and at every tenth of the rest."""
+    seen: set[bytes] = set()
     for name in FORMATS:
         content, suffix = encoded_as(name, random)
         ends = [1, 3, 7, 11, 19, 27, *(round(len(content) * share / 100) for share in (5, *range(10, 96, 10), 95))]
         for end in ends:
+            if content[:end] in seen:  # formats of one family begin alike: in another chunk it would be a duplicate
+                continue
+            seen.add(content[:end])
             is_enough = end > len(content) * _ENOUGH.get(name, 1)
             expected = Expected.EITHER if is_enough else Expected.FAILED
             yield entry_of(f"truncated/{name}-{end:05}{suffix}", content[:end], expected)

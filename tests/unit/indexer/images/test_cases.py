@@ -37,7 +37,7 @@ READ: dict[str, tuple[str, int | None, bool]] = {
 
 def photograph(mode: str) -> NDArray[np.int64]:
     """Return the photograph in RGB or gray, as RGB [240, 320, 3]."""
-    picture = Image.fromarray(skimage.data.astronaut()[:384]).resize((320, 240), Image.Resampling.BILINEAR)
+    picture = Image.fromarray(skimage.data.astronaut()[:384]).resize((320, 240), Image.Resampling.BICUBIC)
     return np.asarray(picture.convert(mode).convert("RGB")).astype(np.int64)
 
 
