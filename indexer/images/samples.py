@@ -2,7 +2,7 @@
 
 Integers keep their high bits: the range of the type is that of the picture. A file often holds fewer bits than it says
 (12 bits of a sensor in 16): if no sample needs the upper bits, the range is the smallest of 8, 10, 12, 14, 16, 24 and
-32 bits that holds the largest. Floating-point samples lie in 0 to 1; if some are outside, in 0 to 255; else their
+32 bits that holds the largest. Floating-point samples are in 0 to 1; if some are outside, in 0 to 255; else their
 minimum is black and their maximum white.
 """
 

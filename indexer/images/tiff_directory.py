@@ -47,7 +47,7 @@ _FORMAT_NAMES = {1: "uint", 2: "int", 3: "float", 4: "undefined", 5: "complex in
 
 @dataclass(frozen=True)
 class Directory:
-    """One picture of a TIFF, described by its tags; `tags` holds integers, `spans` where each tag's bytes lie."""
+    """One picture of a TIFF, described by its tags; `tags` holds integers, `spans` where each tag's bytes are."""
 
     offset: int
     tags: Mapping[int, NDArray[np.integer]]
@@ -230,7 +230,7 @@ class TiffHeader:
         return Directory(offset, tags, spans), following
 
     def _values(self, position: int, kind: int) -> tuple[tuple[int, int], NDArray[np.integer]] | None:
-        """Return where the values of an entry are, and the values; None if they lie outside the file."""
+        """Return where the values of an entry are, and the values; None if they are outside the file."""
         dtype = np.dtype(self.order + _INTEGERS[kind])
         code, room = ("Q", 8) if self.is_big else ("I", 4)
         count, start = self._unpack(code, position + 4), position + 4 + room
