@@ -5,7 +5,7 @@ from pathlib import Path
 
 from whatwhere.indexer.backbones.names import DEFAULT_DEVICE
 from whatwhere.indexer.cores import available_cores
-from whatwhere.indexer.images.limits import ImageLimits
+from whatwhere.indexer.images.limits import UPLOAD_LIMITS, ImageLimits
 from whatwhere.indexer.metadata.limits import MAX_LENGTH
 from whatwhere.service.security.tls_files import TlsFiles
 
@@ -17,7 +17,7 @@ class Limits:
     """Limits of requests; service/README.md has the table."""
 
     # --- one request
-    image: ImageLimits = field(default_factory=lambda: ImageLimits(max_bytes=32 * _MIB))
+    image: ImageLimits = UPLOAD_LIMITS
     default_page_size: int = 10
     max_page_size: int = 100
     max_results: int = 1000

@@ -23,7 +23,10 @@ class Source:
 
 @dataclass(frozen=True)
 class NewImage:
-    """New content: described (`shard_row` in the shard of its chunk) or failed (`failure_reason`)."""
+    """New content: described (`shard_row` in the shard of its chunk) or failed (`failure_reason`).
+
+    `failure_message` may say of described content that the file is truncated.
+    """
 
     content_hash: str | None  # SHA-256 in hexadecimal; None if the file could not be read
     byte_count: int

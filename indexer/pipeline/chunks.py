@@ -149,8 +149,24 @@ def _outcome(item: Loaded, rows: dict[str, int]) -> Outcome:
     if row is None or item.decoded is None:
         return Outcome(item.source, known_hash=item.content_hash, metadata=_exif_metadata(item))
     decoded = item.decoded
-    image = NewImage(item.content_hash, item.byte_count, decoded.width, decoded.height, decoded.mime_type, row)
+    image = NewImage(
+        item.content_hash,
+        item.byte_count,
+        decoded.width,
+        decoded.height,
+        decoded.mime_type,
+        row,
+        failure_message=_truncation(decoded),
+    )
     return Outcome(item.source, image=image, metadata=_exif_metadata(item))
+
+
+def _truncation(decoded: DecodedImage) -> str | None:
+    """Say how much a truncated file lacks."""
+    missing = decoded.missing_rows
+    if missing is None:
+        return None
+    return f"truncated: {missing:.1%} of its rows are missing" if missing else "truncated: its end is missing"
 
 
 def _exif_metadata(item: Loaded) -> dict[str, Metadata]:

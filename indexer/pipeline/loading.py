@@ -1,9 +1,11 @@
 """Read and decode images in threads, ahead of the network."""
 
 import hashlib
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import nullcontext
 from dataclasses import dataclass, replace
 from itertools import islice
 from typing import Protocol, TypeVar
@@ -12,6 +14,7 @@ from whatwhere.indexer.catalog.records import Source
 from whatwhere.indexer.errors import UnreadableImage, WhatwhereError
 from whatwhere.indexer.images.decode import DecodedImage, decode_image
 from whatwhere.indexer.images.exif import exif
+from whatwhere.indexer.images.limits import MIB
 from whatwhere.indexer.metadata.values import Metadata
 from whatwhere.indexer.pipeline.settings import ReadSettings
 from whatwhere.indexer.sources.read import read
@@ -19,6 +22,9 @@ from whatwhere.indexer.sources.remote import Remote, Stamp
 from whatwhere.indexer.sources.uris import is_remote, name_of
 from whatwhere.indexer.storage.files import path_of_uri
 
+# Files above this size are read and decoded one at a time, so that memory does not grow with the number of threads.
+_LARGE_BYTES = 64 * MIB
+_one_large_file = threading.Lock()
 _NEVER_SEEN = -1  # `modified_ns` of an unlisted remote source: the loader requests the stamp
 
 _Item = TypeVar("_Item")
@@ -65,6 +71,10 @@ class Loader:
 
     def __call__(self, source: Source) -> Loaded:
         """Return the loaded source; errors are part of it."""
+        with _one_large_file if source.byte_count > _LARGE_BYTES else nullcontext():
+            return self._loaded(source)
+
+    def _loaded(self, source: Source) -> Loaded:
         content_hash = None
         try:
             if is_remote(source.uri):

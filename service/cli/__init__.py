@@ -49,6 +49,9 @@ def quiet_libraries() -> None:
     """Keep libraries from telling at length what is named and logged once by us; for a process that is ours alone."""
     # Pillow warns of each corrupt entry that it skips: up to 65,536 lines for a file.
     warnings.filterwarnings("ignore", module=r"PIL\.")
+    # Nor do their log lines name the file.
+    for name in ("PIL", "PIL.TiffImagePlugin", "tifffile"):
+        logging.getLogger(name).addFilter(_is_critical)
     # pymilvus logs each failed try with its traceback. By a filter: a level would be set back when it is imported.
     for name in ("decorators", "client.connection_manager", "client.grpc_handler"):
         logging.getLogger(f"pymilvus.{name}").addFilter(_is_critical)

@@ -9,6 +9,7 @@ import typer
 
 from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE, DEFAULT_PRECISION
 from whatwhere.indexer.features.names import DEFAULT_DESCRIPTORS, DEFAULT_RANK, DESCRIPTORS, MAX_RANK
+from whatwhere.indexer.images.limits import MEGAPIXEL, MIB, ImageLimits
 from whatwhere.indexer.pipeline.defaults import DEFAULT_BATCH_SIZE
 from whatwhere.service.cli import progress
 from whatwhere.service.cli.app import app, messages, out, print_json, stoppable
@@ -97,6 +98,12 @@ def index(
         typer.Option("--exif", help="Store the time and the camera; with --checksum also for images already indexed."),
     ] = False,
     exif_gps: Annotated[bool, typer.Option("--exif-gps", help="Store these and the GPS position.")] = False,
+    max_megapixels: Annotated[
+        int, typer.Option(min=1, help="Maximum size of an image, in millions of pixels.")
+    ] = ImageLimits.max_pixels // MEGAPIXEL,
+    max_file_mib: Annotated[
+        int, typer.Option(min=1, help="Maximum size of an image file, in MiB.")
+    ] = ImageLimits.max_bytes // MIB,
     prune: Annotated[
         bool,
         typer.Option(
@@ -151,6 +158,7 @@ def index(
         workers=workers,
         checksum=checksum,
         retry_failed=retry_failed,
+        limits=ImageLimits(max_file_mib * MIB, max_megapixels * MEGAPIXEL),
         metadata=metadata,
         exif=exif,
         exif_gps=exif_gps,

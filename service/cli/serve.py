@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from whatwhere.indexer.images.limits import ImageLimits
+from whatwhere.indexer.images.limits import MIB, UPLOAD_LIMITS, ImageLimits
 from whatwhere.service.cli.app import app
 from whatwhere.service.cli.options import Collection, CollectionWeights, Device, OnDevice
 from whatwhere.service.observability.log_format import LogFormat
@@ -194,7 +194,7 @@ def serve(
         grace_s=grace,
         drain_s=drain_delay,
         limits=Limits(
-            image=ImageLimits(max_bytes=max_image_mib * 2**20),
+            image=ImageLimits(max_image_mib * MIB, UPLOAD_LIMITS.max_pixels),
             max_concurrent=max_concurrent,
             max_concurrent_per_client=max_concurrent_per_client,
             max_queued_uploads=max_queue,

@@ -57,7 +57,7 @@ IMAGE = {"image": "images/1"}
 CASES: list[tuple[dict[str, object], str, grpc.StatusCode, str]] = [
     ({}, "MISSING_QUERY", grpc.StatusCode.INVALID_ARGUMENT, "image_content"),
     ({"image_content": b""}, "MISSING_QUERY", grpc.StatusCode.INVALID_ARGUMENT, "image_content"),
-    ({"image_content": b"not a picture"}, "UNREADABLE_IMAGE", grpc.StatusCode.INVALID_ARGUMENT, "JPEG"),
+    ({"image_content": b"not a picture"}, "UNREADABLE_IMAGE", grpc.StatusCode.INVALID_ARGUMENT, "a text file"),
     ({"image_content": SMALL[: len(SMALL) // 2]}, "UNREADABLE_IMAGE", grpc.StatusCode.INVALID_ARGUMENT, "complete"),
     ({"image_content": b"\0" * (MAX_BYTES + 1)}, "IMAGE_TOO_MANY_BYTES", grpc.StatusCode.INVALID_ARGUMENT, "200,000"),
     ({"image_content": solid(1000, 501)}, "IMAGE_TOO_MANY_PIXELS", grpc.StatusCode.INVALID_ARGUMENT, "1000 x 501"),

@@ -26,6 +26,7 @@ from whatwhere.indexer.collection.recipe import Recipe
 from whatwhere.indexer.collection.writer import open_for_writing
 from whatwhere.indexer.features import whitening
 from whatwhere.indexer.features.whitening import Whitener
+from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.indexer.pipeline.settings import IndexSettings, Progress, RunSummary
 from whatwhere.indexer.pipeline.train_whiteners import TrainingSettings
@@ -284,6 +285,8 @@ def test_names_are_printed_as_they_are(tmp_path: Path) -> None:
         (("--exif-gps",), IndexSettings(exif_gps=True)),
         (("--prune",), IndexSettings(prune=True)),
         (("--max-requests-per-second", "2.5"), IndexSettings(max_requests_per_second=2.5)),
+        (("--max-megapixels", "3"), IndexSettings(limits=ImageLimits(max_pixels=3_000_000))),
+        (("--max-file-mib", "3"), IndexSettings(limits=ImageLimits(max_bytes=3_145_728))),
     ],
     ids=lambda value: value[0] if isinstance(value, tuple) and value else "",
 )

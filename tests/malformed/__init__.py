@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from tests.malformed import damaged, hostile
+from tests.malformed import damaged, hostile, kinds
 from tests.malformed.entries import Entry, Expected
 
 __all__ = ["Entry", "Expected", "corpus", "write"]
@@ -25,6 +25,10 @@ _PARTS = (
     hostile.odd_exif,
     hostile.odd_names,
     hostile.special_files,
+    kinds.odd_pngs,
+    kinds.odd_jpegs,
+    kinds.odd_tiffs,
+    kinds.no_images,
 )
 
 

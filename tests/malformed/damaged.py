@@ -18,6 +18,9 @@ from tests.malformed.pictures import (
     with_tiff_entry,
 )
 
+# A JPEG may lack some rows, or the last bits of its coefficients: from about this share on it is read.
+_ENOUGH = {"jpeg": 0.8, "progressive-jpeg": 0.35}
+
 # --- good files -------------------------------------------------------------------------------------------------
 
 
@@ -52,11 +55,17 @@ def good(random: np.random.Generator) -> Iterator[Entry]:
 
 def truncated(random: np.random.Generator) -> Iterator[Entry]:
     """Yield each format truncated in its signature, in its header, and at every tenth of the rest."""
+    seen: set[bytes] = set()
     for name in FORMATS:
         content, suffix = encoded_as(name, random)
         ends = [1, 3, 7, 11, 19, 27, *(round(len(content) * share / 100) for share in (5, *range(10, 96, 10), 95))]
         for end in ends:
-            yield entry_of(f"truncated/{name}-{end:05}{suffix}", content[:end], Expected.FAILED)
+            if content[:end] in seen:  # formats of one family begin alike: in another chunk it would be a duplicate
+                continue
+            seen.add(content[:end])
+            is_enough = end > len(content) * _ENOUGH.get(name, 1)
+            expected = Expected.EITHER if is_enough else Expected.FAILED
+            yield entry_of(f"truncated/{name}-{end:05}{suffix}", content[:end], expected)
 
 
 def flipped(random: np.random.Generator) -> Iterator[Entry]:
@@ -176,7 +185,6 @@ def disguised(random: np.random.Generator) -> Iterator[Entry]:
         "eps": encoded(image, "EPS"),
         "pdf": encoded(image, "PDF"),
         "jpeg2000": encoded(image, "JPEG2000"),
-        "floats": encoded(image.convert("F"), "TIFF"),
         "signature": b"\x89PNG\r\n\x1a\n",
         "riff": b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(24),
     }

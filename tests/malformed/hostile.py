@@ -29,13 +29,13 @@ _ORIENTATION = 0x0112
 
 def bombs(random: np.random.Generator) -> Iterator[Entry]:
     """Yield small files that could take much memory or time: they fail, or are decoded within limits."""
-    for size, depth, color in (((10_001, 10_000), 1, 0), ((40_000, 40_000), 1, 3), ((2_000_000, 51), 1, 0)):
+    for size, depth, color in (((20_001, 10_000), 1, 0), ((40_000, 40_000), 1, 3), ((4_000_000, 51), 1, 0)):
         content = png(size, depth, color)
         yield entry_of(f"bombs/{size[0]}x{size[1]}.png", content, Expected.FAILED, "IMAGE_TOO_MANY_PIXELS")
-    plain = encoded(Image.new("1", (12_000, 12_000)), "TIFF", compression="group4")
+    plain = encoded(Image.new("1", (15_000, 15_000)), "TIFF", compression="group4")
     yield entry_of("bombs/pixels.tif", plain, Expected.FAILED, "IMAGE_TOO_MANY_PIXELS")
     yield entry_of("bombs/pixels.webp", plain_webp(16_384), Expected.FAILED, "IMAGE_TOO_MANY_PIXELS")
-    # As many pixels as are allowed, with what costs most memory, several files at once.
+    # Very many pixels, with what costs most memory, several files at once.
     yield entry_of("bombs/largest.webp", plain_webp(10_000), Expected.GOOD)
     yield entry_of("bombs/largest.png", png((10_000, 10_000), 8, 6), Expected.GOOD)
     # Memory is taken for all rows before the last ones turn out to be torn.
@@ -63,7 +63,7 @@ def _compression_bombs() -> Iterator[Entry]:
         ("international-text", chunk(b"iTXt", b"Comment\0\1\0\0\0" + zeros)),
         ("profile", chunk(b"iCCP", b"profile\0\0" + zeros)),
     ):
-        yield entry_of(f"bombs/{name}.png", png((64, 48), 8, 2, extra=extra), Expected.FAILED)
+        yield entry_of(f"bombs/{name}.png", png((64, 48), 8, 2, extra=extra), Expected.GOOD)
     overfull = png((64, 48), 8, 2, rows=500_000)  # as many rows as are announced, and then 95 MB more
     yield entry_of("bombs/overfull.png", overfull, Expected.EITHER)
     tiff = encoded(Image.new("RGB", (64, 48)), "TIFF", compression="tiff_deflate")
@@ -87,9 +87,9 @@ def _lengthy(random: np.random.Generator) -> Iterator[Entry]:
     tags = b"".join(struct.pack("<HHII", tag, 4, 2**30, 8) for tag in range(60_000))
     directory = b"II*\0" + struct.pack("<IH", 8, 60_000) + tags + bytes(4)
     yield entry_of("bombs/tags.tif", directory, Expected.FAILED)
-    large = 64 * _MEBIBYTE + 1
+    large = 512 * _MEBIBYTE + 1
     yield Entry("bombs/bytes.jpg", Expected.FAILED, lambda path: _sparse(path, large), "IMAGE_TOO_MANY_BYTES")
-    yield Entry("bombs/zeros.jpg", Expected.FAILED, lambda path: _sparse(path, large - 1), "UNREADABLE_IMAGE")
+    yield Entry("bombs/zeros.jpg", Expected.FAILED, lambda path: _sparse(path, large // 8), "UNREADABLE_IMAGE")
 
 
 def _sparse(path: Path, size: int) -> None:

@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -298,6 +299,25 @@ def test_progress_ends_at_the_total(folder: Path, root: Path, thumbnails: Sequen
     assert reports[-1] == summary.progress
     assert counts(summary.progress) == {"total": 4, "described": 1, "failed": 1, "duplicates": 1, "unchanged": 1}
     assert summary.progress.done == 4
+
+
+def test_a_truncated_image_is_indexed_and_listed_so(folder: Path, root: Path, thumbnails: Sequence[Path]) -> None:
+    """The message says how much is missing, and a later run keeps it."""
+    with Image.open(thumbnails[0]) as photograph:
+        large = photograph.convert("RGB").resize((640, 480))
+    large.save(folder / "whole.jpg", quality=90)
+    content = (folder / "whole.jpg").read_bytes()
+    (folder / "no-end.jpg").write_bytes(content[:-2])
+    (folder / "cut.jpg").write_bytes(content[: len(content) * 95 // 100])
+
+    for _ in range(2):
+        index_paths([folder], root)
+
+        listed = images(root)
+        assert {image.state for image in listed.values()} == {"indexed"}
+        assert listed["whole.jpg"].failure_message is None
+        assert listed["no-end.jpg"].failure_message == "truncated: its end is missing"
+        assert re.fullmatch(r"truncated: \d\.\d% of its rows are missing", listed["cut.jpg"].failure_message or "")
 
 
 # --- bad images -------------------------------------------------------------------------------------------------
@@ -1116,7 +1136,7 @@ def test_training_leaves_out_what_cannot_be_read(
         )
 
     assert made["gem"].trained_on == "2 photographs, rank 8"
-    assert "torn.jpg: not a complete" in caplog.text
+    assert "torn.jpg: not an image" in caplog.text
     assert "only 2 photographs" in caplog.text
     assert reports[-1] == (3, 3)
 

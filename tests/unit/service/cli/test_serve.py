@@ -57,7 +57,10 @@ def test_without_options_it_is_the_settings_own_defaults(asked: list[ServerSetti
         (("--max-concurrent", "5"), {"limits": Limits(image=Limits().image, max_concurrent=5)}),
         (("--max-concurrent-per-client", "6"), {"limits": Limits(max_concurrent_per_client=6)}),
         (("--max-queue", "7"), {"limits": Limits(max_queued_uploads=7)}),
-        (("--max-image-mib", "8"), {"limits": Limits(image=ImageLimits(max_bytes=8 * 1024 * 1024))}),
+        (
+            ("--max-image-mib", "8"),
+            {"limits": Limits(image=ImageLimits(max_bytes=8 * 1024 * 1024, max_pixels=100_000_000))},
+        ),
         (("--batch-size", "9"), {"batching": Batching(9)}),
         (("--batch-delay", "10"), {"batching": Batching(None, 0.01)}),
         (("--drain-delay", "11"), {"drain_s": 11.0}),
