@@ -448,7 +448,7 @@ def test_strips_are_converted_as_the_whole_is(monkeypatch: pytest.MonkeyPatch) -
     pictures = [photograph(96, 64).convert(mode) for mode in ("RGBA", "LA", "P", "L", "CMYK")]
     contents = [encoded(picture, "TIFF") for picture in pictures]
     at_once = [as_stored(content) for content in contents]
-    monkeypatch.setattr("whatwhere.indexer.images.decode._STRIP_PIXELS", 96 * 5)
+    monkeypatch.setattr("whatwhere.indexer.images.rgb.STRIP_PIXELS", 96 * 5)
 
     in_strips = [as_stored(content) for content in contents]
 
