@@ -20,11 +20,16 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from whatwhere.indexer.errors import ImageTooManyBytes, ImageTooManyPixels, UnreadableImage
+from whatwhere.indexer.images.avif import is_avif, open_avif
 from whatwhere.indexer.images.family import Family
+from whatwhere.indexer.images.heif import is_heif, open_heif
 from whatwhere.indexer.images.jpeg import check_jpeg, is_jpeg, open_jpeg
+from whatwhere.indexer.images.jpeg2000 import is_jpeg2000, open_jpeg2000
+from whatwhere.indexer.images.jpegxl import is_jpegxl, open_jpegxl
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.images.pillow_formats import opener, recognizer
 from whatwhere.indexer.images.png import check_png, is_png, open_png
+from whatwhere.indexer.images.raw import RAW_SUFFIXES, is_raw, open_raw
 from whatwhere.indexer.images.rgb import to_rgb
 from whatwhere.indexer.images.tiff import is_tiff, open_tiff
 
@@ -39,10 +44,15 @@ SIDE_MULTIPLE = 32
 
 # In the order in which they are asked whether a file is theirs.
 FAMILIES = (
-    Family("JPEG", "image/jpeg", (".jpg", ".jpeg", ".jpe", ".jfif"), is_jpeg, open_jpeg, check=check_jpeg),
+    Family("JPEG", "image/jpeg", (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"), is_jpeg, open_jpeg, check=check_jpeg),
     Family("PNG", "image/png", (".png",), is_png, open_png, check=check_png),
     Family("WEBP", "image/webp", (".webp",), recognizer("WEBP"), opener("WEBP")),
     Family("GIF", "image/gif", (".gif",), recognizer("GIF"), opener("GIF")),
+    Family("HEIC", "", (".heic", ".heif", ".hif"), is_heif, open_heif, upright=True),
+    Family("AVIF", "image/avif", (".avif",), is_avif, open_avif),
+    Family("JPEG XL", "image/jxl", (".jxl",), is_jpegxl, open_jpegxl, upright=True),
+    Family("JPEG 2000", "image/jp2", (".jp2", ".j2k", ".jpf", ".jpx", ".j2c"), is_jpeg2000, open_jpeg2000),
+    Family("RAW", "", RAW_SUFFIXES, is_raw, open_raw),  # before TIFF, which most camera files are
     Family("TIFF", "image/tiff", (".tif", ".tiff"), is_tiff, open_tiff, upright=True),
     Family("BMP", "image/bmp", (".bmp",), recognizer("BMP"), opener("BMP")),
 )
@@ -167,7 +177,7 @@ def _decoded(content: bytes, name: str, limits: ImageLimits, scaled: Scaled | No
 def _decode(content: bytes, name: str, limits: ImageLimits, scaled: Scaled | None) -> DecodedImage:
     family = _family(content)
     with family.open(content) as picture:
-        _check_pixel_count(name, picture.size, limits)
+        _check_pixel_count(name, getattr(picture, "sensor_size", picture.size), limits)
         family.check(content, picture, limits)
         with _one_large_picture if picture.width * picture.height > _LARGE_PIXELS else nullcontext():
             return _scaled_upright(family, picture, scaled)
@@ -195,7 +205,8 @@ def _scaled_upright(family: Family, picture: Image.Image, scaled: Scaled | None)
         size = size[::-1] if transpose in _SWAPPING else size
     if scaled is not None:
         upright = upright.resize(scaled(*size), Image.Resampling.BILINEAR)
-    return DecodedImage(np.asarray(upright), *size, family.mime_type)
+    mime_type = family.mime_type or getattr(picture, "custom_mimetype", "")
+    return DecodedImage(np.asarray(upright), *size, mime_type)
 
 
 def _upright_transpose(family: Family, picture: Image.Image) -> Image.Transpose | None:

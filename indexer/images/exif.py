@@ -9,6 +9,7 @@ from datetime import datetime
 from PIL import ExifTags, Image
 
 from whatwhere.indexer.images.decode import open_picture
+from whatwhere.indexer.images.raw_kinds import raw_exif, raw_kind
 
 MAX_TEXT = 200  # characters: cameras pad strings, and corrupt blocks contain anything
 _PNG, _WEBP = re.compile(rb"\x89PNG\r\n\x1a\n"), re.compile(rb"RIFF....WEBP", re.DOTALL)
@@ -45,8 +46,10 @@ def _block(content: bytes) -> Image.Exif:
         block.load(_png_chunk(content))
     elif _WEBP.match(content):
         block.load(_webp_chunk(content))
+    elif raw_kind(content):
+        return raw_exif(content)
     else:
-        with open_picture(content, ("JPEG", "TIFF", "GIF", "BMP")) as picture:
+        with open_picture(content) as picture:
             return picture.getexif()
     return block
 
