@@ -30,7 +30,7 @@ def open_heif(content: bytes) -> Image.Image:
     name = looks_like_image(content[:MAGIC_BYTES]) or "HEIF"
     picture = _header(content, name)
     codes = None if "icc_profile" in picture.info else color_codes(content)
-    info = {key: picture.info[key] for key in ("exif", "icc_profile") if picture.info.get(key)}
+    info: dict[Any, Any] = {key: picture.info[key] for key in ("exif", "icc_profile") if picture.info.get(key)}
     return LazyPicture(
         name,
         picture.size,

@@ -40,7 +40,7 @@ class _Jpeg2000(LazyPicture):
             info["exif"] = exif
         super().__init__("JPEG 2000", picture.size, self._pixels, info=info)
 
-    def draft(self, mode: str | None, size: tuple[int, int] | None) -> None:  # type: ignore[override]
+    def draft(self, mode: str | None, size: tuple[int, int] | None) -> None:
         """Decode fewer resolution levels, as long as the picture stays as large as `size`."""
         del mode
         width, height = self.size

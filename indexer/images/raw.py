@@ -11,9 +11,9 @@ from whatwhere.indexer.images.lazy import LazyPicture, reason
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.images.raw_kinds import RAW_MIME_TYPES, raw_kind
 
-RAW_SUFFIXES = tuple(
-    f".{suffix}"
-    for suffix in "dng nef nrw cr2 cr3 crw arw srf sr2 raf orf rw2 rwl pef srw mrw x3f 3fr dcr erf iiq kdc mef mos".split()
+RAW_SUFFIXES = (
+    *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2", ".rwl", ".pef"),
+    *(".srw", ".mrw", ".x3f", ".3fr", ".dcr", ".erf", ".iiq", ".kdc", ".mef", ".mos"),
 )
 # Of the longer side: smaller previews are for the camera's list of pictures. Those of half the sensor's size are taken
 # in any case.
@@ -59,7 +59,7 @@ def _preview(file: Any, kind: str, rawpy: Any) -> Image.Image | None:
         else:
             picture = Image.fromarray(found.data)
             orientation = _ORIENTATIONS[file.sizes.flip]
-    except Exception:  # noqa: BLE001 - damaged previews raise any type; the sensor's values may be intact
+    except Exception:  # damaged previews raise any type; the sensor's values may be intact
         return None
     sensor = file.sizes.width, file.sizes.height
     if max(picture.size) < min(_MIN_PREVIEW_SIDE, max(sensor) // 2):
@@ -74,7 +74,7 @@ class _Preview(LazyPicture):
         self._picture = picture
         block = Image.Exif()
         block[ExifTags.Base.Orientation] = orientation
-        info = {"exif": block.tobytes()}
+        info: dict[Any, Any] = {"exif": block.tobytes()}
         if "icc_profile" in picture.info:
             info["icc_profile"] = picture.info["icc_profile"]
         super().__init__(
