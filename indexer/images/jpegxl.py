@@ -6,7 +6,7 @@ import numpy as np
 from PIL import Image
 
 from whatwhere.indexer.errors import UnreadableImage
-from whatwhere.indexer.images.color_codes import to_srgb
+from whatwhere.indexer.images.color_codes import LINEAR, SRGB, to_srgb
 from whatwhere.indexer.images.iso_boxes import boxes
 from whatwhere.indexer.images.jpegxl_header import CODESTREAM, CONTAINER, Header, read_header
 from whatwhere.indexer.images.lazy import LazyPicture
@@ -56,11 +56,18 @@ def exif_bytes(content: bytes) -> bytes:
     for box in boxes(content, len(CONTAINER)):
         payload = content[box.start : box.end]
         if box.kind == b"brob" and payload[:4] == b"Exif":
-            payload = bytes(_codec().brotli_decode(payload[4:], out=bytearray(_MAX_EXIF_BYTES)))
+            payload = _decompressed(payload[4:])
         elif box.kind != b"Exif":
             continue
         return payload[4 + int.from_bytes(payload[:4], "big") :]  # where the TIFF header is
     return b""
+
+
+def _decompressed(payload: bytes) -> bytes:
+    try:
+        return bytes(_codec().brotli_decode(payload, out=bytearray(_MAX_EXIF_BYTES)))
+    except RuntimeError:  # damaged, or too large: metadata never costs a picture
+        return b""
 
 
 def _codec() -> Any:
@@ -73,12 +80,15 @@ def _codec() -> Any:
 
 def _decoded(content: bytes, header: Header) -> Image.Image:
     pixels = _codec().jpegxl_decode(content, index=0, numthreads=1)
+    transfer = header.transfer
     if pixels.dtype.kind == "f":
         pixels = np.rint(pixels.clip(0, 1) * 255)
-    elif pixels.dtype == np.uint16:
+    elif transfer == LINEAR:  # imagecodecs writes so whatever 16-bit integers mean; light itself comes as float
+        transfer = SRGB
+    if pixels.dtype == np.uint16:
         pixels = (pixels.astype(np.uint32) * 255 + (1 << (header.bits - 1))) // ((1 << header.bits) - 1)
     pixels = pixels.astype(np.uint8)
     if header.is_premultiplied:  # over white already here: Pillow has no gray mode for it
         pixels = pixels[..., :-1] + (255 - pixels[..., -1:])
         pixels = pixels[..., 0] if header.is_gray else pixels
-    return to_srgb(Image.fromarray(pixels), header.primaries, header.transfer)
+    return to_srgb(Image.fromarray(pixels), header.primaries, transfer)
