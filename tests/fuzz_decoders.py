@@ -2,9 +2,9 @@
 
 HEIC, AVIF, JPEG XL, JPEG 2000, MPO and RAW are decoded by C libraries: a fault may end the process, take all memory or
 never return. The child may take 2 GiB of memory more than at its start; a parent starts another after each crash, and
-ends one that takes longer than 10 s for an input. Every input must be read, or rejected with a named error, within 2 s
-of the processor; else it is written to `--keep` and named, and the exit code is 1. Input `number` of a seed is always
-the same: `--start` goes on where a run ended.
+ends one that takes 10 s of the processor, or waits for 2 minutes, for an input. Every input must be read, or rejected
+with a named error, within 2 s of the processor; else it is written to `--keep` and named, and the exit code is 1.
+Input `number` of a seed is always the same: `--start` goes on where a run ended.
 """
 
 import argparse
@@ -31,7 +31,7 @@ from tests.fuzz import LONGEST_S, mutated, read_image
 from whatwhere.indexer.errors import WhatwhereError
 
 MEMORY_BYTES = 2 << 30
-HANGS_S = 10.0  # wall clock: this machine may be busy
+HANGS_S, WAITS_S = 10.0, 120.0  # of the processor, and of the clock: the machine may be busy
 _STATE = struct.Struct("<QQ")  # the number of the input at work, and how many were read
 
 
@@ -115,17 +115,26 @@ def _watch_child(found: Findings, seed: int, start: int, end: int, keep: Path | 
 
 def _wait(child: "subprocess.Popen[bytes]", state: mmap.mmap) -> bool:
     """Wait for the end of a child; kill it, and return True, if one input takes too long."""
-    last, since = -1, time.monotonic() + 20  # it takes a while to start
+    last, used_s, since = None, 0.0, time.monotonic()
     while child.poll() is None:
-        number = _STATE.unpack_from(state, 0)[0]
-        if number != last:
-            last, since = number, max(since, time.monotonic())
-        elif time.monotonic() - since > HANGS_S:
+        now = _STATE.unpack_from(state, 0)
+        if now != last:
+            last, used_s, since = now, _cpu_s(child.pid), time.monotonic()
+        elif _cpu_s(child.pid) - used_s > HANGS_S or time.monotonic() - since > WAITS_S:
             child.kill()
             child.wait()
             return True
         time.sleep(0.05)
     return False
+
+
+def _cpu_s(process: int) -> float:
+    """Return the time that a process had of the processor."""
+    try:
+        fields = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()
+    except OSError:  # it has just ended
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def _name(number: int) -> str:
