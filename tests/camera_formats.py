@@ -62,7 +62,7 @@ def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def heic(name: str = "photo") -> bytes:
-    """Read one of `tests/fixtures/heif`, which are 96 x 72."""
+    """Read one of `tests/fixtures/heif`."""
     return (HEIF_FOLDER / f"{name}.heic").read_bytes()
 
 
