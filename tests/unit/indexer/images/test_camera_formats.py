@@ -267,6 +267,13 @@ def test_a_camera_file_is_recognized_by_its_sensor() -> None:
         decoded(b"IIRO" + bytes(1_000))
 
 
+def test_the_type_of_an_item_that_is_no_text_does_not_crash_pi_heif() -> None:
+    """A file that ended the process: pi_heif makes a string of these bytes and does not look whether it could."""
+    for damage in (b"E\xff\xff\xff", b"\0xif"):
+        with pytest.raises(UnreadableImage, match="HEIC with a damaged header"):
+            decoded(made.heic().replace(b"Exif", damage, 1))
+
+
 FILES = {
     **{name: content for name, (content, _) in made.one_of_each().items() if name != "photo.mpo"},
     "developed.dng": made.dng(PHOTOGRAPH),
