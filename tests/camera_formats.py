@@ -2,6 +2,7 @@
 
 import functools
 import io
+import struct
 from pathlib import Path
 from typing import Any
 
@@ -64,6 +65,45 @@ def saved(picture: Image.Image, kind: str, **options: Any) -> bytes:
 def heic(name: str = "photo") -> bytes:
     """Read one of `tests/fixtures/heif`."""
     return (HEIF_FOLDER / f"{name}.heic").read_bytes()
+
+
+def heic_grid(rows: int, columns: int) -> bytes:
+    """Write a HEIC as phones do, of tiles: each is the same 320 x 240, one's data serves all."""
+    content = heic()
+    data = content[content.index(b"mdat") + 4 :]  # one picture, then EXIF
+    size = struct.unpack_from(">I", content, content.index(b"iloc") + 26)[0]
+    codec = content[content.index(b"hvcC") - 4 :]
+    codec = codec[: int.from_bytes(codec[:4], "big")]
+    tiles = range(2, 2 + rows * columns)
+
+    def full(kind: bytes, payload: bytes, version: int = 0) -> bytes:
+        return box(kind, bytes([version, 0, 0, 0]) + payload)
+
+    def entry(number: int, kind: bytes) -> bytes:
+        return full(b"infe", struct.pack(">HH", number, 0) + kind + b"\0", 2)
+
+    def extent(number: int, place: int, length: int) -> bytes:
+        return struct.pack(">HHHII", number, 0, 1, place, length)
+
+    shape = struct.pack(">BBBBHH", 0, 0, rows - 1, columns - 1, 320 * columns, 240 * rows)
+    sizes = [struct.pack(">II", 320, 240), struct.pack(">II", 320 * columns, 240 * rows)]
+    properties = codec + b"".join(full(b"ispe", side) for side in sizes)
+    uses = struct.pack(">HBB", 1, 1, 3) + b"".join(struct.pack(">HBBB", number, 2, 0x81, 2) for number in tiles)
+    parts = [
+        full(b"hdlr", bytes(4) + b"pict" + bytes(13)),
+        full(b"pitm", struct.pack(">H", 1)),
+        full(
+            b"iinf", struct.pack(">H", 1 + len(tiles)) + entry(1, b"grid") + b"".join(entry(n, b"hvc1") for n in tiles)
+        ),
+        full(b"iref", box(b"dimg", struct.pack(f">HH{len(tiles)}H", 1, len(tiles), *tiles))),
+        box(b"iprp", box(b"ipco", properties) + full(b"ipma", struct.pack(">I", 1 + len(tiles)) + uses)),
+    ]
+    start = box(b"ftyp", b"heic\0\0\0\0mif1heicmiaf")
+    length = 16 + 14 * (1 + len(tiles))
+    place = len(start) + 12 + sum(map(len, parts)) + length + 8
+    places = extent(1, place, len(shape)) + b"".join(extent(number, place + len(shape), size) for number in tiles)
+    parts.append(full(b"iloc", struct.pack(">BBH", 0x44, 0, 1 + len(tiles)) + places))
+    return start + full(b"meta", b"".join(parts)) + box(b"mdat", shape + data[:size])
 
 
 def avif(picture: Image.Image, **options: Any) -> bytes:
