@@ -20,16 +20,17 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from whatwhere.indexer.errors import ImageTooManyBytes, ImageTooManyPixels, UnreadableImage
-from whatwhere.indexer.images.avif import is_avif, open_avif
+from whatwhere.indexer.images.avif import is_avif
+from whatwhere.indexer.images.contained import contained
 from whatwhere.indexer.images.family import Family
-from whatwhere.indexer.images.heif import is_heif, open_heif
+from whatwhere.indexer.images.heif import is_heif
 from whatwhere.indexer.images.jpeg import check_jpeg, is_jpeg, open_jpeg
-from whatwhere.indexer.images.jpeg2000 import is_jpeg2000, open_jpeg2000
-from whatwhere.indexer.images.jpegxl import is_jpegxl, open_jpegxl
+from whatwhere.indexer.images.jpeg2000 import is_jpeg2000
+from whatwhere.indexer.images.jpegxl import is_jpegxl
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.images.pillow_formats import opener, recognizer
 from whatwhere.indexer.images.png import check_png, is_png, open_png
-from whatwhere.indexer.images.raw import RAW_SUFFIXES, is_raw, open_raw
+from whatwhere.indexer.images.raw import RAW_SUFFIXES, is_raw
 from whatwhere.indexer.images.rgb import to_rgb
 from whatwhere.indexer.images.tiff import is_tiff, open_tiff
 
@@ -48,11 +49,11 @@ FAMILIES = (
     Family("PNG", "image/png", (".png",), is_png, open_png, check=check_png),
     Family("WEBP", "image/webp", (".webp",), recognizer("WEBP"), opener("WEBP")),
     Family("GIF", "image/gif", (".gif",), recognizer("GIF"), opener("GIF")),
-    Family("HEIC", "", (".heic", ".heif", ".hif"), is_heif, open_heif, upright=True),
-    Family("AVIF", "image/avif", (".avif",), is_avif, open_avif),
-    Family("JPEG XL", "image/jxl", (".jxl",), is_jpegxl, open_jpegxl, upright=True),
-    Family("JPEG 2000", "image/jp2", (".jp2", ".j2k", ".jpf", ".jpx", ".j2c"), is_jpeg2000, open_jpeg2000),
-    Family("RAW", "", RAW_SUFFIXES, is_raw, open_raw),  # before TIFF, which most camera files are
+    Family("HEIC", "", (".heic", ".heif", ".hif"), is_heif, contained("HEIC"), upright=True),
+    Family("AVIF", "image/avif", (".avif",), is_avif, contained("AVIF")),
+    Family("JPEG XL", "image/jxl", (".jxl",), is_jpegxl, contained("JPEG XL"), upright=True),
+    Family("JPEG 2000", "image/jp2", (".jp2", ".j2k", ".jpf", ".jpx", ".j2c"), is_jpeg2000, contained("JPEG 2000")),
+    Family("RAW", "", RAW_SUFFIXES, is_raw, contained("RAW")),  # before TIFF, which most camera files are
     Family("TIFF", "image/tiff", (".tif", ".tiff"), is_tiff, open_tiff, upright=True),
     Family("BMP", "image/bmp", (".bmp",), recognizer("BMP"), opener("BMP")),
 )
