@@ -3,9 +3,9 @@
 HEIC, AVIF, JPEG XL, JPEG 2000, MPO and RAW are decoded by C libraries: a fault may end the process, take all memory or
 never return. They are called without the child in which the product contains them. The child here may take 2 GiB of
 memory more than at its start; a parent starts another after each crash, and ends one that takes 10 s of the processor,
-or waits for 2 minutes, for an input. Every input must be read, or rejected
-with a named error, within 2 s of the processor; else it is written to `--keep` and named, and the exit code is 1.
-Input `number` of a seed is always the same: `--start` goes on where a run ended.
+or waits for 2 minutes, for an input. Every input must be read, or rejected with a named error, within 2 s of
+the processor; else it is written to `--keep` and named, and the exit code is 1. Input `number` of a seed is always the
+same: `--start` goes on where a run ended.
 """
 
 import argparse
