@@ -146,6 +146,10 @@ class _Child:
             return False
         return True
 
+    def runs(self) -> bool:
+        """Return whether the child has not ended."""
+        return self._process.poll() is None
+
     def end(self) -> None:
         """Kill the child."""
         self._selector.close()
@@ -185,10 +189,16 @@ class _Child:
 
 def _take() -> _Child:
     with _lock:
-        if _idle:
-            return _idle.pop()
         _register()
-    return _Child()
+        while _idle:
+            child = _idle.pop()
+            if child.runs():  # not killed since, when memory ran out
+                return child
+            child.end()
+    try:
+        return _Child()
+    except OSError as error:
+        raise UnreadableImage(f"no process for its decoder can be started ({error}): index again") from error
 
 
 def _give_back(child: _Child) -> None:

@@ -218,6 +218,8 @@ def test_colors_named_by_code_points_become_srgb(primaries: int, transfer: int, 
     else:
         signal = np.where(light <= 0.0031308, light * 12.92, 1.055 * light ** (1 / 2.4) - 0.055)
     stored = np.rint(signal.clip(0, 1) * 1_023).astype(np.uint16)
+    if imagecodecs.__version__ < "2026":
+        pytest.skip("this imagecodecs writes no code points")
     content = imagecodecs.avif_encode(
         stored, level=95, speed=9, bitspersample=10, primaries=primaries, transfer=transfer, matrix=6, numthreads=1
     )

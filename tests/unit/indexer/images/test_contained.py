@@ -52,6 +52,18 @@ def test_a_crash_of_the_decoder_is_an_error_of_the_picture(number: signal.Signal
     assert child not in children()
 
 
+def test_a_child_that_ended_between_pictures_costs_none() -> None:
+    """It is replaced."""
+    before = children()
+    decode_image(made.heic(), "x")
+    (child,) = children() - before
+    os.kill(child, signal.SIGKILL)
+    wait_until(lambda: "Z" in Path(f"/proc/{child}/stat").read_text())
+
+    assert decode_image(made.heic(), "x").width == 320
+    assert child not in children()
+
+
 def test_a_decoder_that_hangs_is_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """After the deadline."""
     picture, child = started()
