@@ -76,6 +76,7 @@ docs-check: $(STAMP)  ## compare commands, links and examples of the documents w
 
 bench: $(STAMP)  ## measure what indexing and searching cost beside the network, compare with an earlier run
 	$(BIN)/python -m tests.measure_speed --json build/speed.json --compare tests/speed.json
+	$(BIN)/python -m tests.measure_formats --json build/formats.json --compare tests/formats.json
 
 audit: $(STAMP)  ## look for known vulnerabilities of what is installed
 	$(BIN)/pip-audit --local --skip-editable

@@ -91,10 +91,16 @@ def images(seed: int) -> Iterator[bytes]:
     """Yield mutated pictures without end."""
     chance, whole = random.Random(seed), pictures(np.random.default_rng(seed))
     while True:
-        content = chance.choice(whole)
-        for _ in range(chance.choice((1, 1, 1, 2, 4))):
-            content = chance.choice(_MUTATIONS)(chance, content, chance.choice(whole))
+        content = mutated(chance, whole)
         yield with_checksums(content) if content.startswith(_PNG) and chance.random() < 0.7 else content
+
+
+def mutated(chance: random.Random, whole: Sequence[bytes]) -> bytes:
+    """Change one of some files, up to four times."""
+    content = chance.choice(whole)
+    for _ in range(chance.choice((1, 1, 1, 2, 4))):
+        content = chance.choice(_MUTATIONS)(chance, content, chance.choice(whole))
+    return content
 
 
 def pictures(noise: np.random.Generator) -> list[bytes]:

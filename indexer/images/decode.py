@@ -20,14 +20,20 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from whatwhere.indexer.errors import ImageTooManyBytes, ImageTooManyPixels, UnreadableImage
+from whatwhere.indexer.images.avif import is_avif
 from whatwhere.indexer.images.color import color_mode, srgb_transform
+from whatwhere.indexer.images.contained import contained
 from whatwhere.indexer.images.contents import content_kind, printable_reason
 from whatwhere.indexer.images.family import Family
+from whatwhere.indexer.images.heif import is_heif
 from whatwhere.indexer.images.jpeg import check_jpeg, is_jpeg, missing_jpeg_rows, open_jpeg
+from whatwhere.indexer.images.jpeg2000 import is_jpeg2000
+from whatwhere.indexer.images.jpegxl import is_jpegxl
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.images.orientation import SWAPPING, TRANSPOSES
 from whatwhere.indexer.images.pillow_formats import opener, recognizer
 from whatwhere.indexer.images.png import check_png, is_png, open_png
+from whatwhere.indexer.images.raw import RAW_SUFFIXES, is_raw
 from whatwhere.indexer.images.rgb import flattened
 from whatwhere.indexer.images.tiff import check_tiff, is_tiff, open_tiff
 
@@ -45,7 +51,7 @@ FAMILIES = (
     Family(
         "JPEG",
         "image/jpeg",
-        (".jpg", ".jpeg", ".jpe", ".jfif"),
+        (".jpg", ".jpeg", ".jpe", ".jfif", ".mpo"),
         is_jpeg,
         open_jpeg,
         check=check_jpeg,
@@ -54,6 +60,11 @@ FAMILIES = (
     Family("PNG", "image/png", (".png",), is_png, open_png, check=check_png),
     Family("WebP", "image/webp", (".webp",), recognizer("WEBP"), opener("WEBP")),
     Family("GIF", "image/gif", (".gif",), recognizer("GIF"), opener("GIF")),
+    Family("HEIC", "", (".heic", ".heif", ".hif"), is_heif, contained("HEIC"), upright=True),
+    Family("AVIF", "image/avif", (".avif",), is_avif, contained("AVIF")),
+    Family("JPEG XL", "image/jxl", (".jxl",), is_jpegxl, contained("JPEG XL"), upright=True),
+    Family("JPEG 2000", "image/jp2", (".jp2", ".j2k", ".jpf", ".jpx", ".j2c"), is_jpeg2000, contained("JPEG 2000")),
+    Family("RAW", "", RAW_SUFFIXES, is_raw, contained("RAW")),  # before TIFF, which most camera files are
     Family("TIFF", "image/tiff", (".tif", ".tiff"), is_tiff, open_tiff, check=check_tiff, upright=True),
     Family("BMP", "image/bmp", (".bmp",), recognizer("BMP"), opener("BMP")),
 )
@@ -184,7 +195,7 @@ def _decode(
     content: bytes, family: Family, picture: Image.Image, limits: ImageLimits, scaled: Scaled | None
 ) -> DecodedImage:
     width, height = picture.size
-    _check_pixel_count(picture.size, limits)
+    _check_pixel_count(getattr(picture, "sensor_size", picture.size), limits)
     family.check(content, picture, limits)
     try:
         with _one_large_picture if width * height > _LARGE_PIXELS else nullcontext():
@@ -224,7 +235,8 @@ def _scaled_upright(family: Family, picture: Image.Image, scaled: Scaled | None)
         upright = upright.resize(scaled(*size), Image.Resampling.BILINEAR)
     if to_srgb is not None:  # of the scaled picture: 15 ms, where decoding a photograph takes 120
         upright = to_srgb.apply(upright)
-    return DecodedImage(np.asarray(upright), *size, family.mime_type)
+    mime_type = family.mime_type or getattr(picture, "custom_mimetype", "")
+    return DecodedImage(np.asarray(upright), *size, mime_type)
 
 
 def _upright_transpose(family: Family, picture: Image.Image) -> Image.Transpose | None:

@@ -9,6 +9,7 @@ from datetime import datetime
 from PIL import ExifTags, Image
 
 from whatwhere.indexer.images.decode import open_picture
+from whatwhere.indexer.images.raw_kinds import raw_exif, raw_kind
 from whatwhere.indexer.images.tiff import is_tiff
 
 MAX_TEXT = 200  # characters: cameras pad strings, and corrupt blocks contain anything
@@ -46,10 +47,12 @@ def _block(content: bytes) -> Image.Exif:
         block.load(_png_chunk(content))
     elif _WEBP.match(content):
         block.load(_webp_chunk(content))
+    elif raw_kind(content):
+        return raw_exif(content)
     elif is_tiff(content):  # a TIFF is such a block, whether its pixels can be read or not
         block.load(content)
     else:
-        with open_picture(content, ("JPEG", "GIF", "BMP")) as picture:
+        with open_picture(content) as picture:
             return picture.getexif()
     return block
 

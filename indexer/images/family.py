@@ -23,7 +23,7 @@ class Family:
     `recognizes` gets all bytes but judges by the first ones. `open` reads the header; it may leave the pixels to
     `load()`. `check` is called after the size was compared with the limit and before `load()`. `missing_rows` is called
     after it, and returns the share of rows that a truncated file lacks, None for a complete one. `upright`: the decoder
-    applies the orientation itself.
+    applies the orientation itself. An empty `mime_type`: the picture has one, `custom_mimetype`.
     """
 
     name: str

@@ -7,8 +7,8 @@ from PIL import Image, JpegImagePlugin
 
 from whatwhere.indexer.errors import UnreadableImage
 from whatwhere.indexer.images.codestreams import jpeg_frame, jpeg_size
-from whatwhere.indexer.images.deferred import DeferredImage
 from whatwhere.indexer.images.jpeg_scans import END_OF_IMAGE, is_ended, missing_rows, scans
+from whatwhere.indexer.images.lazy import LazyPicture
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.images.samples import to_bytes
 
@@ -18,7 +18,7 @@ _MAX_SCANS_AT_MOST_PIXELS = 32
 _MAX_MISSING_ROWS = 0.1  # of a picture that is cut: the rest is what people would recognize
 _LOSSLESS, _JPEG_LS = 0xC3, 0xF7
 _DCT = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})  # baseline, extended, progressive, the last two arithmetic coded
-_MODES = {1: "L", 3: "RGB"}
+_CHANNELS = (1, 3)
 
 
 def is_jpeg(content: bytes) -> bool:
@@ -49,13 +49,17 @@ def open_jpeg(content: bytes) -> Image.Image:
         return JpegImagePlugin.jpeg_factory(_EndedFile(content), "")
     name = {_LOSSLESS: "lossless JPEG", _JPEG_LS: "JPEG-LS"}.get(kind, "JPEG")
     described = f"{precision}-bit {name} of {int.from_bytes(channels, 'big')} channels"
-    mode = _MODES.get(int.from_bytes(channels, "big"))
     size = jpeg_size(content)
-    if mode is None or size is None or 0 in size or kind not in (*_DCT, _LOSSLESS, _JPEG_LS):
+    if (
+        int.from_bytes(channels, "big") not in _CHANNELS
+        or size is None
+        or 0 in size
+        or kind not in (*_DCT, _LOSSLESS, _JPEG_LS)
+    ):
         raise UnreadableImage(f"{described} (frame type {kind:02X}), which is not read; save it as a common JPEG")
     if not is_ended(content):
         raise UnreadableImage(f"{described} without its end; restore the file")
-    return DeferredImage(size, mode, partial(_decode, content, described, kind == _JPEG_LS, precision))
+    return LazyPicture(described, size, partial(_decode, content, described, kind == _JPEG_LS, precision))
 
 
 def _decode(content: bytes, described: str, is_jpeg_ls: bool, precision: int) -> Image.Image:
@@ -86,7 +90,7 @@ def missing_jpeg_rows(content: bytes, picture: Image.Image) -> float | None:
 
     Raises UnreadableImage above a tenth.
     """
-    if isinstance(picture, DeferredImage):
+    if isinstance(picture, LazyPicture):
         return None
     missing = missing_rows(content, picture)
     if missing is not None and missing > _MAX_MISSING_ROWS:

@@ -8,7 +8,7 @@ from PIL import Image, _imaging
 
 from whatwhere.indexer.errors import ImageTooManyPixels, UnreadableImage
 from whatwhere.indexer.images import tiff_directory as tags
-from whatwhere.indexer.images.deferred import DeferredImage
+from whatwhere.indexer.images.lazy import LazyPicture
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.images.orientation import SWAPPING, TRANSPOSES
 from whatwhere.indexer.images.pillow_formats import opener
@@ -51,7 +51,7 @@ def open_tiff(content: bytes) -> Image.Image:
         return _open(TiffHeader(content).with_first(directory.offset))
     found = plan(content, directory)
     size = directory.size[::-1] if TRANSPOSES.get(directory.orientation) in SWAPPING else directory.size
-    picture = DeferredImage(size, found.mode, partial(decode, content, found))
+    picture = LazyPicture("TIFF", size, partial(decode, content, found))
     profile = directory.profile(content)
     if profile:
         picture.info["icc_profile"] = profile

@@ -2,10 +2,11 @@
 
 from collections.abc import Callable, Iterator
 from itertools import islice
+from pathlib import Path
 
 import pytest
 
-from tests import fuzz
+from tests import fuzz, fuzz_decoders
 from whatwhere.indexer.errors import UnreadableImage
 
 
@@ -18,6 +19,15 @@ def test_whatever_comes_is_read_or_refused_by_name(kind: str, inputs: int) -> No
     assert found.read > inputs / 20
     assert found.refused.total() > inputs / 20
     assert found.read + found.refused.total() == inputs
+
+
+def test_decoders_of_camera_formats_neither_crash_nor_hang(tmp_path: Path) -> None:
+    """In a child with limited memory; an input at fault would be kept."""
+    found = fuzz_decoders.fuzz(300, 1, keep=tmp_path)
+
+    assert found.wrong == []
+    assert found.read + found.refused.total() == 300
+    assert min(found.read, found.refused.total()) > 30
 
 
 @pytest.mark.parametrize("inputs", [fuzz.images, fuzz.filters])
