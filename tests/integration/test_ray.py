@@ -180,7 +180,7 @@ def test_workers_make_the_same_collection_to_the_last_bit(
         out, err = process.communicate(timeout=300)
 
     assert process.returncode == 0, err
-    assert out.startswith("described 13, failed 1, duplicates 1, unchanged 0, not images 0\n")
+    assert out.startswith("described 13, failed 1, duplicates 1, unchanged 0\n")
     assert err == ""
     assert_same(tmp_path / "c.ww", here)
 
@@ -274,7 +274,7 @@ def test_workers_write_into_an_object_store(
         shards = {name: layout.fetch(layout.shards / name).read_bytes() for name in layout.names(layout.shards)}
         arriving = layout.names(layout.arriving)
 
-    assert out.startswith("described 13, failed 1, duplicates 1, unchanged 0, not images 0\n")
+    assert out.startswith("described 13, failed 1, duplicates 1, unchanged 0\n")
     assert shards == {path.name: path.read_bytes() for path in (here / "shards").iterdir()}
     assert arriving == []
 
