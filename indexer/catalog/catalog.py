@@ -12,12 +12,23 @@ from whatwhere.indexer.catalog.removal import RemovalTable
 from whatwhere.indexer.catalog.runs import RunTable
 from whatwhere.indexer.catalog.schema import revision_of, revisions, upgrade
 from whatwhere.indexer.catalog.shards import ShardTable
+from whatwhere.indexer.catalog.skipped import SkippedTable
 from whatwhere.indexer.catalog.sqlite import Sqlite
 from whatwhere.indexer.catalog.transfer import RowTransfer
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch
 
 
-class Catalog(Queries, FilterQueries, RunTable, MetadataTable, RemovalTable, ShardTable, IntegrityCheck, RowTransfer):
+class Catalog(
+    Queries,
+    FilterQueries,
+    RunTable,
+    MetadataTable,
+    RemovalTable,
+    ShardTable,
+    SkippedTable,
+    IntegrityCheck,
+    RowTransfer,
+):
     """A catalog in one database, SQLite or PostgreSQL. It is safe to use from several threads.
 
     The address of a PostgreSQL catalog is a URL, postgresql+psycopg://USER@HOST:5432/DATABASE, with libpq's options as
@@ -32,6 +43,7 @@ class Catalog(Queries, FilterQueries, RunTable, MetadataTable, RemovalTable, Sha
     - `MetadataTable`: metadata of sources
     - `RemovalTable`: removed images, sources whose files no longer exist
     - `ShardTable`: moved and lost shards
+    - `SkippedTable`: files and folders that a scan passed over
     - `IntegrityCheck`: the check, and repair of indexes
     - `RowTransfer`: rows for a copy to another database
 

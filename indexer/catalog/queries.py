@@ -73,6 +73,18 @@ class Queries(Database):
         with self._asking() as connection:
             return connection.scalar(query) is not None
 
+    def failures(self, content_hashes: Sequence[str]) -> dict[str, str]:
+        """Return the reasons of those of these contents that failed, by content, without those that a user removed."""
+        query = select(ImageRow.content_hash, ImageRow.failure_reason).where(
+            ImageRow.content_hash.in_(content_hashes),
+            ImageRow.failure_reason.is_not(None),
+            ImageRow.removed_at.is_(None),
+        )
+        if not content_hashes:
+            return {}
+        with self._asking() as connection:
+            return {str(content): str(reason) for content, reason in connection.execute(query)}
+
     def id_of_content(self, content_hash: str) -> int | None:
         """Return the id of the indexed image with this content, or None."""
         query = select(ImageRow.id).where(ImageRow.content_hash == content_hash, ImageRow.state == INDEXED)

@@ -64,6 +64,15 @@ class ShardRecord:
 
 
 @dataclass(frozen=True)
+class SkippedRecord:
+    """A file or folder (its URI ends in "/") that the last scan of its place passed over: no image."""
+
+    uri: str
+    kind: str
+    reason: str
+
+
+@dataclass(frozen=True)
 class ImageRecord:
     """One image. `uris` are the places of this content, oldest first; sizes (pixels) are of the upright image.
 

@@ -2,15 +2,15 @@
 
 from collections.abc import Iterable, Sequence
 
-from sqlalchemy import func, or_, select
+from sqlalchemy import delete, func, or_, select
 
 from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.database import Database
 from whatwhere.indexer.catalog.metadata import refresh
-from whatwhere.indexer.catalog.records import REMOVED
-from whatwhere.indexer.catalog.rows import rows_of
+from whatwhere.indexer.catalog.records import FAILED, REMOVED, SHARD_LOST
+from whatwhere.indexer.catalog.rows import AT_ONCE, rows_of
 from whatwhere.indexer.catalog.runs import state_of
-from whatwhere.indexer.catalog.tables import ImageRow, SourceRow, now
+from whatwhere.indexer.catalog.tables import ImageRow, PropertyRow, SourceRow, now
 
 _IMAGES_AT_ONCE = 10_000
 
@@ -57,6 +57,34 @@ class RemovalTable(Database):
                 uris = connection.scalars(select(SourceRow.uri).where(or_(*below, SourceRow.uri.in_(files))))
                 found.update(uri for uri in uris if uri not in held)
         return sorted(found)
+
+    def failed_sources(self, uris: Iterable[str]) -> list[str]:
+        """Return those of these URIs, sorted, whose image failed."""
+        found: list[str] = []
+        with self._reading() as connection:
+            for some in batched(uris, AT_ONCE):
+                query = select(SourceRow.uri).join(SourceRow.image)
+                found += connection.scalars(query.where(SourceRow.uri.in_(some), ImageRow.state == FAILED))
+        return sorted(found)
+
+    def forget_lost_failures(self) -> int:
+        """Delete failed images that have lost their last source, and return their number; not those a user removed.
+
+        They have no description that could return with their file: as removed images they would puzzle people. To be
+        called when no chunk is left to record that may refer to them.
+        """
+        lost = select(ImageRow.id).where(
+            ImageRow.state == REMOVED,
+            ImageRow.removed_at.is_(None),
+            ImageRow.failure_reason != SHARD_LOST,  # false without a failure, too
+            ~ImageRow.sources.any(),
+        )
+        with self._writing() as session:
+            ids = session.scalars(lost).all()
+            for some in batched(ids, AT_ONCE):
+                session.execute(delete(PropertyRow).where(PropertyRow.image_id.in_(some)))
+                session.execute(delete(ImageRow).where(ImageRow.id.in_(some)))
+        return len(ids)
 
     def forget_sources(self, uris: Sequence[str]) -> int:
         """Delete sources and return their number.

@@ -164,6 +164,17 @@ class PropertyRow(Base):
     number_value: Mapped[float | None] = mapped_column(Double)
 
 
+class SkippedRow(Base):
+    """A file or folder (its URI ends in "/") that the last scan of its place passed over, and why."""
+
+    __tablename__ = "skipped"
+
+    id: Mapped[int] = mapped_column(ID, primary_key=True)
+    uri: Mapped[str] = mapped_column(CODE_POINTS, unique=True)
+    kind: Mapped[str] = mapped_column(String(32))
+    reason: Mapped[str]
+
+
 class RunRow(Base):
     """A run of the indexer."""
 

@@ -7,11 +7,22 @@ from sqlalchemy import Column, Table, func, insert, select
 
 from whatwhere.indexer.catalog.checksums import SEALED, verify
 from whatwhere.indexer.catalog.database import Database
-from whatwhere.indexer.catalog.tables import Base, GenerationRow, ImageRow, PropertyRow, RunRow, ShardRow, SourceRow
+from whatwhere.indexer.catalog.tables import (
+    Base,
+    GenerationRow,
+    ImageRow,
+    PropertyRow,
+    RunRow,
+    ShardRow,
+    SkippedRow,
+    SourceRow,
+)
 
 Row: TypeAlias = Mapping[str, Any]  # by column name; times with time zone, JSON as Python values
 # In this order no row refers to a later one.
-TABLES = tuple(row.__tablename__ for row in (ShardRow, ImageRow, SourceRow, PropertyRow, RunRow, GenerationRow))
+TABLES = tuple(
+    row.__tablename__ for row in (ShardRow, ImageRow, SourceRow, PropertyRow, SkippedRow, RunRow, GenerationRow)
+)
 _SEALED = {row.__tablename__ for row in SEALED}
 
 

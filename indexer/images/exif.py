@@ -1,6 +1,7 @@
 """Read capture time, camera and position from a photograph's EXIF block."""
 
 import logging
+import math
 import re
 import struct
 from collections.abc import Mapping
@@ -107,17 +108,23 @@ def _position(block: Image.Exif) -> dict[str, object]:
     inner = block.get_ifd(ExifTags.IFD.GPSInfo)
     latitude = _degrees(inner, ExifTags.GPS.GPSLatitude, ExifTags.GPS.GPSLatitudeRef, "NS", 90)
     longitude = _degrees(inner, ExifTags.GPS.GPSLongitude, ExifTags.GPS.GPSLongitudeRef, "EW", 180)
-    return {} if latitude is None or longitude is None else {"latitude": latitude, "longitude": longitude}
+    if latitude is None or longitude is None or (latitude, longitude) == (0, 0):
+        return {}  # cameras without a fix write 0, 0
+    return {"latitude": latitude, "longitude": longitude}
 
 
 def _degrees(
     block: Mapping[int, object], tag: ExifTags.GPS, hemisphere_tag: ExifTags.GPS, hemispheres: str, limit: float
 ) -> float | None:
-    """Convert degrees, minutes and seconds to signed degrees; return None if incomplete or out of range."""
+    """Convert degrees, minutes and seconds to signed degrees; return None if incomplete or out of range.
+
+    Minutes or seconds with a zero denominator count as 0.
+    """
     values, hemisphere = block.get(tag), _text(block.get(hemisphere_tag)).upper()
-    if not isinstance(values, tuple) or hemisphere not in tuple(hemispheres):
+    if not isinstance(values, tuple) or len(values) != 3 or hemisphere not in tuple(hemispheres):
         return None
-    degrees = sum(float(value) / scale for value, scale in zip(values, (1.0, 60.0, 3600.0), strict=True))
-    if not 0 <= degrees <= limit:  # also NaN, of 0/0
+    whole, minutes, seconds = map(float, values)  # NaN for a zero denominator
+    degrees = whole + sum(part / scale for part, scale in ((minutes, 60), (seconds, 3600)) if not math.isnan(part))
+    if not 0 <= degrees <= limit:  # also NaN
         return None
     return round(-degrees if hemisphere == hemispheres[1] else degrees, 7)

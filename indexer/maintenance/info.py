@@ -15,11 +15,12 @@ def inspect_collection(address: CollectionAddress) -> dict[str, Any]:
     made_by = Recipe.load(layout)
     manifest = Manifest.live(layout)
     with open_catalog(layout) as catalog:
-        images = catalog.counts()
+        images, skipped = catalog.counts(), catalog.skipped_kinds()
     return {
         "collection": str(layout),
         "stores": asdict(Stores.of(layout)),
         "images": images,
+        "skipped": skipped,
         "generation": manifest.number if manifest else None,
         "searchable_images": manifest.image_count if manifest else 0,
         "published_at": manifest.created_at.isoformat() if manifest else None,

@@ -1,12 +1,14 @@
 """Read metadata tables keyed by path: CSV and JSON lines."""
 
+import codecs
 import csv
 import io
 import os
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Collection, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import BinaryIO, TypeAlias
 
@@ -15,6 +17,8 @@ from whatwhere.indexer.metadata.values import CONVERTS, CellKinds, Metadata, che
 from whatwhere.indexer.storage.files import path_of_uri
 
 KEY = "path"  # the column with the file's path or URI
+DELIMITERS = (",", ";", "\t")
+_ANNOUNCED = re.compile(r'"?sep=([^\r\n"])"?[\r\n]*', re.IGNORECASE)  # Excel's first line
 
 
 @dataclass(frozen=True)
@@ -83,26 +87,32 @@ def rows(table: Table, suffix: str) -> Iterator[Row]:
     except OSError as error:
         raise InvalidRequest(f"{table.name} cannot be read: {error.strerror}", field="metadata") from error
     except UnicodeDecodeError as error:
-        line = _line_that_is_not_utf8(table)
+        line = _line_that_cannot_be_decoded(table)
+        encoding = "UTF-16" if error.encoding.startswith("utf-16") else "UTF-8"
         raise InvalidRequest(
-            f"{table.name}, line {line}: not UTF-8: save the table as UTF-8", field="metadata"
+            f"{table.name}, line {line}: not {encoding}: save the table as UTF-8", field="metadata"
         ) from error
 
 
-def _line_that_is_not_utf8(table: Table) -> int:
-    with table.open() as file:
-        for number, line in enumerate(file, start=1):
-            try:
-                line.decode()
-            except UnicodeDecodeError:
+def _line_that_cannot_be_decoded(table: Table) -> int:
+    with table.open() as file, io.TextIOWrapper(file, _encoding_of(file), errors="replace", newline="\n") as text:
+        for number, line in enumerate(text, start=1):
+            if "\ufffd" in line:
                 return number
     return 1  # the file has changed since
+
+
+def _encoding_of(file: BinaryIO) -> str:
+    """Return the encoding that a byte order mark announces, UTF-8 without one; the file is at its start again."""
+    start = file.read(2)
+    file.seek(0)
+    return "utf-16" if start in (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE) else "utf-8-sig"
 
 
 @contextmanager
 def _text_of(table: Table) -> Iterator[io.TextIOWrapper]:
     """Open a table as text, with line ends unchanged: they may be inside quotes."""
-    with table.open() as file, io.TextIOWrapper(file, encoding="utf-8-sig", newline="") as text:
+    with table.open() as file, io.TextIOWrapper(file, encoding=_encoding_of(file), newline="") as text:
         yield text
 
 
@@ -154,7 +164,14 @@ def _csv_cells(table: Table) -> Iterator[tuple[int, list[str]]]:
     line = 1
     try:
         with _text_of(table) as text:
-            reader = csv.reader(text, strict=True)
+            first = text.readline()
+            announced = _announced_delimiter(first)
+            if announced is not None:
+                line, first = 2, text.readline()
+            # A header with a line end inside quotes has its delimiter before it: the key column comes early.
+            delimiter = announced or _delimiter_of(first, table.keys)
+            reader = csv.reader(chain([first], text) if first else text, delimiter=delimiter, strict=True)
+            before = line - 1
             for cells in reader:
                 width = width or len(cells)
                 if cells and len(cells) != width:
@@ -163,11 +180,33 @@ def _csv_cells(table: Table) -> Iterator[tuple[int, list[str]]]:
                     )
                 if cells:
                     yield line, cells
-                line = reader.line_num + 1
+                line = before + reader.line_num + 1
     except csv.Error as error:
         raise InvalidRequest(
             f"{table.name}, line {line}: {error}: the table is truncated or not CSV", field="metadata"
         ) from error
+
+
+def _announced_delimiter(line: str) -> str | None:
+    """Return the delimiter of Excel's line `sep=;`, None if the line is another one."""
+    match = _ANNOUNCED.fullmatch(line)
+    return None if match is None else match[1]
+
+
+def _delimiter_of(header: str, keys: Collection[str]) -> str:
+    """Return the first of comma, semicolon and tab with which the header has a key column; a comma if none has."""
+    for delimiter in DELIMITERS:
+        with suppress(csv.Error, StopIteration):
+            cells = next(csv.reader([header], delimiter=delimiter))
+            if any(_name_and_kind(cell)[0] in keys for cell in cells):
+                return delimiter
+    return DELIMITERS[0]
+
+
+def _name_and_kind(written: str) -> tuple[str, str | None]:
+    """Split the name of a column from the type that it declares; the type is None if it declares none."""
+    name, colon, kind = (part.strip() for part in written.rpartition(":"))
+    return (name, kind) if colon and kind in CONVERTS else (written.strip(), None)
 
 
 def _columns(table: Table, header: Sequence[str]) -> tuple[list[str], list[str | None]]:
@@ -189,5 +228,9 @@ def _columns(table: Table, header: Sequence[str]) -> tuple[list[str], list[str |
         kinds.append("string" if name in table.keys else kind if colon else None)
     if not set(names).intersection(table.keys):
         keys = " or ".join(map(repr, table.keys))
-        raise InvalidRequest(f"{table.name}, line 1: the key column {keys} is missing", field="metadata")
+        raise InvalidRequest(
+            f"{table.name}, line 1: the key column {keys} is missing from {','.join(header)[:100]!r}, split at commas, "
+            "semicolons or tabs: name the column that has the files",
+            field="metadata",
+        )
     return names, kinds

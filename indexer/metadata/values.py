@@ -18,13 +18,16 @@ Metadata: TypeAlias = Mapping[str, object]
 _NUMBER = re.compile(r"-?(0|[1-9][0-9]*)(\.[0-9]+)?([eE][+-]?[0-9]+)?")  # JSON's: 007 is a name, not a number
 _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # without Python's 1_000, nan and inf
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
+_DIGITS = re.compile(r"-?[0-9]+")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-_LARGEST = 2**63 - 1
+LARGEST_INTEGER = 2**63 - 1
+# Filters compare numbers as float64, in which larger integers fall together: two ids would be one.
+LARGEST_EXACT = 2**53
 
 
 def _int(cell: str) -> int:
     text = cell.strip()
-    if not _INTEGER.fullmatch(text) or abs(int(text)) > _LARGEST:
+    if not _INTEGER.fullmatch(text) or abs(int(text)) > LARGEST_INTEGER:
         raise ValueError("not a 64-bit integer")
     return int(text)
 
@@ -64,7 +67,7 @@ class CellKinds:
 
     def __init__(self) -> None:
         self._some = False
-        self._numbers = self._integers = self._of_64_bits = self._finite = self._booleans = True
+        self._numbers = self._integers = self._exact = self._finite = self._booleans = True
 
     def add(self, cell: str) -> None:
         """Take a cell into account; empty cells are ignored."""
@@ -75,18 +78,25 @@ class CellKinds:
         self._booleans = self._booleans and text.lower() in ("true", "false")
         self._numbers = self._numbers and bool(_NUMBER.fullmatch(text))
         if self._numbers:
-            self._integers = self._integers and bool(_INTEGER.fullmatch(text))
-            self._of_64_bits = self._of_64_bits and self._integers and abs(int(text)) <= _LARGEST
+            # Digits alone are an id as often as a number: one that no number holds exactly makes the column text.
+            digits = bool(_DIGITS.fullmatch(text))
+            self._integers = self._integers and digits
+            self._exact = self._exact and not (digits and _exceeds(text, LARGEST_EXACT))
             self._finite = self._finite and math.isfinite(float(text))
 
     @property
     def kind(self) -> str:
         """The narrowest type that fits: int, float, bool or string."""
         if self._some and self._numbers:
-            if self._integers:
-                return "int" if self._of_64_bits else "string"
-            return "float" if self._finite else "string"
+            if not self._exact or not self._finite:
+                return "string"
+            return "int" if self._integers else "float"
         return "bool" if self._some and self._booleans else "string"
+
+
+def _exceeds(digits: str, largest: int) -> bool:
+    """Tell whether an integer is too large. By its length first: Python refuses to convert thousands of digits."""
+    return len(digits) > 20 or abs(int(digits)) > largest
 
 
 def checked(values: Metadata, where: str) -> dict[str, object]:
@@ -114,9 +124,11 @@ def _leaves(value: object, where: str, depth: int) -> Iterator[object]:
         for item in value:
             yield from _leaves(item, where, depth - 1)
     else:
-        too_large = isinstance(value, int) and abs(value) > _LARGEST
+        too_large = isinstance(value, int) and abs(value) > LARGEST_INTEGER
         if too_large or (isinstance(value, float) and not math.isfinite(value)):
-            raise InvalidRequest(f"{where}: a number is not finite or exceeds 64 bits", field="metadata")
+            raise InvalidRequest(
+                f"{where}: a number is not finite or exceeds 64 bits: write it in quotes, as text", field="metadata"
+            )
         if isinstance(value, str) and not is_text(value):
             raise InvalidRequest(f"{where}: a string contains a NUL character or a lone surrogate", field="metadata")
         yield value
@@ -130,7 +142,7 @@ def is_text(text: str) -> bool:
 def json_object(text: str | bytes, where: str) -> dict[str, object]:
     """Parse a JSON object; raise InvalidRequest, its message prefixed with `where`, for any other text."""
     try:
-        values = json.loads(text)
+        values = json.loads(text)  # ValueError also for an integer of thousands of digits
     except (ValueError, RecursionError) as error:
         raise InvalidRequest(f"{where}: not JSON ({error})", field="metadata") from error
     if not isinstance(values, dict):

@@ -7,15 +7,14 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from whatwhere.indexer.batched import batched
-from whatwhere.indexer.catalog.records import Source
+from whatwhere.indexer.catalog.records import FAILED, Source
 from whatwhere.indexer.collection.layout import CollectionAddress, Layout
 from whatwhere.indexer.collection.publish import publish
 from whatwhere.indexer.collection.whiteners import find_whiteners
 from whatwhere.indexer.collection.writer import CollectionWriter, current_recipe, open_for_writing
 from whatwhere.indexer.features.describe import Describer
 from whatwhere.indexer.features.whitening import Whitener
-from whatwhere.indexer.metadata.values import Metadata
-from whatwhere.indexer.pipeline.annotate import Annotator, table_by_uri
+from whatwhere.indexer.pipeline.annotate import Annotator, TableRow, table_by_uri
 from whatwhere.indexer.pipeline.choose_recipe import choose_backbone, choose_recipe
 from whatwhere.indexer.pipeline.chunks import Batch, ChunkSizes, describe_sources, described_hash
 from whatwhere.indexer.pipeline.loading import Loader, source_of
@@ -24,8 +23,10 @@ from whatwhere.indexer.pipeline.ray.importing import import_running
 from whatwhere.indexer.pipeline.ray.settings import ClusterSettings
 from whatwhere.indexer.pipeline.ray.work import Work
 from whatwhere.indexer.pipeline.settings import IndexSettings, Progress, RunSummary
+from whatwhere.indexer.sources.kinds import count_kinds
 from whatwhere.indexer.sources.remote import Remote, Stamp
 from whatwhere.indexer.sources.scan import Found, find, gone
+from whatwhere.indexer.sources.uris import is_remote
 
 SHARD_SOURCES = 256  # sources per shard and transaction: a killed run repeats at most these, about 15 s on 2 cores
 
@@ -45,12 +46,13 @@ def index_paths(
     settings = settings or IndexSettings()
     table = {} if settings.metadata is None else table_by_uri(settings.metadata)
     remote = settings.reading().remote()
-    found = find(paths, collection, remote)
+    found = find(paths, collection, remote, settings.exclusions())
     with _opened(collection, settings, remote, on_progress) as run:
         run.describe(found.pictures)
         run.annotate(found, table)
         run.follow(found)
-        return run.publish(found.ignored)
+        run.name_skipped(found)
+        return run.publish()
 
 
 def describe_again(
@@ -110,6 +112,7 @@ class _Run:
         self._on_progress = on_progress
         self._progress = Progress(total=0)
         self._summary = RunSummary(self._progress, 0, 0, 0, published=False)
+        self._failures: Counter[str] = Counter()  # by reason
         self._gone: list[str] = []  # URIs that this run tried to read and that do not exist
         self._load = Loader(self._catalog, settings.reading(), remote)
         self._id = writer.catalog.start_run()
@@ -167,12 +170,18 @@ class _Run:
     def _fold(self, batch: Batch) -> None:
         """Count the outcomes of a batch, which are not recorded yet, and report progress."""
         counts = Counter({"unchanged": batch.unchanged})
+        failed = self._catalog.failures([known for outcome in batch.outcomes if (known := outcome.known_hash)])
         for outcome in batch.outcomes:
-            if outcome.known_hash is not None:
-                known_here = self._catalog.content_of(outcome.source.uri) == outcome.known_hash
-                counts["unchanged" if known_here else "duplicates"] += 1
+            if outcome.known_hash is None:
+                reason = None if outcome.image is None else outcome.image.failure_reason
+                kind = "failed" if described_hash(outcome) is None else "described"
             else:
-                counts["failed" if described_hash(outcome) is None else "described"] += 1
+                reason = failed.get(outcome.known_hash)  # the content failed at another place, and does here
+                known_here = self._catalog.content_of(outcome.source.uri) == outcome.known_hash
+                kind = "unchanged" if known_here else "duplicates" if reason is None else "failed"
+            counts[kind] += 1
+            if kind == "failed" and reason is not None:
+                self._failures[reason] += 1
         self._count(counts)
         self._gone += batch.gone
         self._on_progress(self._progress)
@@ -181,44 +190,63 @@ class _Run:
         counts = {name: getattr(self._progress, name) + count for name, count in more.items()}
         self._progress = replace(self._progress, **counts)
 
-    def annotate(self, found: Found, table: Mapping[str, Metadata]) -> None:
+    def annotate(self, found: Found, table: Mapping[str, TableRow]) -> None:
         """Record the metadata of sidecars for the images found, and that of lists and the table for all sources."""
-        annotator = Annotator(self._catalog, self._remote, self._settings.workers, SHARD_SOURCES)
+        annotator = Annotator(
+            self._catalog, self._remote, self._settings.workers, SHARD_SOURCES, self._settings.exif_gps
+        )
         by_sidecars, unreadable = annotator.set_sidecars(found)
         by_tables, unmatched = annotator.set_tables(found, table)
         self._summary = replace(
             self._summary,
             metadata_changed=by_sidecars + by_tables,
-            unmatched_rows=unmatched,
+            unmatched_rows=len(unmatched),
+            unmatched=tuple(unmatched),
             unreadable_sidecars=unreadable,
         )
 
     def follow(self, found: Found) -> None:
-        """Find the recorded sources that no longer exist below the given paths; forget them if settings ask for it."""
+        """Find the recorded sources that no longer exist below the given paths; forget them if settings ask for it.
+
+        What a rule leaves out now is there as far as is known: an image stays, a failure is forgotten.
+        """
         recorded = self._catalog.vanished(found.places, found.pictures)
+        left_out = {uri for uri in recorded if found.is_left_out(uri)}
         folders = tuple(place for place in found.places if place.endswith("/"))
         # Of images that were given one by one, those that had content before.
         named = [uri for uri in self._gone if not uri.startswith(folders) and self._catalog.content_of(uri)]
-        vanished = tuple(sorted({*gone(recorded, found.unlisted, self._remote), *named}))
+        unseen = [uri for uri in recorded if not (is_remote(uri) and uri in left_out)]  # not listed: perhaps there
+        vanished = tuple(sorted({*gone(unseen, found.unlisted, self._remote), *named}))
         if self._settings.prune and vanished:
             self._catalog.forget_sources(vanished)
+        failed = self._catalog.failed_sources(left_out.difference(vanished))
+        self._catalog.forget_sources(failed)
         self._summary = replace(
             self._summary,
             vanished=vanished,
+            left_out=tuple(sorted(left_out.difference(vanished, failed))),
             pruned=self._settings.prune and bool(vanished),
             unlisted=tuple(found.unlisted),
         )
 
-    def publish(self, ignored: int = 0) -> RunSummary:
+    def name_skipped(self, found: Found) -> None:
+        """Record the files and folders that were passed over below the given paths, in place of earlier ones."""
+        self._catalog.replace_skipped(found.places, found.unlisted, found.pictures, found.skipped)
+        self._summary = replace(self._summary, ignored=found.ignored, skipped=count_kinds(found.skipped.values()))
+
+    def publish(self) -> RunSummary:
         """Publish the next generation if anything changed, and record the run."""
+        self._catalog.forget_lost_failures()
         published = publish(self._writer.layout, self._catalog, self._writer.recipe, self._whiteners)
         summary = replace(
             self._summary,
             progress=self._progress,
-            ignored=ignored,
+            failures=dict(self._failures.most_common()),
+            failed_images=self._catalog.counts()[FAILED],
             images=published.manifest.image_count,
             generation=published.manifest.number,
             published=published.is_new,
         )
-        self._catalog.finish_run(self._id, asdict(summary) | {"vanished": len(summary.vanished)})
+        counted = {name: len(getattr(summary, name)) for name in ("vanished", "unmatched", "left_out")}
+        self._catalog.finish_run(self._id, asdict(summary) | counted)
         return summary

@@ -1,5 +1,6 @@
 """Settings, progress and summary of an indexing run."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,6 +10,7 @@ from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.pipeline.defaults import DEFAULT_BATCH_SIZE
 from whatwhere.indexer.pipeline.ray.settings import ClusterSettings
+from whatwhere.indexer.sources.exclusions import Exclusions
 from whatwhere.indexer.sources.remote import RateLimit, Remote
 
 
@@ -55,11 +57,17 @@ class IndexSettings:
     limits: ImageLimits = field(default_factory=ImageLimits)
     metadata: Path | None = None  # a table of metadata, see `whatwhere.indexer.metadata.tables.read_table`
     exif: bool = False  # store the time and the camera of the photographs that are read
-    exif_gps: bool = False  # store the position, too
+    exif_gps: bool = False  # store the position, too, also from sidecars of other programs
+    exclude: tuple[str, ...] = ()  # gitignore patterns, relative to each given folder: what they match is left out
+    include_hidden: bool = False  # take hidden files and folders, whose names begin with a dot
     prune: bool = False  # delete sources that no longer exist below the given paths
     max_requests_per_second: float | None = None  # to remote hosts, over all threads; None: no limit
     stores: Stores = field(default_factory=Stores)  # external stores of a new collection
     cluster: ClusterSettings | None = None  # the Ray cluster that describes images; None: this process
+
+    def exclusions(self) -> Exclusions:
+        """Return the rules for files in folders. Raises InvalidRequest if a pattern is not gitignore's."""
+        return Exclusions(self.exclude, self.include_hidden)
 
     def reading(self) -> ReadSettings:
         """Return the settings of reading sources."""
@@ -94,7 +102,7 @@ class RunSummary:
     """Result of a run."""
 
     progress: Progress
-    ignored: int  # files in the given folders that are neither images nor sidecars by name
+    ignored: int  # files in the searched folders that were passed over
     images: int
     generation: int
     published: bool
@@ -104,3 +112,8 @@ class RunSummary:
     metadata_changed: int = 0  # sources whose metadata from tables or sidecars changed
     unmatched_rows: int = 0  # rows of the table that match no file of this run
     unreadable_sidecars: int = 0  # invalid sidecars; the metadata of their last valid versions stays
+    skipped: Mapping[str, int] = field(default_factory=dict)  # passed over, by kind (".mp4", "hidden folder")
+    failures: Mapping[str, int] = field(default_factory=dict)  # failed in this run, by reason (UNREADABLE_IMAGE)
+    failed_images: int = 0  # contents in the collection that failed, now or in an earlier run
+    unmatched: tuple[str, ...] = ()  # the names in `unmatched_rows`, as the table writes them
+    left_out: tuple[str, ...] = ()  # sources of earlier runs that a rule leaves out now; their images stay

@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 
 from whatwhere.indexer.errors import ImageTooManyBytes, InvalidRequest
 from whatwhere.indexer.metadata.tables import Row, Table, rows, uri_of_key
-from whatwhere.indexer.metadata.values import Metadata, checked
+from whatwhere.indexer.metadata.values import LARGEST_EXACT, LARGEST_INTEGER, Metadata, checked
 from whatwhere.indexer.sources.remote import Remote
 from whatwhere.indexer.sources.uris import is_remote, is_web, normalized_uri, scheme_of, shown, suffix_of
 
@@ -181,15 +181,22 @@ def _is_binary(kind: Any) -> bool:
 
 
 def _plain(value: object) -> object:
-    """Convert a Parquet value to a metadata value: times to text, NaN and infinity to None."""
+    """Convert a Parquet value to a metadata value: times to text; numbers see `_plain_number`."""
     if isinstance(value, datetime | date | time):
         return value.isoformat()
-    if isinstance(value, Decimal):
-        return float(value)
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
+    if isinstance(value, Decimal | int | float):
+        return _plain_number(value)
     if isinstance(value, Mapping):
         return {str(name): _plain(inner) for name, inner in value.items()}
     if isinstance(value, list | tuple):
         return [_plain(inner) for inner in value]
     return value
+
+
+def _plain_number(value: Decimal | int | float) -> object:
+    """Convert NaN and infinity to None, and integers to text if a number would not be stored or compared exactly."""
+    if isinstance(value, Decimal) and value == value.to_integral_value():
+        return int(value) if abs(value) <= LARGEST_EXACT else str(int(value))
+    if isinstance(value, int):
+        return value if value <= LARGEST_INTEGER else str(value)  # unsigned 64 bits
+    return float(value) if math.isfinite(value) else None

@@ -1,5 +1,6 @@
 """Read local files."""
 
+import os
 import stat
 from pathlib import Path
 
@@ -25,3 +26,21 @@ def read_file(path: Path, limits: ImageLimits) -> bytes:
         content = file.read(limits.max_bytes + 1)  # the file may grow meanwhile
     check_byte_count(printable(path), len(content), limits)
     return content
+
+
+def read_head(path: str, byte_count: int) -> bytes | None:
+    """Read the first bytes of a file; return None if it is not a regular file.
+
+    A scan calls it for each file of an unknown type: by descriptor and text it takes half the time of a `Path`. Raises
+    OSError if the file cannot be read.
+    """
+    status = os.stat(path)
+    if not stat.S_ISREG(status.st_mode):
+        return None
+    if status.st_size == 0:
+        return b""  # as in read_file
+    descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
+    try:
+        return os.read(descriptor, byte_count)
+    finally:
+        os.close(descriptor)

@@ -3,14 +3,17 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
+from shlex import quote
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE, DEFAULT_PRECISION
+from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.features.names import DEFAULT_DESCRIPTORS, DEFAULT_RANK, DESCRIPTORS, MAX_RANK
 from whatwhere.indexer.images.limits import MEGAPIXEL, MIB, ImageLimits
 from whatwhere.indexer.pipeline.defaults import DEFAULT_BATCH_SIZE
+from whatwhere.indexer.sources.kinds import described
 from whatwhere.service.cli import progress
 from whatwhere.service.cli.app import app, messages, out, print_json, stoppable
 from whatwhere.service.cli.options import (
@@ -91,13 +94,28 @@ def index(
     retry_failed: Annotated[bool, typer.Option("--retry-failed", help="Retry images that failed before.")] = False,
     metadata: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Table of metadata: CSV or JSON lines with a column `path`."),
+        typer.Option(
+            metavar="FILE",
+            help="Table of metadata with a column `path`: CSV (comma, semicolon or tab) or JSON lines.",
+        ),
     ] = None,
     exif: Annotated[
         bool,
         typer.Option("--exif", help="Store the time and the camera; with --checksum also for images already indexed."),
     ] = False,
-    exif_gps: Annotated[bool, typer.Option("--exif-gps", help="Store these and the GPS position.")] = False,
+    exif_gps: Annotated[
+        bool, typer.Option("--exif-gps", help="Store these and the GPS position, also from Takeout and XMP sidecars.")
+    ] = False,
+    exclude: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="GLOB",
+            help="Leave out files and folders of this gitignore pattern, such as 'drafts/' or '*.tif'; repeatable.",
+        ),
+    ] = None,
+    include_hidden: Annotated[
+        bool, typer.Option("--include-hidden", help="Take hidden files and folders (names that begin with a dot).")
+    ] = False,
     max_megapixels: Annotated[
         int, typer.Option(min=1, help="Maximum size of an image, in millions of pixels.")
     ] = ImageLimits.max_pixels // MEGAPIXEL,
@@ -130,10 +148,11 @@ def index(
 ) -> None:
     """Index photographs into a collection. Run it again to add new and changed images.
 
-    An unreadable image is recorded with its reason (`whatwhere images --state failed`), and the run goes on. You can
-    stop a run (Ctrl-C) or kill it at any time: the next run continues. A sidecar file photo.jpg.json holds metadata of
-    photo.jpg as one JSON object. Credentials for object stores are read from where their own tools read them
-    (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ~/.aws; ~/.netrc for the web).
+    An unreadable image is recorded with its reason (`whatwhere images --state failed`), and the run goes on. Other
+    files are passed over and counted by kind (`whatwhere images --state skipped`). You can stop a run (Ctrl-C) or kill
+    it at any time: the next run continues. Sidecar files are metadata of photo.jpg: photo.jpg.json (one JSON object, or
+    Google Takeout's), photo.jpg.xmp and photo.xmp. Credentials for object stores are read from where their own tools
+    read them (AWS_ACCESS_KEY_ID, AWS_ENDPOINT_URL, ~/.aws; ~/.netrc for the web).
 
     If a collection outgrows one machine, keep its catalog in PostgreSQL (--catalog), its vectors in Milvus (--vectors)
     and its files in an object store: `--collection s3://BUCKET/NAME`. Passwords: PGPASSWORD or ~/.pgpass, MILVUS_TOKEN.
@@ -162,6 +181,8 @@ def index(
         metadata=metadata,
         exif=exif,
         exif_gps=exif_gps,
+        exclude=tuple(exclude or ()),
+        include_hidden=include_hidden,
         prune=prune,
         max_requests_per_second=max_requests_per_second,
         stores=Stores(catalog, vectors),
@@ -172,37 +193,59 @@ def index(
     if as_json:
         values = dataclasses.asdict(summary)
         print_json(values.pop("progress") | {name: value for name, value in values.items() if name != "published"})
-        return
-    _print_summary(summary, collection)
+    else:
+        _print_summary(summary, collection)
+    if summary.skipped and not summary.progress.total and not summary.images:
+        raise InvalidRequest(_nothing_found(summary, collection), field="paths")
+
+
+def _nothing_found(summary: "RunSummary", collection: str) -> str:
+    """Return the error of a run that found no image, for a collection that has none."""
+    return (
+        f"no image found: passed over {described(summary.skipped)}: give a folder with images in a format that "
+        f"is read, or see the reasons: whatwhere images --collection {quote(collection)} --state skipped"
+    )
 
 
 def _print_summary(summary: "RunSummary", collection: str) -> None:
     """Print the summary of a run; leave out what did not happen."""
     done = summary.progress
+    reasons = ", ".join(f"{count} {_spoken(reason)}" for reason, count in summary.failures.items())
     out.print(
-        f"described {done.described}, failed {done.failed}, duplicates {done.duplicates}, "
-        f"unchanged {done.unchanged}, not images {summary.ignored}"
+        f"described {done.described}, failed {done.failed}{f' ({reasons})' if len(summary.failures) > 1 else ''}, "
+        f"duplicates {done.duplicates}, unchanged {done.unchanged}",
+        soft_wrap=True,
     )
-    if summary.metadata_changed or summary.unmatched_rows or summary.unreadable_sidecars:
-        out.print(
-            f"metadata changed {summary.metadata_changed}, rows without a file {summary.unmatched_rows}, "
-            f"unreadable sidecars {summary.unreadable_sidecars}"
-        )
+    if summary.skipped:
+        out.print(f"passed over: {described(summary.skipped)}", soft_wrap=True)
+    if summary.metadata_changed or summary.unreadable_sidecars:
+        out.print(f"metadata changed {summary.metadata_changed}, unreadable sidecars {summary.unreadable_sidecars}")
+    _print_some(summary.unmatched, f"rows of the table without a file {summary.unmatched_rows}")
     _print_some(summary.unlisted, f"folders that cannot be listed {len(summary.unlisted)}")
     _print_some(
         summary.vanished,
         f"vanished {len(summary.vanished)}, " + ("removed" if summary.pruned else "kept: --prune removes them"),
     )
-    out.print(f"{collection}: generation {summary.generation}, {summary.images} images", soft_wrap=True)
-    if done.failed:
-        out.print(f"reasons: whatwhere images --collection {collection} --state failed", soft_wrap=True)
+    _print_some(
+        summary.left_out,
+        f"left out now, but indexed before {len(summary.left_out)}, kept: `whatwhere remove` removes them",
+    )
+    failed = f", {summary.failed_images} failed" if summary.failed_images else ""
+    out.print(f"{collection}: generation {summary.generation}, {summary.images} images{failed}", soft_wrap=True)
+    for found, state in ((done.failed, "failed"), (summary.skipped, "skipped")):
+        if found:
+            out.print(f"reasons: whatwhere images --collection {quote(collection)} --state {state}", soft_wrap=True)
 
 
-def _print_some(uris: Sequence[str], heading: str) -> None:
-    """Print a heading and the first URIs, or nothing if there are none."""
-    if uris:
-        out.print(heading)
-    for uri in uris[:SHOWN]:
-        out.print(f"  {uri}", soft_wrap=True)
-    if len(uris) > SHOWN:
-        out.print(f"  ... and {len(uris) - SHOWN} more: --json lists all")
+def _spoken(reason: str) -> str:
+    return reason.lower().replace("_", " ")
+
+
+def _print_some(names: Sequence[str], heading: str) -> None:
+    """Print a heading and the first names, or nothing if there are none."""
+    if names:
+        out.print(heading, soft_wrap=True)
+    for name in names[:SHOWN]:
+        out.print(f"  {name}", soft_wrap=True)
+    if len(names) > SHOWN:
+        out.print(f"  ... and {len(names) - SHOWN} more: --json lists all")

@@ -9,7 +9,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.features.names import DESCRIPTORS, find_composition, pooled_by
+from whatwhere.indexer.sources.kinds import described
+from whatwhere.indexer.sources.uris import readable
 from whatwhere.indexer.vectors.names import EXACT
 from whatwhere.service.cli.app import app, new_table, out, print_json
 from whatwhere.service.cli.options import AsJson, Collection, Filter
@@ -28,11 +31,12 @@ _STORED = {
 
 
 class State(StrEnum):
-    """States of an image."""
+    """States of a file that a run met."""
 
     INDEXED = "indexed"
     FAILED = "failed"
     REMOVED = "removed"
+    SKIPPED = "skipped"  # no image: a file or folder that the last run passed over
 
 
 @app.command()
@@ -103,6 +107,9 @@ def _next_steps(found: Mapping[str, Any]) -> Iterator[str]:
         yield f"Nothing is published yet. Continue: whatwhere index PATH... -c {place}"
     if images["failed"]:
         yield f"{images['failed']:,} failed. Reasons: whatwhere images --state failed -c {place}"
+    if found["skipped"]:
+        kinds = described(found["skipped"])
+        yield f"Passed over: {kinds}. Reasons: whatwhere images --state skipped -c {place}"
     if images["removed"]:
         yield f"{images['removed']:,} removed. Reclaim their space: whatwhere compact -c {place}"
 
@@ -110,15 +117,20 @@ def _next_steps(found: Mapping[str, Any]) -> Iterator[str]:
 @app.command()
 def images(
     collection: Collection,
-    state: Annotated[State | None, typer.Option(help="Only images in this state.")] = None,
+    state: Annotated[
+        State | None, typer.Option(help="Only images in this state; `skipped` lists files that were passed over.")
+    ] = None,
     filter: Filter = "",
     limit: Annotated[int | None, typer.Option(min=1, help="Maximum number of images.")] = None,
     as_json: AsJson = False,
 ) -> None:
-    """List the images of a collection; failed ones with their reasons.
+    """List the images of a collection; failed ones, and files that were passed over, with their reasons.
 
     Example: `whatwhere images -c ~/pictures.ww --state failed`
     """
+    if state is State.SKIPPED:
+        _print_skipped(collection, filter, limit, as_json)
+        return
     from whatwhere.indexer.collection.layout import Layout
     from whatwhere.indexer.collection.recipe import Recipe
     from whatwhere.indexer.collection.stores import open_catalog
@@ -140,6 +152,29 @@ def images(
         size = f"{record.width} x {record.height}" if record.width else ""
         uris = "\n".join(record.uris)
         table.add_row(f"images/{record.id}", record.state, size, uris, record.failure_message or "")
+    out.print(table)
+
+
+def _print_skipped(collection: str, filter: str, limit: int | None, as_json: bool) -> None:
+    """Print what the last run of each place passed over."""
+    from whatwhere.indexer.collection.layout import Layout
+    from whatwhere.indexer.collection.recipe import Recipe
+    from whatwhere.indexer.collection.stores import open_catalog
+
+    if filter:
+        raise InvalidRequest(
+            "skipped files have no fields to filter by: leave out --filter, or use --state failed", field="filter"
+        )
+    layout = Layout.at(collection)
+    Recipe.load(layout)
+    with open_catalog(layout) as catalog:
+        records = catalog.skipped(limit)
+    if as_json:
+        print_json([dataclasses.asdict(record) | {"state": State.SKIPPED} for record in records])
+        return
+    table = new_table("kind", "file", "reason")
+    for record in records:
+        table.add_row(record.kind, readable(record.uri), record.reason)
     out.print(table)
 
 

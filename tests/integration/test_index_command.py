@@ -97,9 +97,11 @@ def test_a_run_sums_up_what_it_did(indexed: tuple[Path, "subprocess.CompletedPro
 
     assert done.returncode == 0
     assert done.stdout.splitlines() == [
-        "described 2, failed 1, duplicates 1, unchanged 0, not images 1",
-        f"{root}: generation 1, 2 images",
+        "described 2, failed 1, duplicates 1, unchanged 0",
+        "passed over: 1 .txt",
+        f"{root}: generation 1, 2 images, 1 failed",
         f"reasons: whatwhere images --collection {root} --state failed",
+        f"reasons: whatwhere images --collection {root} --state skipped",
     ]
 
 
@@ -145,6 +147,11 @@ def test_a_run_speaks_json_for_programs(indexed: tuple[Path, "subprocess.Complet
         "metadata_changed": 0,
         "unmatched_rows": 0,
         "unreadable_sidecars": 0,
+        "skipped": {".txt": 1},
+        "failures": {},
+        "failed_images": 1,
+        "unmatched": [],
+        "left_out": [],
     }
 
 
@@ -247,6 +254,82 @@ def test_images_can_be_chosen(
     assert [image["name"] for image in listed] == names
 
 
+@pytest.fixture(scope="module")
+def library(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Path:
+    """Give a folder with a picture, and one of each kind of thing that is passed over."""
+    folder = tmp_path_factory.mktemp("library")
+    for name in ("a.png", ".b.png", "drafts/c.png", "@eaDir/d.png"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).write_bytes((patterns / "01.png").read_bytes())
+    for name in ("film one.mp4", "film two.mp4", "raw.dng"):
+        (folder / name).touch()
+    return folder
+
+
+def test_what_is_passed_over_is_summed_up_and_listed(tmp_path: Path, library: Path) -> None:
+    """By kind in the summary and in `info`; by file, as people write it, with the reason, in `images`."""
+    root = tmp_path / "c.ww"
+    flags = ("--exclude", "drafts/", "--exclude", "*.mp4", "--include-hidden")
+
+    summed = run_here("index", library, "-c", root)
+    listed = run("images", "-c", root, "--state", "skipped").stdout.splitlines()
+    told = run_here("info", "-c", root)
+    chosen = json.loads(run_here("index", library, "-c", root, "--json", *flags))
+    afterwards = json.loads(run_here("images", "-c", root, "--state", "skipped", "--json"))
+
+    kinds = "passed over: 2 .mp4, 1 system folder, 1 hidden file, 1 .dng"
+    assert kinds in summed.splitlines()
+    assert "Passed over: 2 .mp4, 1 .dng, 1 hidden file, 1 system folder. Reasons: whatwhere images" in told
+    film = next(line for line in listed if "film one" in line)
+    assert re.split(r"  +", film.strip()) == [".mp4", str(library / "film one.mp4"), "a video"]
+    assert chosen["skipped"] == {"excluded file": 2, "excluded folder": 1, "system folder": 1, ".dng": 1}
+    assert {(found["uri"].rpartition("/")[2], found["kind"], found["state"]) for found in afterwards} == {
+        ("film%20one.mp4", "excluded file", "skipped"),
+        ("film%20two.mp4", "excluded file", "skipped"),
+        ("raw.dng", ".dng", "skipped"),
+        ("", "excluded folder", "skipped"),
+        ("", "system folder", "skipped"),
+    }
+
+
+def test_a_folder_of_files_that_are_no_images_is_an_error(tmp_path: Path, library: Path, patterns: Path) -> None:
+    """It names what was found and what to do; where the collection has images, it is none."""
+    root, other = tmp_path / "c.ww", tmp_path / "other.ww"
+    (tmp_path / "videos").mkdir()
+    (tmp_path / "videos" / "film.mp4").touch()
+
+    alone = run("index", tmp_path / "videos", "-c", root)
+    run_here("index", patterns / "01.png", "-c", other)
+    beside = run("index", tmp_path / "videos", "-c", other)
+
+    assert alone.returncode == 1
+    assert alone.stderr.startswith("error: no image found: passed over 1 .mp4: ")
+    assert f"whatwhere images --collection {root} --state skipped" in alone.stderr
+    assert "passed over: 1 .mp4" in alone.stdout
+    assert (beside.returncode, beside.stderr) == (0, "")
+
+
+def test_skipped_files_cannot_be_filtered(indexed: tuple[Path, "subprocess.CompletedProcess[str]"]) -> None:
+    """They have no fields."""
+    done = run("images", "-c", indexed[0], "--state", "skipped", "--filter", "a = 1")
+
+    assert done.returncode == 1
+    assert "skipped files have no fields to filter by: leave out --filter" in done.stderr
+
+
+def test_reasons_of_failures_are_counted(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where there is more than one."""
+    failures = {"UNREADABLE_IMAGE": 2, "IMAGE_TOO_MANY_BYTES": 1}
+    summary = RunSummary(Progress(3, failed=3), 0, 2, 1, published=False, failures=failures, failed_images=3)
+    monkeypatch.setattr(whatwhere.indexer.pipeline.run, "index_paths", lambda *_: summary)
+
+    done = CliRunner().invoke(cli.app, ["index", "a", "-c", "c.ww"])
+
+    assert done.stdout.splitlines()[0] == (
+        "described 0, failed 3 (2 unreadable image, 1 image too many bytes), duplicates 0, unchanged 0"
+    )
+
+
 def test_names_are_printed_as_they_are(tmp_path: Path) -> None:
     """Brackets in a path are no markup: what is printed can be copied."""
     root = tmp_path / "pictures [old].ww"
@@ -277,6 +360,8 @@ def test_names_are_printed_as_they_are(tmp_path: Path) -> None:
         (("--whiteners", "some/folder"), IndexSettings(whiteners=Path("some/folder"))),
         (("--device", "cuda"), IndexSettings(device="cuda")),
         (("--batch-size", "3"), IndexSettings(batch_size=3)),
+        (("--exclude", "a/", "--exclude", "*.tif"), IndexSettings(exclude=("a/", "*.tif"))),
+        (("--include-hidden",), IndexSettings(include_hidden=True)),
         (("--workers", "7"), IndexSettings(workers=7)),
         (("--checksum",), IndexSettings(checksum=True)),
         (("--retry-failed",), IndexSettings(retry_failed=True)),

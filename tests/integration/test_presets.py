@@ -52,7 +52,7 @@ def test_a_collection_of_the_thesis_grows_without_flags(thesis: Path, photograph
 
     assert (done.returncode, done.stdout.splitlines()[0]) == (
         0,
-        "described 1, failed 0, duplicates 0, unchanged 8, not images 0",
+        "described 1, failed 0, duplicates 0, unchanged 8",
     )
     assert rows(root)[: len(before)] == before
     assert (report["generation"], report["searchable_images"], report["recipe"]["preset"]) == (2, 9, "thesis")

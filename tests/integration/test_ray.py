@@ -165,7 +165,7 @@ def test_workers_make_the_same_collection_to_the_last_bit(
     done = subprocess.run(afresh, check=False, capture_output=True, text=True, cwd=ROOT, env=environment(root))
 
     assert done.returncode == 0, done.stderr
-    assert done.stdout.startswith("described 13, failed 1, duplicates 1, unchanged 0, not images 0\n")
+    assert done.stdout.startswith("described 13, failed 1, duplicates 1, unchanged 0\n")
     assert done.stderr == ""
     assert_same(root, here)
 
@@ -259,7 +259,7 @@ def test_workers_write_into_an_object_store(
         shards = {name: layout.fetch(layout.shards / name).read_bytes() for name in layout.names(layout.shards)}
         arriving = layout.names(layout.arriving)
 
-    assert out.startswith("described 13, failed 1, duplicates 1, unchanged 0, not images 0\n")
+    assert out.startswith("described 13, failed 1, duplicates 1, unchanged 0\n")
     assert shards == {path.name: path.read_bytes() for path in (here / "shards").iterdir()}
     assert arriving == []
 

@@ -192,5 +192,5 @@ def disguised(random: np.random.Generator) -> Iterator[Entry]:
         suffix = (".jpg", ".png", ".webp", ".gif", ".tif", ".bmp")[number % 6]
         yield entry_of(f"disguised/{name}{suffix}", content, Expected.FAILED)
     yield entry_of("disguised/notes.txt", b"notes", Expected.IGNORED)
-    yield entry_of("disguised/picture.jpg.bak", encoded(image, "PNG"), Expected.IGNORED)
+    yield entry_of("disguised/picture.jpg.bak", encoded(image, "PNG"), Expected.GOOD)
     yield entry_of("disguised/.jpg", encoded(image, "PNG"), Expected.IGNORED)  # a hidden file without a suffix

@@ -14,7 +14,7 @@ from PIL import Image
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.images.exif import exif
 from whatwhere.indexer.metadata import sidecars
-from whatwhere.indexer.metadata.sidecars import read_sidecar, sidecar_of
+from whatwhere.indexer.metadata.sidecars import read_sidecar
 from whatwhere.indexer.metadata.tables import read_table, uri_of_key
 
 # --- tables -----------------------------------------------------------------------------------------------------
@@ -45,7 +45,11 @@ def test_a_csv_gives_rows_by_their_keys(tmp_path: Path) -> None:
         (("nan", "inf", "1"), ["nan", "inf", "1"]),
         (("1e999", "1", "2"), ["1e999", "1", "2"]),
         (("9223372036854775808", "1", "2"), ["9223372036854775808", "1", "2"]),
-        (("9223372036854775807", "1", "2"), [9223372036854775807, 1, 2]),
+        (("9007199254740993", "1", "2"), ["9007199254740993", "1", "2"]),
+        (("-9007199254740992", "1", "2"), [-9007199254740992, 1, 2]),
+        (("12345678901234567890", "12345678901234567891", "1"), ["12345678901234567890", "12345678901234567891", "1"]),
+        (("12345678901234567890", "1.5", "2"), ["12345678901234567890", "1.5", "2"]),
+        (("9" * 5000, "1", "2"), ["9" * 5000, "1", "2"]),
         (("2024-05-31", "2024-05-31T10:00:00Z", "2023-01-01"), ["2024-05-31", "2024-05-31T10:00:00Z", "2023-01-01"]),
         (("١", "1", "2"), ["١", "1", "2"]),
         ((" 5 ", "6", "7"), [5, 6, 7]),
@@ -103,6 +107,51 @@ def test_a_mark_of_byte_order_and_carriage_returns_do_not_show(tmp_path: Path) -
     path = table(tmp_path, b"\xef\xbb\xbfpath,year\r\na.jpg,2024\r\n\r\n")
 
     assert read_table(path) == {"a.jpg": {"year": 2024}}
+
+
+SPREADSHEET = "path;label;size\r\na.jpg;boat, red;1,5\r\nb.jpg;;2\r\n"
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        SPREADSHEET.encode(),
+        SPREADSHEET.encode("utf-8-sig"),
+        SPREADSHEET.encode("utf-16"),
+        b"\xfe\xff" + SPREADSHEET.encode("utf-16-be"),
+        b"sep=;\r\n" + SPREADSHEET.encode(),
+        b'\xef\xbb\xbf"sep=;"\r\n' + SPREADSHEET.encode(),
+        SPREADSHEET.replace(";", "\t").encode("utf-16"),
+        b"SEP=|\n" + SPREADSHEET.replace(";", "|").encode(),
+        SPREADSHEET.replace("path;", '"path:string";').encode(),
+    ],
+    ids=["semicolon", "with a mark", "UTF-16", "big-endian", "announced", "in quotes", "tab", "bar", "typed"],
+)
+def test_the_delimiter_is_that_which_shows_the_key_column(tmp_path: Path, content: bytes) -> None:
+    """Or the one that Excel's first line announces; a number with a comma stays text."""
+    assert read_table(table(tmp_path, content)) == {
+        "a.jpg": {"label": "boat, red", "size": "1,5"},
+        "b.jpg": {"size": "2"},
+    }
+
+
+def test_a_semicolon_in_a_table_of_commas_parts_nothing(tmp_path: Path) -> None:
+    """The comma is tried first; cells after the header do not count."""
+    path = table(tmp_path, "a;b,path,c\n1;2,a.jpg,x;y\n")
+
+    assert read_table(path) == {"a.jpg": {"a;b": "1;2", "c": "x;y"}}
+
+
+def test_lines_are_counted_from_the_announcement(tmp_path: Path) -> None:
+    """As an editor shows them."""
+    with pytest.raises(InvalidRequest, match="line 4: 1 cells, but the header has 2"):
+        read_table(table(tmp_path, "sep=;\npath;year\na.jpg;1\nb.jpg\n"))
+
+
+def test_a_torn_table_in_utf_16_is_refused(tmp_path: Path) -> None:
+    """By the line where the pair of bytes is missing."""
+    with pytest.raises(InvalidRequest, match="line 2: not UTF-16"):
+        read_table(table(tmp_path, SPREADSHEET.replace("\r", "").encode("utf-16")[:-21]))
 
 
 def test_json_lines_keep_their_types(tmp_path: Path) -> None:
@@ -253,17 +302,12 @@ def test_a_relative_table_names_files_from_its_own_folder(tmp_path: Path, monkey
 # --- sidecars ---------------------------------------------------------------------------------------------------
 
 
-def test_a_sidecar_lies_beside_its_picture() -> None:
-    """The whole name of the picture is kept, so that a.jpg and a.png have their own."""
-    assert sidecar_of(Path("/x/photo.jpg")) == Path("/x/photo.jpg.json")
-
-
 def test_a_sidecar_is_one_object(tmp_path: Path) -> None:
     """Nulls are absent, all else stays as it is."""
     path = tmp_path / "a.jpg.json"
     path.write_text(json.dumps({"label": "boat", "rating": 4.5, "tags": ["a"], "none": None}), encoding="utf-8")
 
-    assert read_sidecar(path) == {"label": "boat", "rating": 4.5, "tags": ["a"]}
+    assert read_sidecar(path).values == {"label": "boat", "rating": 4.5, "tags": ["a"]}
 
 
 def torn(path: Path) -> None:
@@ -440,6 +484,33 @@ def test_texts_are_cleaned(written: str | bytes, expected: str | None) -> None:
 def test_a_position_that_cannot_be_is_none(gps: Entries) -> None:
     """Half a position is none either."""
     assert exif(picture(block({}, None, gps)), gps=True) == {}
+
+
+def test_nought_and_nought_is_no_position() -> None:
+    """What a camera without a fix writes; on the equator or the meridian there are places."""
+    nought, somewhere = [(0, 1), (0, 1), (0, 1)], [(7, 1), (30, 1), (0, 1)]
+    positions = [
+        exif(picture(block({}, None, {1: "N", 2: latitude, 3: "E", 4: longitude})), gps=True)
+        for latitude, longitude in ((nought, nought), (nought, somewhere), (somewhere, nought))
+    ]
+
+    assert positions == [{}, {"latitude": 0, "longitude": 7.5}, {"latitude": 7.5, "longitude": 0}]
+
+
+@pytest.mark.parametrize(
+    ("latitude", "expected"),
+    [
+        ([(40, 1), (30, 1), (0, 0)], 40.5),
+        ([(40, 1), (30, 0), (36, 1)], 40.01),
+        ([(40, 0), (30, 1), (36, 1)], None),
+    ],
+)
+def test_a_zero_denominator_costs_its_component(latitude: list[tuple[int, int]], expected: float | None) -> None:
+    """Seconds or minutes; without degrees there is nothing to add them to."""
+    found = exif(picture(block(NIKON, None, NEW_YORK | {2: latitude})), gps=True)
+
+    assert found.get("latitude") == expected
+    assert found["camera_model"] == "NIKON D70"
 
 
 def test_a_torn_position_leaves_the_time() -> None:

@@ -127,6 +127,91 @@ def test_a_first_run_describes_everything(folder: Path, root: Path, thumbnails: 
         assert reader.index("what").vectors.ids.tolist() == [1, 2]
 
 
+def skipped(root: Path) -> dict[str, str]:
+    """Return the kinds of what was passed over, by the last part of its path."""
+    with Catalog.open(Layout(root).catalog) as catalog:
+        return {found.uri.rstrip("/").rpartition("/")[2]: found.kind for found in catalog.skipped()}
+
+
+def test_what_is_passed_over_is_recorded_until_the_next_run(
+    folder: Path, root: Path, thumbnails: Sequence[Path]
+) -> None:
+    """By kind in the summary, by name in the catalog; what is gone or was taken is not listed any more."""
+    put(thumbnails[0], folder / "a.png")
+    put(thumbnails[1], folder / ".b.png")
+    for name in ("clip.mp4", "old.mp4", "notes"):
+        (folder / name).touch()
+
+    before = index_paths([folder], root)
+    (folder / "old.mp4").unlink()
+    after = index_paths([folder, folder / ".b.png"], root)
+
+    assert (before.skipped, before.ignored) == ({".mp4": 2, "hidden file": 1, "without extension": 1}, 4)
+    assert (after.skipped, after.progress.described) == ({".mp4": 1, "without extension": 1}, 1)
+    assert skipped(root) == {"clip.mp4": ".mp4", "notes": "without extension"}
+
+
+def test_an_image_that_is_left_out_now_stays(folder: Path, root: Path, thumbnails: Sequence[Path]) -> None:
+    """Also with prune: it is there. A failure that is left out is forgotten."""
+    put(thumbnails[0], folder / "a.png")
+    put(thumbnails[1], folder / "drafts.png")
+    (folder / "torn.png").write_bytes(thumbnails[2].read_bytes()[:100])
+    index_paths([folder], root)
+    (folder / "a.png").unlink()
+
+    summary = index_paths([folder], root, IndexSettings(exclude=("drafts.*", "torn.*", "a.png"), prune=True))
+
+    assert summary.left_out == ((folder / "drafts.png").as_uri(),)
+    assert summary.vanished == ((folder / "a.png").as_uri(),)
+    assert {name: image.state for name, image in images(root).items()} == {"drafts.png": "indexed"}
+    assert summary.failed_images == 0
+
+
+def test_a_copy_of_a_failed_file_fails_too(
+    folder: Path, root: Path, thumbnails: Sequence[Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """In the same chunk, in a later one and in a later run: never as the duplicate of an image."""
+    monkeypatch.setattr(whatwhere.indexer.pipeline.run, "SHARD_SOURCES", 2)
+    torn = thumbnails[0].read_bytes()[:100]
+    for name in ("a.png", "b.png", "d.png"):
+        (folder / name).write_bytes(torn)
+    put(thumbnails[1], folder / "c.png")
+
+    first = index_paths([folder], root, IndexSettings(batch_size=1))
+    (folder / "e.png").write_bytes(torn)
+    (folder / "f.png").write_bytes(b"")
+    second = index_paths([folder], root)
+
+    assert counts(first.progress) == {"total": 4, "failed": 3, "described": 1}
+    assert counts(second.progress) == {"total": 6, "failed": 2, "unchanged": 4}
+    assert sum(second.failures.values()) == 2
+    assert second.failed_images == 2
+
+
+@pytest.mark.parametrize("reason", ["torn", "closed"])
+@pytest.mark.usefixtures("mortal")
+def test_a_file_that_became_readable_leaves_no_trace_of_its_failure(
+    folder: Path, root: Path, thumbnails: Sequence[Path], reason: str
+) -> None:
+    """Neither failed nor removed images remain; a twin that still fails is still a failure."""
+    path = put(thumbnails[0], folder / "a.png")
+    whole = path.read_bytes()
+    if reason == "torn":
+        path.write_bytes(whole[:100])
+    else:
+        path.chmod(0)
+    assert index_paths([folder], root).failed_images == 1
+
+    path.chmod(0o600)
+    path.write_bytes(whole)
+    summary = index_paths([folder], root, IndexSettings(retry_failed=True))
+
+    assert (summary.progress.described, summary.failed_images) == (1, 0)
+    with Catalog.open(Layout(root).catalog) as catalog:
+        assert catalog.counts() == {"indexed": 1, "failed": 0, "removed": 0}
+        assert catalog.check() == []
+
+
 def test_an_image_is_recorded_with_its_own_size(folder: Path, root: Path, thumbnails: Sequence[Path]) -> None:
     """Size, type and bytes are those of the file, not of what the network sees."""
     path = put(thumbnails[1], folder / "a.png")
@@ -565,6 +650,7 @@ def test_a_table_says_what_is_known_of_files(folder: Path, root: Path, thumbnail
 
     assert metadata(root) == {"a.png": {"year": 2001}, "b.png": {"label": "car", "year": 2000}, "c.png": {}}
     assert [(run.metadata_changed, run.unmatched_rows) for run in (before, after, again)] == [(2, 1), (1, 0), (0, 0)]
+    assert before.unmatched == ("nowhere.png",)
     assert [run.published for run in (before, after, again)] == [True, False, False]
 
 

@@ -15,6 +15,7 @@ import pytest
 from tests.object_store import s3_server
 from tests.web_server import Answer, Site, web_server
 from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.indexer.sources.exclusions import Exclusions
 from whatwhere.indexer.sources.lists import ImageList
 from whatwhere.indexer.sources.remote import Remote, RetryPolicy
 from whatwhere.indexer.sources.scan import Found, find, gone, scan
@@ -162,7 +163,7 @@ def test_lists_folders_and_files_are_found_together(tmp_path: Path) -> None:
     found = find([tmp_path / "list.txt", str(tmp_path / "in"), pictures[2].as_uri()])
 
     assert list(found.pictures) == [pictures[2].as_uri(), pictures[1].as_uri(), "https://host/x", pictures[0].as_uri()]
-    assert found.with_sidecar == {pictures[2].as_uri()}
+    assert set(found.sidecars) == {pictures[2].as_uri()}
     assert found.places == [(tmp_path / "in").as_uri() + "/", pictures[2].as_uri()]
     assert not found.sidecar_is_known("https://host/x")
     assert found.sidecar_is_known(pictures[0].as_uri())
@@ -174,6 +175,21 @@ def test_what_needs_files_of_this_machine_says_so(tmp_path: Path) -> None:
 
     with pytest.raises(InvalidRequest, match=r"^https://host/x\.jpg\?… is remote"):
         scan([tmp_path / "list.txt"])
+
+
+def test_large_ids_of_parquet_stay_apart(tmp_path: Path) -> None:
+    """As decimals and as unsigned integers of 64 bits; what a number holds exactly stays a number."""
+    ids = [12345678901234567890, 12345678901234567891, 7]
+    path = parquet(
+        tmp_path / "list.parquet",
+        uri=[f"{number}.jpg" for number in range(3)],
+        decimal=pa.array([Decimal(number) for number in ids], pa.decimal128(20, 0)),
+        unsigned=pa.array(ids, pa.uint64()),
+    )
+
+    expected = [str(ids[0]), str(ids[1]), 7]
+    assert [values["decimal"] for _, values in entries(path)] == expected
+    assert [values["unsigned"] for _, values in entries(path)] == expected
 
 
 @pytest.fixture(scope="module")
@@ -191,6 +207,23 @@ def bucket() -> Iterator[str]:
             "in/no\x1bise.jpg": b"n",
             "in/notes.md": b"n",
             "inside/d.jpg": b"d",
+            **dict.fromkeys(
+                [
+                    f"rules/{name}"
+                    for name in (
+                        *(
+                            "a.jpg",
+                            "a.jpg.supplemental-metadata.json",
+                            "a.xmp",
+                            "._a.jpg",
+                            "@eaDir/deep/t.jpg",
+                            "b.gif",
+                        ),
+                        *("phone/.nomedia", "phone/c.jpg", "photo", "sub/a.jpg", "sub/drafts/d.jpg"),
+                    )
+                ],
+                b"x",
+            ),
             "lists/l.txt": b"../not/resolved.jpg\na.jpg\nhttps://host/b.jpg\n",
             "lists/local.txt": b"/etc/passwd\n",
             "lists/l.csv": json.dumps("uri").encode() + b",year\na.jpg,1990\n",
@@ -207,10 +240,26 @@ def test_a_folder_of_a_bucket_is_searched(bucket: str, written: str) -> None:
 
     assert list(found.pictures) == [f"{bucket}/in/{name}" for name in ("a.jpg", "b.JPG", "deep/c.png")]
     assert all(stamp is not None and stamp.byte_count == 1 for stamp in found.pictures.values())
-    assert found.with_sidecar == {f"{bucket}/in/a.jpg"}
+    assert set(found.sidecars) == {f"{bucket}/in/a.jpg"}
     assert found.ignored == 3
     assert found.places == [f"{bucket}/in/"]
     assert all(found.sidecar_is_known(uri) for uri in found.pictures)
+
+
+def test_a_folder_of_a_bucket_is_left_out_by_the_same_rules(bucket: str) -> None:
+    """Hidden names, folders of systems, patterns and .nomedia; of other files only the name is known."""
+    found = find([f"{bucket}/rules/"], exclusions=Exclusions(("drafts/", "*.gif")))
+
+    assert list(found.pictures) == [f"{bucket}/rules/a.jpg", f"{bucket}/rules/sub/a.jpg"]
+    assert found.sidecars == {f"{bucket}/rules/a.jpg": ("a.jpg.supplemental-metadata.json", "a.xmp")}
+    assert {uri.removeprefix(f"{bucket}/rules/"): why.kind for uri, why in found.skipped.items()} == {
+        "._a.jpg": "AppleDouble",
+        "@eaDir/": "system folder",
+        "b.gif": "excluded file",
+        "phone/": ".nomedia folder",
+        "photo": "without extension",
+        "sub/drafts/": "excluded folder",
+    }
 
 
 def test_a_picture_of_a_bucket_is_found_by_its_name(bucket: str) -> None:

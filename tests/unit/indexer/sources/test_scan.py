@@ -135,7 +135,7 @@ def test_a_picture_in_a_folder_is_found_with_its_sidecar(tmp_path: Path) -> None
     found = find([tmp_path])
 
     assert list(found.pictures) == [path.as_uri(), bare.as_uri()]
-    assert found.with_sidecar == {path.as_uri()}
+    assert found.sidecars == {path.as_uri(): ("x.jpg.json",)}
     assert found.ignored == 2
 
 
@@ -144,7 +144,7 @@ def test_a_picture_that_is_named_is_found_with_its_sidecar(tmp_path: Path) -> No
     path, bare = touch(tmp_path / "x.dat"), touch(tmp_path / "y.jpg")
     touch(tmp_path / "x.dat.json")
 
-    assert find([path, bare]).with_sidecar == {path.as_uri()}
+    assert find([path, bare]).sidecars == {path.as_uri(): ("x.dat.json",)}
 
 
 # --- gone -------------------------------------------------------------------------------------------------------
