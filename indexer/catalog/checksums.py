@@ -17,6 +17,8 @@ from whatwhere.indexer.catalog.tables import ImageRow, ShardRow, SourceRow
 SEALED = (ImageRow, SourceRow, ShardRow)
 # The id is not known when a row is inserted; updated_at is set by the statement itself.
 _LEFT_OUT = ("id", "checksum", "updated_at")
+# Columns that a later schema added: left out while they are null, so that older rows keep their checksums.
+_LEFT_OUT_IF_NULL = ("vanished_at", "readable_uri")
 
 
 def _plain(value: object) -> str:
@@ -33,6 +35,9 @@ def checksum_of(table: str, values: Mapping[str, object]) -> int:
     kept = dict(values)
     for name in _LEFT_OUT:
         kept.pop(name, None)
+    for name in _LEFT_OUT_IF_NULL:
+        if name in kept and kept[name] is None:
+            del kept[name]
     return zlib.crc32(_CANONICAL.encode([table, kept]).encode())
 
 
