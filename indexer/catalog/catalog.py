@@ -12,6 +12,7 @@ from whatwhere.indexer.catalog.filtering import FilterQueries
 from whatwhere.indexer.catalog.integrity import IntegrityCheck
 from whatwhere.indexer.catalog.metadata import MetadataTable
 from whatwhere.indexer.catalog.queries import Queries
+from whatwhere.indexer.catalog.relocation import RelocationTable
 from whatwhere.indexer.catalog.removal import RemovalTable
 from whatwhere.indexer.catalog.runs import RunTable
 from whatwhere.indexer.catalog.shards import ShardTable
@@ -20,7 +21,17 @@ from whatwhere.indexer.catalog.transfer import RowTransfer
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch
 
 
-class Catalog(Queries, FilterQueries, RunTable, MetadataTable, RemovalTable, ShardTable, IntegrityCheck, RowTransfer):
+class Catalog(
+    Queries,
+    FilterQueries,
+    RunTable,
+    MetadataTable,
+    RemovalTable,
+    RelocationTable,
+    ShardTable,
+    IntegrityCheck,
+    RowTransfer,
+):
     """A catalog in one database, SQLite or PostgreSQL. It is safe to use from several threads.
 
     The address of a PostgreSQL catalog is a URL, postgresql+psycopg://USER@HOST:5432/DATABASE, with libpq's options as
@@ -34,6 +45,7 @@ class Catalog(Queries, FilterQueries, RunTable, MetadataTable, RemovalTable, Sha
     - `RunTable`: runs, their chunks and generations
     - `MetadataTable`: metadata of sources
     - `RemovalTable`: removed images, sources whose files no longer exist
+    - `RelocationTable`: sources whose files were moved
     - `ShardTable`: moved and lost shards
     - `IntegrityCheck`: the check, and repair of indexes
     - `RowTransfer`: rows for a copy to another database

@@ -20,6 +20,7 @@ from whatwhere.service.cli import (  # noqa: F401 - each registers its commands
     info,
     maintenance,
     operate,
+    relocate,
     remove,
     search,
     serve,

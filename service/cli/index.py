@@ -100,7 +100,9 @@ def index(
     prune: Annotated[
         bool,
         typer.Option(
-            "--prune", help="Remove images that are gone from the given folders, and given URIs that answer 404."
+            "--prune",
+            help="Forget files that are gone from the given folders, folders that are gone themselves, and given URIs "
+            "that answer 404.",
         ),
     ] = False,
     engine: Annotated[
@@ -184,6 +186,10 @@ def _print_summary(summary: "RunSummary", collection: str) -> None:
     _print_some(
         summary.vanished,
         f"vanished {len(summary.vanished)}, " + ("removed" if summary.pruned else "kept: --prune removes them"),
+    )
+    _print_some(
+        summary.moved,
+        f"moved {len(summary.moved)}, their old places are kept: index --prune with the old folder removes them",
     )
     out.print(f"{collection}: generation {summary.generation}, {summary.images} images", soft_wrap=True)
     if done.failed:

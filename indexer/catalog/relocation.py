@@ -1,0 +1,130 @@
+"""Give sources other URIs, many at once: their files were moved, and the catalog is told where they are."""
+
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
+
+from sqlalchemy import select
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session
+
+from whatwhere.indexer.batched import batched
+from whatwhere.indexer.catalog.checksums import checksum_of, verify
+from whatwhere.indexer.catalog.database import Database
+from whatwhere.indexer.catalog.metadata import refresh, with_origins
+from whatwhere.indexer.catalog.records import REMOVED
+from whatwhere.indexer.catalog.rows import AT_ONCE, rows_of
+from whatwhere.indexer.catalog.tables import Base, ImageRow, SourceRow
+from whatwhere.indexer.storage.readable import readable_if_other
+
+_SOURCES = Base.metadata.tables[SourceRow.__tablename__]
+_ROWS_AT_ONCE = 5000
+_LAST = "\U0010ffff"  # sorts after every character of a URI
+_ON_THE_WAY = "moving:"  # prefix of the URIs of rows that another row must leave first
+
+
+class SourceEntry(NamedTuple):
+    """A recorded source. `content_hash` is the SHA-256 of its image's file, None if it could never be read."""
+
+    id: int
+    uri: str
+    image_id: int
+    content_hash: str | None
+    vanished: bool
+
+
+class SourceMove(NamedTuple):
+    """The new URI of a source. If not `exists`, its mark as vanished stays; if not `same_stamp`, it is read again."""
+
+    id: int
+    uri: str
+    exists: bool = True
+    same_stamp: bool = True
+
+
+class RelocationTable(Database):
+    """Sources whose files were moved."""
+
+    def sources_from(self, start: str) -> Iterator[SourceEntry]:
+        """Yield the sources whose URIs begin with `start`, ordered by id, from one state of the catalog."""
+        columns = (SourceRow.id, SourceRow.uri, SourceRow.image_id, ImageRow.content_hash, SourceRow.vanished_at)
+        query = select(*columns).join(SourceRow.image).where(SourceRow.uri >= start, SourceRow.uri < start + _LAST)
+        with self._reading() as connection:
+            self._backend.take_time(connection)
+            rows = connection.execution_options(yield_per=_ROWS_AT_ONCE).execute(query.order_by(SourceRow.id))
+            for id_, uri, image_id, content_hash, vanished_at in rows:
+                yield SourceEntry(id_, uri, image_id, content_hash, vanished_at is not None)
+
+    def move_sources(
+        self,
+        moves: Sequence[SourceMove],
+        merged: Mapping[int, int | None],
+        on_progress: Callable[[int], None] = lambda _: None,
+        *,
+        overlapping: bool = False,
+    ) -> None:
+        """Set the URIs of sources and delete those of `merged`, in one transaction; `moves` are ordered by id.
+
+        `merged` maps sources to those of the same image that take over their metadata where they have none, or to
+        None. An image without sources becomes removed until a run finds its content again. `overlapping`: a new URI
+        can be the old one of another move. `on_progress` gets the number of moves done. Raises CollectionCorrupt if a
+        row does not match its checksum.
+        """
+        with self._writing() as session:
+            connection = session.connection()
+            self._backend.take_time(connection)
+            _merge(session, merged)
+            groups: Iterable[list[dict[str, Any]]] = _rewritten(connection, moves)
+            if overlapping:
+                groups = [*groups]  # each has its old URI, and its checksum is verified
+                for rows in groups:
+                    away = [{"id": row["id"], "uri": f"{_ON_THE_WAY}{row['id']}"} for row in rows]
+                    self._backend.update_by_id(connection, _SOURCES, away)
+            done = 0
+            for rows in groups:
+                self._backend.update_by_id(connection, _SOURCES, rows)
+                done += len(rows)
+                on_progress(done)
+
+
+def _rewritten(connection: Connection, moves: Sequence[SourceMove]) -> Iterator[list[dict[str, Any]]]:
+    """Yield the new values of sources in groups."""
+    changed = ("uri", "readable_uri", "vanished_at", "modified_ns", "checksum")
+    for some in batched(moves, _ROWS_AT_ONCE):
+        by_id = {move.id: move for move in some}
+        within = _SOURCES.c.id.between(some[0].id, some[-1].id)  # faster than a list of ids
+        rows = []
+        for row in connection.execute(select(_SOURCES).where(within)):
+            move = by_id.get(row.id)
+            if move is None:
+                continue
+            values = row._asdict()
+            verify(_SOURCES, values)
+            values["uri"], values["readable_uri"] = move.uri, readable_if_other(move.uri)
+            if move.exists:
+                values["vanished_at"] = None
+            if not move.same_stamp:
+                values["modified_ns"] = 0
+            values["checksum"] = checksum_of(_SOURCES.name, values)
+            rows.append({"id": row.id, **{name: values[name] for name in changed}})
+        yield rows
+
+
+def _merge(session: Session, merged: Mapping[int, int | None]) -> None:
+    """Delete sources; their metadata goes to the sources that take their place."""
+    for ids in batched(merged, AT_ONCE):
+        sources = list(rows_of(session, SourceRow, SourceRow.id, ids))
+        heirs = [heir for id_ in ids if (heir := merged[id_]) is not None]
+        kept = {row.id: row for row in rows_of(session, SourceRow, SourceRow.id, heirs)}
+        images = list(rows_of(session, ImageRow, ImageRow.id, {source.image_id for source in sources}))
+        for source in sources:
+            heir = merged[source.id]
+            if heir is not None:
+                kept[heir].origins = with_origins(source.origins, kept[heir].origins)
+            source.image.sources.remove(source)
+            session.delete(source)
+        for image in images:
+            if not image.sources:
+                image.state = REMOVED
+        refresh(session, images)
+        session.flush()
+        session.expunge_all()
