@@ -2,9 +2,10 @@
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 from sqlalchemy import Column, Table, event
@@ -39,6 +40,23 @@ def checksum_of(table: str, values: Mapping[str, object]) -> int:
         if name in kept and kept[name] is None:
             del kept[name]
     return zlib.crc32(_CANONICAL.encode([table, kept]).encode())
+
+
+def checksum_of_source(row: Sequence[Any]) -> int:
+    """Return what `checksum_of` returns for a row of `sources`: its columns in order, the metadata as JSON text.
+
+    The canonical JSON of the usual row, without metadata, is written here: a million rows take seconds.
+    """
+    _, uri, image_id, byte_count, modified_ns, metadata, _, vanished_at, readable_uri = row
+    if metadata != "{}" or vanished_at is not None:
+        values = dict(zip(SourceRow.__table__.columns.keys(), row, strict=True))
+        return checksum_of(SourceRow.__tablename__, {**values, "metadata": json.loads(metadata)})
+    other = "" if readable_uri is None else f'"readable_uri":{_quoted(readable_uri)},'
+    text = (
+        f'["sources",{{"byte_count":{byte_count},"image_id":{image_id},"metadata":{{}},"modified_ns":{modified_ns},'
+        f'{other}"uri":{_quoted(uri)}}}]'
+    )
+    return zlib.crc32(text.encode())
 
 
 def verify(table: Table, values: Mapping[str, object]) -> None:

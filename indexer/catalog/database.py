@@ -2,13 +2,13 @@
 
 import importlib.resources
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator, Mapping, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
 from alembic.config import Config
-from sqlalchemy import Table, bindparam, update
+from sqlalchemy import Table
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session
 
@@ -86,11 +86,11 @@ class Backend(ABC):
     def loaded(self, connection: Connection, table: str) -> None:  # noqa: B027 - not every kind has something to do
         """Continue the numbering of a table after rows that were written with their ids."""
 
-    def update_by_id(self, connection: Connection, table: Table, rows: Sequence[Mapping[str, Any]]) -> None:
-        """Set columns of many rows; each row has its `id` and the same columns."""
-        changed = {name: bindparam(f"new_{name}", type_=table.c[name].type) for name in rows[0] if name != "id"}
-        statement = update(table).where(table.c.id == bindparam("new_id")).values(changed)
-        connection.execute(statement, [{f"new_{name}": value for name, value in row.items()} for row in rows])
+    @abstractmethod
+    def update_by_id(
+        self, connection: Connection, table: Table, names: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Set columns of many rows, in few statements; the last of `names` is "id"."""
 
     def alone(self, engine: Engine) -> AbstractContextManager[None]:
         """Lock out other writers. Raises CollectionLocked if one is active."""

@@ -49,8 +49,7 @@ def records(rows: Iterable[Row[Any]]) -> Iterator[ImageRecord]:
         if shard_id not in shard_files:
             shard_files[shard_id] = _shard_file(first)
         taken_over = {name: image[name] for name in _TAKEN_OVER}
-        places = {"uris": uris + vanished, "vanished_uris": vanished}
-        yield ImageRecord(**places, shard_file=shard_files[shard_id], **taken_over)
+        yield ImageRecord(uris=uris + vanished, vanished_uris=vanished, shard_file=shard_files[shard_id], **taken_over)
 
 
 def _source(row: Row[Any]) -> dict[str, Any]:

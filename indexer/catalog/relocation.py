@@ -3,13 +3,13 @@
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
-from sqlalchemy import select
+from sqlalchemy import Text, cast, select
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session
 
 from whatwhere.indexer.batched import batched
-from whatwhere.indexer.catalog.checksums import checksum_of, verify
-from whatwhere.indexer.catalog.database import Database
+from whatwhere.indexer.catalog.checksums import checksum_of_source
+from whatwhere.indexer.catalog.database import Damage, Database
 from whatwhere.indexer.catalog.metadata import refresh, with_origins
 from whatwhere.indexer.catalog.records import REMOVED
 from whatwhere.indexer.catalog.rows import AT_ONCE, rows_of
@@ -17,6 +17,9 @@ from whatwhere.indexer.catalog.tables import Base, ImageRow, SourceRow
 from whatwhere.indexer.storage.readable import readable_if_other
 
 _SOURCES = Base.metadata.tables[SourceRow.__tablename__]
+# The JSON as text: most rows have none, and need no parser.
+_AS_TEXT = select(*(cast(column, Text) if column.name == "metadata" else column for column in _SOURCES.c))
+_CHANGED = ("uri", "readable_uri", "vanished_at", "modified_ns", "checksum", "id")
 _ROWS_AT_ONCE = 5000
 _LAST = "\U0010ffff"  # sorts after every character of a URI
 _ON_THE_WAY = "moving:"  # prefix of the URIs of rows that another row must leave first
@@ -73,39 +76,36 @@ class RelocationTable(Database):
             connection = session.connection()
             self._backend.take_time(connection)
             _merge(session, merged)
-            groups: Iterable[list[dict[str, Any]]] = _rewritten(connection, moves)
+            groups: Iterable[list[tuple[Any, ...]]] = _rewritten(connection, moves)
             if overlapping:
                 groups = [*groups]  # each has its old URI, and its checksum is verified
                 for rows in groups:
-                    away = [{"id": row["id"], "uri": f"{_ON_THE_WAY}{row['id']}"} for row in rows]
-                    self._backend.update_by_id(connection, _SOURCES, away)
+                    away = [(f"{_ON_THE_WAY}{row[-1]}", row[-1]) for row in rows]
+                    self._backend.update_by_id(connection, _SOURCES, ("uri", "id"), away)
             done = 0
             for rows in groups:
-                self._backend.update_by_id(connection, _SOURCES, rows)
+                self._backend.update_by_id(connection, _SOURCES, _CHANGED, rows)
                 done += len(rows)
                 on_progress(done)
 
 
-def _rewritten(connection: Connection, moves: Sequence[SourceMove]) -> Iterator[list[dict[str, Any]]]:
-    """Yield the new values of sources in groups."""
-    changed = ("uri", "readable_uri", "vanished_at", "modified_ns", "checksum")
+def _rewritten(connection: Connection, moves: Sequence[SourceMove]) -> Iterator[list[tuple[Any, ...]]]:
+    """Yield the new values of sources in groups, in the order of _CHANGED."""
     for some in batched(moves, _ROWS_AT_ONCE):
         by_id = {move.id: move for move in some}
         within = _SOURCES.c.id.between(some[0].id, some[-1].id)  # faster than a list of ids
         rows = []
-        for row in connection.execute(select(_SOURCES).where(within)):
-            move = by_id.get(row.id)
+        for row in connection.execute(_AS_TEXT.where(within)):
+            move = by_id.get(row[0])
             if move is None:
                 continue
-            values = row._asdict()
-            verify(_SOURCES, values)
-            values["uri"], values["readable_uri"] = move.uri, readable_if_other(move.uri)
-            if move.exists:
-                values["vanished_at"] = None
-            if not move.same_stamp:
-                values["modified_ns"] = 0
-            values["checksum"] = checksum_of(_SOURCES.name, values)
-            rows.append({"id": row.id, **{name: values[name] for name in changed}})
+            if row[6] != checksum_of_source(row):
+                raise Damage(f"source {row[0]}", "does not match its checksum")
+            id_, _, image_id, byte_count, modified_ns, metadata, _, vanished_at, _ = row
+            modified_ns, vanished_at = modified_ns * move.same_stamp, None if move.exists else vanished_at
+            other = readable_if_other(move.uri)
+            new = (id_, move.uri, image_id, byte_count, modified_ns, metadata, None, vanished_at, other)
+            rows.append((move.uri, other, vanished_at, modified_ns, checksum_of_source(new), id_))
         yield rows
 
 

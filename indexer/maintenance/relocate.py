@@ -6,7 +6,7 @@ from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from hashlib import sha256
-from itertools import islice
+from itertools import islice, takewhile
 from pathlib import Path
 from unicodedata import normalize
 from urllib.parse import quote, unquote
@@ -146,7 +146,7 @@ def _uri_of(place: Path | str, name: str) -> str:
 
 def _entries_below(catalog: Catalog, place: str) -> list[SourceEntry]:
     """Return the sources at and below a place, ordered by id, in any normalization form of its name."""
-    start = os.path.commonprefix([place, readable(place), *_forms(place)])
+    start = _common_start([place, readable(place), *_forms(place)])
     wanted = readable(place)
     inside = f"{place}/"
     return [
@@ -154,6 +154,11 @@ def _entries_below(catalog: Catalog, place: str) -> list[SourceEntry]:
         for entry in catalog.sources_from(start)
         if entry.uri.startswith(inside) or (found := readable(entry.uri)) == wanted or found.startswith(f"{wanted}/")
     ]
+
+
+def _common_start(texts: Sequence[str]) -> str:
+    same = takewhile(lambda letters: len(set(letters)) == 1, zip(*texts, strict=False))
+    return "".join(letters[0] for letters in same)
 
 
 def _forms(place: str) -> Iterator[str]:

@@ -7,13 +7,12 @@ from urllib.parse import unquote
 
 _LOCAL = "file://"
 _ENCODED = (_LOCAL, "http://", "https://")  # other schemes have names that are stored as they are
-_FORM = "NFC"
 _OPEN = "*"  # a pattern that begins with it matches any folder
 
 
 def composed(text: str) -> str:
     """Return text in the Unicode normalization form that texts are compared in (NFC)."""
-    return text if text.isascii() else normalize(_FORM, text)
+    return text if text.isascii() else normalize("NFC", text)
 
 
 def readable(uri: str) -> str:
@@ -27,6 +26,8 @@ def readable(uri: str) -> str:
 
 def readable_if_other(uri: str) -> str | None:
     """Return `readable(uri)` if it differs from the URI, else None: most URIs are stored once."""
+    if "%" not in uri and uri.isascii():
+        return None
     other = readable(uri)
     return None if other == uri else other
 
