@@ -3,7 +3,7 @@
 import os
 from pathlib import Path
 from unicodedata import normalize
-from urllib.parse import unquote
+from urllib.parse import unquote_to_bytes
 
 _LOCAL = "file://"
 _ENCODED = (_LOCAL, "http://", "https://")  # other schemes have names that are stored as they are
@@ -20,7 +20,7 @@ def readable(uri: str) -> str:
 
     Bytes that are not UTF-8 become \ufffd. The result of two names that differ only in their form is the same.
     """
-    decoded = unquote(uri) if uri.startswith(_ENCODED) else uri
+    decoded = _decoded(uri) if uri.startswith(_ENCODED) else uri
     return composed(uri if "\0" in decoded else decoded)  # PostgreSQL stores no NUL
 
 
@@ -41,8 +41,12 @@ def spellings(text: str, *, anchored: bool = True) -> tuple[str, ...]:
     if anchored:
         text = text.replace(f"{_LOCAL}localhost/", f"{_LOCAL}/", 1) if text.startswith(_LOCAL) else text
         text = f"{_LOCAL}{text}" if text.startswith("/") else text
-    decoded = unquote(text)
+    decoded = _decoded(text)
     return tuple(dict.fromkeys((composed(text), composed(text if "\0" in decoded else decoded))))
+
+
+def _decoded(text: str) -> str:
+    return unquote_to_bytes(text).decode(errors="replace") if "%" in text else text
 
 
 def absolute_place(text: str, folder: Path | None = None) -> str:

@@ -25,6 +25,7 @@ from whatwhere.service.cli.options import (
     Weights,
     names,
 )
+from whatwhere.service.cli.places import place_of
 
 if TYPE_CHECKING:
     from whatwhere.indexer.pipeline.settings import RunSummary
@@ -201,6 +202,6 @@ def _print_some(uris: Sequence[str], heading: str) -> None:
     if uris:
         out.print(heading)
     for uri in uris[:SHOWN]:
-        out.print(f"  {uri}", soft_wrap=True)
+        out.print(f"  {place_of(uri)}", soft_wrap=True)
     if len(uris) > SHOWN:
         out.print(f"  ... and {len(uris) - SHOWN} more: --json lists all")
