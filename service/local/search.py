@@ -47,9 +47,8 @@ def ask(question: Question, answering: Answering) -> SearchResult:
         stored = answering.image(question.image)
         size, query, pixels = (stored.width, stored.height), stored.name, load_pixels(stored)
     else:
-        query, pixels = _read(
-            file_named(question.image), "give an image file, or a stored image's name such as images/12"
-        )
+        path = file_named(question.image)
+        query, pixels = _read(path, "give an image file, or a stored image's name such as images/12")
         size = (pixels.shape[1], pixels.shape[0])
     regions = [parse_region(text, *size) for text in question.regions]
     mask = b"" if question.mask is None else _read(question.mask, "give an image that is white inside")[0]
