@@ -203,7 +203,7 @@ class PostgreSql(Backend):
             cast(bindparam(f"values_{name}", values), ARRAY(table.c[name].type))
             for name, values in zip(names, columns, strict=True)
         ]
-        new = func.unnest(*arrays).table_valued(*names, name="new")
+        new = func.unnest(*arrays).table_valued(*names).render_derived(name="new")
         changed = {name: new.c[name] for name in names[:-1]}
         connection.execute(update(table).where(table.c.id == new.c.id).values(changed))
 
