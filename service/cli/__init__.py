@@ -3,6 +3,7 @@
 Exit codes: 0 done, 1 a named error, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
+import contextlib
 import importlib.metadata
 import io
 import logging
@@ -51,8 +52,10 @@ def main() -> None:
 def escape_output() -> None:
     """Escape characters that the terminal's encoding lacks, in all output, instead of failing on them."""
     for stream in (sys.stdout, sys.stderr):
-        if isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+        # OSError: it was opened on a file, and a pipe was put in the file's place.
+        with contextlib.suppress(OSError):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
 
 
 def quiet_libraries() -> None:
