@@ -1,4 +1,4 @@
-"""Give sources other URIs, many at once: their files were moved, and the catalog is told where they are."""
+"""Give sources other URIs, many at once, after their files were moved."""
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple

@@ -16,6 +16,7 @@ from tests.commands import run, run_afresh
 from tests.object_store import s3_server
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.collection.layout import Layout
+from whatwhere.indexer.collection.reader import open_collection
 from whatwhere.indexer.pipeline import vanished
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.indexer.pipeline.settings import IndexSettings
@@ -161,6 +162,19 @@ def test_a_library_is_told_where_it_is(library: Path) -> None:
     }
     listed = shown(library, "images", "--filter", "label = boat AND uri = '*/new/My Pictures/*'")
     assert f"{pictures}/a b.jpg" in listed
+
+
+def test_a_reader_that_is_open_sees_the_new_places(library: Path) -> None:
+    """A server answers with them at once; the generation stays, since its vectors do."""
+    with open_collection(library / "c.ww") as reader:
+        (library / "old").rename(library / "new")
+        done = run("relocate", library / "old", library / "new", "-c", library / "c.ww", "--json")
+        found = sorted(
+            image.uris[0].removeprefix(library.as_uri()) for image in reader.indexed_images([1, 2, 3]).values()
+        )
+
+    assert json.loads(done.stdout)["generation"] == 1
+    assert found == below("new")
 
 
 def test_nothing_is_written_if_files_differ(library: Path) -> None:
