@@ -9,7 +9,7 @@ def place_of(uri: str) -> str:
     """Return a local URI as a path and a remote one decoded, on one line: control characters are escaped."""
     if not uri:
         return ""
-    text = readable(shown(uri)) if is_remote(uri) else str(path_of_uri(uri))
+    text = readable(shown(uri)) if is_remote(uri) else str(path_of_uri(uri)).rstrip("/") + "/" * uri.endswith("/")
     return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
 
 
