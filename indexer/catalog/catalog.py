@@ -8,6 +8,7 @@ from whatwhere.indexer.catalog.filtering import FilterQueries
 from whatwhere.indexer.catalog.integrity import IntegrityCheck
 from whatwhere.indexer.catalog.metadata import MetadataTable
 from whatwhere.indexer.catalog.queries import Queries
+from whatwhere.indexer.catalog.relocation import RelocationTable
 from whatwhere.indexer.catalog.removal import RemovalTable
 from whatwhere.indexer.catalog.runs import RunTable
 from whatwhere.indexer.catalog.schema import revision_of, revisions, upgrade
@@ -24,6 +25,7 @@ class Catalog(
     RunTable,
     MetadataTable,
     RemovalTable,
+    RelocationTable,
     ShardTable,
     SkippedTable,
     IntegrityCheck,
@@ -42,6 +44,7 @@ class Catalog(
     - `RunTable`: runs, their chunks and generations
     - `MetadataTable`: metadata of sources
     - `RemovalTable`: removed images, sources whose files no longer exist
+    - `RelocationTable`: sources whose files were moved
     - `ShardTable`: moved and lost shards
     - `SkippedTable`: files and folders that a scan passed over
     - `IntegrityCheck`: the check, and repair of indexes

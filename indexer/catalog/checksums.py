@@ -2,9 +2,10 @@
 
 import json
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from functools import cache
+from json.encoder import encode_basestring_ascii as _quoted
 from typing import Any
 
 from sqlalchemy import Column, Table, event
@@ -17,6 +18,8 @@ from whatwhere.indexer.catalog.tables import ImageRow, ShardRow, SourceRow
 SEALED = (ImageRow, SourceRow, ShardRow)
 # The id is not known when a row is inserted; updated_at is set by the statement itself.
 _LEFT_OUT = ("id", "checksum", "updated_at")
+# Columns that a later schema added: left out while they are null, so that older rows keep their checksums.
+_LEFT_OUT_IF_NULL = ("vanished_at", "readable_uri")
 
 
 def _plain(value: object) -> str:
@@ -33,7 +36,27 @@ def checksum_of(table: str, values: Mapping[str, object]) -> int:
     kept = dict(values)
     for name in _LEFT_OUT:
         kept.pop(name, None)
+    for name in _LEFT_OUT_IF_NULL:
+        if name in kept and kept[name] is None:
+            del kept[name]
     return zlib.crc32(_CANONICAL.encode([table, kept]).encode())
+
+
+def checksum_of_source(row: Sequence[Any]) -> int:
+    """Return what `checksum_of` returns for a row of `sources`: its columns in order, the metadata as JSON text.
+
+    The canonical JSON of the usual row, without metadata, is written here: a million rows take seconds.
+    """
+    _, uri, image_id, byte_count, modified_ns, metadata, _, vanished_at, readable_uri = row
+    if metadata != "{}" or vanished_at is not None:
+        values = dict(zip(SourceRow.__table__.columns.keys(), row, strict=True))
+        return checksum_of(SourceRow.__tablename__, {**values, "metadata": json.loads(metadata)})
+    other = "" if readable_uri is None else f'"readable_uri":{_quoted(readable_uri)},'
+    text = (
+        f'["sources",{{"byte_count":{byte_count},"image_id":{image_id},"metadata":{{}},"modified_ns":{modified_ns},'
+        f'{other}"uri":{_quoted(uri)}}}]'
+    )
+    return zlib.crc32(text.encode())
 
 
 def verify(table: Table, values: Mapping[str, object]) -> None:

@@ -1,11 +1,12 @@
 """Connections and transactions, for both kinds of database."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Generator, Iterator
+from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import TypeAlias
+from typing import Any, TypeAlias
 
+from sqlalchemy import Table
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session
 
@@ -74,6 +75,12 @@ class Backend(ABC):
 
     def loaded(self, connection: Connection, table: str) -> None:  # noqa: B027 - not every kind has something to do
         """Continue the numbering of a table after rows that were written with their ids."""
+
+    @abstractmethod
+    def update_by_id(
+        self, connection: Connection, table: Table, names: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Set columns of many rows, in few statements; the last of `names` is "id"."""
 
     def alone(self, engine: Engine) -> AbstractContextManager[None]:
         """Lock out other writers. Raises CollectionLocked if one is active."""

@@ -15,8 +15,9 @@ from whatwhere.indexer.catalog.database import Database
 from whatwhere.indexer.catalog.metadata import BOOL, MEMBER, NUMBER, STRING, TIME
 from whatwhere.indexer.catalog.records import INDEXED
 from whatwhere.indexer.catalog.tables import ImageRow, PropertyRow, SourceRow
-from whatwhere.indexer.metadata.filter_translation import TIME_FIELD, FilterTranslator
+from whatwhere.indexer.metadata.filter_translation import TIME_FIELD, URI_FIELD, FilterTranslator
 from whatwhere.indexer.metadata.filters import Expression, Literal
+from whatwhere.indexer.storage.readable import spellings
 
 _NUMBERS: Mapping[str, Any] = MappingProxyType(
     {
@@ -26,7 +27,6 @@ _NUMBERS: Mapping[str, Any] = MappingProxyType(
         TIME_FIELD: ImageRow.created_at,
     }
 )
-_URI = "uri"
 _TEXTS: Mapping[str, Any] = MappingProxyType({"mime_type": ImageRow.mime_type, "sha256": ImageRow.content_hash})
 _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
     {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
@@ -48,12 +48,22 @@ class FilterQueries(Database):
             return np.fromiter(connection.scalars(query), dtype=np.int64)
 
     def ids_of_uris(self, glob: str, *, state: str | None = INDEXED) -> NDArray[np.int64]:
-        """Return the ids [N] (int64, sorted) of images with a URI that matches a shell pattern, case-sensitive."""
-        query = select(ImageRow.id, SourceRow.uri).join(ImageRow.sources).order_by(ImageRow.id)
+        """Return the ids [N] (int64, sorted) of images with a URI that matches a shell pattern, case-sensitive.
+
+        URIs are compared as `filter_translation` says. A pattern also matches a URI that equals it: brackets can be
+        part of a name.
+        """
+        patterns = spellings(glob)
+        shown = func.coalesce(SourceRow.readable_uri, SourceRow.uri)
+        query = select(ImageRow.id, shown).join(ImageRow.sources).order_by(ImageRow.id)
         if state is not None:
             query = query.where(ImageRow.state == state)
         with self._asking() as connection:
-            found = dict.fromkeys(id_ for id_, uri in connection.execute(query) if fnmatchcase(uri, glob))
+            found = dict.fromkeys(
+                id_
+                for id_, uri in connection.execute(query)
+                if uri in patterns or any(fnmatchcase(uri, pattern) for pattern in patterns)
+            )
         return np.fromiter(found, dtype=np.int64)
 
 
@@ -78,7 +88,7 @@ class _Rows(FilterTranslator[ColumnElement[bool]]):
         return _compared(_NUMBERS[field], operator, value)
 
     def text_is_there(self, field: str) -> ColumnElement[bool]:
-        return ImageRow.sources.any() if field == _URI else _TEXTS[field].is_not(None)
+        return ImageRow.sources.any() if field == URI_FIELD else _TEXTS[field].is_not(None)
 
     def text_is_filled(self, field: str) -> ColumnElement[bool]:
         return self._on_text(field, lambda column: _compared(column, "!=", ""))
@@ -90,8 +100,10 @@ class _Rows(FilterTranslator[ColumnElement[bool]]):
         return self._on_text(field, lambda column: _compared(column, operator, text))
 
     def _on_text(self, field: str, condition: Callable[[Any], ColumnElement[bool]]) -> ColumnElement[bool]:
-        if field == _URI:  # any of an image's
-            return ImageRow.id.in_(select(SourceRow.image_id).where(condition(SourceRow.uri)))
+        if field == URI_FIELD:  # any of an image's; not coalesce, which would use neither index
+            as_stored = and_(SourceRow.readable_uri.is_(None), condition(SourceRow.uri))
+            matches = or_(as_stored, condition(SourceRow.readable_uri))
+            return ImageRow.id.in_(select(SourceRow.image_id).where(matches))
         return func.coalesce(condition(_TEXTS[field]), false())
 
     def name_is_there(self, name: str) -> ColumnElement[bool]:

@@ -14,6 +14,7 @@ from whatwhere.indexer.catalog.rows import AT_ONCE, rows_of
 from whatwhere.indexer.catalog.tables import ImageRow, PropertyRow, SourceRow, same_json
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.metadata.filters import moment_of
+from whatwhere.indexer.storage.readable import composed
 
 _PROPERTIES = PropertyRow.metadata.tables[PropertyRow.__tablename__]
 BOOL, NUMBER, TIME, STRING, MEMBER = "bool", "number", "time", "string", "member"
@@ -118,7 +119,7 @@ def write_properties(session: Session, images: Iterable[ImageRow]) -> None:
 
 
 def properties_of(metadata: Mapping[str, Any]) -> Iterator[MetadataValue]:
-    """Yield the distinct values of an image's metadata.
+    """Yield the distinct values of an image's metadata, names and texts in one normalization form (NFC).
 
     Raises OverflowError if a number exceeds the range of float64.
     """
@@ -129,8 +130,8 @@ def _flattened(name: str, value: object) -> Iterator[MetadataValue]:
     if isinstance(value, Mapping):
         for member, inner in value.items():
             if name:
-                yield MetadataValue(name, MEMBER, member)
-            yield from _flattened(f"{name}.{member}" if name else member, inner)
+                yield MetadataValue(name, MEMBER, composed(member))
+            yield from _flattened(f"{name}.{composed(member)}" if name else composed(member), inner)
     elif isinstance(value, list):
         for element in value:
             yield from _flattened(name, element)
@@ -143,6 +144,6 @@ def _property(name: str, value: object) -> MetadataValue:
         return MetadataValue(name, BOOL, None, float(value))
     if isinstance(value, int | float):
         return MetadataValue(name, NUMBER, None, float(value))
-    text = str(value)
+    text = composed(str(value))
     moment = moment_of(text)
     return MetadataValue(name, STRING, text) if moment is None else MetadataValue(name, TIME, text, moment.timestamp())

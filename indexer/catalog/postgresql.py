@@ -5,13 +5,13 @@ import select
 import threading
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, suppress
-from typing import Protocol, runtime_checkable
+from typing import Any, Protocol, runtime_checkable
 
-from sqlalchemy import ColumnElement, cast, create_engine, event, func, text
+from sqlalchemy import ColumnElement, Table, bindparam, cast, create_engine, event, func, text, update
 from sqlalchemy import column as column_
 from sqlalchemy import select as select_
 from sqlalchemy import table as table_
-from sqlalchemy.dialects.postgresql import OID, REGCLASS
+from sqlalchemy.dialects.postgresql import ARRAY, OID, REGCLASS
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from sqlalchemy.orm import Session
@@ -193,6 +193,19 @@ class PostgreSql(Backend):
         if _LAST_ID in session.info:
             session.flush()  # every failure happens before this
             session.execute(text("SELECT setval('images_id_seq', :last)"), {"last": session.info[_LAST_ID]})
+
+    def update_by_id(
+        self, connection: Connection, table: Table, names: Sequence[str], rows: Sequence[Sequence[Any]]
+    ) -> None:
+        """Set columns of many rows by one statement: one for each row takes ten times as long."""
+        columns = [list(values) for values in zip(*rows, strict=True)]
+        arrays = [
+            cast(bindparam(f"values_{name}", values), ARRAY(table.c[name].type))
+            for name, values in zip(names, columns, strict=True)
+        ]
+        new = func.unnest(*arrays).table_valued(*names).render_derived(name="new")
+        changed = {name: new.c[name] for name in names[:-1]}
+        connection.execute(update(table).where(table.c.id == new.c.id).values(changed))
 
     def loaded(self, connection: Connection, table: str) -> None:
         """Advance the sequence of a table; it never goes back."""

@@ -76,6 +76,8 @@ class SkippedRecord:
 class ImageRecord:
     """One image. `uris` are the places of this content, oldest first; sizes (pixels) are of the upright image.
 
+    Places whose files no longer existed when they were last looked for come last; `vanished_uris` are these.
+
     `user_metadata` merges the metadata of its sources; the first source has precedence.
     """
 
@@ -94,3 +96,4 @@ class ImageRecord:
     shard_row: int | None = None
     user_metadata: Mapping[str, object] = field(default_factory=dict)
     removed_at: datetime | None = None  # set if a user removed it
+    vanished_uris: tuple[str, ...] = ()

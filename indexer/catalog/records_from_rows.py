@@ -40,20 +40,22 @@ def records(rows: Iterable[Row[Any]]) -> Iterator[ImageRecord]:
         first = of_image[0]
         image = dict(zip(_IMAGE_NAMES, first, strict=False))  # the image's columns come first
         verify(_IMAGES, image)
-        uris = tuple(_uri(row) for row in of_image if row[_SOURCE_AT] is not None)
-        if not uris and image["state"] != REMOVED:
+        sources = [_source(row) for row in of_image if row[_SOURCE_AT] is not None]
+        uris = tuple(source["uri"] for source in sources if source["vanished_at"] is None)
+        vanished = tuple(source["uri"] for source in sources if source["vanished_at"] is not None)
+        if not sources and image["state"] != REMOVED:
             raise Damage(f"images/{image['id']}", "has no sources")
         shard_id = first[_SHARD_AT]
         if shard_id not in shard_files:
             shard_files[shard_id] = _shard_file(first)
         taken_over = {name: image[name] for name in _TAKEN_OVER}
-        yield ImageRecord(uris=uris, shard_file=shard_files[shard_id], **taken_over)
+        yield ImageRecord(uris=uris + vanished, vanished_uris=vanished, shard_file=shard_files[shard_id], **taken_over)
 
 
-def _uri(row: Row[Any]) -> str:
+def _source(row: Row[Any]) -> dict[str, Any]:
     source = dict(zip(_SOURCE_NAMES, row[_SOURCE_AT:], strict=True))
     verify(_SOURCES, source)
-    return str(source["uri"])
+    return source
 
 
 def _shard_file(row: Row[Any]) -> str:

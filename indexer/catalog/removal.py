@@ -1,13 +1,15 @@
 """Remove images for users, and sources whose files no longer exist."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
+from itertools import groupby
+from operator import itemgetter
 
 from sqlalchemy import delete, func, or_, select
 
 from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.database import Database
 from whatwhere.indexer.catalog.metadata import refresh
-from whatwhere.indexer.catalog.records import FAILED, REMOVED, SHARD_LOST
+from whatwhere.indexer.catalog.records import FAILED, INDEXED, REMOVED, SHARD_LOST
 from whatwhere.indexer.catalog.rows import AT_ONCE, rows_of
 from whatwhere.indexer.catalog.runs import state_of
 from whatwhere.indexer.catalog.tables import ImageRow, PropertyRow, SourceRow, now
@@ -85,6 +87,48 @@ class RemovalTable(Database):
                 session.execute(delete(PropertyRow).where(PropertyRow.image_id.in_(some)))
                 session.execute(delete(ImageRow).where(ImageRow.id.in_(some)))
         return len(ids)
+
+    def mark_vanished(self, vanished: Iterable[str], seen: Collection[str]) -> None:
+        """Mark these sources as vanished, and those in `seen` as there; images show their living sources first.
+
+        A source that is in both counts as vanished. It keeps the time at which it was first marked.
+        """
+        gone = set(vanished)
+        with self._writing() as session:
+            marked = session.scalars(select(SourceRow.uri).where(SourceRow.vanished_at.is_not(None)))
+            for source in rows_of(session, SourceRow, SourceRow.uri, [uri for uri in marked if uri in seen]):
+                if source.uri not in gone:
+                    source.vanished_at = None
+            for source in rows_of(session, SourceRow, SourceRow.uri, gone):
+                source.vanished_at = source.vanished_at or now()
+
+    def copies_elsewhere(self, seen: Collection[str]) -> list[str]:
+        """Return the other sources of the images in `seen`, without those that are marked as vanished."""
+        there = SourceRow.vanished_at.is_(None)
+        several = select(SourceRow.image_id).where(there).group_by(SourceRow.image_id).having(func.count() > 1)
+        query = select(SourceRow.image_id, SourceRow.uri).where(there, SourceRow.image_id.in_(several))
+        found: list[str] = []
+        with self._asking() as connection:
+            rows = connection.execute(query.order_by(SourceRow.image_id, SourceRow.id))
+            for _, group in groupby(rows, key=itemgetter(0)):
+                uris = [uri for _, uri in group]
+                others = [uri for uri in uris if uri not in seen]
+                if len(others) < len(uris):
+                    found += others
+        return found
+
+    def count_only_at(self, uris: Collection[str]) -> int:
+        """Return the number of indexed images that have no source except these and vanished ones."""
+        wanted = set(uris)
+        lost: set[int] = set()
+        with self._reading() as connection:
+            for some in batched(wanted, AT_ONCE):
+                query = select(SourceRow.image_id).join(SourceRow.image).where(SourceRow.uri.in_(some))
+                ids = set(connection.scalars(query.where(ImageRow.state == INDEXED)))
+                living = select(SourceRow.image_id, SourceRow.uri).where(SourceRow.vanished_at.is_(None))
+                rows = connection.execute(living.where(SourceRow.image_id.in_(ids)))
+                lost |= ids - {image_id for image_id, uri in rows if uri not in wanted}
+        return len(lost)
 
     def forget_sources(self, uris: Sequence[str]) -> int:
         """Delete sources and return their number.

@@ -11,6 +11,7 @@ from whatwhere.indexer.catalog.records import FAILED, INDEXED, REMOVED, NewImage
 from whatwhere.indexer.catalog.rows import rows_of
 from whatwhere.indexer.catalog.tables import GenerationRow, ImageRow, RunRow, ShardRow, SourceRow, now
 from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.indexer.storage.readable import readable_if_other
 
 
 class RunTable(Database):
@@ -84,13 +85,14 @@ class _Chunk:
             return  # an unreadable file (permissions, network) keeps the content that was read before
         image = self._image_of(outcome, previous)
         if source is None:
-            source = self._sources[outcome.source.uri] = SourceRow(uri=outcome.source.uri, origins={})
+            source = self._sources[outcome.source.uri] = _new_source(outcome.source.uri)
             self._session.add(source)
         elif previous is not image:
             source.origins = with_origins(source.origins, {"exif": None})  # it was part of the old content
         source.image = image
         source.origins = with_origins(source.origins, origins)
         source.byte_count, source.modified_ns = outcome.source.byte_count, outcome.source.modified_ns
+        source.vanished_at = None
         self._touched |= dict.fromkeys(touched for touched in (previous, image) if touched is not None)
 
     def finish(self) -> None:
@@ -118,6 +120,10 @@ class _Chunk:
         elif image.state == REMOVED:
             image.state = state_of(image)
         return image
+
+
+def _new_source(uri: str) -> SourceRow:
+    return SourceRow(uri=uri, readable_uri=readable_if_other(uri), origins={})
 
 
 def _content_hash(outcome: Outcome) -> str | None:

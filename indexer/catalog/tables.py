@@ -131,7 +131,11 @@ class ImageRow(Base):
 
 
 class SourceRow(Base):
-    """A place where an image was found. `origins` has its metadata by origin: file, sidecar, exif."""
+    """A place where an image was found. `origins` has its metadata by origin: file, sidecar, exif.
+
+    `vanished_at` is set if a run found that the file no longer exists. `readable_uri` is `storage.readable.readable` of
+    the URI, null if both are equal.
+    """
 
     __tablename__ = "sources"
 
@@ -142,6 +146,8 @@ class SourceRow(Base):
     modified_ns: Mapped[int] = mapped_column(BigInteger)
     origins: Mapped[dict[str, Any]] = mapped_column("metadata", default=dict, server_default=text("'{}'"))
     checksum: Mapped[int | None] = mapped_column(BigInteger)
+    vanished_at: Mapped[datetime | None]
+    readable_uri: Mapped[str | None] = mapped_column(CODE_POINTS, index=True)
 
     image: Mapped[ImageRow] = relationship(back_populates="sources")
 

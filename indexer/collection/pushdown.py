@@ -15,6 +15,7 @@ from whatwhere.indexer.catalog.records import ImageRecord
 from whatwhere.indexer.errors import InvalidFilter
 from whatwhere.indexer.metadata.filter_translation import TEXT_FIELDS, TIME_FIELD, FilterTranslator
 from whatwhere.indexer.metadata.filters import Expression, Literal
+from whatwhere.indexer.storage.readable import readable
 from whatwhere.indexer.vectors.conditions import (
     CUT_AT,
     Bound,
@@ -71,7 +72,8 @@ def _of_fields(image: ImageRecord) -> Iterator[tuple[str, str, str]]:
         yield _comparable(_FIELD, name, NUMBER, float(getattr(image, attribute)))
     yield _comparable(_FIELD, TIME_FIELD, NUMBER, _microseconds(image.created_at))
     hashes = [] if image.content_hash is None else [image.content_hash]
-    for name, texts in zip(TEXT_FIELDS, (image.uris, [image.mime_type], hashes), strict=True):
+    uris = [readable(uri) for uri in image.uris]
+    for name, texts in zip(TEXT_FIELDS, (uris, [image.mime_type], hashes), strict=True):
         for text in texts:
             yield token_of(_FIELD, name, _THERE), "", ""
             yield _comparable(_FIELD, name, _TEXT, text)

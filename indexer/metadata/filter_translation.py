@@ -2,19 +2,23 @@
 
 Image fields are uri, width_px, height_px, byte_count, mime_type, sha256 and create_time; any other name, and every name
 after `metadata.`, is a metadata field. If an image lacks the field, every comparison is false, including `!=`. If it
-has several values, a comparison is true if any value matches; `!=` is true if none is equal.
+has several values, a comparison is true if any value matches; `!=` is true if none is equal. `uri` is compared as
+people read it (`storage.readable`), with any spelling of the same place, and an absolute path is a file: URI.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from typing import Generic, TypeVar
 
 from whatwhere.indexer.errors import InvalidFilter
 from whatwhere.indexer.metadata.filters import And, Comparison, Expression, Literal, Not
+from whatwhere.indexer.storage.readable import spellings
 
 NUMBER_FIELDS = ("width_px", "height_px", "byte_count")
-TEXT_FIELDS = ("uri", "mime_type", "sha256")
+URI_FIELD = "uri"
+TEXT_FIELDS = (URI_FIELD, "mime_type", "sha256")
 TIME_FIELD = "create_time"
 _METADATA = "metadata."  # prefix of a metadata field that has the name of an image field
 
@@ -64,10 +68,18 @@ class FilterTranslator(ABC, Generic[_Condition]):
         if comparison.is_presence:
             return self.text_is_filled(field)
         if operator in ("=", ":"):
-            return self.text_matches(field, literal)
+            return self._equal_text(field, literal)
         if operator == "!=":
-            return self.every([self.text_is_there(field), self.none_of(self.text_matches(field, literal))])
-        return self.text_is(field, operator, whole(literal))
+            return self.every([self.text_is_there(field), self.none_of(self._equal_text(field, literal))])
+        text = whole(literal)
+        return self.text_is(field, operator, spellings(text)[0] if field == URI_FIELD else text)
+
+    def _equal_text(self, field: str, literal: Literal) -> _Condition:
+        if field != URI_FIELD:
+            return self.text_matches(field, literal)
+        texts = spellings(literal.text, anchored=not literal.open_start)
+        ways = [self.text_matches(field, replace(literal, text=text)) for text in texts]
+        return ways[0] if len(ways) == 1 else self.some(ways)
 
     # --- metadata fields ------------------------------------------------------------------------------------------
 

@@ -15,6 +15,7 @@ from lark.exceptions import UnexpectedInput, UnexpectedToken
 
 from whatwhere.indexer.errors import InvalidFilter
 from whatwhere.indexer.metadata.limits import MAX_LENGTH
+from whatwhere.indexer.storage.readable import composed
 
 MAX_DEPTH = 32  # nested parentheses
 MAX_TERMS = 128  # comparisons
@@ -122,7 +123,7 @@ Expression: TypeAlias = Comparison | Not | And | Or
 
 
 def parse(text: str) -> Expression:
-    """Parse a filter into an expression tree.
+    """Parse a filter into an expression tree; its texts are in the normalization form of the stored ones (NFC).
 
     Raises InvalidFilter if the text has a syntax error or exceeds MAX_LENGTH, MAX_DEPTH or MAX_TERMS.
     """
@@ -130,6 +131,7 @@ def parse(text: str) -> Expression:
         raise InvalidFilter(f"filter has {len(text):,} characters: the limit is {MAX_LENGTH:,}", field="filter")
     if _NO_TEXT.search(text):
         raise InvalidFilter("filter contains a NUL character or a lone surrogate: remove it", field="filter")
+    text = composed(text)
     if _depth(text) > MAX_DEPTH:
         raise InvalidFilter(f"filter nests parentheses more than {MAX_DEPTH} deep", field="filter")
     try:

@@ -23,6 +23,7 @@ from whatwhere.indexer.pipeline.ray.importing import import_running
 from whatwhere.indexer.pipeline.ray.settings import ClusterSettings
 from whatwhere.indexer.pipeline.ray.work import Work
 from whatwhere.indexer.pipeline.settings import IndexSettings, Progress, RunSummary
+from whatwhere.indexer.pipeline.vanished import gone_copies, require_recorded, without_doubtful, without_gone
 from whatwhere.indexer.sources.kinds import count_kinds
 from whatwhere.indexer.sources.remote import Remote, Stamp
 from whatwhere.indexer.sources.scan import Found, find, gone
@@ -40,17 +41,21 @@ def index_paths(
     """Index the files, folders (recursive), lists and URIs at `paths` into `collection` and publish a generation.
 
     `on_progress` is called after each batch. Unreadable images are recorded with their reason. Recorded chunks are
-    never lost. Raises InvalidRequest if a path does not exist or cannot be listed (see `sources.scan.find`), before
-    anything is written, and the errors of opening a collection, a backbone and whiteners.
+    never lost. With `prune`, a path may be gone (see `pipeline.vanished`). Raises InvalidRequest if a path does not
+    exist or cannot be listed (see `sources.scan.find`), before anything is written, and the errors of opening a
+    collection, a backbone and whiteners.
     """
     settings = settings or IndexSettings()
     table = {} if settings.metadata is None else table_by_uri(settings.metadata)
     remote = settings.reading().remote()
-    found = find(paths, collection, remote, settings.exclusions())
+    exists = current_recipe(Layout.at(collection)) is not None
+    there, missing = without_gone(paths) if settings.prune and exists else (paths, [])
+    found = find(there, collection, remote, settings.exclusions())
     with _opened(collection, settings, remote, on_progress) as run:
+        run.require_recorded(missing)
         run.describe(found.pictures)
         run.annotate(found, table)
-        run.follow(found)
+        run.follow(found, missing)
         run.name_skipped(found)
         return run.publish()
 
@@ -116,6 +121,10 @@ class _Run:
         self._gone: list[str] = []  # URIs that this run tried to read and that do not exist
         self._load = Loader(self._catalog, settings.reading(), remote)
         self._id = writer.catalog.start_run()
+
+    def require_recorded(self, missing: Sequence[str]) -> None:
+        """Raise InvalidRequest if the collection has no source at or below a place that does not exist."""
+        require_recorded(self._catalog, missing)
 
     def describe(self, pictures: Mapping[str, Stamp | None]) -> None:
         """Describe and record every image that is new or changed."""
@@ -205,25 +214,30 @@ class _Run:
             unreadable_sidecars=unreadable,
         )
 
-    def follow(self, found: Found) -> None:
+    def follow(self, found: Found, missing: Sequence[str] = ()) -> None:
         """Find the recorded sources that no longer exist below the given paths; forget them if settings ask for it.
 
+        The others are marked, and so are copies elsewhere that no longer exist: images show their living sources first.
         What a rule leaves out now is there as far as is known: an image stays, a failure is forgotten.
         """
-        recorded = self._catalog.vanished(found.places, found.pictures)
+        recorded = self._catalog.vanished([*found.places, *missing], found.pictures)
         left_out = {uri for uri in recorded if found.is_left_out(uri)}
         folders = tuple(place for place in found.places if place.endswith("/"))
         # Of images that were given one by one, those that had content before.
         named = [uri for uri in self._gone if not uri.startswith(folders) and self._catalog.content_of(uri)]
         unseen = [uri for uri in recorded if not (is_remote(uri) and uri in left_out)]  # not listed: perhaps there
         vanished = tuple(sorted({*gone(unseen, found.unlisted, self._remote), *named}))
+        moved = gone_copies(self._catalog, found, vanished)
+        self._catalog.mark_vanished([*vanished, *moved], found.pictures)
         if self._settings.prune and vanished:
+            vanished = without_doubtful(self._catalog, found, missing, vanished)
             self._catalog.forget_sources(vanished)
         failed = self._catalog.failed_sources(left_out.difference(vanished))
         self._catalog.forget_sources(failed)
         self._summary = replace(
             self._summary,
             vanished=vanished,
+            moved=moved,
             left_out=tuple(sorted(left_out.difference(vanished, failed))),
             pruned=self._settings.prune and bool(vanished),
             unlisted=tuple(found.unlisted),
@@ -247,6 +261,6 @@ class _Run:
             generation=published.manifest.number,
             published=published.is_new,
         )
-        counted = {name: len(getattr(summary, name)) for name in ("vanished", "unmatched", "left_out")}
+        counted = {name: len(getattr(summary, name)) for name in ("vanished", "moved", "unmatched", "left_out")}
         self._catalog.finish_run(self._id, asdict(summary) | counted)
         return summary

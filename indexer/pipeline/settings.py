@@ -60,7 +60,7 @@ class IndexSettings:
     exif_gps: bool = False  # store the position, too, also from sidecars of other programs
     exclude: tuple[str, ...] = ()  # gitignore patterns, relative to each given folder: what they match is left out
     include_hidden: bool = False  # take hidden files and folders, whose names begin with a dot
-    prune: bool = False  # delete sources that no longer exist below the given paths
+    prune: bool = False  # delete sources that no longer exist below the given paths, which may be gone themselves
     max_requests_per_second: float | None = None  # to remote hosts, over all threads; None: no limit
     stores: Stores = field(default_factory=Stores)  # external stores of a new collection
     cluster: ClusterSettings | None = None  # the Ray cluster that describes images; None: this process
@@ -108,6 +108,7 @@ class RunSummary:
     published: bool
     vanished: tuple[str, ...] = ()  # sources below the given paths whose files no longer exist
     pruned: bool = False  # whether the vanished sources were deleted
+    moved: tuple[str, ...] = ()  # sources elsewhere whose files no longer exist, of images that this run found
     unlisted: tuple[str, ...] = ()  # folders that could not be listed; sources below them do not count as vanished
     metadata_changed: int = 0  # sources whose metadata from tables or sidecars changed
     unmatched_rows: int = 0  # rows of the table that match no file of this run

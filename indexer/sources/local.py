@@ -7,7 +7,13 @@ from pathlib import Path
 from whatwhere.indexer.errors import UnreadableImage
 from whatwhere.indexer.images.decode import check_byte_count
 from whatwhere.indexer.images.limits import ImageLimits
-from whatwhere.indexer.storage.files import printable
+from whatwhere.indexer.sources.uris import is_remote
+from whatwhere.indexer.storage.files import path_of_uri, printable
+
+
+def is_local_and_gone(uri: str) -> bool:
+    """Tell whether a local file does not exist. Remote URIs are not asked for."""
+    return not is_remote(uri) and not os.path.lexists(path_of_uri(uri))
 
 
 def read_file(path: Path, limits: ImageLimits) -> bytes:

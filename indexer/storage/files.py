@@ -6,7 +6,7 @@ import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import BinaryIO
-from urllib.parse import unquote_to_bytes, urlsplit
+from urllib.parse import unquote_to_bytes
 
 FileVersion = tuple[int, int, int]
 
@@ -81,5 +81,18 @@ def printable(path: Path) -> str:
 
 
 def path_of_uri(uri: str) -> Path:
-    """Return the path of a file: URI, the inverse of `Path.as_uri`, also for names that are not UTF-8."""
-    return Path(os.fsdecode(unquote_to_bytes(urlsplit(uri).path)))
+    """Return the path of a file: URI, the inverse of `Path.as_uri`, also for names that are not UTF-8.
+
+    A person may have written the URI without encoding: `?` and `#` are part of the name.
+    """
+    rest = uri.partition(":")[2]
+    path = "/" + rest[2:].partition("/")[2] if rest.startswith("//") else rest
+    return Path(os.fsdecode(unquote_to_bytes(path)))
+
+
+def file_named(text: str) -> Path:
+    """Return the path of a file that a person names by its path or its file: URI, percent-encoded or not."""
+    if not text.startswith("file://"):
+        return Path(text)
+    decoded, written = path_of_uri(text), Path(text.removeprefix("file://"))
+    return written if written.exists() and not decoded.exists() else decoded

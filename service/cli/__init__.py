@@ -3,7 +3,9 @@
 Exit codes: 0 done, 1 a named error, 2 wrong usage, 130 stopped by Ctrl-C, 143 by SIGTERM.
 """
 
+import contextlib
 import importlib.metadata
+import io
 import logging
 import sys
 import warnings
@@ -20,6 +22,7 @@ from whatwhere.service.cli import (  # noqa: F401 - each registers its commands
     info,
     maintenance,
     operate,
+    relocate,
     remove,
     search,
     serve,
@@ -36,6 +39,7 @@ __all__ = ["app", "main"]
 def main() -> None:
     """Run the command line."""
     logging.basicConfig(format="%(levelname)s %(name)s %(message)s", level=logging.WARNING)
+    escape_output()
     logging.captureWarnings(True)  # else they would stand bare between the lines of the log
     quiet_libraries()
     try:
@@ -43,6 +47,15 @@ def main() -> None:
     except (WhatwhereError, OSError) as error:  # OSError: disk full, read-only, permission; its sentence names the file
         messages.print(f"error: {error}", style="red", soft_wrap=True)
         sys.exit(1)
+
+
+def escape_output() -> None:
+    """Escape characters that the terminal's encoding lacks, in all output, instead of failing on them."""
+    for stream in (sys.stdout, sys.stderr):
+        # OSError: it was opened on a file, and a pipe was put in the file's place.
+        with contextlib.suppress(OSError):
+            if isinstance(stream, io.TextIOWrapper):
+                stream.reconfigure(errors="backslashreplace")
 
 
 def quiet_libraries() -> None:

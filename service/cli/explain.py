@@ -8,6 +8,7 @@ import typer
 
 from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
 from whatwhere.indexer.features.names import DEFAULT_RANK
+from whatwhere.indexer.storage.files import file_named
 from whatwhere.service.cli.app import app, new_table, out, print_json
 from whatwhere.service.cli.connection import SERVER_VARIABLE, Connection, answering, with_connection
 from whatwhere.service.cli.options import AsJson, Device, OnDevice, SearchedCollection, StoredImage, Weights
@@ -81,7 +82,7 @@ def explain(
         from whatwhere.service.local.files import explain_file
 
         chosen = {} if ranks is None else {"ranks": ranks}
-        found = explain_file(Path(image), network=_network(backbone, weights, device), pca=pca, **chosen)
+        found = explain_file(file_named(image), network=_network(backbone, weights, device), pca=pca, **chosen)
     else:
         _refuse({"--backbone": backbone, "--pca": pca or None, "--rank": rank}, connection.server)
         from whatwhere.service.local.explain import explain_image
@@ -139,7 +140,7 @@ def compare(
     if connection.server is None and collection is None:
         from whatwhere.service.local.files import compare_files
 
-        compared = compare_files([Path(image) for image in images], rank, _network(backbone, weights, device))
+        compared = compare_files([file_named(image) for image in images], rank, _network(backbone, weights, device))
     else:
         _refuse({"--backbone": backbone}, connection.server)
         from whatwhere.service.local.explain import compare_images

@@ -29,6 +29,7 @@ from whatwhere.service.cli.options import (
     Weights,
     names,
 )
+from whatwhere.service.cli.places import place_of
 
 if TYPE_CHECKING:
     from whatwhere.indexer.pipeline.settings import RunSummary
@@ -125,7 +126,9 @@ def index(
     prune: Annotated[
         bool,
         typer.Option(
-            "--prune", help="Remove images that are gone from the given folders, and given URIs that answer 404."
+            "--prune",
+            help="Forget files that are gone from the given folders, folders that are gone themselves, and given URIs "
+            "that answer 404.",
         ),
     ] = False,
     engine: Annotated[
@@ -227,6 +230,10 @@ def _print_summary(summary: "RunSummary", collection: str) -> None:
         f"vanished {len(summary.vanished)}, " + ("removed" if summary.pruned else "kept: --prune removes them"),
     )
     _print_some(
+        summary.moved,
+        f"moved {len(summary.moved)}, their old places are kept: index --prune with the old folder removes them",
+    )
+    _print_some(
         summary.left_out,
         f"left out now, but indexed before {len(summary.left_out)}, kept: `whatwhere remove` removes them",
     )
@@ -246,6 +253,6 @@ def _print_some(names: Sequence[str], heading: str) -> None:
     if names:
         out.print(heading, soft_wrap=True)
     for name in names[:SHOWN]:
-        out.print(f"  {name}", soft_wrap=True)
+        out.print(f"  {place_of(name)}", soft_wrap=True)
     if len(names) > SHOWN:
         out.print(f"  ... and {len(names) - SHOWN} more: --json lists all")

@@ -14,8 +14,9 @@ from whatwhere.indexer.features.names import DESCRIPTORS, find_composition, pool
 from whatwhere.indexer.sources.kinds import described
 from whatwhere.indexer.sources.uris import readable
 from whatwhere.indexer.vectors.names import EXACT
-from whatwhere.service.cli.app import app, new_table, out, print_json
+from whatwhere.service.cli.app import app, messages, new_table, out, print_json
 from whatwhere.service.cli.options import AsJson, Collection, Filter
+from whatwhere.service.cli.places import path_or_none, place_of
 
 if TYPE_CHECKING:
     from whatwhere.indexer.catalog.catalog import Catalog
@@ -142,17 +143,21 @@ def images(
     if as_json:
         print_json(
             [
-                {"name": f"images/{record.id}", "uri": next(iter(record.uris), "")} | dataclasses.asdict(record)
+                {"name": f"images/{record.id}", "uri": uri, "path": path_or_none(uri)} | dataclasses.asdict(record)
                 for record in records
+                for uri in (next(iter(record.uris), ""),)
             ]
         )
         return
-    table = new_table("name", "state", "size", "uri", "reason")
+    table = new_table("name", "state", "size", "place", "reason")
     for record in records:
         size = f"{record.width} x {record.height}" if record.width else ""
-        uris = "\n".join(record.uris)
-        table.add_row(f"images/{record.id}", record.state, size, uris, record.failure_message or "")
-    out.print(table)
+        places = "\n".join(f"{place_of(uri)}{' (gone)' * (uri in record.vanished_uris)}" for uri in record.uris)
+        table.add_row(f"images/{record.id}", record.state, size, places, record.failure_message or "")
+    if records:
+        out.print(table)
+    else:
+        messages.print("no image matches" if filter or state else "the collection has no images")
 
 
 def _print_skipped(collection: str, filter: str, limit: int | None, as_json: bool) -> None:

@@ -43,6 +43,15 @@ class Preset(StrEnum):
     THESIS = "thesis"
 
 
+def absolute_filter(filter: str | None) -> str | None:
+    """Make the relative paths in a filter absolute: only this process knows the directory that they begin in."""
+    if not filter:
+        return filter
+    from whatwhere.indexer.metadata.filter_text import with_absolute_uris
+
+    return with_absolute_uris(filter)
+
+
 Collection = Annotated[
     str,
     typer.Option(
@@ -90,7 +99,9 @@ Dimensions = Annotated[int, typer.Option(min=1, help="Length of a whitened vecto
 Filter = Annotated[
     str,
     typer.Option(
-        metavar="EXPRESSION", help="Only images that match this filter, for example 'label = \"boat\" AND year > 1990'."
+        metavar="EXPRESSION",
+        help="Only images that match this filter, for example 'label = \"boat\" AND year > 1990'.",
+        callback=absolute_filter,
     ),
 ]
 OnDevice = Annotated[Device, typer.Option(help="Device of the network; auto uses CUDA if a GPU is found.")]

@@ -4,8 +4,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from whatwhere.service.cli.app import app, new_table, out, print_json, stoppable
-from whatwhere.service.cli.options import AsJson, Collection
+from whatwhere.indexer.storage.readable import absolute_place
+from whatwhere.service.cli.app import app, messages, new_table, out, print_json, stoppable
+from whatwhere.service.cli.options import AsJson, Collection, absolute_filter
+from whatwhere.service.cli.places import place_of
 
 if TYPE_CHECKING:
     from whatwhere.indexer.maintenance.remove import Chosen
@@ -19,11 +21,15 @@ def remove(
     ] = None,
     uri: Annotated[
         str | None,
-        typer.Option(metavar="GLOB", help="Images with a URI that matches: * any text, ? any character, [abc]."),
+        typer.Option(metavar="GLOB", help="Images whose path or URI matches: * any text, ? any character, [abc]."),
     ] = None,
     where: Annotated[
         str | None,
-        typer.Option(metavar="EXPRESSION", help="Images that match a filter, such as 'label = \"boat\"'."),
+        typer.Option(
+            metavar="EXPRESSION",
+            help="Images that match a filter, such as 'label = \"boat\"'.",
+            callback=absolute_filter,
+        ),
     ] = None,
     undo: Annotated[bool, typer.Option("--undo", help="Restore removed images.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show the images.")] = False,
@@ -34,11 +40,12 @@ def remove(
     If several of names, --uri and --where are given, an image must match them all. Removed images stay out, even if
     `index` finds their files or copies again, until `remove --undo`. `compact` frees their space.
 
-    Example: `whatwhere remove --uri 'file:///home/me/Pictures/private/*' --collection ~/pictures.ww`
+    Example: `whatwhere remove --uri '/home/me/Pictures/private/*' --collection ~/pictures.ww`
     """
     from whatwhere.indexer.maintenance.remove import ImageSelection, choose, remove_images, restore_images
 
-    selection = ImageSelection(tuple(map(_identifier, images or ())), uri, where)
+    glob = None if uri is None else absolute_place(uri)
+    selection = ImageSelection(tuple(map(_identifier, images or ())), glob, where)
     if selection.is_empty:
         raise typer.BadParameter("choose images: by name, --uri GLOB or --where EXPRESSION")
     chosen = choose(collection, selection, removed=undo)
@@ -72,10 +79,12 @@ def _identifier(name: str) -> int:
 
 def _show(chosen: "Chosen") -> None:
     """Print the first images with their URIs, and how many more there are."""
-    table = new_table("name", "state", "uri")
+    table = new_table("name", "state", "place")
     for record in chosen.first:
-        table.add_row(f"images/{record.id}", record.state, "\n".join(record.uris))
+        table.add_row(f"images/{record.id}", record.state, "\n".join(map(place_of, record.uris)))
     if chosen.first:
         out.print(table)
+    else:
+        messages.print("no image matches: `whatwhere images` lists all images, with their places")
     if len(chosen.ids) > len(chosen.first):
         out.print(f"... and {len(chosen.ids) - len(chosen.first)} more: --json lists all")

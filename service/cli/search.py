@@ -15,6 +15,7 @@ from whatwhere.service.cli.options import (
     SearchedCollection,
     StoredImage,
 )
+from whatwhere.service.cli.places import path_or_none, place_of
 from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.settings import Limits
 
@@ -109,7 +110,14 @@ def search(
 def _answer(result: "SearchResult") -> dict[str, Any]:
     """Return the answer for programs."""
     hits = [
-        {"position": position, "image": hit.image.name, "uri": hit.image.uri, "score": hit.score, "box": hit.box}
+        {
+            "position": position,
+            "image": hit.image.name,
+            "uri": hit.image.uri,
+            "path": path_or_none(hit.image.uri),
+            "score": hit.score,
+            "box": hit.box,
+        }
         for position, hit in enumerate(result.hits, start=1)
     ]
     return {"region_fallback": result.region_fallback, "kept_factor_count": result.kept_factor_count, "hits": hits}
@@ -122,8 +130,8 @@ def _print_answer(result: "SearchResult") -> None:
             "no factor has more than three quarters of its heatmap inside the region: the closest one was used",
             style="yellow",
         )
-    table = new_table("position", "score", "image", "uri", "box")
+    table = new_table("position", "score", "image", "place", "box")
     for position, hit in enumerate(result.hits, start=1):
         box = "" if hit.box is None else ",".join(f"{side:.3f}" for side in hit.box)
-        table.add_row(str(position), f"{hit.score:.3f}", hit.image.name, hit.image.uri, box)
+        table.add_row(str(position), f"{hit.score:.3f}", hit.image.name, place_of(hit.image.uri), box)
     out.print(table)

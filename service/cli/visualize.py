@@ -10,6 +10,7 @@ import typer
 from whatwhere.indexer.features.names import VISUALIZATION_STEPS
 from whatwhere.service.cli.app import app, messages, new_table, out, print_json, stoppable
 from whatwhere.service.cli.options import AsJson, Collection, CollectionWeights, Device, OnDevice
+from whatwhere.service.cli.places import path_or_none, place_of
 from whatwhere.service.search.defaults import DEFAULT_PATCHES, MAX_PATCHES
 
 if TYPE_CHECKING:
@@ -81,6 +82,7 @@ def _answer(shown: "Visualization") -> dict[str, Any]:
             "position": position,
             "image": patch.image.name,
             "uri": patch.image.uri,
+            "path": path_or_none(patch.image.uri),
             "factor": patch.similar.factor,
             "score": patch.similar.score,
             "box": patch.similar.box,
@@ -99,11 +101,11 @@ def _answer(shown: "Visualization") -> dict[str, Any]:
 def _print_answer(shown: "Visualization") -> None:
     """Print the answer for people."""
     out.print(f"{shown.source.name}, factor {shown.factor}: cosine of the generated picture {shown.cosine:.2f}")
-    table = new_table("position", "score", "image", "factor", "uri", "box")
+    table = new_table("position", "score", "image", "factor", "place", "box")
     for position, patch in enumerate(shown.patches, start=1):
         similar = patch.similar
         box = "" if similar.box is None else ",".join(f"{side:.3f}" for side in similar.box)
         table.add_row(
-            str(position), f"{similar.score:.3f}", patch.image.name, str(similar.factor), patch.image.uri, box
+            str(position), f"{similar.score:.3f}", patch.image.name, str(similar.factor), place_of(patch.image.uri), box
         )
     out.print(table)

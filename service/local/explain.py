@@ -12,7 +12,7 @@ from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.images.decode import DecodedImage, decode_image, size_within
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.sources.local import read_file
-from whatwhere.indexer.storage.files import printable
+from whatwhere.indexer.storage.files import file_named, printable
 from whatwhere.service.drawing.explanation import Drawn, Photograph
 from whatwhere.service.drawing.tiles import load_pixels
 from whatwhere.service.local.search import Answering, is_stored
@@ -67,7 +67,7 @@ def _query(image: str, answering: Answering) -> tuple[str | bytes, Photograph]:
     """Return what is asked about, a name or the content of a file, and its photograph."""
     if is_stored(image):
         return image, _stored_photograph(image, answering)
-    content, photograph, _ = read_photograph(Path(image))
+    content, photograph, _ = read_photograph(file_named(image))
     return content, photograph
 
 

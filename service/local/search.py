@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from whatwhere.indexer.boxes import Box, box_from_pixels, checked_box
 from whatwhere.indexer.errors import InvalidRegion, InvalidRequest
 from whatwhere.indexer.images.decode import decode_image
+from whatwhere.indexer.storage.files import file_named
 from whatwhere.service.drawing.search import draw_search
 from whatwhere.service.drawing.tiles import check_picture_path, load_pixels, save_picture
 from whatwhere.service.results import SearchResult, stored_id
@@ -46,7 +47,8 @@ def ask(question: Question, answering: Answering) -> SearchResult:
         stored = answering.image(question.image)
         size, query, pixels = (stored.width, stored.height), stored.name, load_pixels(stored)
     else:
-        query, pixels = _read(Path(question.image), "give an image file, or a stored image's name such as images/12")
+        path = file_named(question.image)
+        query, pixels = _read(path, "give an image file, or a stored image's name such as images/12")
         size = (pixels.shape[1], pixels.shape[0])
     regions = [parse_region(text, *size) for text in question.regions]
     mask = b"" if question.mask is None else _read(question.mask, "give an image that is white inside")[0]

@@ -12,7 +12,7 @@ from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.features.visualize import cosine_to, visualize_row
 from whatwhere.indexer.images.decode import decode_image
 from whatwhere.indexer.sources.local import read_file
-from whatwhere.indexer.storage.files import printable
+from whatwhere.indexer.storage.files import file_named, printable
 from whatwhere.service.drawing.tiles import load_pixels
 from whatwhere.service.local.search import is_stored
 from whatwhere.service.request_context import RequestContext
@@ -42,7 +42,7 @@ def visualize(
         if stored is not None:  # before the network is loaded
             _living_factor(stored, request.factor)
         searcher = open_searcher(collection, device, Limits().image, weights)
-        source = stored or _described(searcher, Path(request.image))
+        source = stored or _described(searcher, file_named(request.image))
         row = _living_factor(source, request.factor)
         factor = request.factor
         found = similar_factors(collection, source.description, [factor], request.patches, own_id=source.own_id)[factor]

@@ -143,6 +143,7 @@ def test_a_run_speaks_json_for_programs(indexed: tuple[Path, "subprocess.Complet
         "generation": 1,
         "vanished": [],
         "pruned": False,
+        "moved": [],
         "unlisted": [],
         "metadata_changed": 0,
         "unmatched_rows": 0,
@@ -212,8 +213,8 @@ def test_images_lists_names_places_and_reasons(
 
     assert (done.returncode, done.stderr) == (0, "")
     heading, *lines = done.stdout.splitlines()
-    assert heading.split() == ["name", "state", "size", "uri", "reason"]
-    assert [line.split()[:3] for line in lines] == [["images/3", "failed", (few / "06.png").as_uri()]]
+    assert heading.split() == ["name", "state", "size", "place", "reason"]
+    assert [line.split()[:3] for line in lines] == [["images/3", "failed", str(few / "06.png")]]
     assert lines[0].split("  ")[-1].startswith("06.png: PNG checksum mismatch")
 
 

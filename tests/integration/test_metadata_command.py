@@ -131,7 +131,7 @@ def test_what_vanished_is_listed_and_forgotten_when_asked_for(
         for more in ([], ["--json"], ["--prune"])
     )
 
-    shown = [f"  {gone[0].as_uri()}", "  ... and 1 more: --json lists all"]
+    shown = [f"  {gone[0]}", "  ... and 1 more: --json lists all"]
     assert kept.splitlines()[1:4] == ["vanished 2, kept: --prune removes them", *shown]
     assert json.loads(told)["vanished"] == [path.as_uri() for path in gone]
     assert forgotten.splitlines()[1:] == ["vanished 2, removed", *shown, f"{root}: generation 2, 2 images"]
@@ -147,8 +147,8 @@ def test_a_summary_names_folders_that_could_not_be_listed(monkeypatch: pytest.Mo
     assert done.stdout.splitlines() == [
         "described 0, failed 0, duplicates 0, unchanged 0",
         "folders that cannot be listed 2",
-        "  file:///a/",
-        "  file:///b/",
+        "  /a/",
+        "  /b/",
         "c.ww: generation 1, 2 images",
     ]
 

@@ -93,10 +93,10 @@ def test_a_removal_says_what_it_does(root: Path, pictures: Path) -> None:
 
     assert (done.returncode, done.stderr) == (0, "")
     heading, *lines = done.stdout.splitlines()
-    assert heading.split() == ["name", "state", "uri"]
+    assert heading.split() == ["name", "state", "place"]
     assert [line.split() for line in lines[:2]] == [
-        ["images/2", "indexed", (pictures / "1.png").as_uri()],
-        ["images/4", "indexed", (pictures / "private" / "3.png").as_uri()],
+        ["images/2", "indexed", str(pictures / "1.png")],
+        ["images/4", "indexed", str(pictures / "private" / "3.png")],
     ]
     assert lines[2:] == ["removed 2", f"{root}: generation 2"]
     assert searchable(root) == [1, 3, 5]

@@ -49,7 +49,7 @@ def test_a_search_of_a_server_prints_what_its_json_says(serving: tuple[str, obje
     assert set(answer) == {"region_fallback", "kept_factor_count", "hits"}
     assert [hit["position"] for hit in answer["hits"]] == [1, 2, 3]
     first = answer["hits"][0]
-    assert set(first) == {"position", "image", "uri", "score", "box"}
+    assert set(first) == {"position", "image", "uri", "path", "score", "box"}
     assert first["uri"].endswith("motorcycle_right.png")
     assert len(first["box"]) == 4
     assert answer["hits"][1]["box"] is None

@@ -60,7 +60,7 @@ def test_a_stored_image_is_shown_with_the_patches_of_others(collection: Path, pi
     assert (answer["image"], answer["factor"]) == ("images/1", 0)
     assert -1 <= answer["cosine"] <= 1
     assert [patch["position"] for patch in answer["patches"]] == [1, 2, 3, 4, 5]
-    assert set(answer["patches"][0]) == {"position", "image", "uri", "factor", "score", "box"}
+    assert set(answer["patches"][0]) == {"position", "image", "uri", "path", "factor", "score", "box"}
     assert "images/1" not in [patch["image"] for patch in answer["patches"]]
     scores = [patch["score"] for patch in answer["patches"]]
     assert scores == sorted(scores, reverse=True)

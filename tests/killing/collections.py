@@ -15,7 +15,7 @@ from whatwhere.indexer.errors import CollectionNotFound
 from whatwhere.indexer.maintenance.verify import verify_collection
 
 # What differs from run to run: times, checksums over them, numbers that no caller sees.
-_CHANGING = {"created_at", "updated_at", "removed_at", "checksum"}
+_CHANGING = {"created_at", "updated_at", "removed_at", "vanished_at", "checksum"}
 _HIDDEN = {"sources": {"id"}, "properties": {"id"}, "shards": {"id"}, "images": {"shard_id"}}
 Answers = dict[str, list[int]]
 
