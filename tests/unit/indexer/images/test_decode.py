@@ -428,8 +428,8 @@ def test_an_error_does_not_hold_the_pixels() -> None:
     with pytest.raises(UnreadableImage) as raised:
         decode_image(content[: len(content) // 2], "picture")
 
-    assert raised.value.__cause__ is not None
-    assert raised.value.__cause__.__traceback__ is None
+    behind = raised.value.__cause__, raised.value.__context__
+    assert all(error is not None and error.__traceback__ is None for error in behind)
 
 
 def test_strips_are_converted_as_the_whole_is(monkeypatch: pytest.MonkeyPatch) -> None:
