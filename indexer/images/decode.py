@@ -168,7 +168,7 @@ def _named_errors(name: str) -> Iterator[None]:
     try:
         yield
     except (ImageTooManyPixels, UnreadableImage) as error:
-        cause = error.__cause__ or error
+        cause = error.with_traceback(None).__cause__ or error
         raise type(error)(f"{name}: {error}", field="image_content") from cause.with_traceback(None)
     except Image.DecompressionBombError as error:
         raise ImageTooManyPixels(

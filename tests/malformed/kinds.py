@@ -23,9 +23,9 @@ def odd_pngs(random: np.random.Generator) -> Iterator[Entry]:
     garbage = png((64, 48), 8, 2, rows=1)
     start = garbage.index(b"IDAT")
     broken = chunk(b"IDAT", random.bytes(2000))
-    yield entry_of("png/garbage.png", garbage[: start - 4] + broken + chunk(b"IEND", b""), Expected.FAILED)
+    yield entry_of("various/png/garbage.png", garbage[: start - 4] + broken + chunk(b"IEND", b""), Expected.FAILED)
     apple = chunk(b"CgBI", b"\x50\x00\x20\x02")
-    yield entry_of("png/cgbi.png", garbage[:8] + apple + garbage[8:], Expected.FAILED)
+    yield entry_of("various/png/cgbi.png", garbage[:8] + apple + garbage[8:], Expected.FAILED)
     good = encoded(picture(random), "PNG")
     header = 8 + 25
     for name, kind, body in (
@@ -40,11 +40,11 @@ def odd_pngs(random: np.random.Generator) -> Iterator[Entry]:
         for label, made in (("", chunk(kind, body)), ("-checksum", chunk(kind, body)[:-1] + b"?")):
             if name in ("time", "resolution") and not label:
                 continue  # Pillow refuses these with a right checksum: nobody writes them so
-            yield entry_of(f"png/{name}{label}.png", good[:header] + made + good[header:], Expected.GOOD)
-            yield entry_of(f"png/{name}{label}-behind.png", good[:-12] + made + good[-12:], Expected.GOOD)
+            yield entry_of(f"various/png/{name}{label}.png", good[:header] + made + good[header:], Expected.GOOD)
+            yield entry_of(f"various/png/{name}{label}-behind.png", good[:-12] + made + good[-12:], Expected.GOOD)
     palette = encoded(picture(random, "P"), "PNG")
     place = palette.index(b"PLTE") + 9
-    yield entry_of("png/palette.png", replaced(palette, place, bytes([palette[place] ^ 1])), Expected.FAILED)
+    yield entry_of("various/png/palette.png", replaced(palette, place, bytes([palette[place] ^ 1])), Expected.FAILED)
 
 
 def odd_jpegs(random: np.random.Generator) -> Iterator[Entry]:
@@ -53,18 +53,22 @@ def odd_jpegs(random: np.random.Generator) -> Iterator[Entry]:
     for name, options in (("jpeg", {}), ("gray", {}), ("progressive", {"progressive": True})):
         content = encoded(large.convert("L" if name == "gray" else "RGB"), "JPEG", quality=90, **options)
         for ending, label in ((b"", "cut"), (b"\xff\xd9", "cut-ended")):
-            yield entry_of(f"jpeg/{name}-{label}-97.jpg", content[: len(content) * 97 // 100] + ending, Expected.GOOD)
-            yield entry_of(f"jpeg/{name}-{label}-20.jpg", content[: len(content) // 5] + ending, Expected.FAILED)
-        yield entry_of(f"jpeg/{name}-no-end.jpg", content[:-2], Expected.GOOD)
+            yield entry_of(
+                f"various/jpeg/{name}-{label}-97.jpg", content[: len(content) * 97 // 100] + ending, Expected.GOOD
+            )
+            yield entry_of(
+                f"various/jpeg/{name}-{label}-20.jpg", content[: len(content) // 5] + ending, Expected.FAILED
+            )
+        yield entry_of(f"various/jpeg/{name}-no-end.jpg", content[:-2], Expected.GOOD)
     samples = np.asarray(picture(random))
     twelve = imagecodecs.jpeg8_encode(samples.astype(np.uint16) * 16, bitspersample=12)
-    yield entry_of("jpeg/12-bit.jpg", twelve, Expected.GOOD)
-    yield entry_of("jpeg/12-bit-cut.jpg", twelve[: len(twelve) // 2], Expected.FAILED)
-    yield entry_of("jpeg/lossless.jpg", imagecodecs.jpeg8_encode(samples, lossless=True), Expected.GOOD)
-    yield entry_of("jpeg/jpeg-ls.jpg", imagecodecs.jpegls_encode(samples), Expected.GOOD)
+    yield entry_of("various/jpeg/12-bit.jpg", twelve, Expected.GOOD)
+    yield entry_of("various/jpeg/12-bit-cut.jpg", twelve[: len(twelve) // 2], Expected.FAILED)
+    yield entry_of("various/jpeg/lossless.jpg", imagecodecs.jpeg8_encode(samples, lossless=True), Expected.GOOD)
+    yield entry_of("various/jpeg/jpeg-ls.jpg", imagecodecs.jpegls_encode(samples), Expected.GOOD)
     hierarchical = encoded(picture(random), "JPEG")
     place = hierarchical.index(b"\xff\xc0") + 1
-    yield entry_of("jpeg/hierarchical.jpg", replaced(hierarchical, place, b"\xc5"), Expected.FAILED)
+    yield entry_of("various/jpeg/hierarchical.jpg", replaced(hierarchical, place, b"\xc5"), Expected.FAILED)
     profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
     for name, broken in (
         ("noise", random.bytes(3000)),
@@ -74,7 +78,7 @@ def odd_jpegs(random: np.random.Generator) -> Iterator[Entry]:
         ("large", profile + bytes(5 * _MEBIBYTE)),
     ):
         content = encoded(picture(random), "JPEG", icc_profile=broken)
-        yield entry_of(f"jpeg/profile-{name}.jpg", content, Expected.GOOD)
+        yield entry_of(f"various/jpeg/profile-{name}.jpg", content, Expected.GOOD)
 
 
 def odd_tiffs(random: np.random.Generator) -> Iterator[Entry]:
@@ -95,15 +99,15 @@ def odd_tiffs(random: np.random.Generator) -> Iterator[Entry]:
         ("jpeg2000", (wide >> 8).astype(np.uint8), {"photometric": "rgb", "compression": "jpeg2000"}),
     ):
         expected = Expected.FAILED if name == "nan" else Expected.GOOD
-        yield entry_of(f"tiff/{name}.tif", _tiff(samples, **options), expected)
-    yield entry_of("tiff/thumbnail-first.tif", _with_thumbnail(wide), Expected.GOOD)
+        yield entry_of(f"various/tiff/{name}.tif", _tiff(samples, **options), expected)
+    yield entry_of("various/tiff/thumbnail-first.tif", _with_thumbnail(wide), Expected.GOOD)
     base = _tiff(wide, photometric="rgb", byteorder="<")
     tiled = _tiff(wide, photometric="rgb", byteorder="<", tile=(16, 16))
     packed = _tiff(wide, photometric="rgb", byteorder="<", compression="jpeg2000")
     (start,) = tiff_values(packed, 273)
     size = packed.index(b"\xff\x51", start) + 6
     yield from (
-        entry_of(f"tiff/{name}.tif", content, Expected.FAILED)
+        entry_of(f"various/tiff/{name}.tif", content, Expected.FAILED)
         for name, content in (
             ("raw-sensor", with_tiff_entry(base, 262, value=32803)),
             ("no-colors", with_tiff_entry(base, 262, value=4711)),
@@ -136,12 +140,12 @@ def no_images(random: np.random.Generator) -> Iterator[Entry]:
         ("pointer", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 12345\n"),
         ("page", b"<!DOCTYPE html>\n<html><body>Please log in</body></html>"),
         ("apple-double", b"\x00\x05\x16\x07\x00\x02\x00\x00Mac OS X        " + bytes(4000)),
-        ("zeros", bytes(4096)),
+        ("zeros", bytes(5000)),
         ("photoshop", b"8BPS\0\1" + random.bytes(100)),
         ("film", b"\0\0\0\x18ftypmp42" + random.bytes(100)),
         ("old-film", b"\0\0\0\x08wide" + random.bytes(100)),
         ("archive", b"\x1f\x8b" + zlib.compress(b"photographs")),
     ):
-        yield entry_of(f"no-images/{name}.jpg", content, Expected.FAILED)
+        yield entry_of(f"various/no-images/{name}.jpg", content, Expected.FAILED)
     pdf = encoded(Image.new("RGB", (8, 8)), "PDF")
-    yield entry_of("no-images/document.png", pdf, Expected.FAILED)
+    yield entry_of("various/no-images/document.png", pdf, Expected.FAILED)

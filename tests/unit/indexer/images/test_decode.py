@@ -421,15 +421,16 @@ def test_a_small_jpeg_may_have_more_scans() -> None:
     assert decode_image(progressive(60, 64, 24), "picture", limits=ImageLimits(max_pixels=64 * 48)).width == 64
 
 
-def test_an_error_does_not_hold_the_pixels() -> None:
+@pytest.mark.parametrize("kind", ["JPEG", "PNG"])
+def test_an_error_does_not_hold_the_pixels(kind: str) -> None:
     """Errors wait for their turn in an index: their frames would keep what was decoded in memory."""
-    content = encoded(photograph(64, 48), "JPEG")
+    content = encoded(photograph(64, 48), kind)
 
     with pytest.raises(UnreadableImage) as raised:
         decode_image(content[: len(content) // 2], "picture")
 
-    assert raised.value.__cause__ is not None
-    assert raised.value.__cause__.__traceback__ is None
+    behind = raised.value.__cause__, raised.value.__context__
+    assert all(error is not None and error.__traceback__ is None for error in behind)
 
 
 def test_strips_are_converted_as_the_whole_is(monkeypatch: pytest.MonkeyPatch) -> None:
