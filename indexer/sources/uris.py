@@ -53,14 +53,6 @@ def shown(uri: str) -> str:
     return f"{address}?…" if query else address
 
 
-def readable(uri: str) -> str:
-    """Return a URI as people write it, in one line: a local file as its path; of the web without what may be secret."""
-    if is_remote(uri):
-        return shown(uri)
-    end = "/" if uri.endswith("/") else ""
-    return "/".join(printable(Path(part)) if part else "" for part in path_of_uri(uri).as_posix().split("/")) + end
-
-
 def name_of(uri: str) -> str:
     """Return the file name of a URI as printable text of one line."""
     if not is_remote(uri):

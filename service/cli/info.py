@@ -12,7 +12,6 @@ import typer
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.features.names import DESCRIPTORS, find_composition, pooled_by
 from whatwhere.indexer.sources.kinds import described
-from whatwhere.indexer.sources.uris import readable
 from whatwhere.indexer.vectors.names import EXACT
 from whatwhere.service.cli.app import app, messages, new_table, out, print_json
 from whatwhere.service.cli.options import AsJson, Collection, Filter
@@ -179,7 +178,7 @@ def _print_skipped(collection: str, filter: str, limit: int | None, as_json: boo
         return
     table = new_table("kind", "file", "reason")
     for record in records:
-        table.add_row(record.kind, readable(record.uri), record.reason)
+        table.add_row(record.kind, place_of(record.uri), record.reason)
     out.print(table)
 
 
