@@ -1,4 +1,4 @@
-"""Open pictures in a child process: decoders of phones' and cameras' formats are C code that meets strangers' files.
+"""Open pictures in a child process: most decoders are C code that is rarely used and meets strangers' files.
 
 A file that crashes a decoder, takes all its memory or never ends is refused as any damaged file is; it costs the child.
 Children are kept for the next picture, one for each thread that decodes at a time. They end with this process.

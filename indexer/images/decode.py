@@ -20,22 +20,22 @@ from numpy.typing import NDArray
 from PIL import ExifTags, Image, UnidentifiedImageError
 
 from whatwhere.indexer.errors import ImageTooManyBytes, ImageTooManyPixels, UnreadableImage
-from whatwhere.indexer.images.avif import is_avif
 from whatwhere.indexer.images.color import color_mode, srgb_transform
 from whatwhere.indexer.images.contained import contained
 from whatwhere.indexer.images.contents import content_kind, printable_reason
-from whatwhere.indexer.images.family import Family
-from whatwhere.indexer.images.heif import is_heif
-from whatwhere.indexer.images.jpeg import check_jpeg, is_jpeg, missing_jpeg_rows, open_jpeg
-from whatwhere.indexer.images.jpeg2000 import is_jpeg2000
-from whatwhere.indexer.images.jpegxl import is_jpegxl
+from whatwhere.indexer.images.formats.avif import is_avif
+from whatwhere.indexer.images.formats.common import opener, recognizer
+from whatwhere.indexer.images.formats.family import Family
+from whatwhere.indexer.images.formats.heif import is_heif
+from whatwhere.indexer.images.formats.jpeg import check_jpeg, is_jpeg, missing_jpeg_rows, open_jpeg
+from whatwhere.indexer.images.formats.jpeg2000 import is_jpeg2000
+from whatwhere.indexer.images.formats.jpegxl import is_jpegxl
+from whatwhere.indexer.images.formats.png import check_png, is_png, open_png
+from whatwhere.indexer.images.formats.raw import RAW_SUFFIXES, is_raw
+from whatwhere.indexer.images.formats.tiff import check_tiff, is_tiff, open_tiff
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.images.orientation import SWAPPING, TRANSPOSES
-from whatwhere.indexer.images.pillow_formats import opener, recognizer
-from whatwhere.indexer.images.png import check_png, is_png, open_png
-from whatwhere.indexer.images.raw import RAW_SUFFIXES, is_raw
 from whatwhere.indexer.images.rgb import flattened
-from whatwhere.indexer.images.tiff import check_tiff, is_tiff, open_tiff
 
 Pixels: TypeAlias = NDArray[np.uint8]
 Scaled: TypeAlias = Callable[[int, int], tuple[int, int]]  # (width, height) → (width, height) after scaling

@@ -14,11 +14,13 @@ from typing import IO, Any
 from PIL import Image
 
 from whatwhere.indexer.errors import UnreadableImage
-from whatwhere.indexer.images.avif import open_avif
-from whatwhere.indexer.images.heif import open_heif
-from whatwhere.indexer.images.jpeg2000 import open_jpeg2000
-from whatwhere.indexer.images.jpegxl import open_jpegxl
-from whatwhere.indexer.images.raw import open_raw
+from whatwhere.indexer.images.formats.avif import open_avif
+from whatwhere.indexer.images.formats.heif import open_heif
+from whatwhere.indexer.images.formats.jpeg import open_rare_jpeg
+from whatwhere.indexer.images.formats.jpeg2000 import open_jpeg2000
+from whatwhere.indexer.images.formats.jpegxl import open_jpegxl
+from whatwhere.indexer.images.formats.raw import open_raw
+from whatwhere.indexer.images.formats.tiff import open_layout
 
 OPENERS: dict[str, Callable[[bytes], Image.Image]] = {
     "HEIC": open_heif,
@@ -26,6 +28,8 @@ OPENERS: dict[str, Callable[[bytes], Image.Image]] = {
     "JPEG XL": open_jpegxl,
     "JPEG 2000": open_jpeg2000,
     "RAW": open_raw,
+    "TIFF": open_layout,
+    "JPEG": open_rare_jpeg,
 }
 # Of address space: decoders take up to 20 bytes a pixel, and 200 megapixels may be allowed.
 MEMORY_BYTES = 6 << 30

@@ -10,8 +10,8 @@ from datetime import datetime
 from PIL import ExifTags, Image
 
 from whatwhere.indexer.images.decode import open_picture
-from whatwhere.indexer.images.raw_kinds import raw_exif, raw_kind
-from whatwhere.indexer.images.tiff import is_tiff
+from whatwhere.indexer.images.formats.raw_kinds import raw_exif, raw_kind
+from whatwhere.indexer.images.formats.tiff import is_tiff
 
 MAX_TEXT = 200  # characters: cameras pad strings, and corrupt blocks contain anything
 _PNG, _WEBP = re.compile(rb"\x89PNG\r\n\x1a\n"), re.compile(rb"RIFF....WEBP", re.DOTALL)

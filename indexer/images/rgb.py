@@ -4,7 +4,7 @@ import numpy as np
 from PIL import Image
 
 from whatwhere.indexer.images.color import lab_to_rgb
-from whatwhere.indexer.images.samples import to_bytes
+from whatwhere.indexer.images.formats.samples import to_bytes
 
 STRIP_PIXELS = 4_000_000  # converted at a time, so that intermediate copies stay small
 

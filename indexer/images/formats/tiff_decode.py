@@ -9,11 +9,11 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from whatwhere.indexer.errors import UnreadableImage
-from whatwhere.indexer.images import tiff_directory as tags
-from whatwhere.indexer.images.codestreams import codestream_size
+from whatwhere.indexer.images.formats import tiff_directory as tags
+from whatwhere.indexer.images.formats.codestreams import codestream_size
+from whatwhere.indexer.images.formats.samples import Bytes, to_bytes
+from whatwhere.indexer.images.formats.tiff_directory import Directory, TiffHeader
 from whatwhere.indexer.images.orientation import TRANSPOSES
-from whatwhere.indexer.images.samples import Bytes, to_bytes
-from whatwhere.indexer.images.tiff_directory import Directory, TiffHeader
 
 _PREMULTIPLIED, _ALPHA = 1, 2
 _COLOR_SAMPLES = {tags.WHITE_IS_0: 1, tags.BLACK_IS_0: 1, tags.RGB: 3, tags.PALETTE: 1, tags.CMYK: 4, tags.YCBCR: 3}

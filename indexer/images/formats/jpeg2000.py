@@ -7,8 +7,8 @@ from PIL import Image, Jpeg2KImagePlugin, features
 
 from whatwhere.indexer.errors import UnreadableImage
 from whatwhere.indexer.images.contents import printable_reason
-from whatwhere.indexer.images.iso_boxes import boxes
-from whatwhere.indexer.images.lazy import LazyPicture
+from whatwhere.indexer.images.formats.iso_boxes import boxes
+from whatwhere.indexer.images.formats.lazy import LazyPicture
 from whatwhere.indexer.images.signatures import MAGIC_BYTES, looks_like_image
 
 _EXIF_UUID = b"JpgTiffExif->JP2"  # of the box that Exiv2 and ExifTool write

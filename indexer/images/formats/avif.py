@@ -8,8 +8,8 @@ from PIL import Image
 from whatwhere.indexer.errors import UnreadableImage
 from whatwhere.indexer.images.color_codes import to_srgb
 from whatwhere.indexer.images.contents import printable_reason
-from whatwhere.indexer.images.iso_boxes import color_codes
-from whatwhere.indexer.images.lazy import LazyPicture
+from whatwhere.indexer.images.formats.iso_boxes import color_codes
+from whatwhere.indexer.images.formats.lazy import LazyPicture
 from whatwhere.indexer.images.signatures import MAGIC_BYTES, looks_like_image
 
 _one_header = threading.Lock()  # the number of threads is a global of Pillow's plugin, read with the header

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin
 
 from whatwhere.indexer.errors import UnreadableImage
-from whatwhere.indexer.images.codestreams import jpeg_frame
+from whatwhere.indexer.images.formats.codestreams import jpeg_frame
 
 END_OF_IMAGE = b"\xff\xd9"
 _START_OF_IMAGE, _END, _START_OF_SCAN = 0xD8, 0xD9, 0xDA

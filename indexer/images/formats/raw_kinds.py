@@ -6,7 +6,7 @@ from typing import NamedTuple
 
 from PIL import ExifTags, Image
 
-from whatwhere.indexer.images.iso_boxes import boxes
+from whatwhere.indexer.images.formats.iso_boxes import boxes
 from whatwhere.indexer.images.signatures import MAGIC_BYTES, looks_like_image
 
 # Media types as the freedesktop.org database names them.

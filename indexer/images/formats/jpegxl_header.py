@@ -5,7 +5,7 @@ The names and the order of the fields are those of ISO/IEC 18181-1, C.2 and D.
 
 from dataclasses import dataclass
 
-from whatwhere.indexer.images.iso_boxes import boxes
+from whatwhere.indexer.images.formats.iso_boxes import boxes
 
 CONTAINER = b"\0\0\0\x0cJXL \r\n\x87\n"
 CODESTREAM = b"\xff\x0a"

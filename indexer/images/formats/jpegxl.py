@@ -7,9 +7,9 @@ from PIL import Image
 
 from whatwhere.indexer.errors import UnreadableImage
 from whatwhere.indexer.images.color_codes import LINEAR, SRGB, to_srgb
-from whatwhere.indexer.images.iso_boxes import boxes
-from whatwhere.indexer.images.jpegxl_header import CODESTREAM, CONTAINER, Header, read_header
-from whatwhere.indexer.images.lazy import LazyPicture
+from whatwhere.indexer.images.formats.iso_boxes import boxes
+from whatwhere.indexer.images.formats.jpegxl_header import CODESTREAM, CONTAINER, Header, read_header
+from whatwhere.indexer.images.formats.lazy import LazyPicture
 
 _MAX_EXTRA_CHANNELS = 4  # each costs as much memory as a gray picture; the format allows 4,096
 _MAX_EXIF_BYTES = 1 << 20  # after decompression

@@ -8,10 +8,10 @@ from PIL import ExifTags, Image
 
 from whatwhere.indexer.errors import UnreadableImage
 from whatwhere.indexer.images.contents import printable_reason
-from whatwhere.indexer.images.jpeg import check_jpeg, missing_jpeg_rows, open_jpeg
-from whatwhere.indexer.images.lazy import LazyPicture
+from whatwhere.indexer.images.formats.jpeg import check_jpeg, missing_jpeg_rows, open_jpeg
+from whatwhere.indexer.images.formats.lazy import LazyPicture
+from whatwhere.indexer.images.formats.raw_kinds import RAW_MIME_TYPES, raw_kind
 from whatwhere.indexer.images.limits import ImageLimits
-from whatwhere.indexer.images.raw_kinds import RAW_MIME_TYPES, raw_kind
 
 RAW_SUFFIXES = (
     *(".dng", ".nef", ".nrw", ".cr2", ".cr3", ".crw", ".arw", ".srf", ".sr2", ".raf", ".orf", ".rw2", ".rwl", ".pef"),

@@ -7,13 +7,14 @@ from functools import cache, partial
 from PIL import Image, _imaging
 
 from whatwhere.indexer.errors import ImageTooManyPixels, UnreadableImage
-from whatwhere.indexer.images import tiff_directory as tags
-from whatwhere.indexer.images.lazy import LazyPicture
+from whatwhere.indexer.images.contained import contained
+from whatwhere.indexer.images.formats import tiff_directory as tags
+from whatwhere.indexer.images.formats.common import opener
+from whatwhere.indexer.images.formats.lazy import LazyPicture
+from whatwhere.indexer.images.formats.tiff_decode import decode, plan
+from whatwhere.indexer.images.formats.tiff_directory import Directory, TiffHeader, picture_directory
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.images.orientation import SWAPPING, TRANSPOSES
-from whatwhere.indexer.images.pillow_formats import opener
-from whatwhere.indexer.images.tiff_decode import decode, plan
-from whatwhere.indexer.images.tiff_directory import Directory, TiffHeader, picture_directory
 
 _SIGNATURES = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _MAX_BYTES_A_PIXEL = 8  # of the largest picture allowed: four samples of 16 bits
@@ -49,6 +50,13 @@ def open_tiff(content: bytes) -> Image.Image:
     if _is_for_pillow(content, directory):
         _silence_libtiff()
         return _open(TiffHeader(content).with_first(directory.offset))
+    plan(content, directory)  # names a layout that is not read
+    return contained("TIFF")(content)
+
+
+def open_layout(content: bytes) -> Image.Image:
+    """Open a TIFF of a layout that Pillow does not read right, in the process that `contained` starts."""
+    directory = picture_directory(content)
     found = plan(content, directory)
     size = directory.size[::-1] if TRANSPOSES.get(directory.orientation) in SWAPPING else directory.size
     picture = LazyPicture("TIFF", size, partial(decode, content, found))

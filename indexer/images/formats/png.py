@@ -8,8 +8,8 @@ from typing import NamedTuple
 from PIL import Image
 
 from whatwhere.indexer.errors import UnreadableImage
+from whatwhere.indexer.images.formats.common import opener, recognizer
 from whatwhere.indexer.images.limits import ImageLimits
-from whatwhere.indexer.images.pillow_formats import opener, recognizer
 
 _SIGNATURE_BYTES = 8
 _MAX_EXPANDED_BYTES = 1024 * 1024 - 1  # of a profile or text: Pillow refuses the picture above

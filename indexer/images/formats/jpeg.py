@@ -1,16 +1,18 @@
 """Open JPEG pictures: common ones by Pillow, those of other precisions and lossless ones by imagecodecs."""
 
 import io
+from dataclasses import dataclass
 from functools import partial
 
 from PIL import Image, JpegImagePlugin
 
 from whatwhere.indexer.errors import UnreadableImage
-from whatwhere.indexer.images.codestreams import jpeg_frame, jpeg_size
-from whatwhere.indexer.images.jpeg_scans import END_OF_IMAGE, is_ended, missing_rows, scans
-from whatwhere.indexer.images.lazy import LazyPicture
+from whatwhere.indexer.images.contained import contained
+from whatwhere.indexer.images.formats.codestreams import jpeg_frame, jpeg_size
+from whatwhere.indexer.images.formats.jpeg_scans import END_OF_IMAGE, is_ended, missing_rows, scans
+from whatwhere.indexer.images.formats.lazy import LazyPicture
+from whatwhere.indexer.images.formats.samples import to_bytes
 from whatwhere.indexer.images.limits import ImageLimits
-from whatwhere.indexer.images.samples import to_bytes
 
 # Each scan of a progressive JPEG covers the whole image (0.1 s for 100 million pixels) and needs only a hundred bytes:
 # a file within the byte limit could block a thread for hours. Encoders write about 10 scans.
@@ -39,38 +41,54 @@ class _EndedFile(io.BytesIO):
         return found
 
 
+@dataclass(frozen=True)
+class _Frame:
+    """What a JPEG's frame header says."""
+
+    kind: int
+    precision: int
+    channels: int
+
+    def __str__(self) -> str:
+        name = {_LOSSLESS: "lossless JPEG", _JPEG_LS: "JPEG-LS"}.get(self.kind, "JPEG")
+        return f"{self.precision}-bit {name} of {self.channels} channels"
+
+
+def _frame(content: bytes) -> _Frame:
+    start = jpeg_frame(content)
+    if start is None:
+        raise UnreadableImage("JPEG cut in its header; restore the file")
+    return _Frame(content[start + 1], content[start + 4], int.from_bytes(content[start + 9 : start + 10], "big"))
+
+
 def open_jpeg(content: bytes) -> Image.Image:
     """Read the header of a JPEG. Raises UnreadableImage for a kind that is not read, by its name."""
-    frame = jpeg_frame(content)
-    if frame is None:
-        raise UnreadableImage("JPEG cut in its header; restore the file")
-    kind, precision, channels = content[frame + 1], content[frame + 4], content[frame + 9 : frame + 10]
-    if kind in _DCT and precision == 8:
+    frame = _frame(content)
+    if frame.kind in _DCT and frame.precision == 8:
         return JpegImagePlugin.jpeg_factory(_EndedFile(content), "")
-    name = {_LOSSLESS: "lossless JPEG", _JPEG_LS: "JPEG-LS"}.get(kind, "JPEG")
-    described = f"{precision}-bit {name} of {int.from_bytes(channels, 'big')} channels"
     size = jpeg_size(content)
-    if (
-        int.from_bytes(channels, "big") not in _CHANNELS
-        or size is None
-        or 0 in size
-        or kind not in (*_DCT, _LOSSLESS, _JPEG_LS)
-    ):
-        raise UnreadableImage(f"{described} (frame type {kind:02X}), which is not read; save it as a common JPEG")
+    known = frame.kind in (*_DCT, _LOSSLESS, _JPEG_LS) and frame.channels in _CHANNELS
+    if not known or size is None or 0 in size:
+        raise UnreadableImage(f"{frame} (frame type {frame.kind:02X}), which is not read; save it as a common JPEG")
     if not is_ended(content):
-        raise UnreadableImage(f"{described} without its end; restore the file")
-    return LazyPicture(described, size, partial(_decode, content, described, kind == _JPEG_LS, precision))
+        raise UnreadableImage(f"{frame} without its end; restore the file")
+    return contained("JPEG")(content)
 
 
-def _decode(content: bytes, described: str, is_jpeg_ls: bool, precision: int) -> Image.Image:
+def open_rare_jpeg(content: bytes) -> Image.Image:
+    """Open a JPEG that Pillow does not read, in the process that `contained` starts."""
+    frame, size = _frame(content), jpeg_size(content)
+    assert size is not None
+    return LazyPicture(f"{frame}", size, partial(_decode, content, frame))
+
+
+def _decode(content: bytes, frame: _Frame) -> Image.Image:
     try:
         import imagecodecs  # noqa: PLC0415 - an extra
     except ImportError:
-        raise UnreadableImage(
-            f"{described}: reading this needs imagecodecs; pip install 'whatwhere[formats]'"
-        ) from None
-    samples = (imagecodecs.jpegls_decode if is_jpeg_ls else imagecodecs.jpeg8_decode)(content)
-    converted = to_bytes(samples.reshape(*samples.shape[:2], -1), precision)
+        raise UnreadableImage(f"{frame}: reading this needs imagecodecs; pip install 'whatwhere[formats]'") from None
+    samples = (imagecodecs.jpegls_decode if frame.kind == _JPEG_LS else imagecodecs.jpeg8_decode)(content)
+    converted = to_bytes(samples.reshape(*samples.shape[:2], -1), frame.precision)
     return Image.fromarray(converted[:, :, 0] if converted.shape[2] == 1 else converted)
 
 
@@ -90,7 +108,7 @@ def missing_jpeg_rows(content: bytes, picture: Image.Image) -> float | None:
 
     Raises UnreadableImage above a tenth.
     """
-    if isinstance(picture, LazyPicture):
+    if not isinstance(picture, JpegImagePlugin.JpegImageFile):
         return None
     missing = missing_rows(content, picture)
     if missing is not None and missing > _MAX_MISSING_ROWS:
