@@ -81,7 +81,7 @@ def _kept(
     folder: Path, key: str, pixels: NDArray[np.uint8], run: Callable[[NDArray[np.uint8]], torch.Tensor]
 ) -> torch.Tensor:
     """Return the activations of a picture that were kept, or compute and keep them."""
-    name = hashlib.sha256(f"{key} {torch.get_num_threads()} {pixels.shape}".encode() + pixels.tobytes()).hexdigest()
+    name = hashlib.blake2b(f"{key} {torch.get_num_threads()} {pixels.shape}".encode() + pixels.tobytes()).hexdigest()
     path = folder / f"{name}.npy"
     try:
         return torch.from_numpy(np.load(path))

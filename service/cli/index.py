@@ -1,7 +1,7 @@
 """Index photographs: `whatwhere index`."""
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from shlex import quote
 from typing import TYPE_CHECKING, Annotated
@@ -223,7 +223,7 @@ def _print_summary(summary: "RunSummary", collection: str) -> None:
         out.print(f"passed over: {described(summary.skipped)}", soft_wrap=True)
     if summary.metadata_changed or summary.unreadable_sidecars:
         out.print(f"metadata changed {summary.metadata_changed}, unreadable sidecars {summary.unreadable_sidecars}")
-    _print_some(summary.unmatched, f"rows of the table without a file {summary.unmatched_rows}")
+    _print_some(summary.unmatched, f"rows of the table without a file {summary.unmatched_rows}", show=str)
     _print_some(summary.unlisted, f"folders that cannot be listed {len(summary.unlisted)}")
     _print_some(
         summary.vanished,
@@ -248,11 +248,11 @@ def _spoken(reason: str) -> str:
     return reason.lower().replace("_", " ")
 
 
-def _print_some(names: Sequence[str], heading: str) -> None:
-    """Print a heading and the first names, or nothing if there are none."""
+def _print_some(names: Sequence[str], heading: str, show: Callable[[str], str] = place_of) -> None:
+    """Print a heading and the first names or URIs, as `show` writes them, or nothing if there are none."""
     if names:
         out.print(heading, soft_wrap=True)
     for name in names[:SHOWN]:
-        out.print(f"  {place_of(name)}", soft_wrap=True)
+        out.print(f"  {show(name)}", soft_wrap=True)
     if len(names) > SHOWN:
         out.print(f"  ... and {len(names) - SHOWN} more: --json lists all")

@@ -30,6 +30,7 @@ from whatwhere.indexer.errors import (
     InvalidRequest,
 )
 from whatwhere.indexer.metadata.filters import parse
+from whatwhere.indexer.sources.kinds import Skip
 
 
 @pytest.fixture
@@ -397,6 +398,7 @@ def test_a_catalog_moves_to_postgresql_and_back(tmp_path: Path, catalog: Catalog
             "file", {"file:///a0": {"z": [1, 1.0, 2**70, True, None, "é\\u0000"], "a": {"b": "2024-05-01"}}}
         )
         first.remove([2])
+        first.replace_skipped(["file:///"], (), (), {"file:///film.mp4": Skip(".mp4", "a video")})
         first.record_generation(4, 2)
         first.finish_run(first.start_run(), {"images": 3, "seconds": 0.1})
         move(first, catalog, most=5)

@@ -171,7 +171,7 @@ def test_info_says_what_a_collection_holds(indexed: tuple[Path, "subprocess.Comp
     done = run_afresh("info", "--collection", root)
 
     assert (done.returncode, done.stderr) == (0, "")
-    *lines, next_step = done.stdout.splitlines()
+    *lines, failed, passed_over = done.stdout.splitlines()
     rows = dict(re.split(r"  +", line.strip(), maxsplit=1) for line in lines)
     assert rows["collection"] == str(root)
     assert rows["images"] == "2 searchable (2 indexed, 1 failed)"
@@ -182,7 +182,8 @@ def test_info_says_what_a_collection_holds(indexed: tuple[Path, "subprocess.Comp
     assert rows["can be added"].startswith("what-and-where (")
     assert re.fullmatch(r"2 of \d+ dimensions, exact", rows["vectors of gem"])
     assert re.fullmatch(r"\d+\.\d [kM]B on disk", rows["size"])
-    assert next_step == f"1 failed. Reasons: whatwhere images --state failed -c {root}"
+    assert failed == f"1 failed. Reasons: whatwhere images --state failed -c {root}"
+    assert passed_over == f"Passed over: 1 .txt. Reasons: whatwhere images --state skipped -c {root}"
     assert not re.search(r"None|\('|[0-9a-f]{12}", "".join(lines[1:]))
 
 
@@ -262,7 +263,7 @@ def library(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Path:
     for name in ("a.png", ".b.png", "drafts/c.png", "@eaDir/d.png"):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).write_bytes((patterns / "01.png").read_bytes())
-    for name in ("film one.mp4", "film two.mp4", "raw.dng"):
+    for name in ("film one.mp4", "film two.mp4", "notes.pdf"):
         (folder / name).touch()
     return folder
 
@@ -278,16 +279,16 @@ def test_what_is_passed_over_is_summed_up_and_listed(tmp_path: Path, library: Pa
     chosen = json.loads(run_here("index", library, "-c", root, "--json", *flags))
     afterwards = json.loads(run_here("images", "-c", root, "--state", "skipped", "--json"))
 
-    kinds = "passed over: 2 .mp4, 1 system folder, 1 hidden file, 1 .dng"
+    kinds = "passed over: 2 .mp4, 1 system folder, 1 hidden file, 1 .pdf"
     assert kinds in summed.splitlines()
-    assert "Passed over: 2 .mp4, 1 .dng, 1 hidden file, 1 system folder. Reasons: whatwhere images" in told
+    assert "Passed over: 2 .mp4, 1 .pdf, 1 hidden file, 1 system folder. Reasons: whatwhere images" in told
     film = next(line for line in listed if "film one" in line)
     assert re.split(r"  +", film.strip()) == [".mp4", str(library / "film one.mp4"), "a video"]
-    assert chosen["skipped"] == {"excluded file": 2, "excluded folder": 1, "system folder": 1, ".dng": 1}
+    assert chosen["skipped"] == {"excluded file": 2, "excluded folder": 1, "system folder": 1, ".pdf": 1}
     assert {(found["uri"].rpartition("/")[2], found["kind"], found["state"]) for found in afterwards} == {
         ("film%20one.mp4", "excluded file", "skipped"),
         ("film%20two.mp4", "excluded file", "skipped"),
-        ("raw.dng", ".dng", "skipped"),
+        ("notes.pdf", ".pdf", "skipped"),
         ("", "excluded folder", "skipped"),
         ("", "system folder", "skipped"),
     }

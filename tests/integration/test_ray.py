@@ -37,6 +37,13 @@ SHARD_SOURCES = 4  # so small that few pictures fill several
 TOKEN = f"whatwhere-test-{os.getpid()}"
 # Ray makes its workers nice by 15: beside other tests they would wait for minutes.
 QUICK = {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
+# A node that does not answer for a second and a half is gone, not after a quarter of a minute.
+QUICK_TO_NOTICE = {
+    "health_check_initial_delay_ms": 0,
+    "health_check_period_ms": 500,
+    "health_check_timeout_ms": 1500,
+    "health_check_failure_threshold": 3,
+}
 pytestmark = [pytest.mark.timeout(600), pytest.mark.usefixtures("small_shards"), pytest.mark.takes(200)]
 
 
@@ -100,7 +107,8 @@ def cluster() -> Iterator[Cluster]:
         patch.setenv("WHATWHERE_TEST", TOKEN)
         for name, value in QUICK.items():
             patch.setenv(name, value)
-        started = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False})
+        head = {"num_cpus": 1, "include_dashboard": False, "_system_config": QUICK_TO_NOTICE}
+        started = Cluster(initialize_head=True, head_node_args=head)
         started.add_node(num_cpus=1)
         yield started
         started.shutdown()

@@ -184,7 +184,7 @@ def disguised(random: np.random.Generator) -> Iterator[Entry]:
         "tga": encoded(image, "TGA"),
         "eps": encoded(image, "EPS"),
         "pdf": encoded(image, "PDF"),
-        "jpeg2000": encoded(image, "JPEG2000"),
+        "photoshop": b"8BPS\x00\x01" + bytes(200),
         "signature": b"\x89PNG\r\n\x1a\n",
         "riff": b"RIFF\x24\x00\x00\x00WAVEfmt " + bytes(24),
     }
