@@ -34,13 +34,23 @@ def contained(family: str) -> Callable[[bytes], Image.Image]:
     return lambda content: _open(family, content)
 
 
+class _Gone(UnreadableImage):
+    """The child ended."""
+
+
 def _open(family: str, content: bytes) -> Image.Image:
     child = _take()
     try:
         header = child.ask({"family": family, "length": len(content)}, content, family)
+    except _Gone:
+        child.end()
+        if child.is_new:
+            raise
+        return _open(family, content)  # the picture before may have damaged it, or memory ran out between them
     except BaseException:
         child.end()
         raise
+    child.is_new = False
     if "error" in header:
         _give_back(child)
         raise UnreadableImage(header["error"])
@@ -111,6 +121,7 @@ class _Child:
             stderr=subprocess.DEVNULL,  # lines of libraries without the file's name
             bufsize=0,
         )
+        self.is_new = True  # it has opened no picture yet
         self._buffer = bytearray()
         self._selector = selectors.DefaultSelector()
         assert self._process.stdout is not None
@@ -181,10 +192,10 @@ class _Child:
             raise self._gone(family)
         self._buffer += received
 
-    def _gone(self, family: str) -> UnreadableImage:
+    def _gone(self, family: str) -> _Gone:
         code = self._process.wait()
         how = signal.Signals(-code).name if code < 0 else f"exit code {code}"
-        return UnreadableImage(f"{family} that crashes its decoder ({how}); restore the file, or save it again")
+        return _Gone(f"{family} that crashes its decoder ({how}); restore the file, or save it again")
 
 
 def _take() -> _Child:
@@ -192,7 +203,7 @@ def _take() -> _Child:
         _register()
         while _idle:
             child = _idle.pop()
-            if child.runs():  # not killed since, when memory ran out
+            if child.runs():
                 return child
             child.end()
     try:

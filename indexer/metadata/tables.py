@@ -54,10 +54,7 @@ def read_table(path: Path) -> dict[str, Metadata]:
         where = f"{path}, line {line}"
         if not isinstance(key, str) or not key.strip() or not is_text(key):
             raise InvalidRequest(f"{where}: {KEY!r} is missing, empty or not text", field="metadata")
-        try:
-            uri = uri_of_key(key, path.parent)
-        except ValueError as error:
-            raise InvalidRequest(f"{where}: {key!r} is not a valid path or URI ({error})", field="metadata") from error
+        uri = uri_of_key(key, path.parent)
         if uri in lines:
             raise InvalidRequest(f"{where}: {key!r} is already in line {lines[uri]}", field="metadata")
         lines[uri] = line

@@ -101,7 +101,7 @@ print(json.dumps({"changed": found, "held": held, "modules": len(modules)}))
 """
 
 _USING = """
-import numpy, pathlib, torch
+import alembic.command, numpy, pathlib, torch  # which set up their own loggers
 from whatwhere.indexer.collection.reader import open_collection
 from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.service.search.searcher import Query, open_searcher

@@ -311,13 +311,13 @@ def test_the_limit_is_applied_before_pixels_are_decoded(name: str) -> None:
 def test_the_number_of_threads_is_one_and_that_of_the_program_is_left() -> None:
     """Pools of threads are those of the caller: a decoder adds none that stays."""
     before = pi_heif.options.DECODE_THREADS, AvifImagePlugin.DEFAULT_MAX_THREADS
+    tasks = Path("/proc/self/task")
+    count = len([*tasks.iterdir()]) if tasks.exists() else 0
     for name, (content, _) in made.one_of_each().items():
         decode_image(content, name)
 
     assert before == (pi_heif.options.DECODE_THREADS, AvifImagePlugin.DEFAULT_MAX_THREADS)
-    if sys.platform == "linux":
-        count = len(list(Path("/proc/self/task").iterdir()))
-        assert count - threading.active_count() <= 8  # of numeric libraries
+    assert not tasks.exists() or len([*tasks.iterdir()]) <= count
 
 
 def test_threads_decode_the_same() -> None:

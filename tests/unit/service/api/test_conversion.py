@@ -319,7 +319,7 @@ def test_a_mask_arrives_as_its_lightness() -> None:
     [
         ({"more_regions": [LEFT, pb.Box(x_min=1, y_max=1)]}, "more_regions[1].x_min", "less than"),
         ({"more_regions": [LEFT] * 16}, "more_regions", "at most 15"),
-        ({"mask": b"no picture"}, "mask", "JPEG"),
+        ({"mask": b"no picture"}, "mask", "not an image that can be read: a text file"),
         ({"mask": png((8, 8), 0)}, "mask", "black"),
         ({"mask": png((2001, 2000), 1, "1")}, "mask", "4,000,000"),
     ],

@@ -321,7 +321,6 @@ def rgb16(height: int = HEIGHT, width: int = WIDTH, **options: Any) -> bytes:
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (with_tiff_entry(rgb16(), 262, value=32803), r"TIFF \(raw sensor data \(CFA\), 3 x 16-bit uint\)"),
         (with_tiff_entry(rgb16(), 262, value=77), r"TIFF \(photometric 77, 3 x 16-bit uint\)"),
         (with_tiff_entry(rgb16(), 259, value=9999), r"TIFF \(.* compression 9999\): such compression is not read"),
         (with_tiff_entry(rgb16(), 277, value=60_000), "TIFF .*: the tags contradict each other"),
@@ -329,7 +328,7 @@ def rgb16(height: int = HEIGHT, width: int = WIDTH, **options: Any) -> bytes:
         (rgb16(rowsperstrip=8)[:-4000], r"TIFF cut \(RGB, 3 x 16-bit uint\): 2 of 5 strips are not in the file"),
         (with_tiff_entry(rgb16(tile=(16, 16)), 322, value=2**20), "tiles of 1048576 x 16 pixels are out of range"),
     ],
-    ids=["raw", "colors", "compression", "samples", "offset", "cut", "tiles"],
+    ids=["colors", "compression", "samples", "offset", "cut", "tiles"],
 )
 def test_other_layouts_are_refused_by_name(content: bytes, message: str) -> None:
     """The message says what the file holds."""
