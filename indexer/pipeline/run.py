@@ -118,6 +118,7 @@ class _Run:
         self._progress = Progress(total=0)
         self._summary = RunSummary(self._progress, 0, 0, 0, published=False)
         self._failures: Counter[str] = Counter()  # by reason
+        self._truncated = 0
         self._gone: list[str] = []  # URIs that this run tried to read and that do not exist
         self._load = Loader(self._catalog, settings.reading(), remote)
         self._id = writer.catalog.start_run()
@@ -191,6 +192,11 @@ class _Run:
             counts[kind] += 1
             if kind == "failed" and reason is not None:
                 self._failures[reason] += 1
+        self._truncated += sum(
+            image.shard_row is not None and image.failure_message is not None
+            for outcome in batch.outcomes
+            if (image := outcome.image) is not None
+        )
         self._count(counts)
         self._gone += batch.gone
         self._on_progress(self._progress)
@@ -256,6 +262,7 @@ class _Run:
             self._summary,
             progress=self._progress,
             failures=dict(self._failures.most_common()),
+            truncated=self._truncated,
             failed_images=self._catalog.counts()[FAILED],
             images=published.manifest.image_count,
             generation=published.manifest.number,

@@ -115,6 +115,7 @@ class RunSummary:
     unreadable_sidecars: int = 0  # invalid sidecars; the metadata of their last valid versions stays
     skipped: Mapping[str, int] = field(default_factory=dict)  # passed over, by kind (".mp4", "hidden folder")
     failures: Mapping[str, int] = field(default_factory=dict)  # failed in this run, by reason (UNREADABLE_IMAGE)
+    truncated: int = 0  # described in this run though the file lacks its end; `images` lists them
     failed_images: int = 0  # contents in the collection that failed, now or in an earlier run
     unmatched: tuple[str, ...] = ()  # the names in `unmatched_rows`, as the table writes them
     left_out: tuple[str, ...] = ()  # sources of earlier runs that a rule leaves out now; their images stay

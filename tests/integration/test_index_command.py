@@ -150,6 +150,7 @@ def test_a_run_speaks_json_for_programs(indexed: tuple[Path, "subprocess.Complet
         "unreadable_sidecars": 0,
         "skipped": {".txt": 1},
         "failures": {},
+        "truncated": 0,
         "failed_images": 1,
         "unmatched": [],
         "left_out": [],

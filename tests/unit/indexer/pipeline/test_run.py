@@ -395,8 +395,8 @@ def test_a_truncated_image_is_indexed_and_listed_so(folder: Path, root: Path, th
     (folder / "no-end.jpg").write_bytes(content[:-2])
     (folder / "cut.jpg").write_bytes(content[: len(content) * 95 // 100])
 
-    for _ in range(2):
-        index_paths([folder], root)
+    for truncated in (2, 0):
+        assert index_paths([folder], root).truncated == truncated
 
         listed = images(root)
         assert {image.state for image in listed.values()} == {"indexed"}
