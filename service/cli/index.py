@@ -214,9 +214,10 @@ def _print_summary(summary: "RunSummary", collection: str) -> None:
     """Print the summary of a run; leave out what did not happen."""
     done = summary.progress
     truncated = f" ({summary.truncated} truncated)" if summary.truncated else ""
-    reasons = ", ".join(f"{count} {_spoken(reason)}" for reason, count in summary.failures.items())
+    by_reason = ", ".join(f"{count} {_spoken(reason)}" for reason, count in summary.failures.items())
+    reasons = f" ({by_reason})" if len(summary.failures) > 1 else ""
     out.print(
-        f"described {done.described}{truncated}, failed {done.failed}{f' ({reasons})' if len(summary.failures) > 1 else ''}, "
+        f"described {done.described}{truncated}, failed {done.failed}{reasons}, "
         f"duplicates {done.duplicates}, unchanged {done.unchanged}",
         soft_wrap=True,
     )
