@@ -364,10 +364,10 @@ def test_a_torn_feature_is_named(
 
 @pytest.fixture(scope="module")
 def paris(data: Path, features: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Give the numbers of 150 pictures of Paris among 100 others, whitened on 200 further ones."""
+    """Give the numbers of 150 pictures of Paris among 100 others, whitened on 400 further ones."""
     folder = tmp_path_factory.mktemp("paris")
     photographs = sorted((data / "distractors").glob("*.JPEG"))
-    for part, paths in (("searched", photographs[:100]), ("varied", photographs[100:300])):
+    for part, paths in (("searched", photographs[:100]), ("varied", photographs[100:])):
         (folder / part).mkdir()
         for path in paths:
             (folder / part / path.name).symlink_to(path)
