@@ -34,18 +34,18 @@ def contained(family: str) -> Callable[[bytes], Image.Image]:
     return lambda content: _open(family, content)
 
 
-class _Gone(UnreadableImage):
-    """The child ended."""
+class _Gone(Exception):
+    """The child ended. Callers get UnreadableImage."""
 
 
 def _open(family: str, content: bytes) -> Image.Image:
     child = _take()
     try:
         header = child.ask({"family": family, "length": len(content)}, content, family)
-    except _Gone:
+    except _Gone as error:
         child.end()
         if child.is_new:
-            raise
+            raise UnreadableImage(str(error)) from None
         return _open(family, content)  # the picture before may have damaged it, or memory ran out between them
     except BaseException:
         child.end()
@@ -82,6 +82,9 @@ class _ContainedPicture(Image.Image):
             try:
                 answer = child.ask({"draft": self._draft}, b"", self._family)
                 pixels = b"" if "error" in answer else child.read(self._length(answer), self._family)
+            except _Gone as error:
+                child.end()
+                raise UnreadableImage(str(error)) from None
             except BaseException:
                 child.end()
                 raise
@@ -128,7 +131,7 @@ class _Child:
         self._selector.register(self._process.stdout, selectors.EVENT_READ)
 
     def ask(self, request: dict[str, Any], content: bytes, family: str) -> dict[str, Any]:
-        """Send a request and return the answer. Raises UnreadableImage if the child ends or does not answer."""
+        """Send a request and return the answer. Raises _Gone if the child ends, UnreadableImage without an answer."""
         try:
             self._write(json.dumps(request).encode() + b"\n" + content)
         except OSError:
