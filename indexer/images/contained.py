@@ -25,7 +25,8 @@ from whatwhere.indexer.errors import UnreadableImage
 DEADLINE_S = 120.0  # without an answer: 100 megapixels take up to 15 s
 _PROGRAM = "import sys; sys.path[:] = {path!r}; from whatwhere.indexer.images.decoder_process import main; main()"
 
-_lock = threading.Lock()
+# Reentrant: a picture that is collected gives its child back, which may happen while this thread holds the lock.
+_lock = threading.RLock()
 _idle: list["_Child"] = []
 
 
@@ -166,16 +167,16 @@ class _Child:
 
     def end(self) -> None:
         """Kill the child."""
-        self._selector.close()
         self._process.kill()
         self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout):
-            if pipe is not None:
-                pipe.close()
+        self._close()
 
     def forget(self) -> None:
         """Close the pipes of a child that is another process's."""
         self._process.returncode = 0  # nothing to wait for
+        self._close()
+
+    def _close(self) -> None:
         self._selector.close()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
@@ -236,7 +237,7 @@ def _forget() -> None:
     global _lock, _idle
     for child in _idle:
         child.forget()
-    _lock, _idle = threading.Lock(), []
+    _lock, _idle = threading.RLock(), []
 
 
 @functools.cache

@@ -128,3 +128,13 @@ def test_a_forked_process_starts_children_of_its_own() -> None:
 
     assert os.waitpid(process, 0)[1] == 0
     assert decode_image(made.heic(), "x").width == 320
+
+
+def test_a_picture_that_is_collected_under_the_lock_gives_its_child_back() -> None:
+    """Garbage may be collected anywhere, also while a child is taken."""
+    picture, child = started()
+    with contained._lock:
+        del picture
+
+    assert decode_image(made.heic(), "x").width == 320
+    assert child in children()
