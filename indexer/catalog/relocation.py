@@ -10,8 +10,8 @@ from sqlalchemy.orm import Session
 from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.checksums import checksum_of_source
 from whatwhere.indexer.catalog.database import Damage, Database
-from whatwhere.indexer.catalog.metadata import refresh, with_origins
-from whatwhere.indexer.catalog.records import REMOVED
+from whatwhere.indexer.catalog.metadata import with_origins
+from whatwhere.indexer.catalog.removal import delete_sources
 from whatwhere.indexer.catalog.rows import AT_ONCE, rows_of
 from whatwhere.indexer.catalog.tables import Base, ImageRow, SourceRow
 from whatwhere.indexer.storage.readable import readable_if_other
@@ -115,16 +115,10 @@ def _merge(session: Session, merged: Mapping[int, int | None]) -> None:
         sources = list(rows_of(session, SourceRow, SourceRow.id, ids))
         heirs = [heir for id_ in ids if (heir := merged[id_]) is not None]
         kept = {row.id: row for row in rows_of(session, SourceRow, SourceRow.id, heirs)}
-        images = list(rows_of(session, ImageRow, ImageRow.id, {source.image_id for source in sources}))
         for source in sources:
             heir = merged[source.id]
             if heir is not None:
                 kept[heir].origins = with_origins(source.origins, kept[heir].origins)
-            source.image.sources.remove(source)
-            session.delete(source)
-        for image in images:
-            if not image.sources:
-                image.state = REMOVED
-        refresh(session, images)
+        delete_sources(session, sources)
         session.flush()
         session.expunge_all()

@@ -5,6 +5,7 @@ from itertools import groupby
 from operator import itemgetter
 
 from sqlalchemy import delete, func, or_, select
+from sqlalchemy.orm import Session
 
 from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.database import Database
@@ -15,6 +16,18 @@ from whatwhere.indexer.catalog.runs import state_of
 from whatwhere.indexer.catalog.tables import ImageRow, PropertyRow, SourceRow, now
 
 _IMAGES_AT_ONCE = 10_000
+
+
+def delete_sources(session: Session, sources: Sequence[SourceRow]) -> None:
+    """Delete sources; images that lose their last one become removed."""
+    images = list(rows_of(session, ImageRow, ImageRow.id, {source.image_id for source in sources}))
+    for source in sources:
+        source.image.sources.remove(source)
+        session.delete(source)
+    for image in images:
+        if not image.sources:
+            image.state = REMOVED
+    refresh(session, images)
 
 
 class RemovalTable(Database):
@@ -139,13 +152,6 @@ class RemovalTable(Database):
         with self._writing() as session:
             for some in batched(uris, _IMAGES_AT_ONCE):
                 sources = list(rows_of(session, SourceRow, SourceRow.uri, some))
-                images = list(rows_of(session, ImageRow, ImageRow.id, {source.image_id for source in sources}))
-                for source in sources:
-                    source.image.sources.remove(source)
-                    session.delete(source)
-                for image in images:
-                    if not image.sources:
-                        image.state = REMOVED
-                refresh(session, images)
+                delete_sources(session, sources)
                 count += len(sources)
         return count
