@@ -9,7 +9,7 @@ lowered it, they may refuse the image, as `ImageTooManyPixels`.
 """
 
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, replace
 from functools import partial
@@ -108,20 +108,19 @@ def size_within(width: int, height: int, longer_side: int) -> tuple[int, int]:
     return max(1, round(width * scale)), max(1, round(height * scale))
 
 
-def open_picture(content: bytes, formats: Sequence[str] | None = None) -> Image.Image:
-    """Read the header of an encoded picture of one of these families, of any by default.
+def open_picture(content: bytes) -> Image.Image:
+    """Read the header of an encoded picture.
 
     Raises UnidentifiedImageError for other formats, and anything else for a damaged header.
     """
-    family = _family(content, formats)
+    family = _family(content)
     if family is None:
         raise UnidentifiedImageError(content_kind(content))
     return family.open(content)
 
 
-def _family(content: bytes, formats: Sequence[str] | None = None) -> Family | None:
-    candidates = (family for family in FAMILIES if formats is None or family.name in formats)
-    return next((family for family in candidates if family.recognizes(content)), None)
+def _family(content: bytes) -> Family | None:
+    return next((family for family in FAMILIES if family.recognizes(content)), None)
 
 
 def upright_size(content: bytes, name: str) -> tuple[int, int]:
