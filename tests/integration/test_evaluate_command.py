@@ -361,16 +361,29 @@ def test_a_torn_feature_is_named(
 
 # --- real data sets -----------------------------------------------------------------------------------------------
 
+VOC = Path("coco128-voc/VOCdevkit/VOC2010")
+
+
+def corel(data: Path) -> tuple[list[Path], list[Path]]:
+    """Return pictures of ten classes, class by class: ten each that are searched, and two that ask."""
+    folder = data / "corel1k"
+    searched = [folder / f"images/{90 * kind + number}.jpg" for kind in range(10) for number in range(10)]
+    return searched, [folder / f"queries/{10 * kind + number}.jpg" for kind in range(10) for number in range(2)]
+
 
 @pytest.fixture(scope="module")
 def paris(data: Path, features: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Give the numbers of 150 pictures of Paris among 100 others, whitened on 400 further ones."""
+    """Give the numbers of 150 pictures of Paris among 100 others, whitened on 317 further ones.
+
+    The others are those that other tests describe, too: a network costs more than all else here.
+    """
     folder = tmp_path_factory.mktemp("paris")
-    photographs = sorted((data / "distractors").glob("*.JPEG"))
-    for part, paths in (("searched", photographs[:100]), ("varied", photographs[100:])):
+    searched, asking = corel(data)
+    varied = [*sorted((data / "distractors").glob("*.JPEG"))[:200], *sorted((data / VOC / "JPEGImages").iterdir())]
+    for part, paths in (("searched", searched), ("varied", [*varied, *asking])):
         (folder / part).mkdir()
         for path in paths:
-            (folder / part / path.name).symlink_to(path)
+            (folder / part / f"{path.parent.name}-{path.name}").symlink_to(path)
     pictures = ("--images", data / "paris-mini/jpg", "--images", folder / "searched")
     flags = ("--ground-truth", data / "paris-mini/gt", "--whiten-on", folder / "varied", "--cache", features)
 
@@ -404,7 +417,7 @@ def test_paris_is_localized(paris: dict[str, Any]) -> None:
 
 def test_pictures_in_the_form_of_voc_are_scored(data: Path, features: Path) -> None:
     """By AP@30 first; nothing is localized between pictures of a class."""
-    folder = data / "coco128-voc/VOCdevkit/VOC2010"
+    folder = data / VOC
 
     printed = run_here("voc2010", "--images", folder, "--descriptors", "what-and-where", "--cache", features)
 
@@ -415,10 +428,13 @@ def test_pictures_in_the_form_of_voc_are_scored(data: Path, features: Path) -> N
 
 def test_classes_of_a_csv_are_found(data: Path, features: Path, tmp_path: Path) -> None:
     """Twenty pictures ask 100 others of ten classes; by chance one of ten would be of the class."""
-    searched = [(f"images/{90 * kind + number}.jpg", kind, "database") for kind in range(10) for number in range(10)]
-    asking = [(f"queries/{10 * kind + number}.jpg", kind, "query") for kind in range(10) for number in range(2)]
+    rows = [
+        f"{path.relative_to(data / 'corel1k')},{place * 10 // len(paths)},{use}"
+        for paths, use in zip(corel(data), ("database", "query"), strict=True)
+        for place, path in enumerate(paths)
+    ]
     listed = tmp_path / "corel.csv"
-    listed.write_text("name,class,use\n" + "".join(f"{name},{kind},{use}\n" for name, kind, use in searched + asking))
+    listed.write_text("\n".join(["name,class,use", *rows]))
     flags = (
         "--ground-truth",
         listed,
