@@ -14,10 +14,12 @@ import json
 import os
 import select
 import selectors
+import shutil
 import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 import traceback
 from collections.abc import Mapping
@@ -229,6 +231,7 @@ def _serve(requests: socket.socket) -> None:
     running.register(requests, selectors.EVENT_READ)
     with loading_once():
         searcher.load_backbone(DEFAULT_BACKBONE, choose_device())
+        _warm_up()
         gc.freeze()
         while True:
             for key, _ in running.select():
@@ -237,6 +240,19 @@ def _serve(requests: socket.socket) -> None:
                     _tell_end(key.fd, *key.data)
                 elif not _fork(requests, running):
                     return
+
+
+def _warm_up() -> None:
+    """Upgrade and verify a collection: what SQLAlchemy and Alembic make once a process is made once for all commands."""
+    from whatwhere.indexer.catalog.catalog import Catalog  # noqa: PLC0415
+    from whatwhere.indexer.collection.layout import Layout  # noqa: PLC0415
+    from whatwhere.indexer.maintenance.verify import verify_collection  # noqa: PLC0415
+
+    with tempfile.TemporaryDirectory() as folder:
+        root = shutil.copytree(ROOT / "tests/fixtures/first_release/collection.ww", Path(folder) / "c.ww")
+        with Catalog.create(Layout(root).catalog):
+            pass
+        verify_collection(root)
 
 
 def _fork(requests: socket.socket, running: selectors.BaseSelector) -> bool:

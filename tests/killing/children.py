@@ -1,11 +1,13 @@
 """Run the command in real processes, and kill them with SIGKILL at a numbered step or after some time.
 
 A step is a call that changes the disk: a system call (fsync, rename, unlink, mkdir, ...) or a commit of the catalog.
+What a process leaves that is killed before a step are the files as they are then: one run can copy all these states.
 """
 
 import contextlib
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -30,6 +32,9 @@ class Request:
     trace: str = ""  # a file for the names of the steps, one a line
     kill_before: int | None = None
     kill_after_s: float | None = None
+    copied: str = ""  # a folder, which is copied
+    copies: str = ""  # to a folder in this one, named after the step,
+    copy_before: tuple[int, ...] = ()  # before each of these steps
 
 
 def run(request: Request) -> int:
@@ -59,12 +64,19 @@ def _count_steps(request: Request) -> None:
     from sqlalchemy.engine.default import DefaultDialect  # noqa: PLC0415 - imported before the fork
 
     counted = 0
+    copying = False  # which takes steps, too
     trace = os.open(request.trace, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o644) if request.trace else None
 
     def step(name: str) -> None:
-        nonlocal counted
+        nonlocal counted, copying
+        if copying:
+            return
         if trace is not None:
             os.write(trace, f"{name}\n".encode())
+        if counted in request.copy_before and os.path.exists(request.copied):
+            copying = True
+            shutil.copytree(request.copied, os.path.join(request.copies, str(counted)))
+            copying = False
         if counted == request.kill_before:
             os.kill(os.getpid(), signal.SIGKILL)
         counted += 1

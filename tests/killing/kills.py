@@ -1,9 +1,12 @@
-"""Kill a command in a situation, check the files, run it again, and compare with an undisturbed run."""
+"""Kill a command in a situation, check the files, run it again, and compare with an undisturbed run.
+
+The states that kills at steps leave can also be taken from one run that goes on: half the time.
+"""
 
 import os
 import shutil
 import signal
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from itertools import count
@@ -36,8 +39,8 @@ def every_step(situation: Situation) -> list[Kill]:
     return [Kill(situation.name, step) for step in range(len(situation.steps) + 1)]
 
 
-def telling_steps(situation: Situation) -> list[Kill]:
-    """Return a kill before and after each step that changes what a killed process leaves.
+def telling_steps(situation: Situation) -> list[int]:
+    """Return the steps before and after each that changes what a killed process leaves.
 
     An fsync does so only when the power fails, and the temporary file that is taken away first is hardly ever there.
     """
@@ -46,7 +49,7 @@ def telling_steps(situation: Situation) -> list[Kill]:
         for step, name in enumerate(situation.steps)
         if not name.startswith("fsync") and not (name.startswith("unlink") and name.endswith(".tmp"))
     }
-    return [Kill(situation.name, step) for step in sorted(changing | {step + 1 for step in changing})]
+    return sorted(changing | {step + 1 for step in changing})
 
 
 def random_moments(situation: Situation, number: int, random: np.random.Generator) -> list[Kill]:
@@ -69,20 +72,43 @@ class Harness:
             listed = [*kills]
             yield from zip(listed, pool.map(self._problems, listed), strict=True)
 
-    def _problems(self, kill: Kill) -> list[str]:
-        situation = self.situations[kill.situation]
+    def problems_of_states(self, name: str, steps: Iterable[int]) -> Iterator[tuple[Kill, list[str]]]:
+        """Yield a kill before each step with its problems; one process runs to its end and copies what each would leave."""
+        situation, copies = self.situations[name], self._scratch / f"copies-{next(self._numbers)}"
+        copies.mkdir()
+        trial = _Trial(situation, self._begun(situation))
+        chosen = sorted(steps)
+        trial.copy_states(copies, chosen)
+        assert not trial.problems, trial.problems
+        trial.root.rename(copies / str(len(situation.steps)))  # the state after the last step
+
+        def look(step: int) -> list[str]:
+            return self._judged(_Trial(situation, copies / str(step)))
+
+        with ThreadPoolExecutor(self._at_once) as pool:
+            yield from ((Kill(name, step), found) for step, found in zip(chosen, pool.map(look, chosen), strict=True))
+
+    def _begun(self, situation: Situation) -> Path:
         root = self._scratch / f"killed-{next(self._numbers)}.ww"
         if situation.before is not None:
             shutil.copytree(situation.before, root)
-        trial = _Trial(situation, root)
+        return root
+
+    def _problems(self, kill: Kill) -> list[str]:
+        situation = self.situations[kill.situation]
+        trial = _Trial(situation, self._begun(situation))
+        trial.kill(kill)
+        return self._judged(trial)
+
+    def _judged(self, trial: "_Trial") -> list[str]:
+        """Check what a kill left, continue, and return what was wrong; what was right is deleted."""
         try:
-            trial.kill(kill)
             trial.look()
             trial.run_again()
         except WhatwhereError as error:
             trial.problems.append(f"{error.reason}: {error}")
         if not trial.problems:
-            shutil.rmtree(root)
+            shutil.rmtree(trial.root)
             trial.output.unlink()
         return trial.problems
 
@@ -92,7 +118,7 @@ class _Trial:
 
     def __init__(self, situation: Situation, root: Path) -> None:
         self._situation = situation
-        self._root = root
+        self.root = root
         self.output = root.with_suffix(".output")
         self.problems: list[str] = []
 
@@ -103,12 +129,18 @@ class _Trial:
         if code != -signal.SIGKILL and not (late and code == 0):
             self.problems.append(f"ended with {code} and was to be killed: {self.output.read_text()}")
 
+    def copy_states(self, copies: Path, steps: Sequence[int]) -> None:
+        """Run the command to its end, and copy what a process would leave that is killed before each step."""
+        code = self._run(copied=os.fspath(self.root), copies=os.fspath(copies), copy_before=tuple(steps))
+        if code != 0:
+            self.problems.append(f"ended with {code}: {self.output.read_text()}")
+
     def look(self) -> None:
         """Check that the collection is intact, and that the old generation answers as before or the new one exists."""
-        self.problems += [f"verify after the kill: {fault}" for fault in faults(self._root)]
+        self.problems += [f"verify after the kill: {fault}" for fault in faults(self.root)]
         before, after = self._situation.answers_before, self._situation.answers_after
         try:
-            number, found = answers(self._root)
+            number, found = answers(self.root)
         except CollectionNotFound:
             if before is not None:
                 self.problems.append("the old generation is gone")
@@ -123,14 +155,14 @@ class _Trial:
         if code != 0:
             self.problems.append(f"the run after it ended with {code}: {self.output.read_text()}")
             return
-        self.problems += [f"verify at the end: {fault}" for fault in faults(self._root)]
-        self.problems += differences(self._situation.contents_after, contents(self._root))
-        if answers(self._root)[1] != self._situation.answers_after:
+        self.problems += [f"verify at the end: {fault}" for fault in faults(self.root)]
+        self.problems += differences(self._situation.contents_after, contents(self.root))
+        if answers(self.root)[1] != self._situation.answers_after:
             self.problems.append("answers differ at the end")
 
-    def _run(self, **kill: Any) -> int:
-        arguments = (*self._situation.arguments, "--collection", str(self._root))
-        return run(Request(arguments, os.fspath(self.output), **kill))
+    def _run(self, **how: Any) -> int:
+        arguments = (*self._situation.arguments, "--collection", str(self.root))
+        return run(Request(arguments, os.fspath(self.output), **how))
 
 
 def differences(expected: dict[str, Any], found: dict[str, Any]) -> list[str]:
