@@ -37,6 +37,7 @@ _MODULES = (
     "alembic.command",
     "typer._adapters",
     "typer.rich_utils",
+    "whatwhere.indexer.backbones.torchvision_networks",
     "whatwhere.indexer.maintenance.transfer",
     "whatwhere.indexer.maintenance.info",
     "whatwhere.indexer.pipeline.run",
@@ -243,7 +244,7 @@ def _serve(requests: socket.socket) -> None:
 
 
 def _warm_up() -> None:
-    """Upgrade and verify a collection: what SQLAlchemy and Alembic make once a process is made once for all commands."""
+    """Upgrade and verify a collection: what SQLAlchemy and Alembic make once a process is made once for all."""
     from whatwhere.indexer.catalog.catalog import Catalog  # noqa: PLC0415
     from whatwhere.indexer.collection.layout import Layout  # noqa: PLC0415
     from whatwhere.indexer.maintenance.verify import verify_collection  # noqa: PLC0415

@@ -13,10 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from tests import commands
-from tests.malformed import Entry, Expected, corpus, write
+from tests.malformed import Entry, Expected, corpus, damaged, write
+from tests.networks import BY_TORCH, small_network
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.catalog.records import INDEXED
 from whatwhere.indexer.collection.layout import Layout
@@ -46,6 +48,7 @@ class Run:
     """A run over the corpus."""
 
     root: Path
+    network: tuple[str | Path, ...]  # the options that name it
     exit_code: int
     output: str
     messages: str
@@ -85,7 +88,8 @@ def run(tmp_path_factory: pytest.TempPathFactory, entries: Sequence[Entry], fold
             if entry.vanishes:
                 (folder / entry.name).unlink()
 
-    exit_code, peak_mb = index(folder, root, scratch, meanwhile=vanish)
+    network = small_network(scratch)
+    exit_code, peak_mb = index(folder, root, scratch, network, meanwhile=vanish)
     listed = json.loads(commands.run("images", "-c", root, "--state", "failed", "--json").stdout)
     with Catalog.open(Layout(root).catalog) as catalog:
         indexed = Counter(name_of(uri, folder) for image in catalog.images(state=INDEXED) for uri in image.uris)
@@ -95,22 +99,27 @@ def run(tmp_path_factory: pytest.TempPathFactory, entries: Sequence[Entry], fold
         for uri in image["uris"]
     }
     texts = ((scratch / name).read_text(errors="replace") for name in ("output", "messages"))
-    return Run(root, exit_code, *texts, peak_mb, indexed, failed)
+    return Run(root, network, exit_code, *texts, peak_mb, indexed, failed)
 
 
 def index(
-    folder: Path, root: Path, scratch: Path, meanwhile: Callable[["subprocess.Popen[bytes]"], None] = lambda _: None
+    folder: Path,
+    root: Path,
+    scratch: Path,
+    network: Sequence[str | Path],
+    meanwhile: Callable[["subprocess.Popen[bytes]"], None] = lambda _: None,
 ) -> tuple[int, int]:
     """Run the command with many threads and return its exit code and its peak memory in MB."""
     peak = scratch / "peak"
     prefix = WITHOUT_RIGHTS if os.geteuid() == 0 and shutil.which("setpriv") else ()
-    command = (*prefix, sys.executable, "-m", "whatwhere.service.cli", "index", folder, "-c", root, "--workers", "8")
+    arguments = ("index", folder, "-c", root, "--workers", "8", *network)
+    command = (*prefix, sys.executable, "-m", "whatwhere.service.cli", *arguments)
     with (scratch / "output").open("wb") as output, (scratch / "messages").open("wb") as messages:
         process = subprocess.Popen(
             [sys.executable, "-c", MEASURED, peak, *command],
             stdout=output,
             stderr=messages,
-            env=os.environ | {"OMP_NUM_THREADS": "1", "COLUMNS": "500"},
+            env=os.environ | BY_TORCH | {"OMP_NUM_THREADS": "1", "COLUMNS": "500"},
             start_new_session=True,
         )
         try:
@@ -135,7 +144,8 @@ def test_the_corpus_is_large_and_the_same_for_the_same_seed(entries: Sequence[En
     """At least 300 malformed files of distinct names; another seed has other bytes under them."""
     malformed = names(entries, Expected.FAILED, Expected.EITHER)
     for seed in (SEED, SEED + 1):
-        picture = next(entry for entry in corpus(seed) if entry.name == "good/lossless-webp.webp")
+        made = damaged.good(np.random.default_rng(seed))  # the first part
+        picture = next(entry for entry in made if entry.name == "good/lossless-webp.webp")
         picture.make(folder / f"again-{seed}.txt")
 
     assert len(malformed) >= 300
@@ -195,7 +205,7 @@ def test_what_is_printed_is_one_line_for_each_failure(run: Run) -> None:
 
 def test_a_second_run_describes_nothing(run: Run, folder: Path, tmp_path: Path) -> None:
     """What was found good or bad by its content is not tried again, and the collection stays as it is."""
-    exit_code, _ = index(folder, run.root, tmp_path)
+    exit_code, _ = index(folder, run.root, tmp_path, run.network)
 
     assert exit_code == 0
     assert "described 0, " in (tmp_path / "output").read_text()

@@ -73,7 +73,7 @@ class Harness:
             yield from zip(listed, pool.map(self._problems, listed), strict=True)
 
     def problems_of_states(self, name: str, steps: Iterable[int]) -> Iterator[tuple[Kill, list[str]]]:
-        """Yield a kill before each step with its problems; one process runs to its end and copies what each would leave."""
+        """Yield a kill before each step with its problems; one process runs to its end, and copies what each leaves."""
         situation, copies = self.situations[name], self._scratch / f"copies-{next(self._numbers)}"
         copies.mkdir()
         trial = _Trial(situation, self._begun(situation))
