@@ -1,5 +1,6 @@
 """The files of a collection: their places, and which generation is live."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -40,12 +41,16 @@ class Layout:
 
     @classmethod
     def at(cls, address: CollectionAddress) -> Self:
-        """Return the layout of a collection at a path, or at the URI of an object store's folder."""
+        """Return the layout of a collection at a path, or at the URI of an object store's folder.
+
+        Symbolic links are followed once: a link that is turned to another collection changes nothing for a process that
+        has this one open.
+        """
         text = str(address)
         if "://" not in text:
-            return cls(Path(address))
+            return cls(_followed(Path(address)))
         if text.startswith("file://"):
-            return cls(path_of_uri(text))
+            return cls(_followed(path_of_uri(text)))
         text = text.rstrip("/")
         return cls(cache_of(text), ObjectFolder(text))
 
@@ -231,3 +236,9 @@ class Layout:
         """Return the number of the live generation, None before the first."""
         current = self.read_current()
         return None if current is None else current.number
+
+
+def _followed(path: Path) -> Path:
+    """Return the path without symbolic links, or as it is if it has none."""
+    real = path.resolve()
+    return path if real == Path(os.path.abspath(path)) else real

@@ -17,6 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.collection.layout import Current, Layout
 from whatwhere.indexer.collection.manifest import (
     FACTS_NAME,
@@ -191,6 +192,7 @@ def _write_generation(
         libraries=_library_versions(),
         created_at=datetime.now(UTC),
         facts_sha256="" if facts is None else facts.sha256,
+        identity=Identity.of(layout),
     )
     seal = manifest.save(folder)
     folder.rename(layout.generation(number))

@@ -1,12 +1,14 @@
 """The external stores of a collection: addresses of the databases with its catalog and its vectors."""
 
 import json
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch, InvalidRequest
 from whatwhere.indexer.storage.files import write_text
@@ -79,8 +81,24 @@ class Stores:
 
 
 def open_catalog(layout: Layout) -> Catalog:
-    """Open a collection's catalog for reading. Raises the errors of `Catalog.open`."""
-    return Catalog.open(catalog_of(layout))
+    """Open a collection's catalog for reading.
+
+    Raises the errors of `Catalog.open`, and CollectionMismatch if it belongs to another collection.
+    """
+    address = catalog_of(layout)
+    identity = Identity.of(layout)
+    with ExitStack() as on_error:
+        catalog = on_error.enter_context(Catalog.open(address))
+        owner = catalog.owner()
+        if owner is not None:
+            if owner.collection_id != identity.id:
+                raise CollectionMismatch(
+                    f"the catalog at {address} does not belong to {layout} but to the collection of {owner.home}: "
+                    f"restore the catalog of {layout}, or correct {layout.stores.name}"
+                )
+            catalog.expect(owner.collection_id)
+        on_error.pop_all()
+    return catalog
 
 
 def catalog_of(layout: Layout) -> Path | str:

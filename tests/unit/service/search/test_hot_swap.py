@@ -292,10 +292,18 @@ def test_a_follower_serves_what_is_published_and_ends(root: Path, describer: Des
     assert not [link for link in Path("/proc/self/fd").iterdir() if root in link.resolve().parents]
 
 
-def test_without_an_interval_nothing_follows(live: LiveSearcher) -> None:
-    """A server for one question has no thread to spare."""
-    before = set(threading.enumerate())
+def test_without_an_interval_a_newer_generation_is_reported_and_not_served(
+    live: LiveSearcher, root: Path, reported: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says it once, and a refresh by hand ends it."""
+    live.look()
+    publish_one_more(root)
+    live.look()
+    live.look()
+    before = live.searcher.generation
+    live.refresh()
+    live.look()
 
-    live.follow()
-
-    assert not set(threading.enumerate()) - before
+    assert reported == [True, False, False, True, True]
+    assert (before, live.searcher.generation) == (1, 2)
+    assert caplog.text.count("still serving generation 1, although it is not the newest") == 1
