@@ -124,7 +124,7 @@ class Layout:
 
     @property
     def lock(self) -> Path:
-        """The file that the one writer locks; it holds the writer's process id."""
+        """The file that the one writer locks; it holds the writer's process id and machine."""
         return self.root / "writer.lock"
 
     def fetch(self, path: Path, *, refetch: bool = False) -> Path:

@@ -1,6 +1,7 @@
 """The external stores of a collection: addresses of the databases with its catalog and its vectors."""
 
 import json
+import logging
 from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -12,10 +13,13 @@ from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch, InvalidRequest
 from whatwhere.indexer.storage.files import write_text
+from whatwhere.indexer.storage.mounts import network_kind
 from whatwhere.indexer.vectors.address import MilvusAddress
 
 _CATALOG_SCHEMES = ("postgresql", "postgresql+psycopg")
 _VECTORS_SCHEMES = ("milvus+http", "milvus+https")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,18 @@ def open_catalog(layout: Layout) -> Catalog:
             catalog.expect(owner.collection_id)
         on_error.pop_all()
     return catalog
+
+
+def warn_of_network(layout: Layout) -> None:
+    """Log a warning if the catalog is a SQLite file on a network mount."""
+    address = catalog_of(layout)
+    if isinstance(address, Path) and (kind := network_kind(layout.root)) is not None:
+        log.warning(
+            "%s is on a network file system (%s), where SQLite works for one machine at a time: do not index on one "
+            "machine and serve on another; for that, keep the catalog in PostgreSQL (`whatwhere copy --catalog`)",
+            address,
+            kind,
+        )
 
 
 def catalog_of(layout: Layout) -> Path | str:

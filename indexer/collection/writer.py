@@ -3,6 +3,7 @@
 import errno
 import fcntl
 import os
+import socket
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -18,7 +19,7 @@ from whatwhere.indexer.collection.layout import CollectionAddress, Layout
 from whatwhere.indexer.collection.manifest import Manifest
 from whatwhere.indexer.collection.recipe import Recipe
 from whatwhere.indexer.collection.shards import write_shard
-from whatwhere.indexer.collection.stores import Stores, open_catalog
+from whatwhere.indexer.collection.stores import Stores, open_catalog, warn_of_network
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotFound, CollectionNotWritable
 from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.storage.files import sha256_of, sync
@@ -101,6 +102,7 @@ def open_for_writing(
         _make_folders(layout)
         used = _settled(layout, recipe, used_stores, copied_from)
         sync(layout.root)
+        warn_of_network(layout)
         catalog = catalog or held.enter_context(Catalog.create(layout.catalog, own))
         _refuse_older_catalog(layout, catalog)
         yield CollectionWriter(layout, used, catalog, _claimed(layout, catalog))
@@ -246,7 +248,7 @@ def _locked(layout: Layout) -> Iterator[None]:
     with layout.lock.open("a+") as file:
         _lock(layout, file, fcntl.LOCK_EX)
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
         file.flush()
         try:
             yield
@@ -276,7 +278,7 @@ def _lock(layout: Layout, file: TextIO, kind: int) -> None:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.seek(0)
-        holder = file.read().strip()
+        holder = file.read().strip().removesuffix(f" on {socket.gethostname()}")
         raise CollectionLocked(
             f"{layout} is being {f'written to by process {holder}' if holder else 'verified'}: "
             "wait until that ends, then run again"

@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Self
 
 from whatwhere.indexer.collection.reader import Standing, open_collection
+from whatwhere.indexer.collection.stores import warn_of_network
 from whatwhere.indexer.errors import WhatwhereError
 from whatwhere.service.search.batching import InferenceBatcher
 from whatwhere.service.search.description_cache import DescriptionCache
@@ -170,6 +171,7 @@ def open_live(
     Raises the errors of `open_collection` and `open_searcher`.
     """
     collection = open_collection(settings.collection)
+    warn_of_network(collection.layout)
     try:
         limits, cores = settings.limits.image, settings.cores
         searcher = open_searcher(collection, settings.device, limits, settings.weights, batcher, cores)
