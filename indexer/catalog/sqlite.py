@@ -114,9 +114,10 @@ def connect(path: Path, *, read_only: bool = False, expected: FileId | None = No
     """
 
     def connection() -> sqlite3.Connection:
+        _require_file(path, expected)
         made = _opened_to_read(path) if read_only else _opened(path, "mode=rwc")
         try:
-            _require_file(path, expected)
+            _require_file(path, expected)  # it may have been replaced meanwhile
             made.execute("PRAGMA foreign_keys=ON")
             if not read_only:
                 # WAL: readers continue while the indexer writes. FULL: a committed chunk survives a power failure.
@@ -163,6 +164,18 @@ def _opened(path: Path, mode: str) -> _Connection:
     )
 
 
+def _require_readable(path: Path) -> None:
+    """Raise CollectionNotWritable if this user may not read the file: SQLite's own error does not say so."""
+    try:
+        path.open("rb").close()
+    except PermissionError as error:
+        raise CollectionNotWritable(
+            f"catalog.db cannot be read by this user ({error.strerror}): grant read permission for the collection"
+        ) from error
+    except FileNotFoundError:
+        pass  # SQLite says so
+
+
 def _opened_to_read(path: Path) -> _Connection:
     """Open a file to read it.
 
@@ -170,10 +183,11 @@ def _opened_to_read(path: Path) -> _Connection:
     or in another user's folder. Without a log (-wal) no process is writing, and the database alone is complete: it is
     then opened as a file that does not change, and `_renew` opens it again after a change.
     """
+    _require_readable(path)
     made = _opened(path, "mode=ro")
     try:
         made.execute("PRAGMA schema_version").fetchone()  # reads the file; opening it does not
-    except sqlite3.OperationalError as error:
+    except (sqlite3.Error, UnicodeDecodeError) as error:
         version = _unchanging(path)
         if version is None or not getattr(error, "sqlite_errorname", "").startswith(_WITHOUT_LOG):
             return made  # the first statement raises the error again, with its name

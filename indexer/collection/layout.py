@@ -10,8 +10,8 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 from whatwhere.indexer.collection.cache import cache_of, make_room, note_use
-from whatwhere.indexer.errors import CollectionCorrupt
-from whatwhere.indexer.storage.files import path_of_uri, sync, write_text
+from whatwhere.indexer.errors import CollectionCorrupt, CollectionReplaced
+from whatwhere.indexer.storage.files import FileId, file_id, path_of_uri, sync, write_text
 from whatwhere.indexer.storage.object_store import ObjectFolder
 
 CollectionAddress: TypeAlias = Path | str  # a directory, or the URI of a folder in an object store
@@ -38,6 +38,7 @@ class Layout:
 
     root: Path
     objects: ObjectFolder | None = None
+    directory: FileId | None = None  # the one at `root` that a writer has locked
 
     @classmethod
     def at(cls, address: CollectionAddress) -> Self:
@@ -58,6 +59,14 @@ class Layout:
     def address(self) -> CollectionAddress:
         """The directory or URI of the collection."""
         return self.root if self.objects is None else self.objects.address
+
+    def require_in_place(self) -> None:
+        """Raise CollectionReplaced if the directory that a writer has locked was removed or replaced by another one."""
+        if self.directory is not None and file_id(self.root) != self.directory:
+            raise CollectionReplaced(
+                f"{self} was removed or replaced by another directory while it was being written: nothing was written "
+                "to the other one; run again"
+            )
 
     def __str__(self) -> str:
         """Return the address, for messages."""
@@ -229,6 +238,7 @@ class Layout:
 
     def write_current(self, current: Current) -> None:
         """Make a complete generation the live one."""
+        self.require_in_place()
         write_text(self.current, f"{current.number:06d} {current.seal}\n")
         self.keep(self.current)
 

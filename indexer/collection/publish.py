@@ -68,6 +68,7 @@ def publish(
     `from_scratch` derives every vector again and reuses nothing; then it raises InvalidRequest if the recipe's index
     factory cannot be trained on the vectors. `merged` writes one segment per descriptor.
     """
+    layout.require_in_place()
     previous = None if from_scratch else Manifest.live(layout)
     live = catalog.indexed_ids()
     store = store_to_write(layout, recipe, from_scratch=from_scratch, merged=merged)
@@ -88,8 +89,10 @@ def publish(
             partial(_derived_vectors, layout, catalog, (name, recipe.preset), parts),
             partial(facts_by_id, catalog),
         )
+        layout.require_in_place()
         written = store.write(origin, change, held[name])
         indexes[name] = IndexEntry(origin.dimensions, _fingerprints(parts), written.segments, written.remote)
+    layout.require_in_place()
     _keep_whiteners(layout, whiteners)
     manifest = _write_generation(layout, recipe, indexes, live, number, facts)
     catalog.record_generation(manifest.number, manifest.image_count)

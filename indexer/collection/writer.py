@@ -22,7 +22,7 @@ from whatwhere.indexer.collection.shards import write_shard
 from whatwhere.indexer.collection.stores import Stores, open_catalog, warn_of_network
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotFound, CollectionNotWritable
 from whatwhere.indexer.features.description import Description
-from whatwhere.indexer.storage.files import sha256_of, sync
+from whatwhere.indexer.storage.files import file_id, sha256_of, sync
 
 # a full disk, a read-only one, missing permissions, an I/O error
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -49,6 +49,7 @@ class CollectionWriter:
     def append_arrived(self, outcomes: Sequence[Outcome], shard: ShardRecord | None) -> None:
         """Record a chunk whose shard a worker wrote to `Layout.arriving`; move the shard to its place first."""
         if shard is not None:
+            self.layout.require_in_place()
             path = self._next_shard()
             self.layout.move(self.layout.arriving / shard.file_name, path)
             shard = replace(shard, file_name=path.name)
@@ -64,6 +65,7 @@ def write_shard_file(
     layout: Layout, path: Path, descriptions: Sequence[Description], identity: Identity
 ) -> ShardRecord:
     """Write a shard to `path`, atomically, and return its record for the catalog."""
+    layout.require_in_place()
     write_shard(path, descriptions, identity.id)
     layout.keep(path)
     return ShardRecord(path.name, len(descriptions), path.stat().st_size, sha256_of(path))
@@ -100,6 +102,7 @@ def open_for_writing(
             _make_folders(layout)
         catalog = _hold(layout, used_stores, held, own)
         _make_folders(layout)
+        layout = held.enter_context(_kept_in_place(layout))
         used = _settled(layout, recipe, used_stores, copied_from)
         sync(layout.root)
         warn_of_network(layout)
@@ -164,6 +167,7 @@ def open_for_repair(address: CollectionAddress) -> Iterator[CollectionWriter]:
     own = partial(require_own, layout, stores=stores)
     with _write_errors_named(layout), ExitStack() as held:
         catalog = _hold(layout, stores, held, own)
+        layout = held.enter_context(_kept_in_place(layout))
         recipe = _sound_recipe(layout)
         catalog = catalog or held.enter_context(Catalog.create(layout.catalog, own))
         yield CollectionWriter(layout, recipe, catalog, _claimed(layout, catalog))
@@ -240,6 +244,20 @@ def _write_errors_named(layout: Layout) -> Iterator[None]:
             f"{layout} cannot be written ({place}{error.strerror}): free disk space or grant write permission, "
             "then run again; finished work is kept"
         ) from error
+
+
+@contextmanager
+def _kept_in_place(layout: Layout) -> Iterator[Layout]:
+    """Give a layout that writes nothing into a directory that takes the place of this one.
+
+    Raises CollectionReplaced in the place of the errors that follow from a removal or a replacement.
+    """
+    pinned = layout if layout.objects is not None else replace(layout, directory=file_id(layout.root))
+    try:
+        yield pinned
+    except (OSError, CollectionCorrupt):
+        pinned.require_in_place()
+        raise
 
 
 @contextmanager

@@ -262,3 +262,31 @@ def test_an_open_catalog_is_not_read_when_it_has_become_another_ones(tmp_path: P
 
         with pytest.raises(CollectionReplaced, match="belongs to another collection now"):
             reader.indexed_image(1)
+
+
+@pytest.mark.parametrize("step", ["a shard", "a generation"])
+@pytest.mark.parametrize("is_removed", [True, False], ids=["removed", "renamed"])
+def test_a_run_writes_nothing_into_what_takes_the_place_of_its_directory(
+    root: Path, tmp_path: Path, step: str, is_removed: bool
+) -> None:
+    """The error says that it was replaced; the other collection stays as it was."""
+    other = tmp_path / "other.ww"
+    fill(other, [7])
+    before = {path.relative_to(other): path.read_bytes() for path in other.rglob("*") if path.is_file()}
+
+    def run() -> None:
+        with open_for_writing(root, RECIPE) as writer:
+            append(writer, 4)
+            if is_removed:
+                shutil.rmtree(root)
+            else:
+                root.rename(tmp_path / "moved.ww")
+            shutil.copytree(other, root)
+            if step == "a shard":
+                append(writer, 5)
+            publish_with(writer)
+
+    with pytest.raises(CollectionReplaced, match=r"c\.ww was removed or replaced"):
+        run()
+
+    assert {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
