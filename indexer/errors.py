@@ -276,6 +276,12 @@ class VectorStoreUnavailable(TryAgainLater):
     reason = "VECTOR_STORE_UNAVAILABLE"
 
 
+class CollectionReplaced(TryAgainLater):
+    """The collection was removed, or replaced by another one, while it was open."""
+
+    reason = "COLLECTION_REPLACED"
+
+
 class ServerOverloaded(TryAgainLater):
     """The request queue is full."""
 

@@ -1,5 +1,6 @@
 """The catalog: plain values in, frozen dataclasses out, one transaction per call."""
 
+from collections.abc import Callable
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -7,6 +8,7 @@ from whatwhere.indexer.catalog.database import Backend, CatalogAddress
 from whatwhere.indexer.catalog.filtering import FilterQueries
 from whatwhere.indexer.catalog.integrity import IntegrityCheck
 from whatwhere.indexer.catalog.metadata import MetadataTable
+from whatwhere.indexer.catalog.ownership import OwnerTable
 from whatwhere.indexer.catalog.queries import Queries
 from whatwhere.indexer.catalog.relocation import RelocationTable
 from whatwhere.indexer.catalog.removal import RemovalTable
@@ -28,6 +30,7 @@ class Catalog(
     RelocationTable,
     ShardTable,
     SkippedTable,
+    OwnerTable,
     IntegrityCheck,
     RowTransfer,
 ):
@@ -47,6 +50,7 @@ class Catalog(
     - `RelocationTable`: sources whose files were moved
     - `ShardTable`: moved and lost shards
     - `SkippedTable`: files and folders that a scan passed over
+    - `OwnerTable`: the collection that the catalog belongs to
     - `IntegrityCheck`: the check, and repair of indexes
     - `RowTransfer`: rows for a copy to another database
 
@@ -54,19 +58,23 @@ class Catalog(
     `_outside_transaction` and `_backend`. It has no attributes and calls no method of another mixin; shared code
     is in functions. Every public method is one transaction and takes and returns plain values, dataclasses and arrays.
 
+    A catalog that `expect`s an owner raises CollectionReplaced if it belongs to another collection meanwhile.
+
     Every method raises CollectionCorrupt if the database or a row that it reads is damaged, CollectionNotWritable if
     the database cannot be written, CollectionLocked if another process holds it for more than BUSY_TIMEOUT_S,
     CatalogUnavailable if the server does not answer, CatalogRefused if it refuses the login or a privilege.
     """
 
     @classmethod
-    def create(cls, address: CatalogAddress) -> "Catalog":
+    def create(cls, address: CatalogAddress, check: "Callable[[Catalog], None]" = lambda _: None) -> "Catalog":
         """Open a catalog for writing; create it or upgrade its schema if necessary.
 
-        Raises CollectionMismatch if a newer version of whatwhere made the schema.
+        `check` is called before anything is changed, and raises an error to prevent it. Raises CollectionMismatch if a
+        newer version of whatwhere made the schema.
         """
         with ExitStack() as on_error:
             catalog = on_error.enter_context(cls(backend_of(address)))
+            check(catalog)
             if catalog._revision() != revisions()[-1]:
                 catalog._migrate()
             on_error.pop_all()

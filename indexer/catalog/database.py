@@ -6,13 +6,15 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, TypeAlias
 
-from sqlalchemy import Table
+from sqlalchemy import String, Table, column, select, table
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Session
 
-from whatwhere.indexer.errors import CollectionCorrupt
+from whatwhere.indexer.errors import CollectionCorrupt, CollectionReplaced
 
 BUSY_TIMEOUT_S = 30.0  # how long a writer waits for another transaction to end
+REPLACED_RETRY_S = 2.0  # for clients: a server looks for another collection every second
+_OWNER = select(column("collection_id", String)).select_from(table("owner"))
 CatalogAddress: TypeAlias = Path | str
 
 
@@ -39,6 +41,10 @@ class Backend(ABC):
     @abstractmethod
     def require(self) -> None:
         """Raise CollectionCorrupt if the database is missing, as far as that is known without a connection."""
+
+    @abstractmethod
+    def is_still_at(self, address: CatalogAddress) -> bool:
+        """Tell whether this address names the database of this backend, and not another one that replaced it."""
 
     def require_access(self, connection: Connection) -> None:  # noqa: B027 - not every kind has something to do
         """Raise CatalogRefused if the tables are invisible because a privilege is missing."""
@@ -128,6 +134,25 @@ class Database:
     def __init__(self, backend: Backend, *, read_only: bool = False) -> None:
         self._backend = backend
         self._engine = backend.engine(read_only=read_only)
+        self._expected: str | None = None
+
+    def expect(self, collection_id: str) -> None:
+        """Raise CollectionReplaced from now on if the catalog belongs to another collection than this one.
+
+        An open connection may see another one: a file may be replaced, and a schema dropped and created again.
+        """
+        self._expected = collection_id
+
+    def is_still_at(self, address: CatalogAddress) -> bool:
+        """Tell whether this address names the database that is open, and not another one that replaced it."""
+        return self._backend.is_still_at(address)
+
+    def _require_expected(self, connection: Connection) -> None:
+        if self._expected is not None and connection.scalar(_OWNER) != self._expected:
+            raise CollectionReplaced(
+                "the catalog belongs to another collection now: try again, when the server has opened it",
+                retry_delay_s=REPLACED_RETRY_S,
+            )
 
     def close(self) -> None:
         """Close every connection."""
@@ -153,12 +178,14 @@ class Database:
     def _asking(self) -> Iterator[Connection]:
         """Give a connection for one statement. Raises CollectionCorrupt for invalid values."""
         with self._backend.damage_named(), self._backend.asking(self._engine) as connection:
+            self._require_expected(connection)
             yield connection
 
     @contextmanager
     def _reading(self) -> Iterator[Connection]:
         """Give a connection that sees one state of the database. Raises CollectionCorrupt for invalid values."""
         with self._backend.damage_named(), self._backend.reading(self._engine) as connection:
+            self._require_expected(connection)
             yield connection
 
     @contextmanager
@@ -171,6 +198,7 @@ class Database:
             session.begin(),
         ):
             self._backend.begun(session.connection())
+            self._require_expected(session.connection())
             yield session
             self._backend.finish(session)
 

@@ -17,7 +17,7 @@ from sqlalchemy.exc import DisconnectionError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from whatwhere.indexer.catalog import database
-from whatwhere.indexer.catalog.database import Backend
+from whatwhere.indexer.catalog.database import Backend, CatalogAddress
 from whatwhere.indexer.catalog.postgresql_url import PostgresqlUrl
 from whatwhere.indexer.catalog.tables import Base, GenerationRow
 from whatwhere.indexer.errors import (
@@ -104,6 +104,10 @@ class PostgreSql(Backend):
         event.listen(engine, "checkout", _renew)
         event.listen(engine, "handle_error", self._named)
         return engine
+
+    def is_still_at(self, address: CatalogAddress) -> bool:
+        """Tell whether the address is the same; only the rows tell whether the tables are."""
+        return isinstance(address, str) and PostgresqlUrl.of(address) == self._place
 
     def require(self) -> None:
         """Do nothing: only the server knows whether the tables exist."""

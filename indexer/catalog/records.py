@@ -64,6 +64,15 @@ class ShardRecord:
 
 
 @dataclass(frozen=True)
+class Owner:
+    """The collection that a catalog belongs to: its id, and its directory or URI for people and as a mark."""
+
+    collection_id: str
+    home: str = ""
+    home_mark: str = ""
+
+
+@dataclass(frozen=True)
 class SkippedRecord:
     """A file or folder (its URI ends in "/") that the last scan of its place passed over: no image."""
 

@@ -1,6 +1,5 @@
 """The catalog in a SQLite file: one writer, by the lock of the collection's directory, and many readers."""
 
-import os
 import sqlite3
 from collections.abc import Generator, Iterator, Sequence
 from contextlib import AbstractContextManager
@@ -14,11 +13,19 @@ from sqlalchemy.exc import DisconnectionError
 from sqlalchemy.pool import QueuePool
 
 from whatwhere.indexer.catalog import database
-from whatwhere.indexer.catalog.database import Backend
-from whatwhere.indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotWritable, WhatwhereError
-from whatwhere.indexer.storage.files import FileVersion, version_of
+from whatwhere.indexer.catalog.database import Backend, CatalogAddress
+from whatwhere.indexer.errors import (
+    CollectionCorrupt,
+    CollectionLocked,
+    CollectionNotWritable,
+    CollectionReplaced,
+    WhatwhereError,
+)
+from whatwhere.indexer.storage.files import FileId, FileVersion, file_id, version_of
 
 _REMEDY = "run `whatwhere verify --repair`, or restore catalog.db from a backup"
+# Errors of a reader that cannot create the log's files.
+_WITHOUT_LOG = ("SQLITE_CANTOPEN", "SQLITE_FULL", "SQLITE_IOERR", "SQLITE_READONLY")
 _BEGIN = "whatwhere_begin"  # connection option: the statement that begins its transactions
 
 
@@ -30,11 +37,16 @@ class Sqlite(Backend):
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._file = file_id(path)
         self.migrate = f"whatwhere rebuild --collection {path.parent}"
 
     def engine(self, *, read_only: bool) -> Engine:
         """Return an engine on the file."""
-        return connect(self._path, read_only=read_only)
+        return connect(self._path, read_only=read_only, expected=self._file if read_only else None)
+
+    def is_still_at(self, address: CatalogAddress) -> bool:
+        """Tell whether the file has this path, and is the one that was there when this backend was created."""
+        return self._path == address and self._file is not None and file_id(self._path) == self._file
 
     def require(self) -> None:
         """Raise CollectionCorrupt if the file is missing: SQLite would create it."""
@@ -95,22 +107,17 @@ class Sqlite(Backend):
         return ["VACUUM", "PRAGMA wal_checkpoint(TRUNCATE)"]
 
 
-def connect(path: Path, *, read_only: bool = False) -> Engine:
-    """Return an engine for a SQLite file, configured for one writer and many readers."""
+def connect(path: Path, *, read_only: bool = False, expected: FileId | None = None) -> Engine:
+    """Return an engine for a SQLite file, configured for one writer and many readers.
+
+    New connections of an engine with an `expected` file raise CollectionReplaced if the path names another one.
+    """
 
     def connection() -> sqlite3.Connection:
-        unchanging = _unchanging(path) if read_only else None
-        mode = "mode=rwc" if not read_only else "mode=ro" if unchanging is None else "mode=ro&immutable=1"
-        made = sqlite3.connect(
-            f"{path.absolute().as_uri()}?{mode}",
-            uri=True,
-            factory=_Connection,
-            timeout=database.BUSY_TIMEOUT_S,
-            check_same_thread=False,  # the pool hands a connection to one thread at a time
-            isolation_level=None,  # SQLAlchemy begins transactions, also before DDL: see `_begin`
-        )
-        made.unchanging = unchanging
+        _require_file(path, expected)
+        made = _opened_to_read(path) if read_only else _opened(path, "mode=rwc")
         try:
+            _require_file(path, expected)  # it may have been replaced meanwhile
             made.execute("PRAGMA foreign_keys=ON")
             if not read_only:
                 # WAL: readers continue while the indexer writes. FULL: a committed chunk survives a power failure.
@@ -119,7 +126,7 @@ def connect(path: Path, *, read_only: bool = False) -> Engine:
         except UnicodeDecodeError as error:  # from the driver, for a message that quotes a damaged schema
             made.close()
             raise CollectionCorrupt(f"catalog.db is not a readable catalog ({error}): {_REMEDY}") from error
-        except sqlite3.Error:
+        except (sqlite3.Error, CollectionReplaced):
             made.close()
             raise
         return made
@@ -137,18 +144,69 @@ class _Connection(sqlite3.Connection):
     unchanging: FileVersion | None = None
 
 
-def _unchanging(path: Path) -> FileVersion | None:
-    """Return the version of a file that no process can be writing to, None if one might.
+def _require_file(path: Path, expected: FileId | None) -> None:
+    """Raise CollectionReplaced if the path names another file than the expected one, or none."""
+    if expected is not None and file_id(path) != expected:
+        raise CollectionReplaced(
+            "the collection was removed or replaced by another one: try again, when the server has opened it",
+            retry_delay_s=database.REPLACED_RETRY_S,
+        )
 
-    With a writer, a reader needs further files beside the database, which a read-only file system may not have.
+
+def _opened(path: Path, mode: str) -> _Connection:
+    return sqlite3.connect(
+        f"{path.absolute().as_uri()}?{mode}",
+        uri=True,
+        factory=_Connection,
+        timeout=database.BUSY_TIMEOUT_S,
+        check_same_thread=False,  # the pool hands a connection to one thread at a time
+        isolation_level=None,  # SQLAlchemy begins transactions, also before DDL: see `_begin`
+    )
+
+
+def _require_readable(path: Path) -> None:
+    """Raise CollectionNotWritable if this user may not read the file: SQLite's own error does not say so."""
+    try:
+        path.open("rb").close()
+    except PermissionError as error:
+        raise CollectionNotWritable(
+            f"catalog.db cannot be read by this user ({error.strerror}): grant read permission for the collection"
+        ) from error
+    except FileNotFoundError:
+        pass  # SQLite says so
+
+
+def _opened_to_read(path: Path) -> _Connection:
+    """Open a file to read it.
+
+    Beside a database, a reader needs two further files (-wal, -shm), which it cannot create on a full or read-only disk
+    or in another user's folder. Without a log (-wal) no process is writing, and the database alone is complete: it is
+    then opened as a file that does not change, and `_renew` opens it again after a change.
     """
-    if not path.exists() or not os.statvfs(path).f_flag & os.ST_RDONLY or Path(f"{path}-wal").exists():
+    _require_readable(path)
+    made = _opened(path, "mode=ro")
+    try:
+        made.execute("PRAGMA schema_version").fetchone()  # reads the file; opening it does not
+    except (sqlite3.Error, UnicodeDecodeError) as error:
+        version = _unchanging(path)
+        if version is None or not getattr(error, "sqlite_errorname", "").startswith(_WITHOUT_LOG):
+            return made  # the first statement raises the error again, with its name
+        made.close()
+        made = _opened(path, "mode=ro&immutable=1")
+        made.unchanging = version
+    return made
+
+
+def _unchanging(path: Path) -> FileVersion | None:
+    """Return the version of a file without a log, None if it has one: a process writes it, or was killed."""
+    log = Path(f"{path}-wal")
+    if not path.exists() or (log.exists() and log.stat().st_size):
         return None
     return version_of(path.stat())
 
 
 def _renew(path: Path, connection: _Connection, *_: object) -> None:
-    """Reopen a connection if its file was changed after all: other mounts of it may be writable."""
+    """Reopen a connection if its file was changed after all: others may be able to write it."""
     if connection.unchanging is not None and connection.unchanging != _unchanging(path):
         raise DisconnectionError
 

@@ -192,6 +192,17 @@ class RunRow(Base):
     summary: Mapped[dict[str, Any]] = mapped_column(default=dict)
 
 
+class OwnerRow(Base):
+    """The collection that the catalog belongs to: one row. `home` and `home_mark` say where its directory is."""
+
+    __tablename__ = "owner"
+
+    id: Mapped[int] = mapped_column(ID, primary_key=True)
+    collection_id: Mapped[str] = mapped_column(String(64))
+    home: Mapped[str]
+    home_mark: Mapped[str] = mapped_column(String(64))
+
+
 class GenerationRow(Base):
     """A published generation."""
 

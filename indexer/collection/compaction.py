@@ -52,9 +52,8 @@ def _worn(shards: Sequence[ShardRecord], places: Sequence[_Place]) -> set[int]:
 
 def _read(writer: CollectionWriter, places: Sequence[_Place]) -> Iterator[Description]:
     for file_name, group in groupby(places, attrgetter("file_name")):
-        yield from read_descriptions(
-            writer.layout.fetch(writer.layout.shards / file_name), [place.row for place in group]
-        )
+        path = writer.layout.fetch(writer.layout.shards / file_name)
+        yield from read_descriptions(path, [place.row for place in group], writer.identity)
 
 
 def _remove_unrecorded(writer: CollectionWriter) -> None:

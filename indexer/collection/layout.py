@@ -1,5 +1,6 @@
 """The files of a collection: their places, and which generation is live."""
 
+import os
 import re
 import shutil
 from collections.abc import Iterator
@@ -9,8 +10,8 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 from whatwhere.indexer.collection.cache import cache_of, make_room, note_use
-from whatwhere.indexer.errors import CollectionCorrupt
-from whatwhere.indexer.storage.files import path_of_uri, sync, write_text
+from whatwhere.indexer.errors import CollectionCorrupt, CollectionReplaced
+from whatwhere.indexer.storage.files import FileId, file_id, path_of_uri, sync, write_text
 from whatwhere.indexer.storage.object_store import ObjectFolder
 
 CollectionAddress: TypeAlias = Path | str  # a directory, or the URI of a folder in an object store
@@ -37,15 +38,20 @@ class Layout:
 
     root: Path
     objects: ObjectFolder | None = None
+    directory: FileId | None = None  # the one at `root` that a writer has locked
 
     @classmethod
     def at(cls, address: CollectionAddress) -> Self:
-        """Return the layout of a collection at a path, or at the URI of an object store's folder."""
+        """Return the layout of a collection at a path, or at the URI of an object store's folder.
+
+        Symbolic links are followed once: a link that is turned to another collection changes nothing for a process that
+        has this one open.
+        """
         text = str(address)
         if "://" not in text:
-            return cls(Path(address))
+            return cls(_followed(Path(address)))
         if text.startswith("file://"):
-            return cls(path_of_uri(text))
+            return cls(_followed(path_of_uri(text)))
         text = text.rstrip("/")
         return cls(cache_of(text), ObjectFolder(text))
 
@@ -53,6 +59,14 @@ class Layout:
     def address(self) -> CollectionAddress:
         """The directory or URI of the collection."""
         return self.root if self.objects is None else self.objects.address
+
+    def require_in_place(self) -> None:
+        """Raise CollectionReplaced if the directory that a writer has locked was removed or replaced by another one."""
+        if self.directory is not None and file_id(self.root) != self.directory:
+            raise CollectionReplaced(
+                f"{self} was removed or replaced by another directory while it was being written: nothing was written "
+                "to the other one; run again"
+            )
 
     def __str__(self) -> str:
         """Return the address, for messages."""
@@ -119,7 +133,7 @@ class Layout:
 
     @property
     def lock(self) -> Path:
-        """The file that the one writer locks; it holds the writer's process id."""
+        """The file that the one writer locks; it holds the writer's process id and machine."""
         return self.root / "writer.lock"
 
     def fetch(self, path: Path, *, refetch: bool = False) -> Path:
@@ -224,6 +238,7 @@ class Layout:
 
     def write_current(self, current: Current) -> None:
         """Make a complete generation the live one."""
+        self.require_in_place()
         write_text(self.current, f"{current.number:06d} {current.seal}\n")
         self.keep(self.current)
 
@@ -231,3 +246,9 @@ class Layout:
         """Return the number of the live generation, None before the first."""
         current = self.read_current()
         return None if current is None else current.number
+
+
+def _followed(path: Path) -> Path:
+    """Return the path without symbolic links, or as it is if it has none."""
+    real = path.resolve()
+    return path if real == Path(os.path.abspath(path)) else real

@@ -1,7 +1,7 @@
 """The manifest of a generation: its contents, and the recipe that it was made with."""
 
 import hashlib
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Self
@@ -9,6 +9,7 @@ from typing import Any, Self
 import numpy as np
 from numpy.typing import NDArray
 
+from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.recipe import Recipe
 from whatwhere.indexer.collection.sealed import read_sealed, write_sealed
@@ -56,6 +57,7 @@ class Manifest:
     libraries: dict[str, str]
     created_at: datetime
     facts_sha256: str = ""
+    identity: Identity = field(default_factory=Identity)
 
     def save(self, folder: Path) -> str:
         """Write the manifest into a generation's folder and return its seal."""
@@ -84,11 +86,24 @@ class Manifest:
 
     @classmethod
     def live(cls, layout: Layout) -> Self | None:
-        """Read the manifest of the live generation; None before the first. Raises as `load`."""
+        """Read the manifest of the live generation; None before the first.
+
+        Raises as `load`, and CollectionCorrupt if it belongs to another collection.
+        """
         current = layout.read_current()
         if current is None:
             return None
-        return cls.load(layout.fetch_folder(layout.generation(current.number)), current.seal)
+        manifest = cls.load(layout.fetch_folder(layout.generation(current.number)), current.seal)
+        manifest.require_of(Identity.of(layout), layout)
+        return manifest
+
+    def require_of(self, identity: Identity, layout: Layout) -> None:
+        """Raise CollectionCorrupt if the generation belongs to another collection than this one."""
+        if not identity.owns(self.identity.id):
+            raise CollectionCorrupt(
+                f"generation {self.number} in {layout} belongs to another collection ({self.identity.id}, not "
+                f"{identity.id}): restore the files of this one, or run `whatwhere verify --repair`"
+            )
 
     @classmethod
     def _from_json(cls, values: dict[str, Any]) -> Self:
@@ -105,6 +120,7 @@ class Manifest:
             libraries=values["libraries"],
             created_at=datetime.fromisoformat(values["created_at"]).astimezone(UTC),
             facts_sha256=values.get("facts_sha256", ""),
+            identity=Identity.from_json(values),
         )
 
     @classmethod

@@ -17,6 +17,7 @@ from typing import TypeAlias
 import numpy as np
 
 from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.collection.layout import Current, Layout
 from whatwhere.indexer.collection.manifest import (
     FACTS_NAME,
@@ -67,6 +68,7 @@ def publish(
     `from_scratch` derives every vector again and reuses nothing; then it raises InvalidRequest if the recipe's index
     factory cannot be trained on the vectors. `merged` writes one segment per descriptor.
     """
+    layout.require_in_place()
     previous = None if from_scratch else Manifest.live(layout)
     live = catalog.indexed_ids()
     store = store_to_write(layout, recipe, from_scratch=from_scratch, merged=merged)
@@ -87,8 +89,10 @@ def publish(
             partial(_derived_vectors, layout, catalog, (name, recipe.preset), parts),
             partial(facts_by_id, catalog),
         )
+        layout.require_in_place()
         written = store.write(origin, change, held[name])
         indexes[name] = IndexEntry(origin.dimensions, _fingerprints(parts), written.segments, written.remote)
+    layout.require_in_place()
     _keep_whiteners(layout, whiteners)
     manifest = _write_generation(layout, recipe, indexes, live, number, facts)
     catalog.record_generation(manifest.number, manifest.image_count)
@@ -191,6 +195,7 @@ def _write_generation(
         libraries=_library_versions(),
         created_at=datetime.now(UTC),
         facts_sha256="" if facts is None else facts.sha256,
+        identity=Identity.of(layout),
     )
     seal = manifest.save(folder)
     folder.rename(layout.generation(number))

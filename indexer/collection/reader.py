@@ -8,24 +8,28 @@ from typing import Self
 import numpy as np
 
 from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.catalog.database import REPLACED_RETRY_S
 from whatwhere.indexer.catalog.records import INDEXED, ImageRecord
+from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.collection.layout import CollectionAddress, Current, Layout
 from whatwhere.indexer.collection.manifest import Manifest, ids_sha256, read_ids, read_removed
 from whatwhere.indexer.collection.recipe import Recipe
 from whatwhere.indexer.collection.shards import read_descriptions
-from whatwhere.indexer.collection.stores import open_catalog
+from whatwhere.indexer.collection.stores import catalog_of, open_catalog
 from whatwhere.indexer.collection.vector_stores import store_to_read
 from whatwhere.indexer.collection.whiteners import stored_whiteners
 from whatwhere.indexer.errors import (
     CollectionCorrupt,
     CollectionMismatch,
     CollectionNotFound,
+    CollectionReplaced,
     DescriptorNotIndexed,
     ImageNotFound,
 )
 from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.features.names import BEST_FIRST
 from whatwhere.indexer.features.whitening import Whitener
+from whatwhere.indexer.storage.files import FileId, file_id
 from whatwhere.indexer.vectors.arrays import Ids
 from whatwhere.indexer.vectors.index import VectorIndex
 from whatwhere.indexer.vectors.segment import Segment
@@ -44,13 +48,36 @@ class SearchableIndex:
 
 
 @dataclass(frozen=True)
+class Standing:
+    """What is at an address: the live generation, and the directory and the SQLite file that it is in.
+
+    It changes with each published generation, and if a directory takes the place of another one.
+    """
+
+    current: Current | None
+    directory: FileId | None = None
+    catalog: FileId | None = None
+
+    @classmethod
+    def at(cls, address: CollectionAddress) -> "Standing":
+        """Look at an address. Raises CollectionCorrupt if CURRENT is damaged."""
+        layout = Layout.at(address)
+        if layout.objects is not None:
+            return cls(layout.read_current())
+        return cls(layout.read_current(), file_id(layout.root), file_id(layout.catalog))
+
+
+@dataclass(frozen=True)
 class CollectionReader:
     """One generation. It is safe to use from several threads.
 
-    `ids` [N] (int64, sorted) are its images. `segments` are its open vector files by their SHA-256: the reader of the
-    next generation reuses those that both have, and the catalog.
+    `address` and `standing` are what it was opened from. `ids` [N] (int64, sorted) are its images. `segments` are its
+    open vector files by their SHA-256: the reader of the next generation reuses those that both have, and the catalog.
     """
 
+    address: CollectionAddress
+    standing: Standing
+    identity: Identity
     layout: Layout
     recipe: Recipe
     manifest: Manifest
@@ -116,40 +143,51 @@ class CollectionReader:
             # A compaction may have moved it since the record was read, and deleted the file.
             moved = self.catalog.image(image.id)
             if moved is None or (moved.shard_file, moved.shard_row) == (image.shard_file, image.shard_row):
+                self._require_unreplaced()
                 raise
             return self._read(moved)
+
+    def _require_unreplaced(self) -> None:
+        """Raise CollectionReplaced if another collection is in the place of this one, or none."""
+        if Identity.of(self.layout) != self.identity or not self.layout.fetch(self.layout.recipe).exists():
+            raise CollectionReplaced(
+                "the collection was removed or replaced by another one: try again, when the server has opened it",
+                retry_delay_s=REPLACED_RETRY_S,
+            )
 
     def _read(self, image: ImageRecord) -> Description:
         if image.shard_file is None or image.shard_row is None:
             raise CollectionCorrupt(f"images/{image.id} is indexed but has no shard: run `whatwhere verify --repair`")
         path = self.layout.fetch(self.layout.shards / image.shard_file)
         try:
-            return next(read_descriptions(path, [image.shard_row]))
+            return next(read_descriptions(path, [image.shard_row], self.identity))
         except CollectionCorrupt:
             if self.layout.objects is None:
                 raise
-            return next(read_descriptions(self.layout.fetch(path, refetch=True), [image.shard_row]))
+            path = self.layout.fetch(path, refetch=True)
+            return next(read_descriptions(path, [image.shard_row], self.identity))
 
 
 def open_collection(address: CollectionAddress, previous: CollectionReader | None = None) -> CollectionReader:
     """Open the live generation of the collection at `address` and compare its vectors with their checksums.
 
-    `previous` is a reader of an earlier generation: its catalog, and segments that both have, are reused. Raises
-    CollectionNotFound, CollectionCorrupt, or CollectionMismatch if another version of whatwhere made the collection.
+    `previous` is a reader of an earlier generation, or of a collection that was at the same address: segments that both
+    have are reused, and the catalog if it is the same. Raises CollectionNotFound, CollectionCorrupt, or
+    CollectionMismatch if another version of whatwhere made the collection or its parts are of different collections.
     """
     layout = Layout.at(address)
     recipe = Recipe.load(layout)
     may_be_stale = True
     while True:
-        current = layout.read_current()
-        if current is None:
+        standing = Standing.at(address)
+        if standing.current is None:
             raise CollectionNotFound(
                 f"{layout} has no published generation yet: run `whatwhere index` again to continue"
             )
         try:
-            return _open(layout, recipe, current, previous)
+            return _open(address, standing, recipe, previous)
         except CollectionCorrupt:
-            if layout.read_current() == current:
+            if layout.read_current() == standing.current:
                 # A run that was killed on this machine may have left another generation with this number in the cache.
                 if not may_be_stale or not layout.drop_copies():
                     raise
@@ -157,9 +195,15 @@ def open_collection(address: CollectionAddress, previous: CollectionReader | Non
             # Else newer generations were published meanwhile, and the files of this one deleted.
 
 
-def _open(layout: Layout, recipe: Recipe, current: Current, previous: CollectionReader | None) -> CollectionReader:
+def _open(
+    address: CollectionAddress, standing: Standing, recipe: Recipe, previous: CollectionReader | None
+) -> CollectionReader:
+    layout, current = Layout.at(address), standing.current
+    assert current is not None
     folder = layout.fetch_folder(layout.generation(current.number))
     manifest = Manifest.load(folder, current.seal)
+    identity = Identity.of(layout)
+    manifest.require_of(identity, layout)
     if not manifest.recipe.describes_as(recipe):
         raise CollectionMismatch(f"generation {current.number} does not match the recipe in {layout.recipe}")
     if not manifest.has_vectors:
@@ -176,8 +220,20 @@ def _open(layout: Layout, recipe: Recipe, current: Current, previous: Collection
     ids = next(iter(indexes.values())).vectors.ids
     if any(ids_sha256(index.vectors.ids) != manifest.ids_sha256 for index in indexes.values()):
         raise CollectionCorrupt(f"generation {current.number} does not have the images of its manifest: {_REPAIR}")
-    catalog = previous.catalog if previous else open_catalog(layout)
-    return CollectionReader(layout, manifest.recipe, manifest, catalog, indexes, ids, _segments(manifest, indexes))
+    shared = previous is not None and previous.identity == identity
+    catalog = previous.catalog if previous and shared and previous.catalog.is_still_at(catalog_of(layout)) else None
+    return CollectionReader(
+        address,
+        standing,
+        identity,
+        layout,
+        manifest.recipe,
+        manifest,
+        catalog or open_catalog(layout),
+        indexes,
+        ids,
+        _segments(manifest, indexes),
+    )
 
 
 def generation_of(folder: Path, manifest: Manifest) -> Generation:

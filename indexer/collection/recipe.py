@@ -3,6 +3,8 @@
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Self
 
+from whatwhere.indexer.collection import identity as identities
+from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.sealed import read_sealed, write_sealed
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch, CollectionNotFound, InvalidRequest
@@ -33,9 +35,9 @@ class Recipe:
     preset: str
     index_factory: str = AUTO
 
-    def save(self, layout: Layout) -> None:
-        """Write the recipe of a new collection."""
-        write_sealed(layout.recipe, asdict(self))
+    def save(self, layout: Layout, identity: Identity | None = None) -> None:
+        """Write the recipe and the identity of a collection, by default the identity that it has."""
+        write_sealed(layout.recipe, asdict(self) | {identities.NAME: asdict(identity or Identity.of(layout))})
         layout.keep(layout.recipe)
 
     @classmethod
@@ -60,7 +62,7 @@ class Recipe:
     @classmethod
     def from_json(cls, values: dict[str, Any]) -> Self:
         """Return the recipe in JSON values, converted from older formats; KeyError, TypeError for other values."""
-        known = {name: value for name, value in values.items() if name != "format_version"}
+        known = {name: value for name, value in values.items() if name not in ("format_version", identities.NAME)}
         known["descriptors"] = tuple(known["descriptors"])
         if values.get("format_version") == 1:  # format 1 had no choice of these
             pooled = pooled_by(find_composition(name, "thesis") for name in known["descriptors"])

@@ -9,7 +9,8 @@ from typing import Any
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch
 from whatwhere.indexer.storage.files import write_text
 
-FORMAT_VERSION = 2  # 1: no seals, no preset, one vector file per generation and descriptor
+# 1: no seals, no preset, one vector file per generation and descriptor; 2: no identity
+FORMAT_VERSION = 3
 _SEAL = "sha256"
 _REMEDY = "run `whatwhere verify --repair`, or restore it from a backup"
 
@@ -47,8 +48,3 @@ def read_sealed(path: Path) -> tuple[dict[str, Any], str]:
     if seal != ("" if version == 1 else seal_of(values)):
         raise CollectionCorrupt(f"{path} does not match its checksum: {_REMEDY}")
     return values, seal
-
-
-def is_sealed(path: Path) -> bool:
-    """Tell whether a file has a seal; in format 1 it has none."""
-    return read_sealed(path)[1] != ""

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.shards import read_descriptions
 from whatwhere.indexer.errors import CollectionCorrupt, InvalidRequest
@@ -191,10 +192,11 @@ class SegmentStore:
 
 def stored_descriptions(layout: Layout, catalog: Catalog, ids: Sequence[int]) -> Iterator[tuple[int, Description]]:
     """Yield (id, description) of these images by shard. Raises CollectionCorrupt if a shard is damaged."""
+    identity = Identity.of(layout)
     for file_name, places in groupby(catalog.places(ids), key=itemgetter(1)):
         identifiers, _, rows = zip(*places, strict=True)
         path = layout.fetch(layout.shards / file_name)
-        yield from zip(identifiers, read_descriptions(path, rows), strict=True)
+        yield from zip(identifiers, read_descriptions(path, rows, identity), strict=True)
 
 
 def open_segment(layout: Layout, entry: SegmentEntry) -> Segment:

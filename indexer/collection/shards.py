@@ -10,16 +10,18 @@ from numpy.typing import NDArray
 from safetensors import SafetensorError, safe_open
 from safetensors.numpy import save_file
 
+from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.errors import CollectionCorrupt
 from whatwhere.indexer.features.description import Description, QuantizedFactors
 from whatwhere.indexer.storage.files import system_error, write_durably
 
 _POOLED = "pooled/"
 _CHECKSUMS = "crc32"
+_COLLECTION = "collection"  # in the header of the file
 
 
-def write_shard(path: Path, descriptions: Sequence[Description]) -> None:
-    """Write the descriptions of one recipe, in order and atomically.
+def write_shard(path: Path, descriptions: Sequence[Description], collection_id: str = "") -> None:
+    """Write the descriptions of one recipe, in order and atomically, with the id of their collection.
 
     Arrays whose length varies by image (heatmaps, the rows of R-MAC) are concatenated, with offsets [N + 1]. A CRC-32
     for each image lets a reader verify it alone.
@@ -40,7 +42,7 @@ def write_shard(path: Path, descriptions: Sequence[Description]) -> None:
 
     def write(temporary: Path) -> None:
         try:
-            save_file(arrays, temporary)
+            save_file(arrays, temporary, {_COLLECTION: collection_id} if collection_id else None)
         except SafetensorError as error:  # also raised for a full disk
             raise system_error(str(error), path) from error
 
@@ -59,10 +61,30 @@ def checksum(description: Description) -> int:
     return crc
 
 
-def read_descriptions(path: Path, rows: Sequence[int]) -> Iterator[Description]:
-    """Yield the descriptions at `rows` of a shard. Raises CollectionCorrupt if it is missing, truncated or changed."""
+def collection_of(path: Path) -> str:
+    """Return the id of the collection that a shard belongs to, empty for one of an older version or a damaged one."""
     try:
         with safe_open(path, framework="numpy") as file:
+            return _collection_of(file)
+    except (SafetensorError, OSError):
+        return ""
+
+
+def _collection_of(file: Any) -> str:
+    return str((file.metadata() or {}).get(_COLLECTION, ""))
+
+
+def read_descriptions(path: Path, rows: Sequence[int], identity: Identity | None = None) -> Iterator[Description]:
+    """Yield the descriptions at `rows` of a shard.
+
+    Raises CollectionCorrupt if it is missing, truncated or changed, or is of another collection than `identity`.
+    """
+    try:
+        with safe_open(path, framework="numpy") as file:
+            if identity is not None and not identity.owns(found := _collection_of(file)):
+                raise CollectionCorrupt(
+                    f"shard {path.name} belongs to another collection ({found}): run `whatwhere verify --repair`"
+                )
             names = set(file.keys())
             checksums = file.get_tensor(_CHECKSUMS) if _CHECKSUMS in names else None  # collections of format 1
             for row, description in zip(rows, _descriptions(file, sorted(names), rows), strict=True):

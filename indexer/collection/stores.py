@@ -1,19 +1,25 @@
 """The external stores of a collection: addresses of the databases with its catalog and its vectors."""
 
 import json
+import logging
+from contextlib import ExitStack
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Self
 from urllib.parse import urlsplit
 
 from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch, InvalidRequest
 from whatwhere.indexer.storage.files import write_text
+from whatwhere.indexer.storage.mounts import network_kind
 from whatwhere.indexer.vectors.address import MilvusAddress
 
 _CATALOG_SCHEMES = ("postgresql", "postgresql+psycopg")
 _VECTORS_SCHEMES = ("milvus+http", "milvus+https")
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -79,8 +85,36 @@ class Stores:
 
 
 def open_catalog(layout: Layout) -> Catalog:
-    """Open a collection's catalog for reading. Raises the errors of `Catalog.open`."""
-    return Catalog.open(catalog_of(layout))
+    """Open a collection's catalog for reading.
+
+    Raises the errors of `Catalog.open`, and CollectionMismatch if it belongs to another collection.
+    """
+    address = catalog_of(layout)
+    identity = Identity.of(layout)
+    with ExitStack() as on_error:
+        catalog = on_error.enter_context(Catalog.open(address))
+        owner = catalog.owner()
+        if owner is not None:
+            if owner.collection_id != identity.id:
+                raise CollectionMismatch(
+                    f"the catalog at {address} does not belong to {layout} but to the collection of {owner.home}: "
+                    f"restore the catalog of {layout}, or correct {layout.stores.name}"
+                )
+            catalog.expect(owner.collection_id)
+        on_error.pop_all()
+    return catalog
+
+
+def warn_of_network(layout: Layout) -> None:
+    """Log a warning if the catalog is a SQLite file on a network mount."""
+    address = catalog_of(layout)
+    if isinstance(address, Path) and (kind := network_kind(layout.root)) is not None:
+        log.warning(
+            "%s is on a network file system (%s), where SQLite works for one machine at a time: do not index on one "
+            "machine and serve on another; for that, keep the catalog in PostgreSQL (`whatwhere copy --catalog`)",
+            address,
+            kind,
+        )
 
 
 def catalog_of(layout: Layout) -> Path | str:

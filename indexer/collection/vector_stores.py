@@ -1,7 +1,6 @@
 """Choose the vector store of a collection, and determine what the next generation changes in it."""
 
 import os
-import secrets
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
@@ -9,6 +8,7 @@ import numpy as np
 
 from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.manifest import Manifest, ids_sha256, read_facts, read_ids
 from whatwhere.indexer.collection.pushdown import facts_of
@@ -16,7 +16,6 @@ from whatwhere.indexer.collection.recipe import Recipe
 from whatwhere.indexer.collection.segments import SegmentStore
 from whatwhere.indexer.collection.stores import Stores
 from whatwhere.indexer.errors import CollectionMismatch, InvalidRequest
-from whatwhere.indexer.storage.files import write_text
 from whatwhere.indexer.vectors.address import MilvusAddress
 from whatwhere.indexer.vectors.arrays import Ids
 from whatwhere.indexer.vectors.conditions import Facts
@@ -26,6 +25,7 @@ from whatwhere.indexer.vectors.store import VectorStore
 
 _NO_IDS: Ids = np.empty(0, dtype=np.int64)
 _IMAGES_AT_ONCE = 1000
+_NAME_LENGTH = 16
 
 
 def store_to_write(layout: Layout, recipe: Recipe, *, from_scratch: bool = False, merged: bool = False) -> VectorStore:
@@ -67,17 +67,16 @@ def _milvus(address: str, prefix: str = "") -> VectorStore:
 
 
 def _own_name(layout: Layout) -> str:
-    """Return the unique name of a collection, created at the first call.
+    """Return the unique name of a collection: the beginning of its id.
 
-    Several collections may share a Milvus server, even with the same path on two machines.
+    Several collections may share a Milvus server, even with the same path on two machines. An older version gave the
+    name a file of its own.
     """
-    path = layout.root / "vectors.id"
     try:
+        path = layout.root / "vectors.id"
         return layout.fetch(path, refetch=True).read_text(encoding="ascii").strip()
     except FileNotFoundError:
-        write_text(path, f"{secrets.token_hex(6)}\n")
-        layout.keep(path)
-        return _own_name(layout)
+        return Identity.of(layout).id[:_NAME_LENGTH]
 
 
 @dataclass(frozen=True)

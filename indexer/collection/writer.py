@@ -3,23 +3,26 @@
 import errno
 import fcntl
 import os
-from collections.abc import Iterator, Sequence
+import socket
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import TextIO
 
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.catalog.records import Outcome, ShardRecord
+from whatwhere.indexer.collection.belonging import claim, require_own
+from whatwhere.indexer.collection.identity import Identity, has_identity
 from whatwhere.indexer.collection.layout import CollectionAddress, Layout
 from whatwhere.indexer.collection.manifest import Manifest
 from whatwhere.indexer.collection.recipe import Recipe
-from whatwhere.indexer.collection.sealed import is_sealed
 from whatwhere.indexer.collection.shards import write_shard
-from whatwhere.indexer.collection.stores import Stores, open_catalog
+from whatwhere.indexer.collection.stores import Stores, open_catalog, warn_of_network
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotFound, CollectionNotWritable
 from whatwhere.indexer.features.description import Description
-from whatwhere.indexer.storage.files import sha256_of, sync
+from whatwhere.indexer.storage.files import file_id, sha256_of, sync
 
 # a full disk, a read-only one, missing permissions, an I/O error
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -32,6 +35,7 @@ class CollectionWriter:
     layout: Layout
     recipe: Recipe
     catalog: Catalog
+    identity: Identity
 
     def append(self, outcomes: Sequence[Outcome], descriptions: Sequence[Description]) -> None:
         """Record a chunk: first write its shard, then its rows in one transaction."""
@@ -40,11 +44,12 @@ class CollectionWriter:
 
     def write_shard(self, descriptions: Sequence[Description], *, ahead: int = 0) -> ShardRecord:
         """Write a shard that is not recorded yet, after `ahead` other unrecorded ones."""
-        return write_shard_file(self.layout, self._next_shard(ahead), descriptions)
+        return write_shard_file(self.layout, self._next_shard(ahead), descriptions, self.identity)
 
     def append_arrived(self, outcomes: Sequence[Outcome], shard: ShardRecord | None) -> None:
         """Record a chunk whose shard a worker wrote to `Layout.arriving`; move the shard to its place first."""
         if shard is not None:
+            self.layout.require_in_place()
             path = self._next_shard()
             self.layout.move(self.layout.arriving / shard.file_name, path)
             shard = replace(shard, file_name=path.name)
@@ -56,9 +61,12 @@ class CollectionWriter:
         return self.layout.shards / f"{number:08d}.safetensors"
 
 
-def write_shard_file(layout: Layout, path: Path, descriptions: Sequence[Description]) -> ShardRecord:
+def write_shard_file(
+    layout: Layout, path: Path, descriptions: Sequence[Description], identity: Identity
+) -> ShardRecord:
     """Write a shard to `path`, atomically, and return its record for the catalog."""
-    write_shard(path, descriptions)
+    layout.require_in_place()
+    write_shard(path, descriptions, identity.id)
     layout.keep(path)
     return ShardRecord(path.name, len(descriptions), path.stat().st_size, sha256_of(path))
 
@@ -69,29 +77,55 @@ def _last_number(catalog: Catalog) -> int:
 
 @contextmanager
 def open_for_writing(
-    address: CollectionAddress, recipe: Recipe | None = None, stores: Stores | None = None
+    address: CollectionAddress,
+    recipe: Recipe | None = None,
+    stores: Stores | None = None,
+    *,
+    copied_from: Identity | None = None,
+    adopting: bool = False,
 ) -> Iterator[CollectionWriter]:
     """Lock and open the collection at `address`; create it with `recipe` if it does not exist.
 
-    The catalog of an older version is upgraded. Raises CollectionNotFound if the collection does not exist and `recipe`
-    is None, CollectionMismatch if it has another recipe or other `stores`, CollectionLocked if another process writes
-    to it, CollectionCorrupt if a file that must be read is damaged.
+    The catalog of an older version is upgraded, and the collection gets an identity if it has none; `copied_from` is
+    that of the original of a new copy. `adopting` accepts stores whose collection was elsewhere. Raises
+    CollectionNotFound if the collection does not exist and `recipe` is None, CollectionMismatch if it has another
+    recipe or other `stores`, or stores of another collection, CollectionLocked if another process writes to it,
+    CollectionCorrupt if a file that must be read is damaged.
     """
     layout = Layout.at(address)
     if recipe is None:
         Recipe.load(layout)
     used_stores = (stores or Stores()).settled(layout, is_new=current_recipe(layout) is None)
-    _make_folders(layout)
+    own = partial(require_own, layout, stores=used_stores, adopting=adopting)
     with _write_errors_named(layout), ExitStack() as held:
-        catalog = _hold(layout, used_stores, held)
-        used = _settled(layout, recipe, used_stores)
+        if used_stores.catalog is None:
+            _make_folders(layout)
+        catalog = _hold(layout, used_stores, held, own)
+        _make_folders(layout)
+        layout = held.enter_context(_kept_in_place(layout))
+        used = _settled(layout, recipe, used_stores, copied_from)
         sync(layout.root)
-        catalog = catalog or held.enter_context(Catalog.create(layout.catalog))
+        warn_of_network(layout)
+        catalog = catalog or held.enter_context(Catalog.create(layout.catalog, own))
         _refuse_older_catalog(layout, catalog)
-        yield CollectionWriter(layout, used, catalog)
+        yield CollectionWriter(layout, used, catalog, _claimed(layout, catalog))
 
 
-def _hold(layout: Layout, stores: Stores, held: ExitStack) -> Catalog | None:
+def _claimed(layout: Layout, catalog: Catalog) -> Identity:
+    """Return the identity of a collection, and write it to the file and the catalog that lack it.
+
+    The file is first: a catalog never belongs to a collection that does not know its id.
+    """
+    if not has_identity(layout):
+        own, owner = Identity.of(layout), catalog.owner()
+        if not own.id:
+            own = Identity.new() if owner is None else Identity(owner.collection_id)
+        Recipe.load(layout).save(layout, own)
+    claim(layout, catalog)
+    return Identity.of(layout)
+
+
+def _hold(layout: Layout, stores: Stores, held: ExitStack, check: Callable[[Catalog], None]) -> Catalog | None:
     """Take the writer's lock until `held` ends: that of a PostgreSQL catalog, else that of the directory.
 
     Return the catalog if the lock needed it. A SQLite file is created later, after the recipe: a later run cannot
@@ -100,24 +134,24 @@ def _hold(layout: Layout, stores: Stores, held: ExitStack) -> Catalog | None:
     if stores.catalog is None:
         held.enter_context(_locked(layout))
         return None
-    catalog = held.enter_context(Catalog.create(stores.catalog))
+    catalog = held.enter_context(Catalog.create(stores.catalog, check))
     held.enter_context(catalog.alone())
+    check(catalog)  # another new collection may have taken it since
     return catalog
 
 
-def _settled(layout: Layout, wanted: Recipe | None, stores: Stores) -> Recipe:
+def _settled(layout: Layout, wanted: Recipe | None, stores: Stores, copied_from: Identity | None) -> Recipe:
     """Return the collection's recipe; `wanted` is saved as that of a new collection."""
     own = current_recipe(layout)
     if own is None:
         assert wanted is not None  # checked before: only a new collection has no recipe
         stores.save(layout)  # first: a process that finds the recipe relies on the stores
-        wanted.save(layout)
+        known = Identity.of(layout)
+        wanted.save(layout, known if known.id else Identity.new(copied_from))
         return wanted
     own.require_same(wanted or own, layout)
     if stores.catalog is None:
         _refuse_lost_catalog(layout)
-    if not is_sealed(layout.recipe):
-        Recipe.load(layout).save(layout)  # an older version wrote it
     return own
 
 
@@ -129,11 +163,14 @@ def open_for_repair(address: CollectionAddress) -> Iterator[CollectionWriter]:
     """
     layout = Layout.at(address)
     _make_folders(layout)
+    stores = Stores.of(layout)
+    own = partial(require_own, layout, stores=stores)
     with _write_errors_named(layout), ExitStack() as held:
-        catalog = _hold(layout, Stores.of(layout), held)
+        catalog = _hold(layout, stores, held, own)
+        layout = held.enter_context(_kept_in_place(layout))
         recipe = _sound_recipe(layout)
-        catalog = catalog or held.enter_context(Catalog.create(layout.catalog))
-        yield CollectionWriter(layout, recipe, catalog)
+        catalog = catalog or held.enter_context(Catalog.create(layout.catalog, own))
+        yield CollectionWriter(layout, recipe, catalog, _claimed(layout, catalog))
 
 
 def _sound_recipe(layout: Layout) -> Recipe:
@@ -210,12 +247,26 @@ def _write_errors_named(layout: Layout) -> Iterator[None]:
 
 
 @contextmanager
+def _kept_in_place(layout: Layout) -> Iterator[Layout]:
+    """Give a layout that writes nothing into a directory that takes the place of this one.
+
+    Raises CollectionReplaced in the place of the errors that follow from a removal or a replacement.
+    """
+    pinned = layout if layout.objects is not None else replace(layout, directory=file_id(layout.root))
+    try:
+        yield pinned
+    except (OSError, CollectionCorrupt):
+        pinned.require_in_place()
+        raise
+
+
+@contextmanager
 def _locked(layout: Layout) -> Iterator[None]:
     """Hold the writer's lock, which the system releases when the process ends in any way."""
     with layout.lock.open("a+") as file:
         _lock(layout, file, fcntl.LOCK_EX)
         file.truncate(0)
-        file.write(str(os.getpid()))
+        file.write(f"{os.getpid()} on {socket.gethostname()}")
         file.flush()
         try:
             yield
@@ -245,7 +296,7 @@ def _lock(layout: Layout, file: TextIO, kind: int) -> None:
         fcntl.flock(file, kind | fcntl.LOCK_NB)
     except BlockingIOError as error:
         file.seek(0)
-        holder = file.read().strip()
+        holder = file.read().strip().removesuffix(f" on {socket.gethostname()}")
         raise CollectionLocked(
             f"{layout} is being {f'written to by process {holder}' if holder else 'verified'}: "
             "wait until that ends, then run again"

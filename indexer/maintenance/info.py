@@ -3,6 +3,7 @@
 from dataclasses import asdict
 from typing import Any
 
+from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.collection.layout import CollectionAddress, Layout
 from whatwhere.indexer.collection.manifest import IndexEntry, Manifest
 from whatwhere.indexer.collection.recipe import Recipe
@@ -18,6 +19,7 @@ def inspect_collection(address: CollectionAddress) -> dict[str, Any]:
         images, skipped = catalog.counts(), catalog.skipped_kinds()
     return {
         "collection": str(layout),
+        "id": Identity.of(layout).id,
         "stores": asdict(Stores.of(layout)),
         "images": images,
         "skipped": skipped,

@@ -7,13 +7,14 @@ verified. A copy that was interrupted is continued by the next one.
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.catalog.transfer import TABLES
-from whatwhere.indexer.collection.layout import CollectionAddress, Layout
+from whatwhere.indexer.collection.identity import Identity
+from whatwhere.indexer.collection.layout import CollectionAddress, Current, Layout
 from whatwhere.indexer.collection.manifest import Manifest
 from whatwhere.indexer.collection.publish import publish
 from whatwhere.indexer.collection.recipe import Recipe
@@ -60,7 +61,7 @@ def copy_collection(
     with (
         not_being_written(here),
         open_catalog(here) as catalog,
-        open_for_writing(target, recipe, stores) as writer,
+        open_for_writing(target, recipe, stores, copied_from=Identity.of(here)) as writer,
     ):
         _Copy(here, catalog, writer, on_progress).run(recipe, live)
         published = Manifest.live(writer.layout)
@@ -157,13 +158,12 @@ class _Copy:
 
     def _copy_generation(self, live: Manifest) -> None:
         """Publish a copy of the generation under the same number."""
-        current = self._here.read_current()
-        assert current is not None
         folder = self._there.generation(live.number)
         shutil.rmtree(folder, ignore_errors=True)
         shutil.copytree(self._here.fetch_folder(self._here.generation(live.number)), folder)
         for path in folder.iterdir():
             sync(path)
         sync(folder.parent)
+        seal = replace(live, identity=self._writer.identity).save(folder)
         self._there.keep(folder)
-        self._there.write_current(current)
+        self._there.write_current(Current(live.number, seal))

@@ -11,11 +11,13 @@ import numpy as np
 
 from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.catalog import Catalog
+from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.collection.layout import CollectionAddress, Layout
 from whatwhere.indexer.collection.manifest import Manifest, ids_sha256, read_facts, read_ids, read_removed
 from whatwhere.indexer.collection.reader import generation_of
 from whatwhere.indexer.collection.recipe import Recipe
 from whatwhere.indexer.collection.segments import check_segment, open_segment, stored_descriptions
+from whatwhere.indexer.collection.shards import collection_of
 from whatwhere.indexer.collection.stores import catalog_of, open_catalog
 from whatwhere.indexer.collection.vector_stores import store_to_read
 from whatwhere.indexer.collection.whiteners import stored_whitener, stored_whiteners
@@ -130,11 +132,14 @@ def _catalog_name(layout: Layout) -> str:
 
 
 def _of_shards(layout: Layout, catalog: Catalog) -> Iterator[Fault]:
+    identity = Identity.of(layout)
     for shard in catalog.shards():
         path = layout.fetch(layout.shards / shard.file_name)
         name = str(path.relative_to(layout.root))
         if not path.is_file():
             yield Fault(Part.SHARD, name, "missing")
+        elif not identity.owns(found := collection_of(path)):
+            yield Fault(Part.SHARD, name, f"belongs to another collection ({found})")
         elif sha256_of(path) != shard.sha256:
             yield Fault(Part.SHARD, name, "does not match its checksum")
 

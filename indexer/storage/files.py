@@ -9,6 +9,7 @@ from typing import BinaryIO
 from urllib.parse import unquote_to_bytes
 
 FileVersion = tuple[int, int, int]
+FileId = tuple[int, int]
 
 
 def write_durably(path: Path, write: Callable[[Path], object]) -> None:
@@ -63,6 +64,15 @@ def reserve(file: BinaryIO, byte_count: int) -> None:
 def version_of(stat: os.stat_result) -> FileVersion:
     """Return a version that changes when the file is replaced or written to."""
     return stat.st_ino, stat.st_mtime_ns, stat.st_size
+
+
+def file_id(path: Path) -> FileId | None:
+    """Return the device and inode of a file or folder, which stay when it is written or renamed; None without one."""
+    try:
+        status = path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    return status.st_dev, status.st_ino
 
 
 def sha256_of(path: Path) -> str:

@@ -32,12 +32,15 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def make_token(offset: int, fingerprint: str, generation: int) -> str:
-    """Return the token of the page that starts after `offset`."""
-    return base64.urlsafe_b64encode(json.dumps([offset, fingerprint, generation]).encode()).decode()
+def make_token(offset: int, fingerprint: str, generation: int, seal: str = "") -> str:
+    """Return the token of the page that starts after `offset`.
+
+    `seal` tells apart generations with the same number of two collections, which were at one address after each other.
+    """
+    return base64.urlsafe_b64encode(json.dumps([offset, fingerprint, generation, seal]).encode()).decode()
 
 
-def page_offset(token: str, fingerprint: str, generation: int) -> int:
+def page_offset(token: str, fingerprint: str, generation: int, seal: str = "") -> int:
     """Return the offset at which the page of `token` starts, 0 for an empty token.
 
     Raises InvalidPageToken if the token belongs to another request, PageTokenExpired if to another generation.
@@ -45,16 +48,17 @@ def page_offset(token: str, fingerprint: str, generation: int) -> int:
     if not token:
         return 0
     try:
-        offset, found, made_on = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
+        offset, found, made_on, sealed = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
     except (ValueError, TypeError, RecursionError):
-        offset, found, made_on = None, None, None
+        offset, found, made_on, sealed = None, None, None, None
     if found != fingerprint or type(offset) is not int or offset < 0 or type(made_on) is not int:
         raise InvalidPageToken(
             "page_token does not belong to this request: start at the first page", field="page_token"
         )
-    if made_on != generation:
+    if (made_on, sealed) != (generation, seal):
+        other = " of another collection" if made_on == generation else ""
         raise PageTokenExpired(
-            f"page_token was made on generation {made_on}, generation {generation} is being served now: "
+            f"page_token was made on generation {made_on}{other}, generation {generation} is being served now: "
             "start at the first page",
             field="page_token",
         )

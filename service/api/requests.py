@@ -32,7 +32,7 @@ _LOCALIZATIONS: Mapping[int, bool] = {
 _Value = TypeVar("_Value")
 
 
-def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int) -> Query:
+def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int, seal: str = "") -> Query:
     """Check a request and return the query. Raises InvalidRequest or a subclass with the name of the invalid field."""
     example = to_example(request)
     min_score = request.min_score if request.HasField("min_score") else None
@@ -50,16 +50,16 @@ def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int) -
         exact=_enum(_LOCALIZATIONS, request.localization, "localization"),
         min_score=min_score,
         filter=to_filter(request.filter, limits),
-        offset=_search_offset(request, example, generation),
+        offset=_search_offset(request, example, generation, seal),
         count=page_size(request.page_size, limits.default_page_size, limits.max_page_size),
         known_hash=example.content_hash if request.page_token else None,
     )
 
 
-def _search_offset(request: pb.SearchImagesRequest, example: Example, generation: int) -> int:
+def _search_offset(request: pb.SearchImagesRequest, example: Example, generation: int, seal: str) -> int:
     if not request.page_token:
         return 0  # before the upload is hashed
-    return page_offset(request.page_token, search_fingerprint(request, example.content_hash), generation)
+    return page_offset(request.page_token, search_fingerprint(request, example.content_hash), generation, seal)
 
 
 def to_example(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest) -> Example:

@@ -117,21 +117,21 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
         self, searcher: Searcher, request_context: RequestContext, request: pb.SearchImagesRequest
     ) -> pb.SearchImagesResponse:
         limits = self._limits
-        query = requests.to_query(request, limits, searcher.generation)
+        query = requests.to_query(request, limits, searcher.generation, searcher.seal)
         result = searcher.search(query, request_context)
         following, token = query.offset + query.count, ""
         if result.has_more and following < limits.max_results:
             fingerprint = page_tokens.search_fingerprint(request, query.content_hash)
-            token = page_tokens.make_token(following, fingerprint, searcher.generation)
+            token = page_tokens.make_token(following, fingerprint, searcher.generation, searcher.seal)
         return responses.from_result(result, token)
 
     def _list(self, searcher: Searcher, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
         limits = self._limits
         fingerprint, matching = page_tokens.list_fingerprint(request), requests.to_filter(request.filter, limits)
-        after = page_tokens.page_offset(request.page_token, fingerprint, searcher.generation)
+        after = page_tokens.page_offset(request.page_token, fingerprint, searcher.generation, searcher.seal)
         size = requests.page_size(request.page_size, limits.default_list_page_size, limits.max_list_page_size)
         images, last_id = searcher.images(after_id=after, count=size, matching=matching)
-        token = page_tokens.make_token(last_id, fingerprint, searcher.generation) if last_id else ""
+        token = page_tokens.make_token(last_id, fingerprint, searcher.generation, searcher.seal) if last_id else ""
         return pb.ListImagesResponse(images=map(responses.from_image, images), next_page_token=token)
 
     def _sample(self, searcher: Searcher, request: pb.SampleImagesRequest) -> pb.SampleImagesResponse:

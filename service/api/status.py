@@ -39,6 +39,7 @@ STATUS_CODES: Mapping[type[errors.WhatwhereError], grpc.StatusCode] = {
     errors.ServerNotReady: grpc.StatusCode.UNAVAILABLE,
     errors.ObjectStoreUnavailable: grpc.StatusCode.UNAVAILABLE,
     errors.VectorStoreUnavailable: grpc.StatusCode.UNAVAILABLE,
+    errors.CollectionReplaced: grpc.StatusCode.UNAVAILABLE,
     errors.ServerOverloaded: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.TooManyRequests: grpc.StatusCode.RESOURCE_EXHAUSTED,
     errors.UnknownName: grpc.StatusCode.INVALID_ARGUMENT,

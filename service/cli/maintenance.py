@@ -127,3 +127,19 @@ def compact(collection: Collection, as_json: AsJson = False) -> None:
         return
     saved = (done.before - done.after) / 1e6
     out.print(f"{collection}: generation {done.generation}, {saved:.1f} MB reclaimed", soft_wrap=True)
+
+
+@app.command()
+def adopt(collection: Collection) -> None:
+    """Tell a collection with a PostgreSQL catalog or Milvus vectors that it was moved, or restored from a backup.
+
+    These stores belong to one directory. A copy of the directory (`cp -r`) cannot be written: both would write to the
+    same stores. A directory that was renamed is recognized. If a collection was moved to another machine or bucket, run
+    this once on it: its former place cannot be written from then on. For a second collection use `whatwhere copy`.
+
+    Example: `whatwhere adopt -c /mnt/restored/pictures.ww`
+    """
+    from whatwhere.indexer.maintenance.adopt import adopt as take_over
+
+    take_over(collection)
+    out.print(f"{collection}: owns its stores", soft_wrap=True)

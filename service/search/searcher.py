@@ -15,6 +15,7 @@ from whatwhere.indexer.backbones.backbone import choose_device, load_backbone
 from whatwhere.indexer.backbones.registry import find_backbone
 from whatwhere.indexer.boxes import WHOLE_IMAGE, Box
 from whatwhere.indexer.catalog.records import ImageRecord
+from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.pushdown import condition_of, facts_of
 from whatwhere.indexer.collection.reader import CollectionReader
 from whatwhere.indexer.errors import (
@@ -119,10 +120,16 @@ class Searcher:
         return self.collection.manifest.number
 
     @property
+    def seal(self) -> str:
+        """Beginning of the generation's seal, which two collections do not share."""
+        current = self.collection.standing.current
+        return "" if current is None else current.seal[:16]
+
+    @property
     def latest_generation(self) -> int:
         """Number of the newest published generation; of this generation if it cannot be read."""
         try:
-            return self.collection.layout.current_number() or self.generation
+            return Layout.at(self.collection.address).current_number() or self.generation
         except (CollectionCorrupt, OSError):
             return self.generation  # LiveSearcher reports that
 

@@ -165,6 +165,31 @@ def test_a_collection_on_a_read_only_disk_can_be_read(harness: Harness, disk: Pa
     assert found == harness.situations["removal"].answers_before
 
 
+@pytest.mark.parametrize("log", ["absent", "empty"])
+def test_a_collection_on_a_full_disk_can_be_read(
+    harness: Harness, disk: Path, root: Path, tmp_path: Path, log: str
+) -> None:
+    """SQLite's files beside the catalog cannot be created; when there is room again, changes are seen."""
+    placed(harness.situations["removal"], root)
+    for path in root.glob("catalog.db-*"):
+        path.unlink()
+    if log == "empty":
+        (root / "catalog.db-wal").touch()
+
+    with filled(disk, 0):
+        codes = {command: run(command, root, tmp_path)[0] for command in READING}
+        found = answers(root)[1]
+        with Catalog.open(Layout(root).catalog) as reader:
+            before = reader.images_by_id([1])[1].state
+            (disk / "ballast").write_bytes(b"")
+            assert commands.run("remove", "1", "--collection", root).returncode == 0
+            after = reader.images_by_id([1])[1].state
+
+    assert codes == dict.fromkeys(READING, 0)
+    assert found == harness.situations["removal"].answers_before
+    assert (before, after) == ("indexed", "removed")
+
+
 def test_a_new_collection_on_a_read_only_disk_is_a_sentence(harness: Harness, disk: Path, tmp_path: Path) -> None:
     """Nothing is made, and the message says where."""
     arguments = harness.situations["first run"].arguments
@@ -189,7 +214,7 @@ def halted(harness: Harness, tmp_path: Path) -> Iterator[tuple["subprocess.Popen
     with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
     ) as process:
-        while Layout(root).lock.read_text() != str(process.pid) and process.poll() is None:
+        while Layout(root).lock.read_text().split(" ")[0] != str(process.pid) and process.poll() is None:
             time.sleep(0.001)
         process.send_signal(signal.SIGSTOP)
         yield process, root

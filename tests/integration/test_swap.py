@@ -24,6 +24,7 @@ from grpc_health.v1 import health_pb2, health_pb2_grpc
 from numpy.typing import NDArray
 from PIL import Image
 
+from tests import commands
 from tests.conftest import INDEXED_PHOTOGRAPHS, SCIKIT_IMAGE
 from tests.generations import Publisher, metadata, turned
 from tests.waiting import wait_until
@@ -327,6 +328,43 @@ def test_health_says_when_the_newest_generation_cannot_be_served(root: Path, cap
     assert (before, broken[0], after[0]) == ([True] * 3, [True, True, False], [True] * 3)
     assert (broken[1].generation, broken[1].latest_generation, broken[2], after[1]) == (1, 7, 8, 9)
     assert logged.startswith("cannot serve generation=7, still serving generation 1: CollectionCorrupt")
+
+
+def test_another_collection_in_the_place_of_the_served_one_is_served_whole(root: Path, tmp_path: Path) -> None:
+    """A link turned to another (blue, green), a rename, and the files removed and indexed anew: the right names."""
+    link, spare = tmp_path / "live", tmp_path / "spare.ww"
+    link.symlink_to(root)
+    folders = {name: tmp_path / name for name in ("green", "red")}
+    for folder, picture in zip(folders.values(), ("coffee", "rocket"), strict=True):
+        folder.mkdir()
+        shutil.copy(next(SCIKIT_IMAGE.glob(f"{picture}.*")), folder)
+        assert commands.run("index", folder, "--collection", tmp_path / f"{folder.name}.ww").returncode == 0
+    server, port = create_server(ServerSettings(link, listen="127.0.0.1:0", refresh_s=0.05))
+    server.start()
+
+    with Client(f"127.0.0.1:{port}") as client, grpc.insecure_channel(f"127.0.0.1:{port}") as channel:
+
+        def served(query: bytes) -> list[tuple[str, float]]:
+            return [(hit.image.file_name, round(hit.score, 2)) for hit in client.search(query).hits]
+
+        (tmp_path / "turned").symlink_to(tmp_path / "green.ww")
+        (tmp_path / "turned").rename(link)
+        wait_until(lambda: client.collection().image_count == 1)
+        turned_to = served((folders["green"] / "coffee.png").read_bytes())
+        (tmp_path / "green.ww").rename(spare)
+        (tmp_path / "red.ww").rename(tmp_path / "green.ww")
+        wait_until(lambda: client.image("images/1").file_name == "rocket.jpg")
+        renamed_to = served((folders["red"] / "rocket.jpg").read_bytes())
+        shutil.rmtree(tmp_path / "green.ww")
+        wait_until(lambda: not health_of(channel)[-1])
+        removed = health_of(channel)
+        indexed = commands.run("index", folders["green"], "--collection", link.readlink())
+        wait_until(lambda: health_of(channel)[-1])
+        again = served((folders["green"] / "coffee.png").read_bytes())
+    server.stop(grace=None)
+
+    assert (turned_to, renamed_to, again) == ([("coffee.png", 1.0)], [("rocket.jpg", 1.0)], [("coffee.png", 1.0)])
+    assert (removed, indexed.returncode) == ([True, True, False], 0)
 
 
 def health_of(channel: grpc.Channel) -> list[bool]:

@@ -17,6 +17,7 @@ import torch
 from whatwhere.indexer.backbones.backbone import choose_device, load_backbone
 from whatwhere.indexer.backbones.names import ENGINE_VARIABLE
 from whatwhere.indexer.catalog.records import ShardRecord, Source
+from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.writer import write_shard_file
 from whatwhere.indexer.errors import CollectionMismatch, CollectionNotWritable, WhatwhereError
@@ -104,6 +105,10 @@ class ChunkWorker:
             )
         return describer
 
+    @cached_property
+    def _identity(self) -> Identity:
+        return Identity.of(Layout.at(self._work.collection))
+
     def _written(self, descriptions: Sequence[Description]) -> ShardRecord:
         layout = Layout.at(self._work.collection)
         if layout.objects is not None:
@@ -114,4 +119,6 @@ class ChunkWorker:
                 "that all machines share, or in an object store"
             )
         # A unique name, also among other attempts for this chunk and workers of a killed run.
-        return write_shard_file(layout, layout.arriving / f"{uuid.uuid4().hex}.safetensors", descriptions)
+        return write_shard_file(
+            layout, layout.arriving / f"{uuid.uuid4().hex}.safetensors", descriptions, self._identity
+        )

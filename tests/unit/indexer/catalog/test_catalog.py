@@ -1,5 +1,6 @@
 """The catalogue, on real SQLite files and a real PostgreSQL server."""
 
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -25,7 +26,7 @@ from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.catalog.database import CatalogAddress
 from whatwhere.indexer.catalog.records import FAILED, INDEXED, REMOVED, NewImage, Outcome, ShardRecord, Source
 from whatwhere.indexer.catalog.tables import Base, UtcDateTime
-from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch
+from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch, CollectionNotWritable, CollectionReplaced
 from whatwhere.migrations import check
 
 # Makes a catalogue and is killed when so many tables exist.
@@ -596,6 +597,39 @@ def test_a_file_that_is_no_database_is_corrupt(path: Path, opening: Callable[[Pa
 
     with pytest.raises(CollectionCorrupt, match=r"catalog\.db is not a readable catalog"):
         opening(path)
+
+
+@pytest.mark.usefixtures("mortal")
+def test_a_catalog_in_the_folder_of_another_user_is_read(path: Path, catalog: Catalog) -> None:
+    """SQLite's files beside it cannot be created there. Without the right to read, the message says so."""
+    keep(catalog, Outcome(source("a"), image=described("a")))
+    catalog.close()
+    path.parent.chmod(0o555)
+    path.chmod(0o444)
+
+    try:
+        with Catalog.open(path) as opened:
+            found = states(opened)
+        path.chmod(0)
+        with pytest.raises(CollectionNotWritable, match=r"cannot be read by this user .Permission denied"):
+            Catalog.open(path)
+    finally:
+        path.parent.chmod(0o755)
+    assert found == {"a": INDEXED}
+
+
+def test_an_open_catalog_that_was_removed_or_replaced_is_said_to_be(path: Path, catalog: Catalog) -> None:
+    """New connections are not made to another file, nor to none."""
+    catalog.close()
+    spare = path.with_name("spare.db")
+    shutil.copyfile(path, spare)
+
+    for change in (lambda: spare.replace(path), path.unlink):
+        with Catalog.open(path) as opened:
+            opened.close()  # its connections
+            change()
+            with pytest.raises(CollectionReplaced, match="removed or replaced by another one"):
+                opened.counts()
 
 
 def test_a_missing_catalog_is_corrupt(path: Path) -> None:

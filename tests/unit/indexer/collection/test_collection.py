@@ -4,6 +4,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import sqlite3
 import struct
 import subprocess
@@ -368,7 +369,7 @@ def test_a_second_writer_is_refused_until_the_first_is_gone(new_root: Path, hold
     holder.wait()
 
     with open_for_writing(new_root, recipe):
-        assert int(Layout(new_root).lock.read_text()) == os.getpid()
+        assert Layout(new_root).lock.read_text() == f"{os.getpid()} on {socket.gethostname()}"
 
 
 def test_readers_need_no_lock(root: Path) -> None:

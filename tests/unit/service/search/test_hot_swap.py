@@ -7,6 +7,7 @@ import threading
 import time
 import weakref
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,7 +17,9 @@ from tests.generations import Publisher
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.collection.publish import publish
 from whatwhere.indexer.collection.reader import open_collection
+from whatwhere.indexer.errors import CollectionReplaced
 from whatwhere.indexer.features.describe import Describer
+from whatwhere.indexer.maintenance.transfer import copy_collection
 from whatwhere.service.search.hot_swap import LiveSearcher
 from whatwhere.service.search.searcher import Query, Searcher
 
@@ -152,6 +155,70 @@ def test_what_was_removed_is_not_found_before_the_next_generation(live: LiveSear
     assert hits.has_more
     assert (len(listed), last_id) == (7, 0)
     assert before[1][0] not in {image.name for image in listed}
+
+
+def remove_and_copy(live: Path, other: Path) -> None:
+    shutil.rmtree(live)
+    shutil.copytree(other, live)
+
+
+def rename(live: Path, other: Path) -> None:
+    live.rename(live.with_name("old"))
+    other.rename(live)
+
+
+def turn_the_link(live: Path, other: Path) -> None:
+    link = live.with_name("link")
+    link.symlink_to(other)
+    link.replace(live)
+
+
+@pytest.mark.parametrize("replaced", [remove_and_copy, rename, turn_the_link])
+def test_a_collection_in_the_place_of_another_is_opened_whole(
+    root: Path, describer: Describer, caplog: pytest.LogCaptureFixture, replaced: Callable[[Path, Path], None]
+) -> None:
+    """It has the same generation. Its images have its names; a request that began before ends on the old, or fails."""
+    caplog.set_level(logging.INFO)
+    at, other = root, root.with_name("other")
+    copy_collection(root, other)
+    with Publisher(other) as publisher:
+        publisher.add(8)
+        publisher.remove(range(1, 9))
+        publisher.publish()
+    publish_one_more(root)
+    if replaced is turn_the_link:
+        at = root.with_name("live")
+        at.symlink_to(root)
+    with LiveSearcher(Searcher(open_collection(at), describer)) as live:
+        names = {number: live.searcher.image(number).uri for number in range(1, 9)}
+        request = live.searcher
+
+        replaced(at, other)
+        for number in range(1, 9):
+            with suppress(CollectionReplaced):
+                assert request.search(Query(image_id=number, count=1)).hits[0].image.uri == names[number]
+        live.refresh()
+
+        hits = live.searcher.search(Query(image_id=9, count=100)).hits
+        assert (live.searcher.generation, live.searcher.info().latest_generation) == (2, 2)
+        assert [hit.image.name for hit in hits][:1] == ["images/9"]
+        assert {hit.image.uri for hit in hits} == {f"file:///made/{number:06d}.jpg" for number in range(9, 17)}
+        assert f"of another collection, id={live.searcher.collection.identity.id}" in caplog.text
+
+
+def test_a_removed_collection_is_reported_and_said_where_its_files_are_needed(
+    live: LiveSearcher, root: Path, reported: list[bool]
+) -> None:
+    """What is open answers; a stored image's factors are gone, which is an error to try again and no damage."""
+    before = live.searcher.image(1)
+    shutil.rmtree(root)
+
+    live.refresh()
+
+    assert live.searcher.image(1) == before
+    assert reported == [False]
+    with pytest.raises(CollectionReplaced, match="removed or replaced"):
+        live.searcher.search(Query(image_id=1))
 
 
 def break_a_vector(layout: Layout) -> None:
@@ -292,10 +359,18 @@ def test_a_follower_serves_what_is_published_and_ends(root: Path, describer: Des
     assert not [link for link in Path("/proc/self/fd").iterdir() if root in link.resolve().parents]
 
 
-def test_without_an_interval_nothing_follows(live: LiveSearcher) -> None:
-    """A server for one question has no thread to spare."""
-    before = set(threading.enumerate())
+def test_without_an_interval_a_newer_generation_is_reported_and_not_served(
+    live: LiveSearcher, root: Path, reported: list[bool], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The log says it once, and a refresh by hand ends it."""
+    live.look()
+    publish_one_more(root)
+    live.look()
+    live.look()
+    before = live.searcher.generation
+    live.refresh()
+    live.look()
 
-    live.follow()
-
-    assert not set(threading.enumerate()) - before
+    assert reported == [True, False, False, True, True]
+    assert (before, live.searcher.generation) == (1, 2)
+    assert caplog.text.count("still serving generation 1, although it is not the newest") == 1
