@@ -3,9 +3,9 @@
 from datetime import UTC
 
 import numpy as np
-from google.protobuf.json_format import MessageToDict
 
 from whatwhere.indexer.boxes import Box
+from whatwhere.service.client.metadata import read_metadata
 from whatwhere.service.results import (
     CollectionInfo,
     ComparedImage,
@@ -41,7 +41,7 @@ def image(found: pb.Image) -> StoredImage:
         mime_type=found.mime_type,
         sha256=found.sha256,
         created_at=found.create_time.ToDatetime(tzinfo=UTC),
-        metadata=MessageToDict(found.metadata),
+        metadata=read_metadata(found),
     )
 
 
