@@ -65,7 +65,7 @@ class SearchResult:
 
     `kept_factor_count` is the number of the query's factors that were used. `region_fallback` is true if no factor
     was inside the region; the nearest one was used then. `next_page_token` is empty on the last page and without a
-    server.
+    server. `last` is the score and the id that the page ends with in the order of all results; None from a server.
     """
 
     hits: tuple[Hit, ...]
@@ -73,6 +73,7 @@ class SearchResult:
     kept_factor_count: int = 0
     has_more: bool = False
     next_page_token: str = ""
+    last: tuple[float, int] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

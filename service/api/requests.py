@@ -13,7 +13,7 @@ from whatwhere.indexer.features.regions import Area, Region
 from whatwhere.indexer.images.decode import decode_image
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.metadata.filters import Expression, parse
-from whatwhere.service.api.page_tokens import page_offset, search_fingerprint
+from whatwhere.service.api.page_tokens import page_position, search_fingerprint
 from whatwhere.service.results import stored_id
 from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.search.explain import Comparison
@@ -38,6 +38,7 @@ def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int) -
     min_score = request.min_score if request.HasField("min_score") else None
     if min_score is not None and not -1 <= min_score <= 1:
         raise InvalidRequest(f"min_score is {min_score}: give a number from -1 to 1", field="min_score")
+    offset, after = _position(request, example, generation)
     return Query(
         content=example.content,
         image_id=example.image_id,
@@ -50,16 +51,19 @@ def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int) -
         exact=_enum(_LOCALIZATIONS, request.localization, "localization"),
         min_score=min_score,
         filter=to_filter(request.filter, limits),
-        offset=_search_offset(request, example, generation),
+        offset=offset,
+        after=after,
         count=page_size(request.page_size, limits.default_page_size, limits.max_page_size),
         known_hash=example.content_hash if request.page_token else None,
     )
 
 
-def _search_offset(request: pb.SearchImagesRequest, example: Example, generation: int) -> int:
+def _position(
+    request: pb.SearchImagesRequest, example: Example, generation: int
+) -> tuple[int, tuple[float, int] | None]:
     if not request.page_token:
-        return 0  # before the upload is hashed
-    return page_offset(request.page_token, search_fingerprint(request, example.content_hash), generation)
+        return 0, None  # before the upload is hashed
+    return page_position(request.page_token, search_fingerprint(request, example.content_hash), generation)
 
 
 def to_example(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest) -> Example:

@@ -122,7 +122,7 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
         following, token = query.offset + query.count, ""
         if result.has_more and following < limits.max_results:
             fingerprint = page_tokens.search_fingerprint(request, query.content_hash)
-            token = page_tokens.make_token(following, fingerprint, searcher.generation)
+            token = page_tokens.make_token(following, fingerprint, searcher.generation, result.last)
         return responses.from_result(result, token)
 
     def _list(self, searcher: Searcher, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
