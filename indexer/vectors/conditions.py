@@ -133,7 +133,7 @@ def token_of(*said: object) -> str:
 def ordered_number(value: int | float) -> str:
     """Return hexadecimal digits that sort like the numbers, infinities included, NaN excluded.
 
-    They are 16 for the float64 at or below a number, and 3 more for the rest of an integer (64 bits) that is no float64.
+    They are 16 for the float64 at or below a number, and 3 more for the rest of an integer that no float64 equals.
     """
     near = float(value)
     near = math.nextafter(near, -math.inf) if near > value else near

@@ -1,4 +1,4 @@
-"""Page tokens: the offset of the next page, a hash of the request, the generation, and what a search's page ended with."""
+"""Page tokens: the offset of the next page, a hash of the request, the generation, and the end of a search's page."""
 
 import base64
 import hashlib

@@ -23,10 +23,11 @@ def write_metadata(message: pb.Image, metadata: Mapping[str, Any]) -> None:
 def read_metadata(message: pb.Image) -> dict[str, Any]:
     """Return the metadata with its integers, the inverse of `write_metadata`.
 
-    Servers before 0.3.0 send no `metadata_json`: their numbers without a fraction become integers.
+    Servers of 0.2.0 send no `metadata_json`: their numbers without a fraction become integers.
     """
-    found = json.loads(message.metadata_json) if message.metadata_json else with_integers(MessageToDict(message.metadata))
-    return dict(found)
+    if message.metadata_json:
+        return dict(json.loads(message.metadata_json))
+    return {name: with_integers(value) for name, value in MessageToDict(message.metadata).items()}
 
 
 def with_integers(value: Any) -> Any:

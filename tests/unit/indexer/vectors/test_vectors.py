@@ -165,7 +165,7 @@ def test_equal_scores_stand_by_id() -> None:
 def test_pages_with_equal_scores_are_parts_of_one_order(
     factory: str, only: NDArray[np.int64] | None, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Thirty images share a score, in two segments, and better ones come after them: a search for less is a beginning."""
+    """Thirty vectors share a score, in two segments, better ones come after them: a search for less is a beginning."""
     monkeypatch.setattr(whatwhere.indexer.vectors.index, "COMPARED_AT_MOST", 0)
     same, better = np.repeat(VECTORS[:1], 15, axis=0), VECTORS[0] + 0.1 * VECTORS[1:11]
     better /= np.linalg.norm(better, axis=1, keepdims=True)
