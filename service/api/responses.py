@@ -33,13 +33,13 @@ def from_hit(hit: Hit) -> pb.Hit:
 def from_image(image: StoredImage) -> pb.Image:
     """Return a stored image."""
     created = Timestamp()
-    created.FromDatetime(image.created_at)
+    created.FromDatetime(image.create_time)
     message = pb.Image(
         name=image.name,
         uri=image.uri,
         duplicate_uris=image.uris[1:],
-        width_px=image.width,
-        height_px=image.height,
+        width_px=image.width_px,
+        height_px=image.height_px,
         byte_count=image.byte_count,
         mime_type=image.mime_type,
         sha256=image.sha256,

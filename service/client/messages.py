@@ -35,12 +35,12 @@ def image(found: pb.Image) -> StoredImage:
     return StoredImage(
         name=found.name,
         uris=(found.uri, *found.duplicate_uris),
-        width=found.width_px,
-        height=found.height_px,
+        width_px=found.width_px,
+        height_px=found.height_px,
         byte_count=found.byte_count,
         mime_type=found.mime_type,
         sha256=found.sha256,
-        created_at=found.create_time.ToDatetime(tzinfo=UTC),
+        create_time=found.create_time.ToDatetime(tzinfo=UTC),
         metadata=read_metadata(found),
     )
 

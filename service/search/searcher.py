@@ -372,12 +372,12 @@ def to_stored_image(record: ImageRecord) -> StoredImage:
     return StoredImage(
         name=f"images/{record.id}",
         uris=record.uris,
-        width=record.width,
-        height=record.height,
+        width_px=record.width,
+        height_px=record.height,
         byte_count=record.byte_count,
         mime_type=record.mime_type,
         sha256=record.content_hash or "",
-        created_at=record.created_at,
+        create_time=record.created_at,
         metadata=dict(record.user_metadata),
     )
 
