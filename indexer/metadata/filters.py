@@ -19,6 +19,7 @@ from whatwhere.indexer.storage.readable import composed
 
 MAX_DEPTH = 32  # nested parentheses
 MAX_TERMS = 128  # comparisons
+_REMEDY = "ask in several parts"
 _EXAMPLE = 'example: label = "boat" AND NOT (year < 1990 OR tags:"draft")'
 _INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
@@ -131,7 +132,9 @@ def parse(text: str) -> Expression:
     Raises InvalidFilter if the text has a syntax error or exceeds MAX_LENGTH, MAX_DEPTH or MAX_TERMS.
     """
     if len(text) > MAX_LENGTH:
-        raise InvalidFilter(f"filter has {len(text):,} characters: the limit is {MAX_LENGTH:,}", field="filter")
+        raise InvalidFilter(
+            f"filter has {len(text):,} characters: the limit is {MAX_LENGTH:,}, {_REMEDY}", field="filter"
+        )
     if _NO_TEXT.search(text):
         raise InvalidFilter("filter contains a NUL character or a lone surrogate: remove it", field="filter")
     text = composed(text)
@@ -143,7 +146,7 @@ def parse(text: str) -> Expression:
         raise InvalidFilter(_syntax_message(text, error), field="filter") from None
     terms = _terms(expression)
     if terms > MAX_TERMS:
-        raise InvalidFilter(f"filter has {terms} comparisons: the limit is {MAX_TERMS}", field="filter")
+        raise InvalidFilter(f"filter has {terms} comparisons: the limit is {MAX_TERMS}, {_REMEDY}", field="filter")
     return expression
 
 
