@@ -25,24 +25,40 @@ def stored_id(name: str) -> int | None:
 class StoredImage:
     """A stored image.
 
-    `name` is "images/{id}". `width` and `height` are pixels of the upright original; `byte_count` and `sha256` are
-    those of the encoded file. `uris` are all URIs with this content, the first one found first.
+    `name` is "images/{id}". `width_px` and `height_px` are those of the upright original; `byte_count` and `sha256` are
+    those of the encoded file. `uris` are all URIs with this content, the first one found first. `create_time` is when
+    it was indexed. Filters have the same names; `width`, `height` and `created_at` are those of 0.2.0.
     """
 
     name: str
     uris: tuple[str, ...]
-    width: int
-    height: int
+    width_px: int
+    height_px: int
     byte_count: int
     mime_type: str
     sha256: str
-    created_at: datetime
+    create_time: datetime
     metadata: dict[str, Any] = field(default_factory=dict)
 
     @property
     def uri(self) -> str:
         """First URI of the image, "" if there is none."""
         return self.uris[0] if self.uris else ""
+
+    @property
+    def width(self) -> int:
+        """The older name of `width_px`."""
+        return self.width_px
+
+    @property
+    def height(self) -> int:
+        """The older name of `height_px`."""
+        return self.height_px
+
+    @property
+    def created_at(self) -> datetime:
+        """The older name of `create_time`."""
+        return self.create_time
 
     @property
     def file_name(self) -> str:
@@ -65,7 +81,7 @@ class SearchResult:
 
     `kept_factor_count` is the number of the query's factors that were used. `region_fallback` is true if no factor
     was inside the region; the nearest one was used then. `next_page_token` is empty on the last page and without a
-    server.
+    server. `last` is the score and the id that the page ends with in the order of all results; None from a server.
     """
 
     hits: tuple[Hit, ...]
@@ -73,6 +89,7 @@ class SearchResult:
     kept_factor_count: int = 0
     has_more: bool = False
     next_page_token: str = ""
+    last: tuple[float, int] | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True)

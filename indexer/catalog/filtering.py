@@ -17,6 +17,7 @@ from whatwhere.indexer.catalog.records import INDEXED
 from whatwhere.indexer.catalog.tables import ImageRow, PropertyRow, SourceRow
 from whatwhere.indexer.metadata.filter_translation import TIME_FIELD, URI_FIELD, FilterTranslator
 from whatwhere.indexer.metadata.filters import Expression, Literal
+from whatwhere.indexer.metadata.values import LARGEST_EXACT
 from whatwhere.indexer.storage.readable import spellings
 
 _NUMBERS: Mapping[str, Any] = MappingProxyType(
@@ -31,6 +32,9 @@ _TEXTS: Mapping[str, Any] = MappingProxyType({"mime_type": ImageRow.mime_type, "
 _COMPARE: Mapping[str, Callable[[Any, Any], Any]] = MappingProxyType(
     {"=": eq, "!=": ne, "<": lt, "<=": le, ">": gt, ">=": ge}
 )
+# The operators for a number instead of one that is a little greater, or less: between them is no value.
+_AT_MOST: Mapping[str, str] = MappingProxyType({"<": "<=", "<=": "<=", ">": ">", ">=": ">"})
+_AT_LEAST: Mapping[str, str] = MappingProxyType({"<": "<", "<=": "<", ">": ">=", ">=": ">="})
 
 
 class FilterQueries(Database):
@@ -120,8 +124,8 @@ class _Rows(FilterTranslator[ColumnElement[bool]]):
     def value_matches(self, name: str, literal: Literal) -> ColumnElement[bool]:
         return and_(PropertyRow.kind.in_((STRING, TIME)), _matches(PropertyRow.text_value, literal))
 
-    def value_is_number(self, name: str, operator: str, value: float) -> ColumnElement[bool]:
-        return _of_kind(NUMBER, operator, value)
+    def value_is_number(self, name: str, operator: str, value: int | float) -> ColumnElement[bool]:
+        return _of_kind(NUMBER, operator, value) if abs(value) < LARGEST_EXACT else _of_large(operator, int(value))
 
     def value_is_truth(self, name: str, value: bool) -> ColumnElement[bool]:
         return _of_kind(BOOL, "=", float(value))
@@ -135,7 +139,28 @@ class _Rows(FilterTranslator[ColumnElement[bool]]):
 
 
 def _of_kind(kind: str, operator: str, value: float) -> ColumnElement[bool]:
-    return and_(PropertyRow.kind == kind, _compared(PropertyRow.number_value, operator, value))
+    return and_(PropertyRow.kind == kind, _compared(PropertyRow.number_value, operator, float(value)))
+
+
+def _of_large(operator: str, value: int) -> ColumnElement[bool]:
+    """Compare numbers with an integer that float64 may round: long integers exactly, others by their float64."""
+    long, other = PropertyRow.integer_value, PropertyRow.number_value
+    near = float(value)
+    around = {"=": "=", "<": "<=", "<=": "<=", ">": ">=", ">=": ">="}[operator]  # for the index
+    exact = or_(
+        _with_near(long, operator, value, max(-(2**63), min(value, 2**63 - 1))),
+        and_(long.is_(None), _with_near(other, operator, value, near)),
+    )
+    return and_(_of_kind(NUMBER, around, near), exact)
+
+
+def _with_near(column: Any, operator: str, value: int, near: int | float) -> ColumnElement[bool]:
+    """Compare a column with a number that its type may lack; `near` is the one beside it that the type has."""
+    if near == value:
+        return _compared(column, operator, near)
+    if operator == "=":
+        return false()
+    return _compared(column, _AT_MOST[operator] if near < value else _AT_LEAST[operator], near)
 
 
 def _compared(column: Any, operator: str, value: object) -> ColumnElement[bool]:

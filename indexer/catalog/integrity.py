@@ -19,9 +19,7 @@ MOST_OF_A_KIND = 50  # maximum number of faults of one kind in a report
 _AT_ONCE = 1000
 _STATES = (INDEXED, FAILED, REMOVED)
 _PLACES = (SourceRow.id, SourceRow.image_id, SourceRow.origins.label("origins"))
-_PROPERTIES = select(
-    PropertyRow.image_id, PropertyRow.name, PropertyRow.kind, PropertyRow.text_value, PropertyRow.number_value
-)
+_PROPERTIES = select(PropertyRow.image_id, *(getattr(PropertyRow, name) for name in MetadataValue._fields))
 
 
 class IntegrityCheck(Database):
@@ -121,8 +119,8 @@ def _metadata(connection: Connection) -> Generator[str]:
             for source in connection.execute(select(*_PLACES).where(SourceRow.image_id.in_(said))):
                 sources[source.image_id].append(source)
             held: dict[int, set[MetadataValue]] = defaultdict(set)
-            for id_, name, kind, text, number in connection.execute(_PROPERTIES.where(PropertyRow.image_id.in_(said))):
-                held[id_].add(MetadataValue(name, kind, text, number))
+            for id_, *value in connection.execute(_PROPERTIES.where(PropertyRow.image_id.in_(said))):
+                held[id_].add(MetadataValue(*value))
             for id_, metadata in said.items():
                 if not same_json(metadata, united(sources[id_])):
                     yield f"images/{id_} does not match the metadata of its sources"

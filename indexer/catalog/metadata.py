@@ -14,6 +14,7 @@ from whatwhere.indexer.catalog.rows import AT_ONCE, rows_of
 from whatwhere.indexer.catalog.tables import ImageRow, PropertyRow, SourceRow, same_json
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.metadata.filters import moment_of
+from whatwhere.indexer.metadata.values import LARGEST_EXACT, is_64_bit
 from whatwhere.indexer.storage.readable import composed
 
 _PROPERTIES = PropertyRow.metadata.tables[PropertyRow.__tablename__]
@@ -27,6 +28,7 @@ class MetadataValue(NamedTuple):
     kind: str
     text_value: str | None = None
     number_value: float | None = None
+    integer_value: int | None = None
 
 
 class MetadataTable(Database):
@@ -143,7 +145,8 @@ def _property(name: str, value: object) -> MetadataValue:
     if isinstance(value, bool):
         return MetadataValue(name, BOOL, None, float(value))
     if isinstance(value, int | float):
-        return MetadataValue(name, NUMBER, None, float(value))
+        long = isinstance(value, int) and abs(value) > LARGEST_EXACT and is_64_bit(value)
+        return MetadataValue(name, NUMBER, None, float(value), int(value) if long else None)
     text = composed(str(value))
     moment = moment_of(text)
     return MetadataValue(name, STRING, text) if moment is None else MetadataValue(name, TIME, text, moment.timestamp())

@@ -156,7 +156,8 @@ class PropertyRow(Base):
     """A metadata value of an image, or an element of a list. The name is its path, with dots between keys.
 
     `kind` is number (in `number_value`), bool (1 or 0), time (seconds since 1970, and its text), string (in
-    `text_value`) or member (`text_value` is a key of the object with this name).
+    `text_value`) or member (`text_value` is a key of the object with this name). `integer_value` has the exact number
+    if it is an integer of more than 53 bits, which `number_value` may round; else it is null.
     """
 
     __tablename__ = "properties"
@@ -168,6 +169,7 @@ class PropertyRow(Base):
     kind: Mapped[str] = mapped_column(String(8))
     text_value: Mapped[str | None] = mapped_column(CODE_POINTS)
     number_value: Mapped[float | None] = mapped_column(Double)
+    integer_value: Mapped[int | None] = mapped_column(BigInteger)
 
 
 class SkippedRow(Base):

@@ -95,18 +95,19 @@ def _of_property(found: MetadataValue) -> Iterator[tuple[str, str, str]]:
     if found.kind == STRING:
         yield _comparable(_NAME, found.name, STRING, found.text_value or "")
     if found.number_value is not None:
-        yield _comparable(_NAME, found.name, found.kind, found.number_value)
+        number = found.number_value if found.integer_value is None else found.integer_value
+        yield _comparable(_NAME, found.name, found.kind, number)
 
 
-def _comparable(space: str, name: str, kind: str, value: float | str) -> tuple[str, str, str]:
+def _comparable(space: str, name: str, kind: str, value: int | float | str) -> tuple[str, str, str]:
     return _equal(space, name, kind, value), token_of(space, name, kind), _ordered(value)
 
 
-def _equal(space: str, name: str, kind: str, value: float | str) -> str:
+def _equal(space: str, name: str, kind: str, value: int | float | str) -> str:
     return token_of(space, name, _EQUAL, kind, value if isinstance(value, str) else ordered_number(value))
 
 
-def _ordered(value: float | str) -> str:
+def _ordered(value: int | float | str) -> str:
     return ordered_text(value) if isinstance(value, str) else ordered_number(value)
 
 
@@ -158,7 +159,7 @@ class _FactsTranslator(FilterTranslator[Condition]):
     def value_matches(self, name: str, literal: Literal) -> Condition:
         return _compared(_NAME, name, _TEXT, "=", _closed(literal))
 
-    def value_is_number(self, name: str, operator: str, value: float) -> Condition:
+    def value_is_number(self, name: str, operator: str, value: int | float) -> Condition:
         return _compared(_NAME, name, NUMBER, operator, value)
 
     def value_is_truth(self, name: str, value: bool) -> Condition:
@@ -171,7 +172,7 @@ class _FactsTranslator(FilterTranslator[Condition]):
         return _compared(_NAME, name, _TEXT if times_too else STRING, operator, text)
 
 
-def _compared(space: str, name: str, kind: str, operator: str, value: float | str) -> Condition:
+def _compared(space: str, name: str, kind: str, operator: str, value: int | float | str) -> Condition:
     if operator == "=":
         return Has(_equal(space, name, kind, value))
     if isinstance(value, str) and len(value) >= CUT_AT:

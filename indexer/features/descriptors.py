@@ -130,7 +130,7 @@ def global_descriptor(rows: Tensor, whitener: Whitener) -> NDArray[np.float32]:
 def expanded(vector: NDArray[np.float32], found: Sequence[NDArray[np.float32]]) -> NDArray[np.float32]:
     """Average a query vector [D] and those of its first results to a unit vector (average query expansion)."""
     total = np.sum([vector, *found], axis=0, dtype=np.float32)
-    return np.asarray(total / np.linalg.norm(total), dtype=np.float32)
+    return np.asarray(total / max(float(np.linalg.norm(total)), _EPS), dtype=np.float32)
 
 
 # --- rows ---------------------------------------------------------------------------------------------------------

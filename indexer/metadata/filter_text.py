@@ -20,6 +20,18 @@ def with_absolute_uris(text: str) -> str:
     return text if absolute == expression else written(absolute)
 
 
+def fields_of(text: str) -> set[str]:
+    """Return the names of the fields that a filter compares. Raises InvalidFilter as `parse` does."""
+    return _fields_of(parse(text))
+
+
+def _fields_of(expression: Expression) -> set[str]:
+    if isinstance(expression, Comparison):
+        return {expression.field}
+    parts = (expression.expression,) if isinstance(expression, Not) else expression.parts
+    return set().union(*map(_fields_of, parts))
+
+
 def _with_absolute_uris(expression: Expression) -> Expression:
     if isinstance(expression, Not):
         return Not(_with_absolute_uris(expression.expression))

@@ -47,7 +47,8 @@ class FilterTranslator(ABC, Generic[_Condition]):
         if field in TEXT_FIELDS:
             return self._of_text(comparison)
         if field in NUMBER_FIELDS:
-            return self._of_number(comparison, literal.number, "a number")
+            number = None if literal.number is None else float(literal.number)
+            return self._of_number(comparison, number, "a number")
         if field == TIME_FIELD:
             return self._of_number(comparison, literal.moment, 'a time such as "2024-01-31T12:00:00Z"')
         return self._of_metadata(field.removeprefix(_METADATA), comparison)
@@ -176,8 +177,8 @@ class FilterTranslator(ABC, Generic[_Condition]):
         """Match texts, and times as they were written, that equal the literal."""
 
     @abstractmethod
-    def value_is_number(self, name: str, operator: str, value: float) -> _Condition:
-        """Compare values that are numbers."""
+    def value_is_number(self, name: str, operator: str, value: int | float) -> _Condition:
+        """Compare values that are numbers, exactly: integers of 64 bits do not become float64."""
 
     @abstractmethod
     def value_is_truth(self, name: str, value: bool) -> _Condition:

@@ -19,7 +19,9 @@ from whatwhere.indexer.storage.readable import composed
 
 MAX_DEPTH = 32  # nested parentheses
 MAX_TERMS = 128  # comparisons
+_REMEDY = "ask in several parts"
 _EXAMPLE = 'example: label = "boat" AND NOT (year < 1990 OR tags:"draft")'
+_INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates: no database stores them
@@ -66,10 +68,12 @@ class Literal:
         return self.open_start or self.open_end
 
     @cached_property
-    def number(self) -> float | None:
-        """The value as a finite number, or None; quoted digits are text."""
+    def number(self) -> int | float | None:
+        """The value as a finite number, or None; quoted digits are text. Digits alone are an integer up to 64 bits."""
         if self.quoted or self.is_open or not _NUMBER.fullmatch(self.text):
             return None
+        if _INTEGER.fullmatch(self.text) and -(2**63) <= (integer := int(self.text)) < 2**63:
+            return integer
         number = float(self.text)
         return number if math.isfinite(number) else None
 
@@ -128,7 +132,9 @@ def parse(text: str) -> Expression:
     Raises InvalidFilter if the text has a syntax error or exceeds MAX_LENGTH, MAX_DEPTH or MAX_TERMS.
     """
     if len(text) > MAX_LENGTH:
-        raise InvalidFilter(f"filter has {len(text):,} characters: the limit is {MAX_LENGTH:,}", field="filter")
+        raise InvalidFilter(
+            f"filter has {len(text):,} characters: the limit is {MAX_LENGTH:,}, {_REMEDY}", field="filter"
+        )
     if _NO_TEXT.search(text):
         raise InvalidFilter("filter contains a NUL character or a lone surrogate: remove it", field="filter")
     text = composed(text)
@@ -140,7 +146,7 @@ def parse(text: str) -> Expression:
         raise InvalidFilter(_syntax_message(text, error), field="filter") from None
     terms = _terms(expression)
     if terms > MAX_TERMS:
-        raise InvalidFilter(f"filter has {terms} comparisons: the limit is {MAX_TERMS}", field="filter")
+        raise InvalidFilter(f"filter has {terms} comparisons: the limit is {MAX_TERMS}, {_REMEDY}", field="filter")
     return expression
 
 

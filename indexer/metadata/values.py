@@ -20,14 +20,12 @@ _FLOAT = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?")  # wit
 _INTEGER = re.compile(r"[+-]?[0-9]{1,19}")
 _DIGITS = re.compile(r"-?[0-9]+")
 _BOOLEANS = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-LARGEST_INTEGER = 2**63 - 1
-# Filters compare numbers as float64, in which larger integers fall together: two ids would be one.
-LARGEST_EXACT = 2**53
+LARGEST_EXACT = 2**53  # float64 rounds some integers above it: two ids would be one
 
 
 def _int(cell: str) -> int:
     text = cell.strip()
-    if not _INTEGER.fullmatch(text) or abs(int(text)) > LARGEST_INTEGER:
+    if not _INTEGER.fullmatch(text) or not is_64_bit(int(text)):
         raise ValueError("not a 64-bit integer")
     return int(text)
 
@@ -67,7 +65,7 @@ class CellKinds:
 
     def __init__(self) -> None:
         self._some = False
-        self._numbers = self._integers = self._exact = self._finite = self._booleans = True
+        self._numbers = self._integers = self._fit = self._exact = self._finite = self._booleans = True
 
     def add(self, cell: str) -> None:
         """Take a cell into account; empty cells are ignored."""
@@ -78,25 +76,31 @@ class CellKinds:
         self._booleans = self._booleans and text.lower() in ("true", "false")
         self._numbers = self._numbers and bool(_NUMBER.fullmatch(text))
         if self._numbers:
-            # Digits alone are an id as often as a number: one that no number holds exactly makes the column text.
+            # Digits alone are an id as often as a number: one that its type cannot hold exactly makes the column text.
             digits = bool(_DIGITS.fullmatch(text))
             self._integers = self._integers and digits
-            self._exact = self._exact and not (digits and _exceeds(text, LARGEST_EXACT))
+            self._fit = self._fit and not (digits and not _fits(text))
+            self._exact = self._exact and not (digits and not _fits(text, LARGEST_EXACT))
             self._finite = self._finite and math.isfinite(float(text))
 
     @property
     def kind(self) -> str:
         """The narrowest type that fits: int, float, bool or string."""
         if self._some and self._numbers:
-            if not self._exact or not self._finite:
-                return "string"
-            return "int" if self._integers else "float"
+            if self._integers:
+                return "int" if self._fit else "string"
+            return "float" if self._exact and self._finite else "string"
         return "bool" if self._some and self._booleans else "string"
 
 
-def _exceeds(digits: str, largest: int) -> bool:
-    """Tell whether an integer is too large. By its length first: Python refuses to convert thousands of digits."""
-    return len(digits) > 20 or abs(int(digits)) > largest
+def is_64_bit(number: int) -> bool:
+    """Tell whether an integer has at most 64 bits, with its sign."""
+    return -(2**63) <= number < 2**63
+
+
+def _fits(digits: str, largest: int = 2**63) -> bool:
+    """Tell whether digits are a small enough integer; by length first: Python refuses to convert thousands of them."""
+    return len(digits) <= 20 and is_64_bit(number := int(digits)) and abs(number) <= largest
 
 
 def checked(values: Metadata, where: str) -> dict[str, object]:
@@ -124,7 +128,7 @@ def _leaves(value: object, where: str, depth: int) -> Iterator[object]:
         for item in value:
             yield from _leaves(item, where, depth - 1)
     else:
-        too_large = isinstance(value, int) and abs(value) > LARGEST_INTEGER
+        too_large = isinstance(value, int) and not is_64_bit(value)
         if too_large or (isinstance(value, float) and not math.isfinite(value)):
             raise InvalidRequest(
                 f"{where}: a number is not finite or exceeds 64 bits: write it in quotes, as text", field="metadata"

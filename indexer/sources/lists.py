@@ -14,7 +14,7 @@ from urllib.parse import urljoin
 
 from whatwhere.indexer.errors import ImageTooManyBytes, InvalidRequest
 from whatwhere.indexer.metadata.tables import Row, Table, rows, uri_of_key
-from whatwhere.indexer.metadata.values import LARGEST_EXACT, LARGEST_INTEGER, Metadata, checked
+from whatwhere.indexer.metadata.values import Metadata, checked, is_64_bit
 from whatwhere.indexer.sources.remote import Remote
 from whatwhere.indexer.sources.uris import is_remote, is_web, normalized_uri, scheme_of, shown, suffix_of
 
@@ -194,9 +194,9 @@ def _plain(value: object) -> object:
 
 
 def _plain_number(value: Decimal | int | float) -> object:
-    """Convert NaN and infinity to None, and integers to text if a number would not be stored or compared exactly."""
+    """Convert NaN and infinity to None, and integers of more than 64 bits to text."""
     if isinstance(value, Decimal) and value == value.to_integral_value():
-        return int(value) if abs(value) <= LARGEST_EXACT else str(int(value))
+        value = int(value)
     if isinstance(value, int):
-        return value if value <= LARGEST_INTEGER else str(value)  # unsigned 64 bits
+        return value if is_64_bit(value) else str(value)
     return float(value) if math.isfinite(value) else None

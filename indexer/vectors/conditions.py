@@ -5,6 +5,7 @@ no text of a caller has to be quoted in the query language of a store, and text 
 """
 
 import json
+import math
 import struct
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -129,10 +130,16 @@ def token_of(*said: object) -> str:
     return blake2b(json.dumps(said).encode(), digest_size=16).hexdigest()
 
 
-def ordered_number(value: float) -> str:
-    """Return 16 hexadecimal digits that sort like the numbers, infinities included, NaN excluded."""
-    (bits,) = struct.unpack(">q", struct.pack(">d", value + 0.0))  # -0.0 is 0.0
-    return f"{bits + 2**63 if bits >= 0 else 2**63 - 1 - (bits + 2**63):016x}"
+def ordered_number(value: int | float) -> str:
+    """Return hexadecimal digits that sort like the numbers, infinities included, NaN excluded.
+
+    They are 16 for the float64 at or below a number, and 3 more for the rest of an integer that no float64 equals.
+    """
+    near = float(value)
+    near = math.nextafter(near, -math.inf) if near > value else near
+    (bits,) = struct.unpack(">q", struct.pack(">d", near + 0.0))  # -0.0 is 0.0
+    digits = f"{bits + 2**63 if bits >= 0 else 2**63 - 1 - (bits + 2**63):016x}"
+    return digits if near == value else f"{digits}{value - int(near):03x}"
 
 
 def ordered_text(text: str) -> str:

@@ -7,7 +7,7 @@ import faiss
 import numpy as np
 from numpy.typing import NDArray
 
-from whatwhere.indexer.vectors.arrays import Ids, Vectors, best_of
+from whatwhere.indexer.vectors.arrays import Ids, Vectors, best_of, best_with_ties
 from whatwhere.indexer.vectors.segment import Segment
 from whatwhere.indexer.vectors.store import Only
 
@@ -73,16 +73,15 @@ class VectorIndex:
         for up to COMPARED_AT_MOST of them.
         """
         if only is None:
-            searched = [
-                segment.search(query, count, selector)
-                for segment, selector in zip(self.segments, self._selectors, strict=True)
-            ]
-            return best_of(searched, count)
-        assert isinstance(only, np.ndarray)  # not a condition, see `filterable`
-        only = np.intersect1d(only, self.ids, assume_unique=True)
-        if len(only) <= COMPARED_AT_MOST:
-            return best_of([_compared(segment, query, only) for segment in self.segments], count)
-        return best_of([segment.search(query, count, _selector(segment, only)) for segment in self.segments], count)
+            selectors = self._selectors
+        else:
+            assert isinstance(only, np.ndarray)  # not a condition, see `filterable`
+            only = np.intersect1d(only, self.ids, assume_unique=True)
+            if len(only) <= COMPARED_AT_MOST:
+                return best_of([_compared(segment, query, only) for segment in self.segments], count)
+            selectors = tuple(_selector(segment, only) for segment in self.segments)
+        parts = list(zip(self.segments, selectors, strict=True))
+        return best_with_ties(lambda asked: [part.search(query, asked, selector) for part, selector in parts], count)
 
 
 def _compared(segment: Segment, query: Vectors, only: Ids) -> tuple[Vectors, Ids]:

@@ -14,7 +14,7 @@ import numpy as np
 
 from whatwhere.indexer.errors import CollectionCorrupt, InvalidRequest, VectorLibraryMissing, VectorStoreUnavailable
 from whatwhere.indexer.vectors.address import INDEXES, MilvusAddress
-from whatwhere.indexer.vectors.arrays import Ids, Vectors, best_of
+from whatwhere.indexer.vectors.arrays import Ids, Vectors, best_with_ties
 from whatwhere.indexer.vectors.conditions import MOST_TOKENS, Facts, milvus_expression
 from whatwhere.indexer.vectors.store import Delta, Entry, Generation, Only, RemoteEntry, VectorSource
 
@@ -291,8 +291,8 @@ class MilvusIndex:
                 "of later pages",
                 field="page_token",
             )
-        found = [self._found(query, count, expression) for expression in self._expressions(only) if count]
-        return best_of(found, count)
+        expressions = list(self._expressions(only)) if count else []
+        return best_with_ties(lambda asked: [self._found(query, asked, each) for each in expressions], count)
 
     def _expressions(self, only: Only | None) -> Iterable[str]:
         """Yield the filter expression of each search; together they cover all wanted rows."""

@@ -99,7 +99,7 @@ class Index(Protocol):
     def search(self, query: Vectors, count: int, only: Only | None = None) -> tuple[Vectors, Ids]:
         """Return the scores [K] (float32) and ids [K] (int64) of the `count` best for a query [D], best first.
 
-        Equal scores are ordered by id; of those with the last score, any may be missing. `only` limits the search.
+        Equal scores (see `arrays.cosines`) are ordered by id. `only` limits the search.
         """
 
     @property

@@ -11,7 +11,7 @@ from alembic import op
 
 from whatwhere.indexer.catalog.checksums import checksum_of
 from whatwhere.indexer.catalog.database import Damage
-from whatwhere.indexer.catalog.metadata import properties_of
+from whatwhere.indexer.catalog.metadata import MetadataValue, properties_of
 from whatwhere.indexer.catalog.tables import CODE_POINTS, ID, UtcDateTime
 
 revision = "0002"
@@ -113,9 +113,14 @@ def _give_to_first_source(metadata: Mapping[int, dict[str, Any]]) -> None:
     sources = {image_id: source_id for image_id, source_id in op.get_bind().execute(firsts)}  # noqa: C416 - rows
     _set(_SOURCES, "metadata", {sources[id_]: {"file": metadata[id_]} for id_ in sources})
     _set(_IMAGES, "user_metadata", {id_: {} for id_ in metadata if id_ not in sources})
-    found = [{"image_id": id_, **row._asdict()} for id_ in sources for row in properties_of(metadata[id_])]
+    found = [_of_this_schema(id_, row) for id_ in sources for row in properties_of(metadata[id_])]
     if found:
         op.get_bind().execute(sa.insert(_PROPERTIES), found)
+
+
+def _of_this_schema(image_id: int, value: MetadataValue) -> dict[str, Any]:
+    """Return a row of `properties` without the columns of later schemas."""
+    return {"image_id": image_id, **{name: held for name, held in value._asdict().items() if name in _PROPERTIES.c}}
 
 
 def _set(table: Any, column: str, values: Mapping[int, Any]) -> None:

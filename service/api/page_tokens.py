@@ -1,8 +1,9 @@
-"""Page tokens: the offset of the next page, a hash of the request, and the generation."""
+"""Page tokens: the offset of the next page, a hash of the request, the generation, and the end of a search's page."""
 
 import base64
 import hashlib
 import json
+import math
 
 from whatwhere.indexer.errors import (
     InvalidPageToken,
@@ -32,26 +33,35 @@ def _digest(content: bytes) -> str:
     return hashlib.sha256(content).hexdigest()[:16]
 
 
-def make_token(offset: int, fingerprint: str, generation: int, seal: str = "") -> str:
-    """Return the token of the page that starts after `offset`.
+def make_token(
+    offset: int, fingerprint: str, generation: int, seal: str = "", last: tuple[float, int] | None = None
+) -> str:
+    """Return the token of the page that starts after `offset`, and after the score and the image id `last`.
 
     `seal` tells apart generations with the same number of two collections, which were at one address after each other.
     """
-    return base64.urlsafe_b64encode(json.dumps([offset, fingerprint, generation, seal]).encode()).decode()
+    parts = [offset, fingerprint, generation, seal, *(() if last is None else last)]
+    return base64.urlsafe_b64encode(json.dumps(parts).encode()).decode()
 
 
 def page_offset(token: str, fingerprint: str, generation: int, seal: str = "") -> int:
-    """Return the offset at which the page of `token` starts, 0 for an empty token.
+    """Return the offset at which the page of `token` starts, 0 for an empty token. Raises as `page_position`."""
+    return page_position(token, fingerprint, generation, seal)[0] if token else 0
+
+
+def page_position(
+    token: str, fingerprint: str, generation: int, seal: str = ""
+) -> tuple[int, tuple[float, int] | None]:
+    """Return the offset at which the page of `token` starts, and the score and id before it; None if it has none.
 
     Raises InvalidPageToken if the token belongs to another request, PageTokenExpired if to another generation.
     """
-    if not token:
-        return 0
     try:
-        offset, found, made_on, sealed = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
+        offset, found, made_on, sealed, *last = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
     except (ValueError, TypeError, RecursionError):
-        offset, found, made_on, sealed = None, None, None, None
-    if found != fingerprint or type(offset) is not int or offset < 0 or type(made_on) is not int:
+        offset, found, made_on, sealed, last = None, None, None, None, []
+    numbers = type(offset) is int and offset >= 0 and type(made_on) is int
+    if found != fingerprint or not numbers or not (last == [] or _is_score_and_id(last)):
         raise InvalidPageToken(
             "page_token does not belong to this request: start at the first page", field="page_token"
         )
@@ -62,4 +72,12 @@ def page_offset(token: str, fingerprint: str, generation: int, seal: str = "") -
             "start at the first page",
             field="page_token",
         )
-    return offset
+    return offset, (last[0], last[1]) if last else None
+
+
+def _is_score_and_id(last: list[object]) -> bool:
+    """Tell whether a token's last values are a score and the id of an image."""
+    if len(last) != 2:
+        return False
+    score, image_id = last
+    return isinstance(score, float) and math.isfinite(score) and type(image_id) is int and 0 < image_id < 2**63

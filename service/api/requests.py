@@ -1,7 +1,7 @@
 """Check protobuf requests, and convert them to dataclasses. All checks of requests are here."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -13,11 +13,12 @@ from whatwhere.indexer.features.regions import Area, Region
 from whatwhere.indexer.images.decode import decode_image
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.metadata.filters import Expression, parse
-from whatwhere.service.api.page_tokens import page_offset, search_fingerprint
+from whatwhere.service.api.page_tokens import page_position, search_fingerprint
 from whatwhere.service.results import stored_id
 from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.search.explain import Comparison
-from whatwhere.service.search.searcher import Example, Query
+from whatwhere.service.search.places import name_of
+from whatwhere.service.search.searcher import Example, Query, Searcher
 from whatwhere.service.settings import Limits
 
 PREFIX = "DESCRIPTOR_"
@@ -30,6 +31,7 @@ _LOCALIZATIONS: Mapping[int, bool] = {
     pb.LOCALIZATION_EXACT: True,
 }  # → whether exact
 _Value = TypeVar("_Value")
+Asked: TypeAlias = pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest | pb.GetImageRequest
 
 
 def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int, seal: str = "") -> Query:
@@ -38,6 +40,7 @@ def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int, s
     min_score = request.min_score if request.HasField("min_score") else None
     if min_score is not None and not -1 <= min_score <= 1:
         raise InvalidRequest(f"min_score is {min_score}: give a number from -1 to 1", field="min_score")
+    offset, after = _position(request, example, generation, seal)
     return Query(
         content=example.content,
         image_id=example.image_id,
@@ -50,16 +53,19 @@ def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int, s
         exact=_enum(_LOCALIZATIONS, request.localization, "localization"),
         min_score=min_score,
         filter=to_filter(request.filter, limits),
-        offset=_search_offset(request, example, generation, seal),
+        offset=offset,
+        after=after,
         count=page_size(request.page_size, limits.default_page_size, limits.max_page_size),
         known_hash=example.content_hash if request.page_token else None,
     )
 
 
-def _search_offset(request: pb.SearchImagesRequest, example: Example, generation: int, seal: str) -> int:
+def _position(
+    request: pb.SearchImagesRequest, example: Example, generation: int, seal: str
+) -> tuple[int, tuple[float, int] | None]:
     if not request.page_token:
-        return 0  # before the upload is hashed
-    return page_offset(request.page_token, search_fingerprint(request, example.content_hash), generation, seal)
+        return 0, None  # before the upload is hashed
+    return page_position(request.page_token, search_fingerprint(request, example.content_hash), generation, seal)
 
 
 def to_example(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest) -> Example:
@@ -71,6 +77,17 @@ def to_example(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.Com
         content=request.image_content if kind == "image_content" else None,
         image_id=parse_image_name(request.image, "image") if kind == "image" else None,
     )
+
+
+def name_stored(request: Asked, searcher: Searcher, limits: Limits) -> None:
+    """Replace URIs of stored images in a request by their names, unless there are too many. Raises ImageNotFound."""
+    if isinstance(request, pb.GetImageRequest):
+        request.name = name_of(searcher.collection, request.name)
+        return
+    if request.WhichOneof("query") == "image":
+        request.image = name_of(searcher.collection, request.image)
+    if isinstance(request, pb.CompareImagesRequest) and len(request.images) <= limits.max_compared_images:
+        request.images[:] = [name_of(searcher.collection, name) for name in request.images]
 
 
 def needs_network(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest) -> bool:
@@ -159,7 +176,7 @@ def parse_image_name(name: str, field: str) -> int:
     found = stored_id(name)
     if found is None:
         raise InvalidRequest(
-            f"{field} is {name[:80]!r}: give the name of a stored image, such as images/12", field=field
+            f"{field} is {name[:80]!r}: give a stored image's name, such as images/12, or its URI", field=field
         )
     return found
 

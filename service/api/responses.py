@@ -1,11 +1,11 @@
 """Convert dataclasses to protobuf responses."""
 
 import numpy as np
-from google.protobuf.struct_pb2 import Struct
 from google.protobuf.timestamp_pb2 import Timestamp
 
 from whatwhere.indexer.boxes import Box
 from whatwhere.service.api.requests import PREFIX
+from whatwhere.service.client.metadata import write_metadata
 from whatwhere.service.results import CollectionInfo, ComparedImage, Explanation, Factor, Hit, SearchResult, StoredImage
 from whatwhere.service.rpc import image_search_pb2 as pb
 
@@ -32,21 +32,21 @@ def from_hit(hit: Hit) -> pb.Hit:
 
 def from_image(image: StoredImage) -> pb.Image:
     """Return a stored image."""
-    metadata, created = Struct(), Timestamp()
-    metadata.update(image.metadata)
-    created.FromDatetime(image.created_at)
-    return pb.Image(
+    created = Timestamp()
+    created.FromDatetime(image.create_time)
+    message = pb.Image(
         name=image.name,
         uri=image.uri,
         duplicate_uris=image.uris[1:],
-        width_px=image.width,
-        height_px=image.height,
+        width_px=image.width_px,
+        height_px=image.height_px,
         byte_count=image.byte_count,
         mime_type=image.mime_type,
         sha256=image.sha256,
         create_time=created,
-        metadata=metadata,
     )
+    write_metadata(message, image.metadata)
+    return message
 
 
 def from_explanation(explanation: Explanation) -> pb.ExplainImageResponse:

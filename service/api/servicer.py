@@ -59,7 +59,7 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
         self, request: pb.GetImageRequest, context: grpc.aio.ServicerContext[Any, Any]
     ) -> pb.GetImageResponse:
         """Return one stored image."""
-        return await self._run(self._worker_pools.searches, lambda searcher, _: _get(searcher, request))
+        return await self._run(self._worker_pools.searches, lambda searcher, _: self._get(searcher, request))
 
     async def ListImages(  # noqa: N802 - the name is the proto's
         self, request: pb.ListImagesRequest, context: grpc.aio.ServicerContext[Any, Any]
@@ -117,13 +117,19 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
         self, searcher: Searcher, request_context: RequestContext, request: pb.SearchImagesRequest
     ) -> pb.SearchImagesResponse:
         limits = self._limits
+        requests.name_stored(request, searcher, limits)
         query = requests.to_query(request, limits, searcher.generation, searcher.seal)
         result = searcher.search(query, request_context)
         following, token = query.offset + query.count, ""
         if result.has_more and following < limits.max_results:
             fingerprint = page_tokens.search_fingerprint(request, query.content_hash)
-            token = page_tokens.make_token(following, fingerprint, searcher.generation, searcher.seal)
+            token = page_tokens.make_token(following, fingerprint, searcher.generation, searcher.seal, result.last)
         return responses.from_result(result, token)
+
+    def _get(self, searcher: Searcher, request: pb.GetImageRequest) -> pb.GetImageResponse:
+        requests.name_stored(request, searcher, self._limits)
+        image = searcher.image(requests.parse_image_name(request.name, "name"))
+        return pb.GetImageResponse(image=responses.from_image(image))
 
     def _list(self, searcher: Searcher, request: pb.ListImagesRequest) -> pb.ListImagesResponse:
         limits = self._limits
@@ -152,19 +158,16 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
     ) -> pb.ExplainImageResponse:
         size_px = requests.picture_size(request.heatmap_size_px, self._limits, "heatmap_size_px")
         similar_count = requests.similar_count(request, self._limits)
+        requests.name_stored(request, searcher, self._limits)
         found = explain.explain(searcher, requests.to_example(request), size_px, similar_count, request_context)
         return responses.from_explanation(found)
 
     def _compare(
         self, searcher: Searcher, request_context: RequestContext, request: pb.CompareImagesRequest
     ) -> pb.CompareImagesResponse:
+        requests.name_stored(request, searcher, self._limits)
         compared = explain.compare(searcher, requests.to_comparison(request, self._limits), request_context)
         return pb.CompareImagesResponse(images=map(responses.from_compared, compared))
-
-
-def _get(searcher: Searcher, request: pb.GetImageRequest) -> pb.GetImageResponse:
-    image = searcher.image(requests.parse_image_name(request.name, "name"))
-    return pb.GetImageResponse(image=responses.from_image(image))
 
 
 class AdminServicer(admin_pb2_grpc.AdminServiceServicer):

@@ -140,13 +140,7 @@ def images(
     with open_catalog(layout) as catalog:
         records = _listed(catalog, filter, state.value if state else None, limit)
     if as_json:
-        print_json(
-            [
-                {"name": f"images/{record.id}", "uri": uri, "path": path_or_none(uri)} | dataclasses.asdict(record)
-                for record in records
-                for uri in (next(iter(record.uris), ""),)
-            ]
-        )
+        print_json(list(map(_for_programs, records)))
         return
     table = new_table("name", "state", "size", "place", "reason")
     for record in records:
@@ -157,6 +151,22 @@ def images(
         out.print(table)
     else:
         messages.print("no image matches" if filter or state else "the collection has no images")
+
+
+def _for_programs(record: "ImageRecord") -> dict[str, Any]:
+    """Return an image by the names that filters and the API have; then by those of 0.2.0, which stay for programs."""
+    uri = next(iter(record.uris), "")
+    return {
+        "name": f"images/{record.id}",
+        "uri": uri,
+        "path": path_or_none(uri),
+        "width_px": record.width,
+        "height_px": record.height,
+        "sha256": record.content_hash,
+        "create_time": record.created_at.isoformat().replace("+00:00", "Z"),
+        "metadata": record.user_metadata,
+        **dataclasses.asdict(record),
+    }
 
 
 def _print_skipped(collection: str, filter: str, limit: int | None, as_json: bool) -> None:

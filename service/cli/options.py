@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from whatwhere.indexer.features.names import MAX_RANK
+from whatwhere.service.cli.app import messages
 
 
 class Device(StrEnum):
@@ -43,12 +44,25 @@ class Preset(StrEnum):
     THESIS = "thesis"
 
 
+# What `images --json` of 0.2.0 called the fields of filters.
+_OLDER_NAMES = {"width": "width_px", "height": "height_px", "content_hash": "sha256", "created_at": "create_time"}
+
+
 def absolute_filter(filter: str | None) -> str | None:
-    """Make the relative paths in a filter absolute: only this process knows the directory that they begin in."""
+    """Make the relative paths in a filter absolute: only this process knows the directory that they begin in.
+
+    Prints a note if the filter has a name that `images --json` of 0.2.0 gave a field of the image.
+    """
     if not filter:
         return filter
-    from whatwhere.indexer.metadata.filter_text import with_absolute_uris
+    from whatwhere.indexer.metadata.filter_text import fields_of, with_absolute_uris
 
+    for name in sorted(fields_of(filter) & _OLDER_NAMES.keys()):
+        messages.print(
+            f"note: {name} in a filter is a name of your metadata; that of the image is {_OLDER_NAMES[name]}",
+            style="yellow",
+            soft_wrap=True,
+        )
     return with_absolute_uris(filter)
 
 

@@ -130,6 +130,9 @@ def _print_answer(result: "SearchResult") -> None:
             "no factor has more than three quarters of its heatmap inside the region: the closest one was used",
             style="yellow",
         )
+    if not result.hits:
+        messages.print("no image matches: the collection is empty, or --filter and --min-score leave none")
+        return
     table = new_table("position", "score", "image", "place", "box")
     for position, hit in enumerate(result.hits, start=1):
         box = "" if hit.box is None else ",".join(f"{side:.3f}" for side in hit.box)

@@ -116,7 +116,7 @@ class Client:
             return tuple(self._each[server] for server in found)
 
     def search(self, query: Path | bytes | str, options: SearchOptions | None = None) -> SearchResult:
-        """Search with an image (a path, or its bytes) or with a stored image (its name "images/{id}").
+        """Search with an image (a path, or its bytes) or with a stored image (its name "images/{id}", or a URI of it).
 
         Returns one page of results, best first. Raises InvalidRequest or a subclass if an option or the image is
         invalid, else ImageNotFound, DescriptorNotIndexed, PageTokenExpired or ServerOverloaded, as the server reports.
@@ -125,7 +125,7 @@ class Client:
         return messages.search_result(self._call(self._stub.SearchImages, request))
 
     def image(self, name: str) -> StoredImage:
-        """Return the stored image "images/{id}"."""
+        """Return the stored image "images/{id}", or the one at a URI."""
         return messages.image(self._call(self._stub.GetImage, pb.GetImageRequest(name=name)).image)
 
     def images(self, *, filter: str = "") -> Iterator[StoredImage]:

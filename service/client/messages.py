@@ -3,9 +3,9 @@
 from datetime import UTC
 
 import numpy as np
-from google.protobuf.json_format import MessageToDict
 
 from whatwhere.indexer.boxes import Box
+from whatwhere.service.client.metadata import read_metadata
 from whatwhere.service.results import (
     CollectionInfo,
     ComparedImage,
@@ -35,13 +35,13 @@ def image(found: pb.Image) -> StoredImage:
     return StoredImage(
         name=found.name,
         uris=(found.uri, *found.duplicate_uris),
-        width=found.width_px,
-        height=found.height_px,
+        width_px=found.width_px,
+        height_px=found.height_px,
         byte_count=found.byte_count,
         mime_type=found.mime_type,
         sha256=found.sha256,
-        created_at=found.create_time.ToDatetime(tzinfo=UTC),
-        metadata=MessageToDict(found.metadata),
+        create_time=found.create_time.ToDatetime(tzinfo=UTC),
+        metadata=read_metadata(found),
     )
 
 

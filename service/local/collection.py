@@ -38,12 +38,15 @@ class LocalCollection:
         self._searcher.batcher.close()
 
     def image(self, name: str) -> StoredImage:
-        """Return the stored image "images/{id}"; ImageNotFound, InvalidRequest."""
-        return _with_living_first(self._searcher.image(requests.parse_image_name(name, "name")))
+        """Return the stored image "images/{id}", or of a URI; ImageNotFound, InvalidRequest."""
+        request = pb.GetImageRequest(name=name)
+        requests.name_stored(request, self._searcher, self._limits)
+        return _with_living_first(self._searcher.image(requests.parse_image_name(request.name, "name")))
 
     def search(self, query: Path | bytes | str, options: SearchOptions | None = None) -> SearchResult:
         """Search by an image (a path, or its bytes) or a stored image's name. Options and errors: `Client.search`."""
         request = search_request(query, options or SearchOptions())
+        requests.name_stored(request, self._searcher, self._limits)
         checked = requests.to_query(request, self._limits, self._searcher.generation)
         found = self._ready_for(request).search(checked)
         return replace(found, hits=tuple(replace(hit, image=_with_living_first(hit.image)) for hit in found.hits))
@@ -51,6 +54,7 @@ class LocalCollection:
     def explain(self, query: Path | bytes | str, *, heatmap_size_px: int = 0, similar_count: int = 0) -> Explanation:
         """Return the factors of an image, strongest first. Arguments and errors: `Client.explain`."""
         request = explain_request(query, heatmap_size_px=heatmap_size_px, similar_count=similar_count)
+        requests.name_stored(request, self._searcher, self._limits)
         example, similar = requests.to_example(request), requests.similar_count(request, self._limits)
         size_px = requests.picture_size(request.heatmap_size_px, self._limits, "heatmap_size_px")
         return explain.explain(self._ready_for(request), example, size_px, similar, RequestContext())
@@ -66,6 +70,7 @@ class LocalCollection:
     ) -> tuple[ComparedImage, ...]:
         """Factorize an image jointly with stored images; it comes first. Arguments and errors: `Client.compare`."""
         request = compare_request(query, names, rank=rank, exact=exact, heatmap_size_px=heatmap_size_px)
+        requests.name_stored(request, self._searcher, self._limits)
         comparison = requests.to_comparison(request, self._limits)
         return explain.compare(self._ready_for(request), comparison, RequestContext())
 

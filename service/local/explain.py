@@ -92,6 +92,6 @@ def _stored_photograph(name: str, answering: Answering) -> Photograph:
     image = answering.image(name)
     pixels = load_pixels(image)
     if pixels is None:
-        width, height = size_within(image.width, image.height, _WITHOUT_FILE)
+        width, height = size_within(image.width_px, image.height_px, _WITHOUT_FILE)
         pixels = np.full((height, width, 3), _WHITE, np.uint8)
     return Photograph(name, pixels)

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from whatwhere.indexer.boxes import Box, box_from_pixels, checked_box
 from whatwhere.indexer.errors import InvalidRegion, InvalidRequest
 from whatwhere.indexer.images.decode import decode_image
+from whatwhere.indexer.sources.uris import scheme_of
 from whatwhere.indexer.storage.files import file_named
 from whatwhere.service.drawing.search import draw_search
 from whatwhere.service.drawing.tiles import check_picture_path, load_pixels, save_picture
@@ -45,7 +46,7 @@ def ask(question: Question, answering: Answering) -> SearchResult:
     query: str | bytes
     if is_stored(question.image):
         stored = answering.image(question.image)
-        size, query, pixels = (stored.width, stored.height), stored.name, load_pixels(stored)
+        size, query, pixels = (stored.width_px, stored.height_px), stored.name, load_pixels(stored)
     else:
         path = file_named(question.image)
         query, pixels = _read(path, "give an image file, or a stored image's name such as images/12")
@@ -59,8 +60,8 @@ def ask(question: Question, answering: Answering) -> SearchResult:
 
 
 def is_stored(image: str) -> bool:
-    """Tell whether `image` is a stored image's name, images/ID; a file of that name comes first."""
-    return stored_id(image) is not None and not Path(image).exists()
+    """Tell whether `image` is a stored image's name, images/ID, or a URI; a file of that name comes first."""
+    return bool(stored_id(image) or scheme_of(image)) and not file_named(image).exists()
 
 
 def parse_region(text: str, width: int, height: int) -> Box:

@@ -17,6 +17,7 @@ from whatwhere.service.drawing.tiles import load_pixels
 from whatwhere.service.local.search import is_stored
 from whatwhere.service.request_context import RequestContext
 from whatwhere.service.results import stored_id
+from whatwhere.service.search.places import name_of
 from whatwhere.service.search.searcher import Example, Searcher, open_searcher, to_stored_image
 from whatwhere.service.search.similar_factors import box_of_factor, row_of_factor, similar_factors
 from whatwhere.service.search.visualization import Patch, Visualization, VisualizationRequest, VisualizedImage
@@ -37,7 +38,7 @@ def visualize(
     DescriptorNotIndexed, and the errors of opening a collection and its network.
     """
     with open_collection(address) as collection:
-        image_id = stored_id(request.image) if is_stored(request.image) else None
+        image_id = stored_id(name_of(collection, request.image)) if is_stored(request.image) else None
         stored = None if image_id is None else _stored(collection, image_id)
         if stored is not None:  # before the network is loaded
             _living_factor(stored, request.factor)

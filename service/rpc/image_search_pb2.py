@@ -26,65 +26,65 @@ from google.protobuf import struct_pb2 as google_dot_protobuf_dot_struct__pb2
 from google.protobuf import timestamp_pb2 as google_dot_protobuf_dot_timestamp__pb2
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwhatwhere/v1/image_search.proto\x12\x0cwhatwhere.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"A\n\x03\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x01\x12\r\n\x05y_min\x18\x02 \x01(\x01\x12\r\n\x05x_max\x18\x03 \x01(\x01\x12\r\n\x05y_max\x18\x04 \x01(\x01\"\xf2\x01\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x16\n\x0e\x64uplicate_uris\x18\x03 \x03(\t\x12\x10\n\x08width_px\x18\x04 \x01(\x05\x12\x11\n\theight_px\x18\x05 \x01(\x05\x12\x12\n\nbyte_count\x18\x06 \x01(\x03\x12\x11\n\tmime_type\x18\x07 \x01(\t\x12\x0e\n\x06sha256\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x08metadata\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\"X\n\x03Hit\x12\"\n\x05image\x18\x01 \x01(\x0b\x32\x13.whatwhere.v1.Image\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x1e\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x11.whatwhere.v1.Box\"\xbc\x03\n\x13SearchImagesRequest\x12\x17\n\rimage_content\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05image\x18\x02 \x01(\tH\x00\x12!\n\x06region\x18\x03 \x01(\x0b\x32\x11.whatwhere.v1.Box\x12,\n\ndescriptor\x18\x04 \x01(\x0e\x32\x18.whatwhere.v1.Descriptor\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x17\n\x0f\x65xpansion_count\x18\x07 \x01(\x05\x12\x16\n\x0elocalize_count\x18\x08 \x01(\x05\x12\x16\n\tmin_score\x18\t \x01(\x02H\x01\x88\x01\x01\x12\x30\n\x0clocalization\x18\n \x01(\x0e\x32\x1a.whatwhere.v1.Localization\x12\x0e\n\x06\x66ilter\x18\x0b \x01(\t\x12\'\n\x0cmore_regions\x18\x0c \x03(\x0b\x32\x11.whatwhere.v1.Box\x12\x0c\n\x04mask\x18\r \x01(\x0c\x12\x10\n\x08\x63oncepts\x18\x0e \x03(\x05\x12\x18\n\x10\x61voided_concepts\x18\x0f \x03(\x05\x42\x07\n\x05queryB\x0c\n\n_min_score\"\x84\x01\n\x14SearchImagesResponse\x12\x1f\n\x04hits\x18\x01 \x03(\x0b\x32\x11.whatwhere.v1.Hit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\x0fregion_fallback\x18\x03 \x01(\x08\x12\x19\n\x11kept_factor_count\x18\x04 \x01(\x05\"\x1f\n\x0fGetImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"6\n\x10GetImageResponse\x12\"\n\x05image\x18\x01 \x01(\x0b\x32\x13.whatwhere.v1.Image\"J\n\x11ListImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"R\n\x12ListImagesResponse\x12#\n\x06images\x18\x01 \x03(\x0b\x32\x13.whatwhere.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x13SampleImagesRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\";\n\x14SampleImagesResponse\x12#\n\x06images\x18\x01 \x03(\x0b\x32\x13.whatwhere.v1.Image\"7\n\x16GetImageContentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07size_px\x18\x02 \x01(\x05\"=\n\x17GetImageContentResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x11\n\tmime_type\x18\x02 \x01(\t\"E\n\x07Heatmap\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12\x0b\n\x03png\x18\x04 \x01(\x0c\"\xb3\x01\n\x06\x46\x61\x63tor\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x14\n\x0c\x65nergy_share\x18\x02 \x01(\x01\x12\x1e\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x11.whatwhere.v1.Box\x12&\n\x07heatmap\x18\x04 \x01(\x0b\x32\x15.whatwhere.v1.Heatmap\x12\x0e\n\x06\x63olour\x18\x05 \x01(\t\x12,\n\x07similar\x18\x06 \x03(\x0b\x32\x1b.whatwhere.v1.SimilarFactor\"r\n\rSimilarFactor\x12\"\n\x05image\x18\x01 \x01(\x0b\x32\x13.whatwhere.v1.Image\x12\x0e\n\x06\x66\x61\x63tor\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x1e\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x11.whatwhere.v1.Box\"x\n\x13\x45xplainImageRequest\x12\x17\n\rimage_content\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05image\x18\x02 \x01(\tH\x00\x12\x17\n\x0fheatmap_size_px\x18\x03 \x01(\x05\x12\x15\n\rsimilar_count\x18\x04 \x01(\x05\x42\x07\n\x05query\"a\n\x14\x45xplainImageResponse\x12%\n\x07\x66\x61\x63tors\x18\x01 \x03(\x0b\x32\x14.whatwhere.v1.Factor\x12\"\n\x05image\x18\x02 \x01(\x0b\x32\x13.whatwhere.v1.Image\"\xb2\x01\n\x14\x43ompareImagesRequest\x12\x17\n\rimage_content\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05image\x18\x02 \x01(\tH\x00\x12\x0e\n\x06images\x18\x03 \x03(\t\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12\x30\n\x0clocalization\x18\x05 \x01(\x0e\x32\x1a.whatwhere.v1.Localization\x12\x17\n\x0fheatmap_size_px\x18\x06 \x01(\x05\x42\x07\n\x05query\"D\n\x15\x43ompareImagesResponse\x12+\n\x06images\x18\x01 \x03(\x0b\x32\x1b.whatwhere.v1.ComparedImage\"Z\n\rComparedImage\x12\"\n\x05image\x18\x01 \x01(\x0b\x32\x13.whatwhere.v1.Image\x12%\n\x07\x66\x61\x63tors\x18\x02 \x03(\x0b\x32\x14.whatwhere.v1.Factor\"\x16\n\x14GetCollectionRequest\"E\n\x15GetCollectionResponse\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.whatwhere.v1.Collection\"\xd1\x01\n\nCollection\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x13\n\x0bimage_count\x18\x02 \x01(\x05\x12\x10\n\x08\x62\x61\x63kbone\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12-\n\x0b\x64\x65scriptors\x18\x05 \x03(\x0e\x32\x18.whatwhere.v1.Descriptor\x12\x30\n\x0cpublish_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11latest_generation\x18\x07 \x01(\x05*\xc5\x01\n\nDescriptor\x12\x1a\n\x16\x44\x45SCRIPTOR_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45SCRIPTOR_WHAT\x10\x01\x12\x1d\n\x19\x44\x45SCRIPTOR_WHAT_AND_WHERE\x10\x02\x12\x12\n\x0e\x44\x45SCRIPTOR_MAC\x10\x03\x12\x14\n\x10\x44\x45SCRIPTOR_R_MAC\x10\x04\x12\x13\n\x0f\x44\x45SCRIPTOR_CROW\x10\x05\x12\x12\n\x0e\x44\x45SCRIPTOR_GEM\x10\x06\x12\x14\n\x10\x44\x45SCRIPTOR_FUSED\x10\x07*]\n\x0cLocalization\x12\x1c\n\x18LOCALIZATION_UNSPECIFIED\x10\x00\x12\x17\n\x13LOCALIZATION_STORED\x10\x01\x12\x16\n\x12LOCALIZATION_EXACT\x10\x02\x32\xc9\x05\n\x12ImageSearchService\x12U\n\x0cSearchImages\x12!.whatwhere.v1.SearchImagesRequest\x1a\".whatwhere.v1.SearchImagesResponse\x12I\n\x08GetImage\x12\x1d.whatwhere.v1.GetImageRequest\x1a\x1e.whatwhere.v1.GetImageResponse\x12O\n\nListImages\x12\x1f.whatwhere.v1.ListImagesRequest\x1a .whatwhere.v1.ListImagesResponse\x12U\n\x0cSampleImages\x12!.whatwhere.v1.SampleImagesRequest\x1a\".whatwhere.v1.SampleImagesResponse\x12^\n\x0fGetImageContent\x12$.whatwhere.v1.GetImageContentRequest\x1a%.whatwhere.v1.GetImageContentResponse\x12U\n\x0c\x45xplainImage\x12!.whatwhere.v1.ExplainImageRequest\x1a\".whatwhere.v1.ExplainImageResponse\x12X\n\rCompareImages\x12\".whatwhere.v1.CompareImagesRequest\x1a#.whatwhere.v1.CompareImagesResponse\x12X\n\rGetCollection\x12\".whatwhere.v1.GetCollectionRequest\x1a#.whatwhere.v1.GetCollectionResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1fwhatwhere/v1/image_search.proto\x12\x0cwhatwhere.v1\x1a\x1cgoogle/protobuf/struct.proto\x1a\x1fgoogle/protobuf/timestamp.proto\"A\n\x03\x42ox\x12\r\n\x05x_min\x18\x01 \x01(\x01\x12\r\n\x05y_min\x18\x02 \x01(\x01\x12\r\n\x05x_max\x18\x03 \x01(\x01\x12\r\n\x05y_max\x18\x04 \x01(\x01\"\x89\x02\n\x05Image\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0b\n\x03uri\x18\x02 \x01(\t\x12\x16\n\x0e\x64uplicate_uris\x18\x03 \x03(\t\x12\x10\n\x08width_px\x18\x04 \x01(\x05\x12\x11\n\theight_px\x18\x05 \x01(\x05\x12\x12\n\nbyte_count\x18\x06 \x01(\x03\x12\x11\n\tmime_type\x18\x07 \x01(\t\x12\x0e\n\x06sha256\x18\x08 \x01(\t\x12/\n\x0b\x63reate_time\x18\t \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12)\n\x08metadata\x18\n \x01(\x0b\x32\x17.google.protobuf.Struct\x12\x15\n\rmetadata_json\x18\x0b \x01(\t\"X\n\x03Hit\x12\"\n\x05image\x18\x01 \x01(\x0b\x32\x13.whatwhere.v1.Image\x12\r\n\x05score\x18\x02 \x01(\x02\x12\x1e\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x11.whatwhere.v1.Box\"\xbc\x03\n\x13SearchImagesRequest\x12\x17\n\rimage_content\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05image\x18\x02 \x01(\tH\x00\x12!\n\x06region\x18\x03 \x01(\x0b\x32\x11.whatwhere.v1.Box\x12,\n\ndescriptor\x18\x04 \x01(\x0e\x32\x18.whatwhere.v1.Descriptor\x12\x11\n\tpage_size\x18\x05 \x01(\x05\x12\x12\n\npage_token\x18\x06 \x01(\t\x12\x17\n\x0f\x65xpansion_count\x18\x07 \x01(\x05\x12\x16\n\x0elocalize_count\x18\x08 \x01(\x05\x12\x16\n\tmin_score\x18\t \x01(\x02H\x01\x88\x01\x01\x12\x30\n\x0clocalization\x18\n \x01(\x0e\x32\x1a.whatwhere.v1.Localization\x12\x0e\n\x06\x66ilter\x18\x0b \x01(\t\x12\'\n\x0cmore_regions\x18\x0c \x03(\x0b\x32\x11.whatwhere.v1.Box\x12\x0c\n\x04mask\x18\r \x01(\x0c\x12\x10\n\x08\x63oncepts\x18\x0e \x03(\x05\x12\x18\n\x10\x61voided_concepts\x18\x0f \x03(\x05\x42\x07\n\x05queryB\x0c\n\n_min_score\"\x84\x01\n\x14SearchImagesResponse\x12\x1f\n\x04hits\x18\x01 \x03(\x0b\x32\x11.whatwhere.v1.Hit\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\x12\x17\n\x0fregion_fallback\x18\x03 \x01(\x08\x12\x19\n\x11kept_factor_count\x18\x04 \x01(\x05\"\x1f\n\x0fGetImageRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\"6\n\x10GetImageResponse\x12\"\n\x05image\x18\x01 \x01(\x0b\x32\x13.whatwhere.v1.Image\"J\n\x11ListImagesRequest\x12\x11\n\tpage_size\x18\x01 \x01(\x05\x12\x12\n\npage_token\x18\x02 \x01(\t\x12\x0e\n\x06\x66ilter\x18\x03 \x01(\t\"R\n\x12ListImagesResponse\x12#\n\x06images\x18\x01 \x03(\x0b\x32\x13.whatwhere.v1.Image\x12\x17\n\x0fnext_page_token\x18\x02 \x01(\t\"4\n\x13SampleImagesRequest\x12\r\n\x05\x63ount\x18\x01 \x01(\x05\x12\x0e\n\x06\x66ilter\x18\x02 \x01(\t\";\n\x14SampleImagesResponse\x12#\n\x06images\x18\x01 \x03(\x0b\x32\x13.whatwhere.v1.Image\"7\n\x16GetImageContentRequest\x12\x0c\n\x04name\x18\x01 \x01(\t\x12\x0f\n\x07size_px\x18\x02 \x01(\x05\"=\n\x17GetImageContentResponse\x12\x0f\n\x07\x63ontent\x18\x01 \x01(\x0c\x12\x11\n\tmime_type\x18\x02 \x01(\t\"E\n\x07Heatmap\x12\x0e\n\x06height\x18\x01 \x01(\x05\x12\r\n\x05width\x18\x02 \x01(\x05\x12\x0e\n\x06values\x18\x03 \x01(\x0c\x12\x0b\n\x03png\x18\x04 \x01(\x0c\"\xb3\x01\n\x06\x46\x61\x63tor\x12\r\n\x05index\x18\x01 \x01(\x05\x12\x14\n\x0c\x65nergy_share\x18\x02 \x01(\x01\x12\x1e\n\x03\x62ox\x18\x03 \x01(\x0b\x32\x11.whatwhere.v1.Box\x12&\n\x07heatmap\x18\x04 \x01(\x0b\x32\x15.whatwhere.v1.Heatmap\x12\x0e\n\x06\x63olour\x18\x05 \x01(\t\x12,\n\x07similar\x18\x06 \x03(\x0b\x32\x1b.whatwhere.v1.SimilarFactor\"r\n\rSimilarFactor\x12\"\n\x05image\x18\x01 \x01(\x0b\x32\x13.whatwhere.v1.Image\x12\x0e\n\x06\x66\x61\x63tor\x18\x02 \x01(\x05\x12\r\n\x05score\x18\x03 \x01(\x02\x12\x1e\n\x03\x62ox\x18\x04 \x01(\x0b\x32\x11.whatwhere.v1.Box\"x\n\x13\x45xplainImageRequest\x12\x17\n\rimage_content\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05image\x18\x02 \x01(\tH\x00\x12\x17\n\x0fheatmap_size_px\x18\x03 \x01(\x05\x12\x15\n\rsimilar_count\x18\x04 \x01(\x05\x42\x07\n\x05query\"a\n\x14\x45xplainImageResponse\x12%\n\x07\x66\x61\x63tors\x18\x01 \x03(\x0b\x32\x14.whatwhere.v1.Factor\x12\"\n\x05image\x18\x02 \x01(\x0b\x32\x13.whatwhere.v1.Image\"\xb2\x01\n\x14\x43ompareImagesRequest\x12\x17\n\rimage_content\x18\x01 \x01(\x0cH\x00\x12\x0f\n\x05image\x18\x02 \x01(\tH\x00\x12\x0e\n\x06images\x18\x03 \x03(\t\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12\x30\n\x0clocalization\x18\x05 \x01(\x0e\x32\x1a.whatwhere.v1.Localization\x12\x17\n\x0fheatmap_size_px\x18\x06 \x01(\x05\x42\x07\n\x05query\"D\n\x15\x43ompareImagesResponse\x12+\n\x06images\x18\x01 \x03(\x0b\x32\x1b.whatwhere.v1.ComparedImage\"Z\n\rComparedImage\x12\"\n\x05image\x18\x01 \x01(\x0b\x32\x13.whatwhere.v1.Image\x12%\n\x07\x66\x61\x63tors\x18\x02 \x03(\x0b\x32\x14.whatwhere.v1.Factor\"\x16\n\x14GetCollectionRequest\"E\n\x15GetCollectionResponse\x12,\n\ncollection\x18\x01 \x01(\x0b\x32\x18.whatwhere.v1.Collection\"\xd1\x01\n\nCollection\x12\x12\n\ngeneration\x18\x01 \x01(\x05\x12\x13\n\x0bimage_count\x18\x02 \x01(\x05\x12\x10\n\x08\x62\x61\x63kbone\x18\x03 \x01(\t\x12\x0c\n\x04rank\x18\x04 \x01(\x05\x12-\n\x0b\x64\x65scriptors\x18\x05 \x03(\x0e\x32\x18.whatwhere.v1.Descriptor\x12\x30\n\x0cpublish_time\x18\x06 \x01(\x0b\x32\x1a.google.protobuf.Timestamp\x12\x19\n\x11latest_generation\x18\x07 \x01(\x05*\xc5\x01\n\nDescriptor\x12\x1a\n\x16\x44\x45SCRIPTOR_UNSPECIFIED\x10\x00\x12\x13\n\x0f\x44\x45SCRIPTOR_WHAT\x10\x01\x12\x1d\n\x19\x44\x45SCRIPTOR_WHAT_AND_WHERE\x10\x02\x12\x12\n\x0e\x44\x45SCRIPTOR_MAC\x10\x03\x12\x14\n\x10\x44\x45SCRIPTOR_R_MAC\x10\x04\x12\x13\n\x0f\x44\x45SCRIPTOR_CROW\x10\x05\x12\x12\n\x0e\x44\x45SCRIPTOR_GEM\x10\x06\x12\x14\n\x10\x44\x45SCRIPTOR_FUSED\x10\x07*]\n\x0cLocalization\x12\x1c\n\x18LOCALIZATION_UNSPECIFIED\x10\x00\x12\x17\n\x13LOCALIZATION_STORED\x10\x01\x12\x16\n\x12LOCALIZATION_EXACT\x10\x02\x32\xc9\x05\n\x12ImageSearchService\x12U\n\x0cSearchImages\x12!.whatwhere.v1.SearchImagesRequest\x1a\".whatwhere.v1.SearchImagesResponse\x12I\n\x08GetImage\x12\x1d.whatwhere.v1.GetImageRequest\x1a\x1e.whatwhere.v1.GetImageResponse\x12O\n\nListImages\x12\x1f.whatwhere.v1.ListImagesRequest\x1a .whatwhere.v1.ListImagesResponse\x12U\n\x0cSampleImages\x12!.whatwhere.v1.SampleImagesRequest\x1a\".whatwhere.v1.SampleImagesResponse\x12^\n\x0fGetImageContent\x12$.whatwhere.v1.GetImageContentRequest\x1a%.whatwhere.v1.GetImageContentResponse\x12U\n\x0c\x45xplainImage\x12!.whatwhere.v1.ExplainImageRequest\x1a\".whatwhere.v1.ExplainImageResponse\x12X\n\rCompareImages\x12\".whatwhere.v1.CompareImagesRequest\x1a#.whatwhere.v1.CompareImagesResponse\x12X\n\rGetCollection\x12\".whatwhere.v1.GetCollectionRequest\x1a#.whatwhere.v1.GetCollectionResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
 _builder.BuildTopDescriptorsAndMessages(DESCRIPTOR, 'whatwhere.v1.image_search_pb2', _globals)
 if not _descriptor._USE_C_DESCRIPTORS:
   DESCRIPTOR._loaded_options = None
-  _globals['_DESCRIPTOR']._serialized_start=2821
-  _globals['_DESCRIPTOR']._serialized_end=3018
-  _globals['_LOCALIZATION']._serialized_start=3020
-  _globals['_LOCALIZATION']._serialized_end=3113
+  _globals['_DESCRIPTOR']._serialized_start=2844
+  _globals['_DESCRIPTOR']._serialized_end=3041
+  _globals['_LOCALIZATION']._serialized_start=3043
+  _globals['_LOCALIZATION']._serialized_end=3136
   _globals['_BOX']._serialized_start=112
   _globals['_BOX']._serialized_end=177
   _globals['_IMAGE']._serialized_start=180
-  _globals['_IMAGE']._serialized_end=422
-  _globals['_HIT']._serialized_start=424
-  _globals['_HIT']._serialized_end=512
-  _globals['_SEARCHIMAGESREQUEST']._serialized_start=515
-  _globals['_SEARCHIMAGESREQUEST']._serialized_end=959
-  _globals['_SEARCHIMAGESRESPONSE']._serialized_start=962
-  _globals['_SEARCHIMAGESRESPONSE']._serialized_end=1094
-  _globals['_GETIMAGEREQUEST']._serialized_start=1096
-  _globals['_GETIMAGEREQUEST']._serialized_end=1127
-  _globals['_GETIMAGERESPONSE']._serialized_start=1129
-  _globals['_GETIMAGERESPONSE']._serialized_end=1183
-  _globals['_LISTIMAGESREQUEST']._serialized_start=1185
-  _globals['_LISTIMAGESREQUEST']._serialized_end=1259
-  _globals['_LISTIMAGESRESPONSE']._serialized_start=1261
-  _globals['_LISTIMAGESRESPONSE']._serialized_end=1343
-  _globals['_SAMPLEIMAGESREQUEST']._serialized_start=1345
-  _globals['_SAMPLEIMAGESREQUEST']._serialized_end=1397
-  _globals['_SAMPLEIMAGESRESPONSE']._serialized_start=1399
-  _globals['_SAMPLEIMAGESRESPONSE']._serialized_end=1458
-  _globals['_GETIMAGECONTENTREQUEST']._serialized_start=1460
-  _globals['_GETIMAGECONTENTREQUEST']._serialized_end=1515
-  _globals['_GETIMAGECONTENTRESPONSE']._serialized_start=1517
-  _globals['_GETIMAGECONTENTRESPONSE']._serialized_end=1578
-  _globals['_HEATMAP']._serialized_start=1580
-  _globals['_HEATMAP']._serialized_end=1649
-  _globals['_FACTOR']._serialized_start=1652
-  _globals['_FACTOR']._serialized_end=1831
-  _globals['_SIMILARFACTOR']._serialized_start=1833
-  _globals['_SIMILARFACTOR']._serialized_end=1947
-  _globals['_EXPLAINIMAGEREQUEST']._serialized_start=1949
-  _globals['_EXPLAINIMAGEREQUEST']._serialized_end=2069
-  _globals['_EXPLAINIMAGERESPONSE']._serialized_start=2071
-  _globals['_EXPLAINIMAGERESPONSE']._serialized_end=2168
-  _globals['_COMPAREIMAGESREQUEST']._serialized_start=2171
-  _globals['_COMPAREIMAGESREQUEST']._serialized_end=2349
-  _globals['_COMPAREIMAGESRESPONSE']._serialized_start=2351
-  _globals['_COMPAREIMAGESRESPONSE']._serialized_end=2419
-  _globals['_COMPAREDIMAGE']._serialized_start=2421
-  _globals['_COMPAREDIMAGE']._serialized_end=2511
-  _globals['_GETCOLLECTIONREQUEST']._serialized_start=2513
-  _globals['_GETCOLLECTIONREQUEST']._serialized_end=2535
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=2537
-  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=2606
-  _globals['_COLLECTION']._serialized_start=2609
-  _globals['_COLLECTION']._serialized_end=2818
-  _globals['_IMAGESEARCHSERVICE']._serialized_start=3116
-  _globals['_IMAGESEARCHSERVICE']._serialized_end=3829
+  _globals['_IMAGE']._serialized_end=445
+  _globals['_HIT']._serialized_start=447
+  _globals['_HIT']._serialized_end=535
+  _globals['_SEARCHIMAGESREQUEST']._serialized_start=538
+  _globals['_SEARCHIMAGESREQUEST']._serialized_end=982
+  _globals['_SEARCHIMAGESRESPONSE']._serialized_start=985
+  _globals['_SEARCHIMAGESRESPONSE']._serialized_end=1117
+  _globals['_GETIMAGEREQUEST']._serialized_start=1119
+  _globals['_GETIMAGEREQUEST']._serialized_end=1150
+  _globals['_GETIMAGERESPONSE']._serialized_start=1152
+  _globals['_GETIMAGERESPONSE']._serialized_end=1206
+  _globals['_LISTIMAGESREQUEST']._serialized_start=1208
+  _globals['_LISTIMAGESREQUEST']._serialized_end=1282
+  _globals['_LISTIMAGESRESPONSE']._serialized_start=1284
+  _globals['_LISTIMAGESRESPONSE']._serialized_end=1366
+  _globals['_SAMPLEIMAGESREQUEST']._serialized_start=1368
+  _globals['_SAMPLEIMAGESREQUEST']._serialized_end=1420
+  _globals['_SAMPLEIMAGESRESPONSE']._serialized_start=1422
+  _globals['_SAMPLEIMAGESRESPONSE']._serialized_end=1481
+  _globals['_GETIMAGECONTENTREQUEST']._serialized_start=1483
+  _globals['_GETIMAGECONTENTREQUEST']._serialized_end=1538
+  _globals['_GETIMAGECONTENTRESPONSE']._serialized_start=1540
+  _globals['_GETIMAGECONTENTRESPONSE']._serialized_end=1601
+  _globals['_HEATMAP']._serialized_start=1603
+  _globals['_HEATMAP']._serialized_end=1672
+  _globals['_FACTOR']._serialized_start=1675
+  _globals['_FACTOR']._serialized_end=1854
+  _globals['_SIMILARFACTOR']._serialized_start=1856
+  _globals['_SIMILARFACTOR']._serialized_end=1970
+  _globals['_EXPLAINIMAGEREQUEST']._serialized_start=1972
+  _globals['_EXPLAINIMAGEREQUEST']._serialized_end=2092
+  _globals['_EXPLAINIMAGERESPONSE']._serialized_start=2094
+  _globals['_EXPLAINIMAGERESPONSE']._serialized_end=2191
+  _globals['_COMPAREIMAGESREQUEST']._serialized_start=2194
+  _globals['_COMPAREIMAGESREQUEST']._serialized_end=2372
+  _globals['_COMPAREIMAGESRESPONSE']._serialized_start=2374
+  _globals['_COMPAREIMAGESRESPONSE']._serialized_end=2442
+  _globals['_COMPAREDIMAGE']._serialized_start=2444
+  _globals['_COMPAREDIMAGE']._serialized_end=2534
+  _globals['_GETCOLLECTIONREQUEST']._serialized_start=2536
+  _globals['_GETCOLLECTIONREQUEST']._serialized_end=2558
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_start=2560
+  _globals['_GETCOLLECTIONRESPONSE']._serialized_end=2629
+  _globals['_COLLECTION']._serialized_start=2632
+  _globals['_COLLECTION']._serialized_end=2841
+  _globals['_IMAGESEARCHSERVICE']._serialized_start=3139
+  _globals['_IMAGESEARCHSERVICE']._serialized_end=3852
 # @@protoc_insertion_point(module_scope)

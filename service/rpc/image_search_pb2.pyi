@@ -52,7 +52,7 @@ class Box(_message.Message):
     def __init__(self, x_min: _Optional[float] = ..., y_min: _Optional[float] = ..., x_max: _Optional[float] = ..., y_max: _Optional[float] = ...) -> None: ...
 
 class Image(_message.Message):
-    __slots__ = ("name", "uri", "duplicate_uris", "width_px", "height_px", "byte_count", "mime_type", "sha256", "create_time", "metadata")
+    __slots__ = ("name", "uri", "duplicate_uris", "width_px", "height_px", "byte_count", "mime_type", "sha256", "create_time", "metadata", "metadata_json")
     NAME_FIELD_NUMBER: _ClassVar[int]
     URI_FIELD_NUMBER: _ClassVar[int]
     DUPLICATE_URIS_FIELD_NUMBER: _ClassVar[int]
@@ -63,6 +63,7 @@ class Image(_message.Message):
     SHA256_FIELD_NUMBER: _ClassVar[int]
     CREATE_TIME_FIELD_NUMBER: _ClassVar[int]
     METADATA_FIELD_NUMBER: _ClassVar[int]
+    METADATA_JSON_FIELD_NUMBER: _ClassVar[int]
     name: str
     uri: str
     duplicate_uris: _containers.RepeatedScalarFieldContainer[str]
@@ -73,7 +74,8 @@ class Image(_message.Message):
     sha256: str
     create_time: _timestamp_pb2.Timestamp
     metadata: _struct_pb2.Struct
-    def __init__(self, name: _Optional[str] = ..., uri: _Optional[str] = ..., duplicate_uris: _Optional[_Iterable[str]] = ..., width_px: _Optional[int] = ..., height_px: _Optional[int] = ..., byte_count: _Optional[int] = ..., mime_type: _Optional[str] = ..., sha256: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ...) -> None: ...
+    metadata_json: str
+    def __init__(self, name: _Optional[str] = ..., uri: _Optional[str] = ..., duplicate_uris: _Optional[_Iterable[str]] = ..., width_px: _Optional[int] = ..., height_px: _Optional[int] = ..., byte_count: _Optional[int] = ..., mime_type: _Optional[str] = ..., sha256: _Optional[str] = ..., create_time: _Optional[_Union[datetime.datetime, _timestamp_pb2.Timestamp, _Mapping]] = ..., metadata: _Optional[_Union[_struct_pb2.Struct, _Mapping]] = ..., metadata_json: _Optional[str] = ...) -> None: ...
 
 class Hit(_message.Message):
     __slots__ = ("image", "score", "box")

@@ -35,6 +35,7 @@ from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.metadata.filters import Expression
 from whatwhere.indexer.sources.read import read
 from whatwhere.indexer.sources.remote import BRIEF, Remote
+from whatwhere.indexer.vectors.arrays import SCORE_TOLERANCE, Ids, Vectors
 from whatwhere.indexer.vectors.conditions import holds
 from whatwhere.indexer.vectors.store import Index, Only
 from whatwhere.service.request_context import RequestContext
@@ -42,6 +43,8 @@ from whatwhere.service.results import CollectionInfo, Hit, SearchResult, StoredI
 from whatwhere.service.search.batching import InferenceBatcher
 from whatwhere.service.search.description_cache import DescriptionCache
 from whatwhere.service.search.localize import EXACT_SHORTER_SIDE, localize_exact, localize_stored
+
+_SPARE = 17  # results beyond a page: one tells that more follow, the others may come before it, see `Query`
 
 
 @dataclass(frozen=True)
@@ -69,7 +72,8 @@ class Query(Example):
 
     `region` keeps the factors inside it; None is the whole image. `factors` restricts the search to these factors of
     the query, empty means all; `avoided_factors` excludes factors. `descriptor` None is the best of the collection.
-    `filter` excludes images before the search. `offset` and `count` choose the page.
+    `filter` excludes images before the search. `offset` and `count` choose the page; it begins after the score and the
+    id `after`, if given: an approximate index may find further results before them when it is asked for more.
     """
 
     region: Region | None = None
@@ -82,6 +86,7 @@ class Query(Example):
     min_score: float | None = None
     filter: Expression | None = None
     offset: int = 0
+    after: tuple[float, int] | None = None
     count: int = 10
 
     def chosen(self, rank: int) -> frozenset[int] | None:
@@ -195,23 +200,20 @@ class Searcher:
             vector = method.vector(selections, index.whiteners)
             if query.expansion_count:
                 vector = self._expanded(vector, query, only)
-            scores, ids = index.vectors.search(vector, query.offset + query.count + 1, only)
-            if query.min_score is not None:
-                good = scores >= query.min_score
-                scores, ids = scores[good], ids[good]
-            page = slice(query.offset, query.offset + query.count)
-            records = self._holding(self.collection.indexed_images(ids[page].tolist()), only)
+            page, has_more = page_of(query, *index.vectors.search(vector, query.offset + query.count + _SPARE, only))
+            records = self._holding(self.collection.indexed_images([image_id for _, image_id in page]), only)
         localized = list(records.values())[: query.localize_count]
         boxes = self._boxes(query, description, chosen, localized, context)
         return SearchResult(
             hits=tuple(
                 Hit(to_stored_image(records[identifier]), score, boxes.get(identifier))
-                for identifier, score in zip(ids[page].tolist(), scores[page].tolist(), strict=True)
+                for score, identifier in page
                 if identifier in records
             ),
             region_fallback=any(selection.fallback for selection in selections),
             kept_factor_count=max(selection.kept for selection in selections),
-            has_more=len(ids) > page.stop,
+            has_more=has_more,
+            last=page[-1] if page else None,
         )
 
     def image(self, image_id: int) -> StoredImage:
@@ -358,17 +360,31 @@ def open_searcher(
     return Searcher(collection, describer, limits or ImageLimits(), batcher or InferenceBatcher())
 
 
+def page_of(query: Query, scores: Vectors, ids: Ids) -> tuple[list[tuple[float, int]], bool]:
+    """Return the scores and ids of a query's page of these best results, and whether more follow."""
+    wanted = np.ones(len(ids), dtype=bool)
+    if query.min_score is not None:
+        wanted &= scores >= query.min_score - SCORE_TOLERANCE
+    start = query.offset
+    if query.after is not None:
+        score, image_id = query.after
+        wanted &= (scores < score) | ((scores == score) & (ids > image_id))
+        start = 0
+    kept = list(zip(scores[wanted].tolist(), ids[wanted].tolist(), strict=True))
+    return kept[start : start + query.count], len(kept) > start + query.count
+
+
 def to_stored_image(record: ImageRecord) -> StoredImage:
     """Return the public view of a catalog record."""
     return StoredImage(
         name=f"images/{record.id}",
         uris=record.uris,
-        width=record.width,
-        height=record.height,
+        width_px=record.width,
+        height_px=record.height,
         byte_count=record.byte_count,
         mime_type=record.mime_type,
         sha256=record.content_hash or "",
-        created_at=record.created_at,
+        create_time=record.created_at,
         metadata=dict(record.user_metadata),
     )
 

@@ -20,6 +20,7 @@ from whatwhere.indexer.features.descriptors import find_descriptor, whiten
 from whatwhere.indexer.features.names import FUSED, WHAT, WHAT_AND_WHERE
 from whatwhere.indexer.features.nmf import restore
 from whatwhere.indexer.features.whitening import Whitener
+from whatwhere.indexer.vectors.arrays import SCORE_DECIMALS
 from whatwhere.service.search.localize import box_of_maps
 
 # Measured on 806 photographs, 60 factors: 200 candidates contain 93 % of the true five most similar, 50: 73, 100: 81.
@@ -88,12 +89,14 @@ def similar_factors(
     found: dict[int, list[FactorMatch]] = {factor: [] for factor in rows}
     if stored:
         scores = _scores([rows[factor] for factor in living], stored, _whitener_of_what(collection))
-        best, which = scores.max(dim=2)
+        # As the scores of vectors: equal ones are ordered by id, and none exceeds 1.
+        best, which = scores.clamp(max=1).round(decimals=SCORE_DECIMALS).max(dim=2)
         for factor, of_images, numbers in zip(living, best, which, strict=True):
             for place in of_images.argsort(descending=True, stable=True)[:count].tolist():
                 image_id, factors_of_it = stored[place]
                 score, number = float(of_images[place]), int(numbers[place])
                 if score > -torch.inf:
+                    score = max(score, -1.0)
                     box = box_of_factor(factors_of_it, number)
                     found[factor].append(FactorMatch(image_id, number, score, box))
     return found

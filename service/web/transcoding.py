@@ -9,6 +9,7 @@ from typing import Any
 from google.protobuf import json_format, message_factory
 
 from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.service.client.metadata import with_integers
 from whatwhere.service.rpc import image_search_pb2 as pb
 
 _SERVICE = pb.DESCRIPTOR.services_by_name["ImageSearchService"]
@@ -73,7 +74,19 @@ def to_json(method: HttpMethod, response: bytes) -> bytes:
     """Return the JSON of a response."""
     message = message_factory.GetMessageClass(_SERVICE.methods_by_name[method.name].output_type)()
     message.ParseFromString(response)
-    return json.dumps(json_format.MessageToDict(message), ensure_ascii=False, separators=(",", ":")).encode()
+    answer = _with_integers(json_format.MessageToDict(message))
+    return json.dumps(answer, ensure_ascii=False, separators=(",", ":")).encode()
+
+
+def _with_integers(value: Any) -> Any:
+    """Return an answer in which the metadata of images has integers: 1987, not 1987.0."""
+    if isinstance(value, list):
+        return [_with_integers(inner) for inner in value]
+    if not isinstance(value, dict):
+        return value
+    return {
+        name: with_integers(inner) if name == "metadata" else _with_integers(inner) for name, inner in value.items()
+    }
 
 
 def to_picture(response: bytes) -> tuple[bytes, str]:

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Sequence
+from datetime import datetime
 from pathlib import Path
 
 import numpy as np
@@ -234,7 +235,12 @@ def test_images_speaks_json_for_programs(indexed: tuple[Path, "subprocess.Comple
         ("images/3", "failed"),
     ]
     assert listed[0]["uris"] == [(few / name).as_uri() for name in ("01.png", "05.png")]
-    assert (listed[0]["width"], listed[0]["height"], listed[0]["mime_type"]) == (48, 48, "image/png")
+    assert (listed[0]["width_px"], listed[0]["height_px"], listed[0]["mime_type"]) == (48, 48, "image/png")
+    older = ("width", "height", "content_hash", "user_metadata")
+    assert [listed[0][name] for name in older] == [
+        listed[0][name] for name in ("width_px", "height_px", "sha256", "metadata")
+    ]
+    assert datetime.fromisoformat(listed[0]["create_time"]) == datetime.fromisoformat(listed[0]["created_at"])
     assert listed[2]["failure_reason"] == "UNREADABLE_IMAGE"
 
 

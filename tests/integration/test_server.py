@@ -229,7 +229,7 @@ def test_a_stored_image_says_what_it_is(client: Client) -> None:
     image = client.image(listed.name)
 
     with Image.open(path) as picture:
-        assert (image.width, image.height) == picture.size
+        assert (image.width_px, image.height_px) == picture.size
     assert (image.mime_type, image.byte_count) == ("image/jpeg", path.stat().st_size)
     assert image.sha256 == hashlib.sha256(path.read_bytes()).hexdigest()
     assert image == listed

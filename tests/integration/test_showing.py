@@ -226,9 +226,9 @@ def test_a_thumbnail_is_a_small_jpeg_in_the_same_proportions(client: Client, siz
         assert found.mime_type == "image/jpeg"
         thumbnail = Image.open(io.BytesIO(found.content))
         assert thumbnail.format == "JPEG"
-        assert max(thumbnail.size) == min(size, max(image.width, image.height))
+        assert max(thumbnail.size) == min(size, max(image.width_px, image.height_px))
         assert thumbnail.width / thumbnail.height == pytest.approx(
-            image.width / image.height, rel=1 / min(thumbnail.size)
+            image.width_px / image.height_px, rel=1 / min(thumbnail.size)
         )
         original = Image.open(io.BytesIO(client.content(image.name).content)).convert("RGB")
         small = np.asarray(original.resize((8, 8), Image.Resampling.BOX), dtype=float)

@@ -171,6 +171,21 @@ def test_metadata_survives_a_way_down(address: CatalogAddress) -> None:
     assert after == metadata
 
 
+def test_integers_that_were_compared_as_float64_are_told_apart(address: CatalogAddress) -> None:
+    """A catalog of an earlier schema knows them from its metadata."""
+    with Catalog.create(address) as catalog:
+        keep(catalog, *(Outcome(source(name), image=described(name, row)) for row, name in enumerate("abc")))
+        said = {"a": 2**53 + 1, "b": [2**53, 2**53 + 2], "c": 1}
+        catalog.set_metadata("file", {f"file:///{name}": {"id": value} for name, value in said.items()})
+    migrate(address, command.downgrade, "0004")
+
+    with Catalog.create(address) as catalog:
+        found = {number: catalog.ids_where(parse(f"id = {number}")).tolist() for number in (1, 2**53, 2**53 + 1)}
+
+        assert found == {1: [3], 2**53: [2], 2**53 + 1: [1]}
+        assert catalog.check() == []
+
+
 def test_many_rows_are_sealed_in_parts(address: CatalogAddress) -> None:
     """More rows than are read at once."""
     with Catalog.create(address) as catalog:

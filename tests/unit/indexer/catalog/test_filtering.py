@@ -44,6 +44,8 @@ TIMES = {
 }
 TEXTS = ("boat", "Boat", "boathouse", "", "zebra", "é", "😀", "\uffff", "5", "true", "bo*at", "o'clock", 'a "b" \\')
 NUMBERS = (5, 5.0, -3, 2.5, 0, 10**15)
+# Float64 lacks some of them; of each the neighbors, which it would take for equal.
+LONG_NUMBERS = (2**53, 2**53 + 1, float(2**53), -(2**53) - 1, 2**62 + 1, 2**62, 2**63 - 1, float(2**63), -(2**63))
 NAMES = ("label", "tags", "year", "place", "place.city", "place.zip", "a.b", "odd name", "missing")
 WRITTEN_NAMES = {"odd name": 'metadata."odd name"', "a.b": "metadata.'a.b'"}
 COMPARE = {"<": operator.lt, "<=": operator.le, ">": operator.gt, ">=": operator.ge}
@@ -106,7 +108,7 @@ def text_predicate(generator: random.Random, name: str) -> tuple[str, Predicate]
 
 def number_predicate(generator: random.Random, name: str) -> tuple[str, Predicate]:
     """Return a comparison with a bare number, and what it means."""
-    number = generator.choice([*NUMBERS, 4])
+    number = generator.choice([*NUMBERS, 4, *LONG_NUMBERS])
     chosen = generator.choice(["=", *COMPARE])
 
     def holds(value: object) -> bool:
@@ -174,7 +176,7 @@ def any_predicate(generator: random.Random, depth: int) -> tuple[str, Predicate]
 def any_value(generator: random.Random, depth: int = 2) -> object:
     if depth and generator.random() < 0.3:
         return [any_value(generator, depth - 1) for _ in range(generator.randrange(4))]
-    return generator.choice([*TEXTS, *TIMES, *NUMBERS, True, False, None])
+    return generator.choice([*TEXTS, *TIMES, *NUMBERS, *LONG_NUMBERS, True, False, None])
 
 
 def any_metadata(generator: random.Random) -> dict[str, object]:
@@ -231,6 +233,32 @@ def test_types_are_kept(catalog: Catalog) -> None:
         "missing < 1 OR missing >= 1": [],
         "year = true": [4],
         "Year = 1990": [],
+    }
+    assert found(catalog, rows) == rows
+
+
+def test_neighboring_ids_are_two(catalog: Catalog) -> None:
+    """Numbers of 64 bits are compared exactly with one another, with floats, and with what exceeds them."""
+    numbers = [2**53, 2**53 + 1, float(2**53), 2**63 - 1, 2**63 - 2, -(2**63), 2**64, 7, True, str(2**53 + 1)]
+    stored(catalog, *({"id": number} for number in numbers))
+
+    rows = {
+        f"id = {2**53}": [1, 3],
+        f"id = {2**53 + 1}": [2, 10],
+        f"id != {2**53 + 1}": [1, 3, 4, 5, 6, 7, 8, 9],
+        f"id > {2**53}": [2, 4, 5, 7],
+        f"id >= {2**53 + 1}": [2, 4, 5, 7],
+        f"id < {2**53 + 1}": [1, 3, 6, 8],
+        f"id <= {2**53 + 1}": [1, 2, 3, 6, 8],
+        f"id = {2**63 - 1}": [4],
+        f"id < {2**63 - 1}": [1, 2, 3, 5, 6, 8],
+        f"id >= {2**63}": [7],
+        f"id = {2**63}": [],
+        f"id < {2**63}": [1, 2, 3, 4, 5, 6, 8],
+        f"id <= {-(2**63)}": [6],
+        f"id < {-(2**63)}": [],
+        f"id > {-(2**64)}": [1, 2, 3, 4, 5, 6, 7, 8],
+        f'id = "{2**53 + 1}"': [10],
     }
     assert found(catalog, rows) == rows
 
@@ -403,6 +431,7 @@ def test_the_largest_filter_runs(catalog: Catalog) -> None:
         ("label = boat", ["(name=? AND text_value=?)"]),
         ("year = 1990", ["(name=? AND text_value=?)", "(name=? AND number_value=?)"]),
         ("year < 1990", ["(name=? AND number_value<?)"]),
+        ("year > 9007199254740993", ["(name=? AND number_value>?)"]),
         ('label = "x" OR year > 5', ["(name=? AND text_value=?)", "(name=? AND number_value>?)"]),
     ],
 )

@@ -163,12 +163,14 @@ def test_nothing_of_a_filter_stands_in_the_expression() -> None:
 
 def test_the_order_of_numbers_and_of_texts_is_kept() -> None:
     """Of negative ones too, and of zeros that are equal; of texts by code point, up to where they are cut."""
-    numbers = [-1e300, -2.5, -1, -1e-300, 0.0, 1e-300, 1, 2.5, 2**53, 2**53 + 2, 1e300]
+    long = [2**53, 2**53 + 1, 2**53 + 2, 2**62 + 1, 2**63 - 2, 2**63 - 1]
+    numbers = [-1e300, *(-number for number in long[::-1]), -2.5, -1, -1e-300, 0.0, 1e-300, 1, 2.5, *long, 1e300]
     texts = ["", "A", "Z", "a", "aa", "b", "é", "\uffff", "😀"]
 
     assert sorted(numbers) == numbers
     assert [ordered_number(value) for value in numbers] == sorted({ordered_number(value) for value in numbers})
     assert ordered_number(-0.0) == ordered_number(0.0)
+    assert ordered_number(2**53) == ordered_number(float(2**53))
     assert [ordered_text(text) for text in texts] == sorted({ordered_text(text) for text in texts})
     assert ordered_text("x" * 64 + "a") == ordered_text("x" * 64 + "b")
 

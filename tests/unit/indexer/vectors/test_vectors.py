@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 import whatwhere.indexer.vectors.factories
 import whatwhere.indexer.vectors.index
 from whatwhere.indexer.errors import CollectionCorrupt, InvalidRequest
-from whatwhere.indexer.vectors.arrays import map_vectors
+from whatwhere.indexer.vectors.arrays import best_of, map_vectors
 from whatwhere.indexer.vectors.factories import factory_for, is_lossless
 from whatwhere.indexer.vectors.index import VectorIndex
 from whatwhere.indexer.vectors.segment import Segment
@@ -158,6 +158,42 @@ def test_equal_scores_stand_by_id() -> None:
     index = VectorIndex((Segment.build(np.array([9, 4]), twice), Segment.build(np.array([7, 2]), twice)))
 
     assert index.search(VECTORS[0], 4)[1].tolist() == [2, 4, 7, 9]
+
+
+@pytest.mark.parametrize("only", [None, np.arange(COUNT + 40, dtype=np.int64)], ids=["all", "filtered"])
+@pytest.mark.parametrize("factory", ["Flat", "IVF4,PQ4x4fs,RFlat", "HNSW8"])
+def test_pages_with_equal_scores_are_parts_of_one_order(
+    factory: str, only: NDArray[np.int64] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Thirty vectors share a score, in two segments, better ones come after them: a search for less is a beginning."""
+    monkeypatch.setattr(whatwhere.indexer.vectors.index, "COMPARED_AT_MOST", 0)
+    same, better = np.repeat(VECTORS[:1], 15, axis=0), VECTORS[0] + 0.1 * VECTORS[1:11]
+    better /= np.linalg.norm(better, axis=1, keepdims=True)
+    first = np.concatenate([same, better, VECTORS[20:180]])
+    segments = (
+        Segment.build(np.arange(len(first), dtype=np.int64), first, factory),
+        Segment.build(np.arange(COUNT, COUNT + 15, dtype=np.int64), same),
+    )
+    query = VECTORS[0] + 0.2 * VECTORS[1:11].sum(axis=0)
+    index = VectorIndex(segments)
+
+    whole = index.search(query / np.linalg.norm(query), 60, only)[1].tolist()
+    parts = {count: index.search(query / np.linalg.norm(query), count, only)[1].tolist() for count in range(1, 60)}
+
+    tied = [*range(15), *range(COUNT, COUNT + 15)]
+    assert whole[whole.index(0) : whole.index(0) + 30] == tied
+    assert whole.index(0) > 3
+    assert {count: found for count, found in parts.items() if found != whole[:count]} == {}
+
+
+def test_scores_are_cosines_without_noise() -> None:
+    """A vector and itself have 1, not 0.9999998 or 1.0000001; a score that is none is no result."""
+    noisy = np.array([1.0000001, 0.99999988, -1.0000002, 0.1234565, np.nan], dtype=np.float32)
+
+    scores, ids = best_of([(noisy[:2], np.array([7, 3])), (noisy[2:], np.array([1, 2, 4]))], 9)
+
+    assert scores.tolist() == [1, 1, pytest.approx(0.123456, abs=6e-7), -1]
+    assert ids.tolist() == [3, 7, 2, 1]
 
 
 def test_scores_are_inner_products_not_distances() -> None:

@@ -159,11 +159,16 @@ def test_the_longest_filter_is_taken() -> None:
 
 
 def test_a_token_leads_to_its_page() -> None:
-    """The page after ten results starts at ten."""
-    request = pb.SearchImagesRequest(image="images/1")
-    request.page_token = page_tokens.make_token(10, page_tokens.search_fingerprint(request, ""), GENERATION)
+    """The page after ten results starts at ten, and after the last of them; a token of 0.2.0 has no last one."""
+    request, last = pb.SearchImagesRequest(image="images/1"), (0.123456001043319702, 7)
+    of_request = page_tokens.search_fingerprint(request, "")
+    found = []
+    for parts in ((), (last,)):
+        request.page_token = page_tokens.make_token(10, of_request, GENERATION, *parts)
+        query = requests.to_query(request, Limits(), GENERATION)
+        found.append((query.offset, query.after))
 
-    assert requests.to_query(request, Limits(), GENERATION).offset == 10
+    assert found == [(10, None), (10, last)]
 
 
 @pytest.mark.parametrize(
@@ -229,6 +234,12 @@ FINGERPRINT = page_tokens.list_fingerprint(pb.ListImagesRequest())
         [1.5, FINGERPRINT, GENERATION],
         [1, FINGERPRINT, float(GENERATION)],
         [1, FINGERPRINT],
+        [1, FINGERPRINT, GENERATION, 0.5],
+        [1, FINGERPRINT, GENERATION, 0.5, 7, 7],
+        [1, FINGERPRINT, GENERATION, 1, 7],
+        [1, FINGERPRINT, GENERATION, math.nan, 7],
+        [1, FINGERPRINT, GENERATION, 0.5, "7"],
+        [1, FINGERPRINT, GENERATION, 0.5, 2**63],
         [1],
         {"a": 1},
         None,
