@@ -184,12 +184,12 @@ class ConnectionGuard:
                 return None
             if found.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
                 return None
-            address = _address(found.getpeername()[0])
+            host = found.getpeername()[0]
         finally:
             found.detach()
         self._seen += 1
-        exempt = any(address in network for network in self._limits.exempt)
-        return _Connection(descriptor, inode, client_of(address), exempt, self._seen)
+        exempt = any(_address(host) in network for network in self._limits.exempt)
+        return _Connection(descriptor, inode, client_of(host), exempt, self._seen)
 
 
 class _Report:
@@ -213,8 +213,9 @@ class _Report:
             self._count, self._logged = 0, now
 
 
-def client_of(address: _Address) -> str:
-    """Return the client that an address belongs to, as the limits count it."""
+def client_of(host: str) -> str:
+    """Return the client that an IP address belongs to, as the limits count it."""
+    address = _address(host)
     if isinstance(address, ipaddress.IPv4Address):
         return f"ipv4:{address}"
     return f"ipv6:{ipaddress.ip_network((address, _IPV6_CLIENT), strict=False)}"
