@@ -5,9 +5,10 @@ import ipaddress
 import logging
 import signal
 import threading
-from collections.abc import Callable, Coroutine, Mapping
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
+from types import FrameType
 from typing import Any, TypeVar
 
 import grpc
@@ -17,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 from whatwhere.indexer.backbones.backbone import choose_device
 from whatwhere.indexer.errors import InvalidRequest, ServerNotReady
 from whatwhere.service.api.admission import WorkerPool
+from whatwhere.service.api.event_loop import EventLoop
 from whatwhere.service.api.health import Health
 from whatwhere.service.api.interceptor import RequestInterceptor
 from whatwhere.service.api.servicer import AdminServicer, ImageSearchServicer, WorkerPools
@@ -29,9 +31,17 @@ from whatwhere.service.search.batching import InferenceBatcher
 from whatwhere.service.search.hot_swap import LiveSearcher, open_live
 from whatwhere.service.search.searcher import Searcher
 from whatwhere.service.search.threads import use_threads
+from whatwhere.service.security.connections import (
+    ConnectionGuard,
+    ConnectionLimits,
+    limit_at_accept,
+    raise_descriptor_limit,
+    room_for,
+)
 from whatwhere.service.security.tls import server_credentials
 from whatwhere.service.security.tokens import TokenFile
 from whatwhere.service.settings import Limits, ServerSettings
+from whatwhere.service.signals import end_at_once
 from whatwhere.service.web.serving import Web
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ImageSearchService"].full_name
@@ -39,6 +49,8 @@ ADMIN = admin_pb2.DESCRIPTOR.services_by_name["AdminService"].full_name
 HEALTH = health_pb2.DESCRIPTOR.services_by_name["Health"].full_name
 _HARD_METADATA_FACTOR = 4  # above this multiple of the limit, gRPC itself refuses
 _STARTS_WITHIN_S = 2.0  # retry delay for clients: opening a collection takes seconds
+_LAST_RESPONSES_S = 2.0  # for clients to read the responses, after the last request
+_POLL_S = 0.05
 _IDLE_MS = 15 * 60 * 1000
 _HANDSHAKE_MS = 10 * 1000
 _KEEPALIVE_MS = 60 * 1000
@@ -82,6 +94,7 @@ class Server:
                 batch_size, settings.batching.delay_s, self._metrics.batch, partial(use_threads, settings.cores)
             )
             self._closing.callback(self._batcher.close)
+            self._most_connections = room_for(settings.limits.max_connections)
             self._worker_pools = _worker_pools(settings.cores, batch_size, settings.limits)
             self._closing.callback(self._worker_pools.close)
             self._interceptor = RequestInterceptor(settings.limits, self._metrics, tokens, tracer)
@@ -90,13 +103,16 @@ class Server:
                 self.metrics_port, stop = self._metrics.serve(settings.metrics_listen)
                 self._closing.callback(stop)
             self.port = self._loop.run(self._build())
+            self._guard = self._guarded()
+            self._closing.callback(self._guard.close)
             self._show()
             on_error.pop_all()
 
     async def _build(self) -> int:
         settings = self._settings
         self._health = Health((SERVICE, ADMIN), self._batcher, asyncio.get_running_loop())
-        self._servers = [server := grpc.aio.server(interceptors=[self._interceptor], options=_options(settings.limits))]
+        options = _options(settings, self._most_connections)
+        self._servers = [server := grpc.aio.server(interceptors=[self._interceptor], options=options)]
         servicer = ImageSearchServicer(self._opened, self._worker_pools, settings.limits)
         rpc.add_ImageSearchServiceServicer_to_server(servicer, server)  # type: ignore[no-untyped-call] # generated
         admin = AdminServicer(self._opened, self._worker_pools.searches)
@@ -106,7 +122,7 @@ class Server:
             reflection.enable_server_reflection((SERVICE, ADMIN, HEALTH, reflection.SERVICE_NAME), server)
         if settings.health_listen is not None:
             _check_port(settings.health_listen, "health_listen")
-            probed = grpc.aio.server(interceptors=[self._interceptor], options=_options(settings.limits))
+            probed = grpc.aio.server(interceptors=[self._interceptor], options=options)
             health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, probed)
             self.health_port = _bind(probed, settings.health_listen, None)
             self._servers.append(probed)
@@ -115,6 +131,20 @@ class Server:
             self._closing.callback(self._web.close)
             _bind(server, self._web.private_address, None)
         return _bind(server, settings.listen, None if settings.tls is None else server_credentials(settings.tls))
+
+    def _guarded(self) -> ConnectionGuard:
+        """Limit the connections to all TCP ports."""
+        most, limits = self._most_connections, self._settings.limits
+        # Where there is room for fewer than wanted, one client takes no more than half.
+        per_client = limits.max_connections_per_client if most == limits.max_connections else max(1, most // 2)
+        ports = (self.port, self.health_port, self.metrics_port, 0 if self._web is None else self._web.port)
+        guard = ConnectionGuard(
+            {port for port in ports if port},
+            ConnectionLimits(most, min(per_client, limits.max_connections_per_client)),
+            self._metrics.connection_refused,
+        )
+        guard.start()
+        return guard
 
     def _opened(self) -> LiveSearcher:
         if self._live is None:
@@ -128,6 +158,7 @@ class Server:
         def of_searcher(read: Callable[[Searcher], int]) -> Callable[[], float]:
             return lambda: 0 if self._live is None else read(self._live.searcher)
 
+        gauge("connections", "Open connections of all ports.", self._guard.count)
         gauge("requests_in_flight", "Requests in flight.", lambda: len(self._interceptor.limiter))
         gauge(
             "ready",
@@ -192,11 +223,22 @@ class Server:
         search, *probed = self._servers
         if self._web is not None:
             self._web.refuse()
-        await asyncio.gather(search.stop(grace), *([] if self._web is None else [self._web.stop(grace)]))
+        self._interceptor.end_watchers()
+        await asyncio.gather(self._finish(search, grace), *([] if self._web is None else [self._web.stop(grace)]))
         for server in probed:
             await server.stop(None)
         if self._watching is not None:
             self._watching.cancel()
+
+    async def _finish(self, server: grpc.aio.Server, grace: float | None) -> None:
+        """Stop the server once the requests in flight are answered, also if a client never reads its responses."""
+        stopping = asyncio.create_task(server.stop(grace))
+        while not stopping.done() and len(self._interceptor.limiter):
+            await asyncio.wait([stopping], timeout=_POLL_S)
+        if not stopping.done():
+            await asyncio.wait([stopping], timeout=_LAST_RESPONSES_S)
+            await server.stop(None)
+        await stopping
 
 
 def create_server(settings: ServerSettings) -> tuple[Server, int]:
@@ -213,60 +255,47 @@ def create_server(settings: ServerSettings) -> tuple[Server, int]:
     return server, server.port
 
 
+class _StoppedEarly(BaseException):
+    """A signal arrived while the server was starting."""
+
+
 def serve(settings: ServerSettings, on_ready: Callable[[Mapping[str, str]], None]) -> None:
     """Serve until SIGTERM or SIGINT, then let requests in flight finish.
 
-    Calls `on_ready` with `Server.addresses` when the collection is open. Raises as `create_server`.
+    Calls `on_ready` with `Server.addresses` when the collection is open. A signal before that ends the start. Raises
+    as `create_server`.
     """
-    stopping = threading.Event()
+    stopping, opened = threading.Event(), threading.Event()
 
-    def stop_soon(number: int, _: object) -> None:
-        signal.signal(number, signal.SIG_DFL)  # a second signal ends the process at once
+    def stop_soon(number: int, _: FrameType | None) -> None:
+        signal.signal(number, end_at_once)  # a second signal ends the process at once
         stopping.set()
+        if not opened.is_set():
+            raise _StoppedEarly
 
     for number in (signal.SIGTERM, signal.SIGINT):
         signal.signal(number, stop_soon)
-    server = Server(settings)
-    try:
+    raise_descriptor_limit()
+    with suppress(_StoppedEarly), _stopped_at_the_end(Server(settings), settings.grace_s) as server:
         server.start()
         server.open()
+        opened.set()
         log.info("ready", extra=server.addresses)
         on_ready(server.addresses)
         stopping.wait()
         log.info("stopping", extra={"drain_s": settings.drain_s, "grace_s": settings.grace_s})
         server.drain()
         threading.Event().wait(settings.drain_s)
-    finally:
-        server.stop(settings.grace_s)
     log.info("stopped")
 
 
-class EventLoop:
-    """An event loop in its own thread, until it is closed."""
-
-    def __init__(self) -> None:
-        self._loop = asyncio.new_event_loop()
-        self._thread = threading.Thread(target=self._loop.run_forever, name="requests", daemon=True)
-        self._thread.start()
-
-    def run(self, work: Coroutine[Any, Any, _Result]) -> _Result:
-        """Run a coroutine in the loop, from another thread, and wait for its result."""
-        return asyncio.run_coroutine_threadsafe(work, self._loop).result()
-
-    def close(self) -> None:
-        """Cancel remaining tasks, and stop the loop and its threads."""
-        self.run(_cancel_others())
-        self.run(self._loop.shutdown_default_executor())
-        self._loop.call_soon_threadsafe(self._loop.stop)
-        self._thread.join()
-        self._loop.close()
-
-
-async def _cancel_others() -> None:
-    others = asyncio.all_tasks() - {asyncio.current_task()}
-    for task in others:
-        task.cancel()
-    await asyncio.gather(*others, return_exceptions=True)
+@contextmanager
+def _stopped_at_the_end(server: Server, grace_s: float) -> Iterator[Server]:
+    """Yield the server, and stop it at the end."""
+    try:
+        yield server
+    finally:
+        server.stop(grace_s)
 
 
 async def _call(work: Callable[..., _Result], *arguments: Any) -> _Result:
@@ -295,8 +324,15 @@ def _worker_pools(cores: int, batch_size: int, limits: Limits) -> WorkerPools:
     )
 
 
-def _options(limits: Limits) -> list[tuple[str, int]]:
+def _options(settings: ServerSettings, most_connections: int) -> list[tuple[str, int]]:
+    limits = settings.limits
+    aging = [
+        ("grpc.max_connection_age_ms", round(settings.max_connection_age_s * 1000)),  # a tenth more or less, by gRPC
+        ("grpc.max_connection_age_grace_ms", round((limits.receive_s + limits.request_s) * 1000)),
+    ]
     return [
+        *(aging if settings.max_connection_age_s else []),
+        ("grpc.max_allowed_incoming_connections", limit_at_accept(most_connections)),
         ("grpc.max_receive_message_length", limits.image.max_bytes + limits.message_overhead_bytes),
         ("grpc.max_metadata_size", _HARD_METADATA_FACTOR * limits.max_metadata_bytes),
         ("grpc.absolute_max_metadata_size", _HARD_METADATA_FACTOR * limits.max_metadata_bytes),

@@ -48,6 +48,8 @@ class Limits:
     max_streams_per_connection: int = 100
     max_watchers: int = 1024  # streams of health (one per client of several servers) and reflection
     max_watchers_per_client: int = 64
+    max_connections: int = 2048  # of all ports together, before authentication
+    max_connections_per_client: int = 256  # per IPv4 address, and per /64 network of IPv6
     max_web_connections: int = 512
     max_web_connections_per_client: int = 64
     web_idle_s: float = 30.0  # of a connection between requests, or while the client does not read
@@ -86,6 +88,7 @@ class ServerSettings:
     threads: int | None = None  # cores to use; None: all available to this process
     remembered_uploads: int = 256  # size of the description cache, 40 KB each; 0: no cache
     grace_s: float = 10.0  # time for requests in flight after SIGTERM
+    max_connection_age_s: float = 1800.0  # of gRPC connections, so that clients find new servers; 0: no limit
     drain_s: float = 0.0  # time before that in which health is NOT_SERVING and requests are still answered
     limits: Limits = field(default_factory=Limits)
     batching: Batching = field(default_factory=Batching)

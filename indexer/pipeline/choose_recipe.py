@@ -31,7 +31,8 @@ def choose_backbone(collection: CollectionAddress, known: Recipe | None, setting
         # Before the published weights are downloaded for a collection with other weights.
         known.require_network(spec.layer, spec.weights.sha256_prefix, collection)
     precision = settings.precision or (known.precision if known else DEFAULT_PRECISION)
-    return load_backbone(spec.name, choose_device(settings.device), weights=settings.weights, precision=precision)
+    device = choose_device(settings.device)
+    return load_backbone(spec.name, device, weights=settings.weights, precision=precision, threads=settings.threads)
 
 
 def choose_recipe(known: Recipe | None, backbone: Backbone, settings: IndexSettings) -> Recipe:

@@ -2,10 +2,11 @@
 
 from collections import Counter
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 
+from whatwhere.indexer.backbones.torch_threads import torch_threads
 from whatwhere.indexer.batched import batched
 from whatwhere.indexer.catalog.records import FAILED, Source
 from whatwhere.indexer.collection.layout import CollectionAddress, Layout
@@ -89,7 +90,8 @@ def _opened(
         known.require_same(recipe, collection)  # before the search for whiteners, which would fail for another network
     describer = Describer(backbone, recipe.rank, recipe.pooled)
     whiteners = find_whiteners(layout, recipe, settings.whiteners)
-    with open_for_writing(collection, recipe, settings.stores) as writer:
+    limited = nullcontext() if settings.threads is None else torch_threads(settings.threads)
+    with limited, open_for_writing(collection, recipe, settings.stores) as writer:
         yield _Run(writer, describer, whiteners, settings, remote, on_progress)
 
 
@@ -137,7 +139,7 @@ class _Run:
         self._on_progress(self._progress)
 
     def _describe_here(self, pictures: Mapping[str, Stamp | None]) -> None:
-        sizes = ChunkSizes(self._settings.batch_size, self._settings.workers, SHARD_SOURCES)
+        sizes = ChunkSizes(self._settings.batch_size, self._settings.decoding_threads, SHARD_SOURCES)
         sources = self._sources_to_read(pictures)
         with closing(describe_sources(sources, self._load, self._describer, sizes, self._is_known)) as events:
             for event in events:
@@ -208,7 +210,7 @@ class _Run:
     def annotate(self, found: Found, table: Mapping[str, TableRow]) -> None:
         """Record the metadata of sidecars for the images found, and that of lists and the table for all sources."""
         annotator = Annotator(
-            self._catalog, self._remote, self._settings.workers, SHARD_SOURCES, self._settings.exif_gps
+            self._catalog, self._remote, self._settings.decoding_threads, SHARD_SOURCES, self._settings.exif_gps
         )
         by_sidecars, unreadable = annotator.set_sidecars(found)
         by_tables, unmatched = annotator.set_tables(found, table)

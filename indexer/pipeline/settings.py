@@ -6,6 +6,7 @@ from pathlib import Path
 
 from whatwhere.indexer.backbones.names import DEFAULT_DEVICE
 from whatwhere.indexer.collection.stores import Stores
+from whatwhere.indexer.cores import available_cores
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.pipeline.defaults import DEFAULT_BATCH_SIZE
@@ -51,6 +52,7 @@ class IndexSettings:
     whiteners: Path | None = None  # a folder of whiteners to use instead of the published ones
     device: str = DEFAULT_DEVICE
     batch_size: int = DEFAULT_BATCH_SIZE
+    threads: int | None = None  # cores to use; None: all available to this process
     workers: int | None = None  # decoding threads; None: one per core
     checksum: bool = False  # read every file, even if its size and time are unchanged
     retry_failed: bool = False
@@ -64,6 +66,16 @@ class IndexSettings:
     max_requests_per_second: float | None = None  # to remote hosts, over all threads; None: no limit
     stores: Stores = field(default_factory=Stores)  # external stores of a new collection
     cluster: ClusterSettings | None = None  # the Ray cluster that describes images; None: this process
+
+    @property
+    def cores(self) -> int:
+        """Number of cores to use."""
+        return self.threads or available_cores()
+
+    @property
+    def decoding_threads(self) -> int:
+        """Number of threads that read and decode in this process."""
+        return self.workers or self.cores
 
     def exclusions(self) -> Exclusions:
         """Return the rules for files in folders. Raises InvalidRequest if a pattern is not gitignore's."""

@@ -5,7 +5,8 @@ import logging
 import re
 import time
 import uuid
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, NoReturn, TypeAlias
@@ -60,6 +61,14 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         """Create the limiters."""
         self.limiter = ConcurrencyLimiter(self.limits.max_concurrent, self.limits.max_concurrent_per_client)
         self.watchers = ConcurrencyLimiter(self.limits.max_watchers, self.limits.max_watchers_per_client)
+        self._watching: set[asyncio.Task[Any]] = set()
+        self._stopping = False
+
+    def end_watchers(self) -> None:
+        """End all streams of health and reflection: they have no end of their own, and a stopping server would wait."""
+        self._stopping = True
+        for task in self._watching:
+            task.cancel()
 
     async def intercept_service(
         self,
@@ -129,7 +138,7 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
         try:
             if not call.method.startswith(HEALTH):  # probes have no token
                 self._authenticate(call, context)
-            with self.watchers.entered(call.client):
+            with self.watchers.entered(call.client), self._ended_by_stopping():
                 stream = behavior(request, context)
                 if isinstance(stream, AsyncIterator):
                     async for response in stream:
@@ -138,6 +147,20 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
                     await stream
         except errors.WhatwhereError as error:
             await _abort(context, error, call.request_id)
+        except asyncio.CancelledError:
+            if not self._stopping:
+                raise
+            await context.abort(grpc.StatusCode.UNAVAILABLE, "the server is stopping")
+
+    @contextmanager
+    def _ended_by_stopping(self) -> Iterator[None]:
+        task = asyncio.current_task()
+        assert task is not None
+        self._watching.add(task)
+        try:
+            yield
+        finally:
+            self._watching.discard(task)
 
     def _request_context(self, context: _Context) -> RequestContext:
         remaining_s = context.time_remaining()

@@ -77,6 +77,10 @@ def index(
     ] = None,
     device: OnDevice = Device.AUTO,
     batch_size: Annotated[int, typer.Option(min=1, help="Images per forward pass.")] = DEFAULT_BATCH_SIZE,
+    threads: Annotated[
+        int | None,
+        typer.Option(min=1, help="Number of cores to use in this process. Default: all available."),
+    ] = None,
     workers: Annotated[
         int | None,
         typer.Option(
@@ -177,6 +181,7 @@ def index(
         whiteners=whiteners,
         device=device.value,
         batch_size=batch_size,
+        threads=threads,
         workers=workers,
         checksum=checksum,
         retry_failed=retry_failed,

@@ -1,5 +1,6 @@
 """Serve a collection: `whatwhere serve`."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -12,6 +13,7 @@ from whatwhere.service.cli.options import Collection, CollectionWeights, Device,
 from whatwhere.service.observability.log_format import LogFormat
 from whatwhere.service.security.tls_files import TlsFiles
 from whatwhere.service.settings import Batching, Limits, ServerSettings
+from whatwhere.service.signals import ending_at_once
 
 _LIMITS = Limits()
 _SECURITY, _WEB, _LOAD, _OBSERVABILITY = "Security", "Web page", "Load", "Observability"
@@ -85,6 +87,28 @@ def serve(
     max_concurrent_per_client: Annotated[
         int, typer.Option(min=1, help="The same, per token, certificate or address.", rich_help_panel=_LOAD)
     ] = _LIMITS.max_concurrent_per_client,
+    max_connections: Annotated[
+        int,
+        typer.Option(
+            min=1, help="Maximum number of connections to all ports, with or without a token.", rich_help_panel=_LOAD
+        ),
+    ] = _LIMITS.max_connections,
+    max_connections_per_client: Annotated[
+        int,
+        typer.Option(
+            min=1, help="The same, per IPv4 address and per /64 network of IPv6 addresses.", rich_help_panel=_LOAD
+        ),
+    ] = _LIMITS.max_connections_per_client,
+    max_connection_age: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            help="Age at which a gRPC connection is asked to end after its requests, so that clients connect again and "
+            "find new servers; 0: never.",
+            rich_help_panel=_LOAD,
+        ),
+    ] = ServerSettings.max_connection_age_s,
     max_queue: Annotated[
         int, typer.Option(min=0, help="Maximum number of queued uploads; more are rejected.", rich_help_panel=_LOAD)
     ] = _LIMITS.max_queued_uploads,
@@ -171,8 +195,10 @@ def serve(
 
     Every option can also be set in the environment: `--max-queue` as `WHATWHERE_SERVE_MAX_QUEUE`.
     """
-    from whatwhere.service import server
-    from whatwhere.service.observability.logs import configure_logging
+    os.environ.setdefault("GRPC_VERBOSITY", "NONE")  # gRPC writes its own lines past the log, and waits for a reader
+    with ending_at_once():
+        from whatwhere.service import server
+        from whatwhere.service.observability.logs import logging_to_stderr
 
     settings = ServerSettings(
         collection,
@@ -193,16 +219,19 @@ def serve(
         remembered_uploads=remembered_uploads,
         grace_s=grace,
         drain_s=drain_delay,
+        max_connection_age_s=max_connection_age,
         limits=Limits(
             image=ImageLimits(max_image_mib * MIB, UPLOAD_LIMITS.max_pixels),
             max_concurrent=max_concurrent,
             max_concurrent_per_client=max_concurrent_per_client,
+            max_connections=max_connections,
+            max_connections_per_client=max_connections_per_client,
             max_queued_uploads=max_queue,
         ),
         batching=Batching(batch_size, batch_delay / 1000),
     )
-    configure_logging(log_format)
-    server.serve(settings, lambda addresses: _announce(settings, addresses))
+    with logging_to_stderr(log_format):
+        server.serve(settings, lambda addresses: _announce(settings, addresses))
 
 
 def _announce(settings: ServerSettings, addresses: Mapping[str, str]) -> None:

@@ -10,10 +10,13 @@ from prometheus_client import (
     Histogram,
     PlatformCollector,
     ProcessCollector,
-    start_http_server,
 )
+from prometheus_client.core import CounterMetricFamily, Metric
+from prometheus_client.registry import Collector
 
 from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.service.observability.background import dropped_lines
+from whatwhere.service.observability.scraping import start_http_server
 from whatwhere.service.request_context import Stage
 
 _REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60)
@@ -55,6 +58,15 @@ class Metrics:
         self._batches = Histogram(
             "whatwhere_batch_size", "Images described in one batch.", buckets=_BATCH, registry=registry
         )
+        self._connections_refused = Counter(
+            "whatwhere_connections_refused",
+            "Connections closed because there were too many, of one client or in total.",
+            ("reason",),
+            registry=registry,
+        )
+        for reason in ("client", "total"):
+            self._connections_refused.labels(reason)
+        registry.register(_DroppedLines())
 
     def gauge(self, name: str, documentation: str, value: Callable[[], float]) -> None:
         """Add a gauge whose value is computed at every scrape."""
@@ -75,6 +87,10 @@ class Metrics:
         """Count a refused request."""
         self._requests.labels(method, code).inc()
         self._shed.labels(reason).inc()
+
+    def connection_refused(self, reason: str) -> None:
+        """Count a connection that was closed because there were too many."""
+        self._connections_refused.labels(reason).inc()
 
     def batch(self, size: int) -> None:
         """Count a batch of `size` images."""
@@ -100,3 +116,15 @@ class Metrics:
             thread.join()
 
         return server.server_port, stop
+
+
+class _DroppedLines(Collector):
+    """Reads the number of dropped log lines at every scrape."""
+
+    def collect(self) -> Iterable[Metric]:
+        """Yield the counter."""
+        yield CounterMetricFamily(
+            "whatwhere_log_lines_dropped",
+            "Log lines that were dropped because nobody read standard error.",
+            value=dropped_lines(),
+        )

@@ -371,6 +371,7 @@ def test_names_are_printed_as_they_are(tmp_path: Path) -> None:
         (("--batch-size", "3"), IndexSettings(batch_size=3)),
         (("--exclude", "a/", "--exclude", "*.tif"), IndexSettings(exclude=("a/", "*.tif"))),
         (("--include-hidden",), IndexSettings(include_hidden=True)),
+        (("--threads", "2"), IndexSettings(threads=2)),
         (("--workers", "7"), IndexSettings(workers=7)),
         (("--checksum",), IndexSettings(checksum=True)),
         (("--retry-failed",), IndexSettings(retry_failed=True)),

@@ -25,7 +25,9 @@ def mac(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_cores_are_those_of_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
-    """By the first that there is: Python's own count, the affinity, the machine's count; one at the least."""
+    """By the first that there is: Python's own override, the affinity, the machine's count; one at the least."""
+    monkeypatch.setattr("whatwhere.indexer.cores._PROCESS", Path("/none"))
+    monkeypatch.setenv("PYTHON_CPU_COUNT", "5")
     monkeypatch.setattr(os, "process_cpu_count", lambda: 5, raising=False)
     monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 3})
     monkeypatch.setattr(os, "cpu_count", lambda: 7)

@@ -1,5 +1,6 @@
 """Each option of `whatwhere serve` arrives in the settings, from the command line and from the environment."""
 
+from contextlib import nullcontext
 from pathlib import Path
 
 import pytest
@@ -18,7 +19,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[ServerSettings]:
     """Give what servers were asked for, in place of running them."""
     settings: list[ServerSettings] = []
     monkeypatch.setattr(server, "serve", lambda wanted, _: settings.append(wanted))
-    monkeypatch.setattr(logs, "configure_logging", lambda _: None)
+    monkeypatch.setattr(logs, "logging_to_stderr", lambda _: nullcontext())
     return settings
 
 
@@ -56,6 +57,9 @@ def test_without_options_it_is_the_settings_own_defaults(asked: list[ServerSetti
         (("--remembered-uploads", "4"), {"remembered_uploads": 4}),
         (("--max-concurrent", "5"), {"limits": Limits(image=Limits().image, max_concurrent=5)}),
         (("--max-concurrent-per-client", "6"), {"limits": Limits(max_concurrent_per_client=6)}),
+        (("--max-connections", "600"), {"limits": Limits(max_connections=600)}),
+        (("--max-connections-per-client", "61"), {"limits": Limits(max_connections_per_client=61)}),
+        (("--max-connection-age", "62"), {"max_connection_age_s": 62.0}),
         (("--max-queue", "7"), {"limits": Limits(max_queued_uploads=7)}),
         (
             ("--max-image-mib", "8"),
@@ -110,7 +114,7 @@ def test_the_page_is_announced_on_a_line_of_its_own(monkeypatch: pytest.MonkeyPa
     """Behind the line that programs read; as https where there is a certificate."""
     addresses = {"listen": "127.0.0.1:1", "web": "127.0.0.1:2"}
     monkeypatch.setattr(server, "serve", lambda _, on_ready: on_ready(addresses))
-    monkeypatch.setattr(logs, "configure_logging", lambda _: None)
+    monkeypatch.setattr(logs, "logging_to_stderr", lambda _: nullcontext())
 
     _, plain = invoke("--collection", "c.ww", "--web", "127.0.0.1:0")
     _, guarded = invoke("--collection", "c.ww", "--web", "127.0.0.1:0", "--tls-certificate", "c", "--tls-key", "k")
