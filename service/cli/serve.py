@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from whatwhere.indexer.images.limits import MIB, UPLOAD_LIMITS, ImageLimits
+from whatwhere.service.addresses import unix_path
 from whatwhere.service.cli.app import app
 from whatwhere.service.cli.options import Collection, CollectionWeights, Device, OnDevice
 from whatwhere.service.observability.log_format import LogFormat
@@ -20,7 +21,9 @@ _SECURITY, _WEB, _LOAD, _OBSERVABILITY = "Security", "Web page", "Load", "Observ
 @app.command(context_settings={"auto_envvar_prefix": "WHATWHERE_SERVE"})
 def serve(
     collection: Collection,
-    listen: Annotated[str, typer.Option(help="Address and port; port 0 takes a free port.")] = "127.0.0.1:50051",
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Address and port, or unix:PATH; port 0 takes a free port.")
+    ] = "127.0.0.1:50051",
     device: OnDevice = Device.AUTO,
     weights: CollectionWeights = None,
     refresh: Annotated[
@@ -72,6 +75,23 @@ def serve(
             metavar="NAME",
             help="Host name under which browsers reach the page, besides the address and the certificate's names; "
             "may be repeated.",
+            rich_help_panel=_WEB,
+        ),
+    ] = None,
+    web_path: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="Path under which a reverse proxy publishes the page, if it passes the path on: /photos.",
+            rich_help_panel=_WEB,
+        ),
+    ] = "",
+    trusted_proxies: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address or network of a reverse proxy, or `unix`, whose X-Forwarded-For, -Proto and -Host headers "
+            "are believed, so that limits count its clients; may be repeated.",
             rich_help_panel=_WEB,
         ),
     ] = None,
@@ -185,6 +205,8 @@ def serve(
         allow_insecure=allow_insecure,
         web_listen=web,
         web_hosts=tuple(web_host or ()),
+        web_path=web_path,
+        trusted_proxies=tuple(trusted_proxies or ()),
         health_listen=health,
         metrics_listen=metrics,
         reflection=reflection,
@@ -208,7 +230,9 @@ def serve(
 def _announce(settings: ServerSettings, addresses: Mapping[str, str]) -> None:
     print(f"serving {settings.collection} on {addresses['listen']}", flush=True)
     if "web" in addresses:
-        print(f"page: {'http' if settings.tls is None else 'https'}://{addresses['web']}/", flush=True)
+        scheme = "http" if settings.tls is None else "https"
+        url = f"{scheme}://{addresses['web']}{settings.web_path.rstrip('/')}/"
+        print(f"page: {addresses['web'] if unix_path(addresses['web']) is not None else url}", flush=True)
 
 
 def _tls_files(certificate: Path | None, key: Path | None, client_ca: Path | None) -> TlsFiles | None:

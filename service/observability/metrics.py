@@ -13,7 +13,7 @@ from prometheus_client import (
     start_http_server,
 )
 
-from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.service.addresses import cannot_listen
 from whatwhere.service.request_context import Stage
 
 _REQUEST_S = (0.005, 0.01, 0.025, 0.05, 0.1, 0.2, 0.35, 0.5, 0.75, 1, 1.5, 2.5, 5, 10, 30, 60)
@@ -88,11 +88,8 @@ class Metrics:
         host, _, port = address.rpartition(":")
         try:
             server, thread = start_http_server(int(port), host.strip("[]"), self.registry)
-        except (OSError, OverflowError) as error:
-            raise InvalidRequest(
-                f"cannot listen on {address} for metrics ({error}): give a free address of this machine",
-                field="metrics_listen",
-            ) from error
+        except OSError as error:
+            raise cannot_listen(address, "metrics_listen", error) from error
 
         def stop() -> None:
             server.shutdown()

@@ -52,6 +52,11 @@ def test_without_options_it_is_the_settings_own_defaults(asked: list[ServerSetti
         (("--no-reflection",), {"reflection": False}),
         (("--web", "127.0.0.1:15"), {"web_listen": "127.0.0.1:15"}),
         (("--web-host", "a.org", "--web-host", "b.org"), {"web_hosts": ("a.org", "b.org")}),
+        (("--web-path", "/photos"), {"web_path": "/photos"}),
+        (
+            ("--trusted-proxies", "10.0.0.1", "--trusted-proxies", "10.1.0.0/16"),
+            {"trusted_proxies": ("10.0.0.1", "10.1.0.0/16")},
+        ),
         (("--threads", "3"), {"threads": 3}),
         (("--remembered-uploads", "4"), {"remembered_uploads": 4}),
         (("--max-concurrent", "5"), {"limits": Limits(image=Limits().image, max_concurrent=5)}),
@@ -117,6 +122,13 @@ def test_the_page_is_announced_on_a_line_of_its_own(monkeypatch: pytest.MonkeyPa
 
     assert plain == "serving c.ww on 127.0.0.1:1\npage: http://127.0.0.1:2/\n"
     assert guarded == "serving c.ww on 127.0.0.1:1\npage: https://127.0.0.1:2/\n"
+
+    _, under = invoke("--collection", "c.ww", "--web", "127.0.0.1:0", "--web-path", "/photos/")
+    addresses["web"] = "unix:/run/page"
+    _, local = invoke("--collection", "c.ww", "--web", "unix:/run/page")
+
+    assert under.endswith("page: http://127.0.0.1:2/photos/\n")
+    assert local.endswith("page: unix:/run/page\n")
 
 
 @pytest.mark.parametrize("half", [("--tls-key", "k"), ("--tls-certificate", "c"), ("--tls-client-ca", "a")])
