@@ -75,7 +75,7 @@ def check_free(address: str, field: str) -> None:
         raise cannot_listen(address, field, OSError(errno.EADDRINUSE, os.strerror(errno.EADDRINUSE)))
 
 
-def cannot_listen(address: str, field: str, error: OSError | None = None) -> InvalidRequest:
+def cannot_listen(address: str, field: str, error: OSError | None = None, *, with_tls: bool = False) -> InvalidRequest:
     """Return the error that says why an address cannot be used; without `error`, by trying HOST:PORT."""
     if error is None:
         try:
@@ -83,7 +83,7 @@ def cannot_listen(address: str, field: str, error: OSError | None = None) -> Inv
         except OSError as found:
             error = found
     if error is None:
-        reason = "it was in use a moment ago: try again"
+        reason = "gRPC cannot use the certificate or its key" if with_tls else "it was in use a moment ago: try again"
     elif isinstance(error, socket.gaierror):
         reason = "the name has no address: check it, or give an IP address"
     else:

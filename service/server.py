@@ -2,10 +2,12 @@
 
 import asyncio
 import logging
+import math
 import signal
 import threading
 from collections.abc import Callable, Coroutine, Mapping
 from contextlib import ExitStack
+from datetime import datetime
 from functools import partial
 from typing import Any, TypeVar
 
@@ -29,7 +31,9 @@ from whatwhere.service.search.batching import InferenceBatcher
 from whatwhere.service.search.hot_swap import LiveSearcher, open_live
 from whatwhere.service.search.searcher import Searcher
 from whatwhere.service.search.threads import use_threads
-from whatwhere.service.security.tls import server_credentials
+from whatwhere.service.security.certificates import Validity
+from whatwhere.service.security.tls import CertificateDates, server_credentials
+from whatwhere.service.security.tls_files import TlsFiles
 from whatwhere.service.security.tokens import TokenFile
 from whatwhere.service.settings import Limits, ServerSettings
 from whatwhere.service.web.forwarding import TrustedProxies
@@ -122,8 +126,21 @@ class Server:
             raise ServerNotReady("the server is starting: try again in a few seconds", retry_delay_s=_STARTS_WITHIN_S)
         return self._live
 
+    def _show_certificate(self, files: TlsFiles) -> None:
+        """Add the dates of the certificate to the metrics."""
+        dates = CertificateDates(files)
+
+        def of_dates(read: Callable[[Validity], datetime]) -> Callable[[], float]:
+            return lambda: math.nan if (current := dates.current) is None else read(current).timestamp()
+
+        name, text = "certificate_not_{}_timestamp_seconds", "When the chain of the certificate {} to be valid."
+        self._metrics.gauge(name.format("before"), text.format("begins"), of_dates(lambda dates: dates.begins))
+        self._metrics.gauge(name.format("after"), text.format("ceases"), of_dates(lambda dates: dates.ends))
+
     def _show(self) -> None:
         """Add the gauges to the metrics."""
+        if self._settings.tls is not None:
+            self._show_certificate(self._settings.tls)
         gauge, worker_pools = self._metrics.gauge, self._worker_pools
 
         def of_searcher(read: Callable[[Searcher], int]) -> Callable[[], float]:
@@ -325,7 +342,7 @@ def _bind(
         else:
             port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise cannot_listen(address, field) from error
+        raise cannot_listen(address, field, with_tls=credentials is not None) from error
     return 0 if unix_path(address) is not None else port
 
 
