@@ -1,5 +1,6 @@
 """Serve a collection: `whatwhere serve`."""
 
+import os
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -10,6 +11,7 @@ from whatwhere.indexer.images.limits import MIB, UPLOAD_LIMITS, ImageLimits
 from whatwhere.service.addresses import unix_path
 from whatwhere.service.cli.app import app
 from whatwhere.service.cli.options import Collection, CollectionWeights, Device, OnDevice
+from whatwhere.service.cli.variables import check_variables
 from whatwhere.service.observability.log_format import LogFormat
 from whatwhere.service.security.tls_files import TlsFiles
 from whatwhere.service.settings import Batching, Limits, ServerSettings
@@ -20,6 +22,7 @@ _SECURITY, _WEB, _LOAD, _OBSERVABILITY = "Security", "Web page", "Load", "Observ
 
 @app.command(context_settings={"auto_envvar_prefix": "WHATWHERE_SERVE"})
 def serve(
+    context: typer.Context,
     collection: Collection,
     listen: Annotated[
         str, typer.Option(metavar="HOST:PORT", help="Address and port, or unix:PATH; port 0 takes a free port.")
@@ -194,6 +197,7 @@ def serve(
     from whatwhere.service import server
     from whatwhere.service.observability.logs import configure_logging
 
+    check_variables(context, os.environ)
     settings = ServerSettings(
         collection,
         listen=listen,

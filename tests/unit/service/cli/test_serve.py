@@ -138,3 +138,37 @@ def test_half_of_a_certificate_is_wrong_usage(asked: list[ServerSettings], half:
 
     assert code == 2
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("WHATWHERE_SERVE_TOKEN", "did you mean WHATWHERE_SERVE_TOKENS?"),
+        ("WHATWHERE_SERVE_TLS_CLIENT_CAS", "did you mean WHATWHERE_SERVE_TLS_CLIENT_CA?"),
+        ("WHATWHERE_SERVE_NO_REFLECTION", "did you mean WHATWHERE_SERVE_REFLECTION?"),
+        ("WHATWHERE_SERVE_COLLECTION", "did you mean WHATWHERE_COLLECTION?"),
+        ("WHATWHERE_SERVE_XYZZY_PLUGH_QUUX", "see `whatwhere serve --help`"),
+    ],
+)
+def test_a_misspelled_variable_is_wrong_usage(asked: list[ServerSettings], name: str, meant: str) -> None:
+    """As a misspelled option is: a server without its client certificates would start."""
+    code, output = invoke("--collection", "c.ww", **{name: "1"}, COLUMNS="400")
+
+    assert code == 2
+    assert f"{name} is in the environment, and there is no such option: {meant}" in output
+    assert asked == []
+
+
+def test_variables_of_kubernetes_are_none_of_ours(asked: list[ServerSettings]) -> None:
+    """It sets them in each container for a Service of this name."""
+    links = {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT_GRPC": "50051",
+        "PORT": "tcp://10.0.0.1:1",
+        "PORT_1_TCP_ADDR": "x",
+    }
+
+    code, output = invoke("--collection", "c.ww", **{f"WHATWHERE_SERVE_{name}": text for name, text in links.items()})
+
+    assert code == 0, output
+    assert asked == [ServerSettings("c.ww")]
