@@ -77,10 +77,10 @@ def proxy_of(target: Target, environment: Mapping[str, str] = os.environ) -> str
     variable = next((name for name in _PROXY_VARIABLES if environment.get(name)), None)
     if variable is None:
         return ""
-    from urllib.request import proxy_bypass_environment  # noqa: PLC0415 - seldom needed, and slow to import
+    from urllib import request  # noqa: PLC0415 - seldom needed, and slow to import
 
     excepted = next((environment[name] for name in _NO_PROXY_VARIABLES if environment.get(name)), "")
-    if excepted and proxy_bypass_environment(target.host_name, {"no": excepted}):
+    if excepted and request.proxy_bypass_environment(target.host_name, {"no": excepted}):  # type: ignore[attr-defined]
         return ""
     place = urlsplit(environment[variable])
     shown = f"{place.hostname}:{place.port}" if place.port else place.hostname or "a proxy"
