@@ -8,7 +8,7 @@ SPELLED := $(wildcard *.md) .github indexer service migrations $(wildcard deploy
 AVOIDED = $(shell sed -n 's/->.*//p' tests/words.txt | paste -sd '|')
 YAMLLINT := {extends: default, rules: {document-start: disable, line-length: {max: 120}, octal-values: {forbid-implicit-octal: false}}}
 
-.PHONY: help setup links demo test browser postgresql check check-deploy check-github docs-check spelling bench audit constraints lowest release format proto release-proto pictures clean
+.PHONY: help setup links demo test browser postgresql proxies check check-deploy check-github docs-check spelling bench audit constraints lowest release format proto release-proto pictures clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/'
@@ -44,6 +44,9 @@ browser:  ## install Chromium, which tests of the page drive (Debian, as root); 
 
 postgresql:  ## install PostgreSQL, which tests of the catalogue start (Debian, as root); without it they skip
 	ls /usr/lib/postgresql/*/bin/initdb || $(APT_INSTALL) postgresql || { apt-get update && $(APT_INSTALL) postgresql; }
+
+proxies:  ## install nginx and Caddy, which tests put in front of servers (Debian, as root); without them they skip
+	{ command -v nginx && command -v caddy; } || $(APT_INSTALL) nginx-light caddy || { apt-get update && $(APT_INSTALL) nginx-light caddy; }
 
 check: $(STAMP) links check-deploy check-github spelling docs-check  ## lint, formatting, types, layers, spelling, documents, migrations, deploy/
 	$(BIN)/ruff check .

@@ -1,12 +1,13 @@
 """Assemble a server, run it, and stop it gracefully."""
 
 import asyncio
-import ipaddress
 import logging
+import math
 import signal
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from datetime import datetime
 from functools import partial
 from types import FrameType
 from typing import Any, TypeVar
@@ -17,6 +18,7 @@ from grpc_reflection.v1alpha import reflection
 
 from whatwhere.indexer.backbones.backbone import choose_device
 from whatwhere.indexer.errors import InvalidRequest, ServerNotReady
+from whatwhere.service.addresses import cannot_listen, check_free, check_listen, is_local, unix_path
 from whatwhere.service.api.admission import WorkerPool
 from whatwhere.service.api.event_loop import EventLoop
 from whatwhere.service.api.health import Health
@@ -31,6 +33,7 @@ from whatwhere.service.search.batching import InferenceBatcher
 from whatwhere.service.search.hot_swap import LiveSearcher, open_live
 from whatwhere.service.search.searcher import Searcher
 from whatwhere.service.search.threads import use_threads
+from whatwhere.service.security.certificates import Validity
 from whatwhere.service.security.connections import (
     ConnectionGuard,
     ConnectionLimits,
@@ -38,10 +41,12 @@ from whatwhere.service.security.connections import (
     raise_descriptor_limit,
     room_for,
 )
-from whatwhere.service.security.tls import server_credentials
+from whatwhere.service.security.tls import CertificateDates, server_credentials
+from whatwhere.service.security.tls_files import TlsFiles
 from whatwhere.service.security.tokens import TokenFile
 from whatwhere.service.settings import Limits, ServerSettings
 from whatwhere.service.signals import end_at_once
+from whatwhere.service.web.forwarding import TrustedProxies
 from whatwhere.service.web.serving import Web
 
 SERVICE = pb.DESCRIPTOR.services_by_name["ImageSearchService"].full_name
@@ -69,9 +74,8 @@ class Server:
     """
 
     def __init__(self, settings: ServerSettings) -> None:
-        _check_port(settings.listen, "listen")
-        if settings.web_listen is not None:
-            _check_port(settings.web_listen, "web_listen")
+        for field, address in _listened(settings).items():
+            check_listen(address, field, unix=field != "metrics_listen")
         _check_exposure(settings)
         self._settings = settings
         self._live: LiveSearcher | None = None
@@ -97,9 +101,11 @@ class Server:
             self._most_connections = room_for(settings.limits.max_connections)
             self._worker_pools = _worker_pools(settings.cores, batch_size, settings.limits)
             self._closing.callback(self._worker_pools.close)
-            self._interceptor = RequestInterceptor(settings.limits, self._metrics, tokens, tracer)
+            self._proxies = TrustedProxies(settings.trusted_proxies)
+            self._interceptor = RequestInterceptor(
+                settings.limits, self._metrics, tokens, tracer, forwarded=self._proxies.client_of
+            )
             if settings.metrics_listen is not None:
-                _check_port(settings.metrics_listen, "metrics_listen")
                 self.metrics_port, stop = self._metrics.serve(settings.metrics_listen)
                 self._closing.callback(stop)
             self.port = self._loop.run(self._build())
@@ -121,13 +127,12 @@ class Server:
         if settings.reflection:
             reflection.enable_server_reflection((SERVICE, ADMIN, HEALTH, reflection.SERVICE_NAME), server)
         if settings.health_listen is not None:
-            _check_port(settings.health_listen, "health_listen")
             probed = grpc.aio.server(interceptors=[self._interceptor], options=options)
             health_pb2_grpc.add_HealthServicer_to_server(self._health.servicer, probed)
-            self.health_port = _bind(probed, settings.health_listen, None)
+            self.health_port = _bind(probed, settings.health_listen, None, "health_listen")
             self._servers.append(probed)
         if settings.web_listen is not None:
-            self._web = Web(settings, settings.web_listen, self._interceptor.gateway)
+            self._web = Web(settings, settings.web_listen, self._interceptor.gateway, self._proxies)
             self._closing.callback(self._web.close)
             _bind(server, self._web.private_address, None)
         return _bind(server, settings.listen, None if settings.tls is None else server_credentials(settings.tls))
@@ -151,8 +156,21 @@ class Server:
             raise ServerNotReady("the server is starting: try again in a few seconds", retry_delay_s=_STARTS_WITHIN_S)
         return self._live
 
+    def _show_certificate(self, files: TlsFiles) -> None:
+        """Add the dates of the certificate to the metrics."""
+        dates = CertificateDates(files)
+
+        def of_dates(read: Callable[[Validity], datetime]) -> Callable[[], float]:
+            return lambda: math.nan if (current := dates.current) is None else read(current).timestamp()
+
+        name, text = "certificate_not_{}_timestamp_seconds", "When the chain of the certificate {} to be valid."
+        self._metrics.gauge(name.format("before"), text.format("begins"), of_dates(lambda dates: dates.begins))
+        self._metrics.gauge(name.format("after"), text.format("ceases"), of_dates(lambda dates: dates.ends))
+
     def _show(self) -> None:
         """Add the gauges to the metrics."""
+        if self._settings.tls is not None:
+            self._show_certificate(self._settings.tls)
         gauge, worker_pools = self._metrics.gauge, self._worker_pools
 
         def of_searcher(read: Callable[[Searcher], int]) -> Callable[[], float]:
@@ -186,7 +204,11 @@ class Server:
             ("health", settings.health_listen, self.health_port),
             ("metrics", settings.metrics_listen, self.metrics_port),
         ]
-        return {name: f"{address.rpartition(':')[0]}:{port}" for name, address, port in bound if address is not None}
+        return {
+            name: address if unix_path(address) is not None else f"{address.rpartition(':')[0]}:{port}"
+            for name, address, port in bound
+            if address is not None
+        }
 
     def open(self) -> None:
         """Open the collection, load the network, and serve. Raises the errors of `open_live`."""
@@ -345,20 +367,25 @@ def _options(settings: ServerSettings, most_connections: int) -> list[tuple[str,
     ]
 
 
-def _bind(server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None) -> int:
+def _bind(
+    server: grpc.aio.Server, address: str, credentials: grpc.ServerCredentials | None, field: str = "listen"
+) -> int:
+    """Bind an address and return its port, 0 of a Unix socket. Raises InvalidRequest with the reason."""
+    check_free(address, field)
     try:
         if credentials is None:
-            return server.add_insecure_port(address)
-        return server.add_secure_port(address, credentials)
+            port = server.add_insecure_port(address)
+        else:
+            port = server.add_secure_port(address, credentials)
     except RuntimeError as error:
-        raise InvalidRequest(f"cannot listen on {address}: it is in use or not an address of this machine") from error
+        raise cannot_listen(address, field, with_tls=credentials is not None) from error
+    return 0 if unix_path(address) is not None else port
 
 
-def _check_port(address: str, field: str) -> None:
-    """Raise InvalidRequest if the port is not a number from 0 to 65535: gRPC reads 99999 as 34463."""
-    port = address.rpartition(":")[2]
-    if not (port.isascii() and port.isdigit() and int(port) <= 65535):
-        raise InvalidRequest(f"{address!r} is not HOST:PORT with a port from 0 to 65535", field=field)
+def _listened(settings: ServerSettings) -> dict[str, str]:
+    """Return the addresses to listen on, by field."""
+    fields = ("listen", "web_listen", "health_listen", "metrics_listen")
+    return {field: address for field in fields if (address := getattr(settings, field)) is not None}
 
 
 def _check_exposure(settings: ServerSettings) -> None:
@@ -369,17 +396,9 @@ def _check_exposure(settings: ServerSettings) -> None:
     if settings.tokens is None and (settings.tls is None or settings.tls.client_ca is None):
         missing.append("tokens or client certificates (--tokens, --tls-client-ca)")
     for field, address in (("listen", settings.listen), ("web_listen", settings.web_listen)):
-        if address is not None and missing and not (settings.allow_insecure or _is_loopback(address)):
+        if address is not None and missing and not (settings.allow_insecure or is_local(address)):
             raise InvalidRequest(
                 f"{address} can be reached from other machines, without {' and without '.join(missing)}: give these, "
                 "listen on 127.0.0.1, or use --allow-insecure, which lets anyone search and read the traffic",
                 field=field,
             )
-
-
-def _is_loopback(address: str) -> bool:
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"

@@ -81,6 +81,8 @@ class ServerSettings:
     allow_insecure: bool = False  # listen beyond loopback without TLS or authentication
     web_listen: str | None = None  # HTTP: the page and the JSON API, with the same TLS and tokens
     web_hosts: tuple[str, ...] = ()  # further host names of the web address, besides its own and its certificate's
+    web_path: str = ""  # the path under which a proxy publishes the page, if it passes this path on
+    trusted_proxies: tuple[str, ...] = ()  # addresses and networks whose X-Forwarded-… headers are believed
     health_listen: str | None = None  # health in plain text, for probes
     metrics_listen: str | None = None
     reflection: bool = True

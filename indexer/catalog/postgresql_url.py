@@ -1,5 +1,6 @@
 """Parse the URL of a catalog in PostgreSQL: arguments for the driver, and a name without secrets for messages."""
 
+import difflib
 import os
 import re
 import socket
@@ -12,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from whatwhere.indexer.errors import InvalidRequest
 
 _DEFAULT_SCHEMA = "whatwhere"  # not public: other programs may have a table images there
+_NUMBERS = ("port", "connect_timeout")
 _READING_TIMEOUT_S = 30  # for a statement of a reader
 _EXAMPLE = "give postgresql+psycopg://USER@HOST:5432/DATABASE"
 _SCHEMA = re.compile(r"(?!pg_)[a-z_][a-z0-9_]{0,62}")
@@ -57,6 +59,7 @@ class PostgresqlUrl:
                 field="catalog",
             )
         url = url.set(drivername="postgresql+psycopg").difference_update_query(["schema"])
+        _check_options(url)
         user = url.username or os.environ.get("PGUSER") or "this account"
         host = url.host or url.query.get("host") or os.environ.get("PGHOST") or "this machine"
         host = host if isinstance(host, str) else ",".join(host)
@@ -78,3 +81,21 @@ class PostgresqlUrl:
         if "application_name" not in given:
             arguments["application_name"] = f"whatwhere {os.getpid()} on {socket.gethostname()}"[:63]
         return arguments | {"options": f"{ours} {theirs}".strip(), "client_encoding": "utf8"}
+
+
+def _check_options(url: URL) -> None:
+    """Raise InvalidRequest if the driver would not take an option of the URL. Without a driver, nothing is checked."""
+    try:
+        from psycopg.pq import Conninfo  # noqa: PLC0415 - an extra; its absence is named by what connects
+    except ImportError:
+        return
+    known = {option.keyword.decode() for option in Conninfo.get_defaults()}
+    for name, value in url.normalized_query.items():
+        if name not in known:
+            like = difflib.get_close_matches(name, sorted(known | {"schema"}), 1)
+            remedy = f"did you mean {like[0]}?" if like else "see PostgreSQL's list of connection parameters"
+            raise InvalidRequest(
+                f"the catalog's address has the option {name!r}, which is none: {remedy}", field="catalog"
+            )
+        if name in _NUMBERS and not all(number.isdigit() for text in value for number in text.split(",")):
+            raise InvalidRequest(f"the catalog's address has {name}={value[0]}: give a number", field="catalog")

@@ -26,6 +26,7 @@ from whatwhere.service.security.tokens import Scope, TokenFile
 from whatwhere.service.settings import Limits
 
 REQUEST_ID = "x-request-id"
+FORWARDED_FOR = "x-forwarded-for"
 HEALTH = "/grpc.health.v1.Health/"
 _OURS = "/whatwhere."
 _ADMIN = "/whatwhere.v1.AdminService/"
@@ -54,6 +55,8 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
     tokens: TokenFile | None = None
     tracer: Tracer | None = None
     gateway: Gateway = field(default_factory=Gateway)
+    # Returns the client that a trusted proxy names, by the peer and x-forwarded-for; None for other peers.
+    forwarded: Callable[[str, str], str | None] = lambda _, __: None
     limiter: ConcurrencyLimiter = field(init=False)
     watchers: ConcurrencyLimiter = field(init=False)
 
@@ -191,7 +194,9 @@ class RequestInterceptor(grpc.aio.ServerInterceptor):
             raise errors.ScopeMissing(f"the token {token.name} lacks the scope {needed}, which this method requires")
 
     def _client(self, call: "_Call", context: _Context) -> str:
-        return self.gateway.client(call.binary(CLIENT)) or _peer(context)
+        if (client := self.gateway.client(call.binary(CLIENT))) is not None:
+            return client
+        return self.forwarded(context.peer(), call.forwarded_for) or _peer(context)
 
     async def _receive(self, method: "_Method", request_context: RequestContext, context: _Context) -> Message:
         try:
@@ -272,6 +277,11 @@ class _Call:
     def binary(self, key: str) -> bytes:
         """Return the first binary value of a key, b"" if absent."""
         return next((value for found, value in self.metadata if found == key and isinstance(value, bytes)), b"")
+
+    @property
+    def forwarded_for(self) -> str:
+        """All values of x-forwarded-for, in order."""
+        return ", ".join(v for key, v in self.metadata if key == FORWARDED_FOR and isinstance(v, str))
 
     def texts(self) -> Mapping[str, str]:
         """Return all text values."""

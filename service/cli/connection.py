@@ -83,7 +83,9 @@ class Connection:
             from whatwhere.service.security.tls import channel_credentials
 
             credentials = channel_credentials(self.ca, self.tls_certificate, self.tls_key)
-        token = os.environ.get(TOKEN_VARIABLE) or None if self.token_file is None else _read_token(self.token_file)
+        token = (os.environ.get(TOKEN_VARIABLE) or "").strip() or None  # secrets in files end with a newline
+        if self.token_file is not None:
+            token = _read_token(self.token_file)
         return Client(
             self.server,
             timeout_s=self.timeout,

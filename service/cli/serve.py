@@ -8,8 +8,10 @@ from typing import Annotated
 import typer
 
 from whatwhere.indexer.images.limits import MIB, UPLOAD_LIMITS, ImageLimits
+from whatwhere.service.addresses import unix_path
 from whatwhere.service.cli.app import app
 from whatwhere.service.cli.options import Collection, CollectionWeights, Device, OnDevice
+from whatwhere.service.cli.variables import check_variables
 from whatwhere.service.observability.log_format import LogFormat
 from whatwhere.service.security.tls_files import TlsFiles
 from whatwhere.service.settings import Batching, Limits, ServerSettings
@@ -21,8 +23,11 @@ _SECURITY, _WEB, _LOAD, _OBSERVABILITY = "Security", "Web page", "Load", "Observ
 
 @app.command(context_settings={"auto_envvar_prefix": "WHATWHERE_SERVE"})
 def serve(
+    context: typer.Context,
     collection: Collection,
-    listen: Annotated[str, typer.Option(help="Address and port; port 0 takes a free port.")] = "127.0.0.1:50051",
+    listen: Annotated[
+        str, typer.Option(metavar="HOST:PORT", help="Address and port, or unix:PATH; port 0 takes a free port.")
+    ] = "127.0.0.1:50051",
     device: OnDevice = Device.AUTO,
     weights: CollectionWeights = None,
     refresh: Annotated[
@@ -74,6 +79,23 @@ def serve(
             metavar="NAME",
             help="Host name under which browsers reach the page, besides the address and the certificate's names; "
             "may be repeated.",
+            rich_help_panel=_WEB,
+        ),
+    ] = None,
+    web_path: Annotated[
+        str,
+        typer.Option(
+            metavar="PATH",
+            help="Path under which a reverse proxy publishes the page, if it passes the path on: /photos.",
+            rich_help_panel=_WEB,
+        ),
+    ] = "",
+    trusted_proxies: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="ADDRESS",
+            help="Address or network of a reverse proxy, or `unix`, whose X-Forwarded-For, -Proto and -Host headers "
+            "are believed, so that limits count its clients; may be repeated.",
             rich_help_panel=_WEB,
         ),
     ] = None,
@@ -200,6 +222,7 @@ def serve(
         from whatwhere.service import server
         from whatwhere.service.observability.logs import logging_to_stderr
 
+    check_variables(context, os.environ)
     settings = ServerSettings(
         collection,
         listen=listen,
@@ -211,6 +234,8 @@ def serve(
         allow_insecure=allow_insecure,
         web_listen=web,
         web_hosts=tuple(web_host or ()),
+        web_path=web_path,
+        trusted_proxies=tuple(trusted_proxies or ()),
         health_listen=health,
         metrics_listen=metrics,
         reflection=reflection,
@@ -237,7 +262,9 @@ def serve(
 def _announce(settings: ServerSettings, addresses: Mapping[str, str]) -> None:
     print(f"serving {settings.collection} on {addresses['listen']}", flush=True)
     if "web" in addresses:
-        print(f"page: {'http' if settings.tls is None else 'https'}://{addresses['web']}/", flush=True)
+        scheme = "http" if settings.tls is None else "https"
+        url = f"{scheme}://{addresses['web']}{settings.web_path.rstrip('/')}/"
+        print(f"page: {addresses['web'] if unix_path(addresses['web']) is not None else url}", flush=True)
 
 
 def _tls_files(certificate: Path | None, key: Path | None, client_ca: Path | None) -> TlsFiles | None:

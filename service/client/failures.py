@@ -8,16 +8,17 @@ from google.rpc import error_details_pb2
 from grpc_status import rpc_status
 
 from whatwhere.indexer import errors
+from whatwhere.service.client.unreachable import Way
 
 
-def to_error(failure: Any, address: str, timeout_s: float) -> errors.WhatwhereError:
+def to_error(failure: Any, way: Way) -> errors.WhatwhereError:
     """Return the error that the status's ErrorInfo names; without ErrorInfo, the error of its code."""
     details = _details(failure)
     info, violations, retry = (_find(details, kind) for kind in _KINDS)
     kind = _BY_REASON.get(info.reason)
     message = failure.details() or ""
     if kind is None:
-        kind, message = _by_code(failure.code(), message, address, timeout_s)
+        kind, message = _by_code(failure.code(), message, way)
     field = violations.field_violations[0].field if violations.field_violations else None
     if not issubclass(kind, errors.TryAgainLater):
         return kind(message, field=field)
@@ -25,24 +26,22 @@ def to_error(failure: Any, address: str, timeout_s: float) -> errors.WhatwhereEr
     return kind(message, field=field, retry_delay_s=delay_s)
 
 
-def _by_code(
-    code: grpc.StatusCode, details: str, address: str, timeout_s: float
-) -> tuple[type[errors.WhatwhereError], str]:
+def _by_code(code: grpc.StatusCode, details: str, way: Way) -> tuple[type[errors.WhatwhereError], str]:
     """Return the error and its message for a status from gRPC itself or from a proxy."""
     if code == grpc.StatusCode.RESOURCE_EXHAUSTED:
         return _exhausted(details)
     kinds = {
         grpc.StatusCode.DEADLINE_EXCEEDED: (
             errors.DeadlineExceeded,
-            f"no answer from {address} within {timeout_s:g} s: set a longer timeout, or check the server with "
-            "`whatwhere health`",
+            f"no answer from {way.address} within {way.timeout_s:g} s: set a longer timeout, or check the server with "
+            f"`whatwhere health`{way.proxied}",
         ),
         grpc.StatusCode.UNAVAILABLE: (
             errors.ServerUnreachable,
-            f"no answer from {address} ({details}): check that `whatwhere serve` runs there, and whether it uses TLS",
+            f"no answer from {way.address}: {way.why(details)}",
         ),
-        grpc.StatusCode.UNAUTHENTICATED: (errors.Unauthenticated, f"{address} requires a token: {details}"),
-        grpc.StatusCode.PERMISSION_DENIED: (errors.ScopeMissing, f"{address} does not allow this: {details}"),
+        grpc.StatusCode.UNAUTHENTICATED: (errors.Unauthenticated, f"{way.address} requires a token: {details}"),
+        grpc.StatusCode.PERMISSION_DENIED: (errors.ScopeMissing, f"{way.address} does not allow this: {details}"),
         grpc.StatusCode.CANCELLED: (errors.RequestCancelled, f"the call was cancelled: {details}"),
     }
     return kinds.get(code, (errors.WhatwhereError, f"{code.name}: {details}"))

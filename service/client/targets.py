@@ -44,6 +44,14 @@ class Target:
         dns = _DNS.fullmatch(self.uri)
         return None if dns is None else _split(dns["server"])[0]
 
+    @property
+    def host_name(self) -> str | None:
+        """Return the host of a single server, or None."""
+        if self.several and self.host is None:
+            return None
+        found = _SERVER.fullmatch(self.servers[0])
+        return self.host or (None if found is None else found["literal"] or found["host"])
+
     def look_up(self) -> tuple[str, ...]:
         """Return the address of each server. Raises ServerUnreachable if the name does not resolve."""
         dns = _DNS.fullmatch(self.uri)

@@ -14,7 +14,7 @@ from prometheus_client import (
 from prometheus_client.core import CounterMetricFamily, Metric
 from prometheus_client.registry import Collector
 
-from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.service.addresses import cannot_listen
 from whatwhere.service.observability.background import dropped_lines
 from whatwhere.service.observability.scraping import start_http_server
 from whatwhere.service.request_context import Stage
@@ -104,11 +104,8 @@ class Metrics:
         host, _, port = address.rpartition(":")
         try:
             server, thread = start_http_server(int(port), host.strip("[]"), self.registry)
-        except (OSError, OverflowError) as error:
-            raise InvalidRequest(
-                f"cannot listen on {address} for metrics ({error}): give a free address of this machine",
-                field="metrics_listen",
-            ) from error
+        except OSError as error:
+            raise cannot_listen(address, "metrics_listen", error) from error
 
         def stop() -> None:
             server.shutdown()

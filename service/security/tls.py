@@ -7,21 +7,20 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from tempfile import NamedTemporaryFile
 from typing import Generic, TypeVar
 
 import grpc
-from cryptography import x509
-from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from whatwhere.indexer.errors import CredentialsUnreadable
 from whatwhere.indexer.storage.files import FileVersion, version_of
+from whatwhere.service.security.certificates import Validity, faults, names, position_of, unusable_key, validity
 from whatwhere.service.security.tls_files import TlsFiles
 
 _NOT_ITS_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second if one is RSA and the other EC
-_OF_SERVERS = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
+_BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors write it; gRPC's TLS library refuses it
+_TRUSTED = b"-----BEGIN TRUSTED CERTIFICATE-----"
 
 log = logging.getLogger(__name__)
 
@@ -65,6 +64,22 @@ class ServerContext:
         connection.context = self._followed.made.context
 
 
+class CertificateDates:
+    """The validity of the certificate that new connections are shown, for monitoring.
+
+    Raises CredentialsUnreadable if the files are invalid at the start.
+    """
+
+    def __init__(self, files: TlsFiles) -> None:
+        self._followed = _Followed(files, _dates, reports=False)
+
+    @property
+    def current(self) -> Validity | None:
+        """Return when its whole chain is valid; None if that is unknown."""
+        self._followed.fetch()
+        return self._followed.made.validity
+
+
 def channel_credentials(
     ca: Path | None = None, certificate: Path | None = None, key: Path | None = None
 ) -> grpc.ChannelCredentials:
@@ -96,8 +111,9 @@ class _Pair:
 class _Followed(Generic[_Made]):
     """An object made of the last valid files. Thread-safe: gRPC calls `fetch` from several threads."""
 
-    def __init__(self, files: TlsFiles, make: Callable[[TlsFiles], _Made]) -> None:
+    def __init__(self, files: TlsFiles, make: Callable[[TlsFiles], _Made], *, reports: bool = True) -> None:
         self._files = files
+        self._reports = reports
         self._make = make
         self._lock = threading.Lock()
         self._reported: str | None = None
@@ -114,7 +130,7 @@ class _Followed(Generic[_Made]):
                     return None
                 made = self._make(self._files)
             except Exception as error:  # connections continue with the previous certificate
-                if self._reported != str(error):
+                if self._reports and self._reported != str(error):
                     log.error(  # noqa: TRY400 - a traceback only for unexpected errors
                         "still using the previous certificate: %s",
                         error,
@@ -123,7 +139,8 @@ class _Followed(Generic[_Made]):
                 self._reported = str(error)
                 return None
             self.made, self._version, self._reported = made, version, None
-            log.info("certificate=%s reloaded", self._files.certificate)
+            if self._reports:
+                log.info("certificate=%s reloaded", self._files.certificate)
             return made
 
 
@@ -144,8 +161,8 @@ def _configuration(files: TlsFiles) -> grpc.ServerCertificateConfiguration:
     if files.client_ca is not None:
         roots = _bytes(files.client_ca)
         _check_certificates(roots, files.client_ca)
-    if _has_expired(pair.certificate):
-        log.warning("%s has expired: clients will refuse it", files.certificate)
+    for fault in faults(pair.certificate):
+        log.warning("%s %s", files.certificate, fault)
     return grpc.ssl_server_certificate_configuration([(pair.key, pair.certificate)], roots)
 
 
@@ -158,10 +175,9 @@ class _Certified:
 
 
 def _certified(files: TlsFiles) -> _Certified:
-    """Read and check the files. Raises CredentialsUnreadable. `_configuration` logs an expired certificate."""
+    """Read and check the files. Raises CredentialsUnreadable. `_configuration` logs what clients will refuse."""
     pair = _Pair(_bytes(files.certificate), _bytes(files.key))
     context = _check_pair(pair, files.certificate, files.key)
-    names = _names(pair.certificate)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
     if files.client_ca is not None:
@@ -170,12 +186,23 @@ def _certified(files: TlsFiles) -> _Certified:
         with _as_file(roots) as file:
             context.load_verify_locations(file)
         context.verify_mode = ssl.CERT_REQUIRED
-    return _Certified(context, names)
+    return _Certified(context, names(pair.certificate))
+
+
+@dataclass(frozen=True)
+class _Dated:
+    validity: Validity | None
+
+
+def _dates(files: TlsFiles) -> _Dated:
+    pair = _Pair(_bytes(files.certificate), _bytes(files.key))
+    _check_pair(pair, files.certificate, files.key)
+    return _Dated(validity(pair.certificate))
 
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
     except OSError as error:
         raise _unreadable(error) from error
 
@@ -209,6 +236,10 @@ def _as_file(content: bytes) -> Iterator[str]:
 
 
 def _check_certificates(content: bytes, path: Path) -> None:
+    if _TRUSTED in content:
+        raise CredentialsUnreadable(
+            f"{path}: an OpenSSL TRUSTED CERTIFICATE, which gRPC cannot read: convert it with `openssl x509 -in {path}`"
+        )
     try:
         with _as_file(content) as file:
             ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(file)
@@ -231,48 +262,28 @@ def _check_pair(pair: _Pair, certificate: Path, key: Path) -> ssl.SSLContext:
             context.load_cert_chain(first, second, refuse)
     except ssl.SSLError as error:
         if error.reason in _NOT_ITS_KEY:
+            position = position_of(pair.key, pair.certificate)
+            if position is not None:
+                raise CredentialsUnreadable(
+                    f"{certificate}: the chain is in the wrong order: its certificate {position + 1} belongs to {key}: "
+                    "put this first, then the issuer of each"
+                ) from error
             raise CredentialsUnreadable(f"{key}: not the key of {certificate}: give a matching pair") from error
+        if error.reason == "EE_KEY_TOO_SMALL":
+            raise CredentialsUnreadable(f"{key}: too short to be safe: give an RSA key of 2048 bits or more") from error
         raise CredentialsUnreadable(
             f"{key}: not a valid PEM private key for {certificate} ({_reason(error)}): give a matching pair"
         ) from error
+    if (kind := unusable_key(pair.key)) is not None:
+        raise CredentialsUnreadable(
+            f"{key}: gRPC cannot use a key of the kind {kind}: give an RSA key of 2048 bits or more, or an EC key on "
+            "P-256 or P-384"
+        )
     return context
 
 
 def _reason(error: ssl.SSLError) -> str:
     return (error.reason or "unreadable").replace("_", " ").lower()
-
-
-def _has_expired(certificate: bytes) -> bool:
-    shown = _shown(certificate)
-    return shown is not None and shown.not_valid_after_utc < datetime.now(UTC)
-
-
-def _names(certificate: bytes) -> tuple[str, ...]:
-    """Return the DNS names and IP addresses of the certificate; none if a client would refuse it."""
-    shown = _shown(certificate)
-    if shown is None or not shown.not_valid_before_utc <= datetime.now(UTC) <= shown.not_valid_after_utc:
-        return ()
-    try:
-        extensions = {type(extension.value): extension.value for extension in shown.extensions}
-    except (ValueError, x509.DuplicateExtension, x509.UnsupportedGeneralNameType):  # clients cannot read it either
-        return ()
-    usage, names = extensions.get(x509.ExtendedKeyUsage), extensions.get(x509.SubjectAlternativeName)
-    if isinstance(usage, x509.ExtendedKeyUsage) and not _OF_SERVERS & set(usage):
-        return ()
-    if not isinstance(names, x509.SubjectAlternativeName):
-        return ()
-    return tuple(str(name.value) for name in names if isinstance(name, x509.DNSName | x509.IPAddress))
-
-
-def _shown(certificate: bytes) -> x509.Certificate | None:
-    """Return the first certificate of a chain, the server's own.
-
-    None if OpenSSL has read it but this library cannot: gRPC's own library may, so the server starts all the same.
-    """
-    try:
-        return x509.load_pem_x509_certificate(certificate)
-    except ValueError:
-        return None
 
 
 def _system_roots() -> bytes | None:

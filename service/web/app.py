@@ -2,7 +2,7 @@
 
 import asyncio
 import re
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from hashlib import sha256
@@ -10,20 +10,23 @@ from importlib import resources
 from typing import Any, NoReturn
 
 import grpc
+from google.protobuf.message import Message
+from grpc_health.v1 import health_pb2
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.gzip import GZipMiddleware
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import Response
+from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
 from whatwhere.indexer.errors import ImageTooManyBytes
 from whatwhere.service.api.gateway import Gateway
-from whatwhere.service.api.interceptor import REQUEST_ID
+from whatwhere.service.api.interceptor import HEALTH, REQUEST_ID
 from whatwhere.service.settings import Limits
 from whatwhere.service.web.calls import Caller, Sender
 from whatwhere.service.web.files import INDEX, PageFile, matches, page_files
+from whatwhere.service.web.guard import HEALTH_PATH
 from whatwhere.service.web.statuses import Refusal, failed
 from whatwhere.service.web.transcoding import METHODS, HttpMethod, from_json, from_parameters, to_json, to_picture
 
@@ -32,6 +35,7 @@ _PASSED_ON = ("authorization", "traceparent", "tracestate")
 _PRINTABLE = re.compile(r"[\x20-\x7e]*")
 _PICTURES_FOR_S = 300
 _COMPRESSION = 4  # of 9: large responses are images in base64, which shrink by a quarter at any level
+_CHECK = f"{HEALTH}Check"
 _GONE = Response(status_code=499)  # the client has disconnected
 _NOT_JSON = Refusal(
     415, grpc.StatusCode.INVALID_ARGUMENT, "NOT_JSON", "send the request as JSON, with content-type: application/json"
@@ -55,6 +59,7 @@ def create_app(caller: Caller, gateway: Gateway, limits: Limits, threads: Thread
         routes=[
             Route("/", page.index),
             Route("/page/{name}", page.file),
+            Route(HEALTH_PATH, partial(_health, caller, gateway)),
             *(Route(method.path, partial(api.answer, method), methods=[method.verb]) for method in METHODS),
         ],
         middleware=[Middleware(GZipMiddleware, compresslevel=_COMPRESSION)],
@@ -149,6 +154,32 @@ class _Api:
 
     async def _in_thread(self, work: Any, *arguments: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._threads, work, *arguments)
+
+
+async def _health(caller: Caller, gateway: Gateway, request: Request) -> Response:
+    """Answer as the gRPC health service does: 200 if it is SERVING, else 503, also while draining."""
+    service = request.query_params.get("service", "")
+    metadata: list[tuple[str, str | bytes]] = [gateway.named(request.state.client)]
+    sender = Sender(_message_of(health_pb2.HealthCheckRequest(service=service)), partial(_until_gone, request))
+    try:
+        content = await caller.call(_CHECK, metadata, sender)
+    except grpc.aio.AioRpcError as failure:
+        if failure.code() is grpc.StatusCode.NOT_FOUND:
+            return Refusal(404, failure.code(), "NO_SUCH_SERVICE", failure.details() or "").answer(
+                request.state.request_id
+            )
+        return failed(failure, request.state.request_id)
+    status = health_pb2.HealthCheckResponse.FromString(content).status
+    name = health_pb2.HealthCheckResponse.ServingStatus.Name(status)
+    code = 200 if status == health_pb2.HealthCheckResponse.SERVING else 503
+    return JSONResponse({"status": name}, code, {"cache-control": "no-store"})
+
+
+def _message_of(message: Message) -> Callable[[], Awaitable[bytes]]:
+    async def read() -> bytes:
+        return message.SerializeToString()
+
+    return read
 
 
 async def _until_gone(request: Request) -> NoReturn:

@@ -1,7 +1,7 @@
 """Handle one HTTP connection: its timeouts, its limit per client, and the client's name."""
 
 import asyncio
-import ipaddress
+import socket
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
@@ -16,6 +16,7 @@ from uvicorn.server import ServerState
 from whatwhere.indexer.errors import TryAgainLater
 from whatwhere.service.api.admission import ConcurrencyLimiter
 from whatwhere.service.api.interceptor import choose_request_id
+from whatwhere.service.web.forwarding import UNIX_CLIENT, TrustedProxies, client_name, plain_address
 from whatwhere.service.web.guard import HEADERS
 from whatwhere.service.web.statuses import Refusal
 
@@ -32,6 +33,7 @@ class Shared:
 
     limiter: ConcurrencyLimiter
     receive_s: float
+    proxies: TrustedProxies
 
 
 class Connection(H11Protocol):
@@ -49,13 +51,16 @@ class Connection(H11Protocol):
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override] # as uvicorn has it
         """Accept the connection, or close it if there are too many."""
         super().connection_made(transport)
-        client = _client(transport)
+        client, peer = _client(transport), _peer(transport)
+        # The connections of a trusted proxy are of many people: only their total is limited.
+        limited = f"{client}, connection {id(self)}" if self._shared.proxies.trust(peer) else client
         try:
-            self._inside.enter_context(self._shared.limiter.entered(client))
+            self._inside.enter_context(self._shared.limiter.entered(limited))
         except TryAgainLater:
             transport.abort()
             return
-        self.app_state = {"client": client}
+        self.client = (peer, self.client[1] if self.client else 0)
+        self.app_state = {"client": client, "peer": peer}
         self._watch()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -153,8 +158,12 @@ def _client(transport: asyncio.Transport) -> str:
         names = [value for part in certificate["subject"] for key, value in part if key == "commonName"]
         names += [value for _, value in certificate.get("subjectAltName", ())]
         return f"certificate:{names[0] if names else ''}"
+    return client_name(_peer(transport)) or UNIX_CLIENT
+
+
+def _peer(transport: asyncio.Transport) -> str:
+    """Return the IP address of the other side."""
+    if (connection := transport.get_extra_info("socket")) is not None and connection.family is socket.AF_UNIX:
+        return UNIX_CLIENT
     name = transport.get_extra_info("peername") or ("0.0.0.0", 0)  # noqa: S104 - it has disconnected
-    address = ipaddress.ip_address(name[0].partition("%")[0])
-    if isinstance(address, ipaddress.IPv4Address):
-        return f"address:ipv4:{address}"
-    return f"address:ipv4:{address.ipv4_mapped}" if address.ipv4_mapped else f"address:ipv6:%5B{address}%5D"
+    return str(plain_address(name[0]))

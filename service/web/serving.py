@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.service.addresses import bind, cannot_listen, unix_path
 from whatwhere.service.api.admission import ConcurrencyLimiter
 from whatwhere.service.api.gateway import Gateway
 from whatwhere.service.security.tls import ServerContext
@@ -21,7 +22,8 @@ from whatwhere.service.settings import ServerSettings
 from whatwhere.service.web.app import create_app
 from whatwhere.service.web.calls import Caller
 from whatwhere.service.web.connections import Connection, Shared
-from whatwhere.service.web.guard import Guard, Hosts
+from whatwhere.service.web.forwarding import TrustedProxies
+from whatwhere.service.web.guard import Guard, Hosts, read_prefix
 
 _HEAD_FACTOR = 2  # limit of heads relative to that of call metadata: browsers send more headers
 _BACKLOG = 512
@@ -39,14 +41,17 @@ class Web:
     Raises InvalidRequest if the address cannot be used, CredentialsUnreadable if the TLS files are invalid.
     """
 
-    def __init__(self, settings: ServerSettings, listen: str, gateway: Gateway) -> None:
-        self._limits, self._gateway = settings.limits, gateway
+    def __init__(self, settings: ServerSettings, listen: str, gateway: Gateway, proxies: TrustedProxies) -> None:
+        self._limits, self._gateway, self._prefix = settings.limits, gateway, read_prefix(settings.web_path)
+        self._proxies = proxies
         self._tls = None if settings.tls is None else ServerContext(settings.tls)
         self._hosts = Hosts(listen, settings.web_hosts, lambda: () if self._tls is None else self._tls.names)
         self._listening: asyncio.Server | None = None
         self._caller: Caller | None = None
         with ExitStack() as closing:
             self._socket = closing.enter_context(_bound(listen))
+            if (path := unix_path(listen)) is not None:
+                closing.callback(Path(path).unlink, missing_ok=True)
             self.private_address = f"unix:{closing.enter_context(_private_folder()) / 'calls'}"
             self._threads = ThreadPoolExecutor(settings.cores, "json")
             closing.callback(self._threads.shutdown, wait=False)
@@ -54,8 +59,8 @@ class Web:
 
     @property
     def port(self) -> int:
-        """Return the port."""
-        return int(self._socket.getsockname()[1])
+        """Return the port; 0 of a Unix socket."""
+        return 0 if self._socket.family is socket.AF_UNIX else int(self._socket.getsockname()[1])
 
     async def start(self) -> None:
         """Start to serve. Call it in the event loop of the gRPC server."""
@@ -63,7 +68,7 @@ class Web:
         app = create_app(self._caller, self._gateway, self._limits, self._threads)
         head_bytes = _HEAD_FACTOR * self._limits.max_metadata_bytes
         config = uvicorn.Config(
-            Guard(app, self._hosts, head_bytes),
+            self._proxies.wrap(Guard(app, self._hosts, head_bytes, self._proxies, self._prefix)),
             interface="asgi3",
             http=Connection,
             ws="none",
@@ -71,7 +76,7 @@ class Web:
             log_config=None,
             log_level="error",  # errors of callers are not logged
             access_log=False,  # the gRPC call has a log line
-            proxy_headers=False,  # forwarding headers could be forged
+            proxy_headers=False,  # only those of trusted proxies: see above
             server_header=False,
             date_header=False,
             timeout_keep_alive=self._limits.web_idle_s,  # type: ignore[arg-type] # the event loop accepts fractions
@@ -81,7 +86,7 @@ class Web:
         self._state = ServerState()
         limiter = ConcurrencyLimiter(self._limits.max_web_connections, self._limits.max_web_connections_per_client)
         self._listening = await asyncio.get_running_loop().create_server(
-            partial(Connection, config, self._state, Shared(limiter, self._limits.receive_s)),
+            partial(Connection, config, self._state, Shared(limiter, self._limits.receive_s, self._proxies)),
             sock=self._socket,
             ssl=None if self._tls is None else self._tls.context,
             backlog=_BACKLOG,
@@ -133,16 +138,12 @@ def _private_folder() -> Iterator[Path]:
 
 
 def _bound(listen: str) -> socket.socket:
-    host, _, port = listen.rpartition(":")
     try:
-        found = socket.getaddrinfo(host.strip("[]"), int(port), type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE)
-        family, _, _, _, address = found[0]
-        both = family is socket.AF_INET6 and address[0] == "::" and socket.has_dualstack_ipv6()
-        listening = socket.create_server(address[:2], family=family, backlog=_BACKLOG, dualstack_ipv6=both)
+        listening = bind(listen, _BACKLOG)
     except OSError as error:
-        raise InvalidRequest(
-            f"cannot listen on {listen}: the address is in use, or not of this machine", field="web_listen"
-        ) from error
+        raise cannot_listen(listen, "web_listen", error) from error
+    if listening.family is socket.AF_UNIX:
+        return listening
     # Connections inherit these. Without TCP_NODELAY, the body of a response waits 40 ms for the head's acknowledgment
     # (measured). TCP_NOTSENT_LOWAT keeps unread data in this process, where the timeout for slow readers sees it.
     listening.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)

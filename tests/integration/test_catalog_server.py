@@ -323,6 +323,11 @@ def test_a_schema_that_may_not_be_made_is_refused(postgres: PostgresServer, name
 @pytest.mark.parametrize(
     ("written", "said"),
     [
+        ("postgresql://me:secret@host/d?nonsense=secret", "the option 'nonsense', which is none: see PostgreSQL's"),
+        ("postgresql://me:secret@host/d?hots=secret", "the option 'hots', which is none: did you mean host?"),
+        ("postgresql://me:secret@host/d?shema=secret", "did you mean schema?"),
+        ("postgresql://me:secret@host/d?connect_timeout=x", "connect_timeout=x: give a number"),
+        ("postgresql://me:secret@host/d?port=5432,x", "port=5432,x: give a number"),
         ("mysql://me:secret@host/database", "mysql is not a supported catalog database"),
         ("no address with secret", "is not a URL"),
         ("postgresql+psycopg://me:secret@host:port/database", "is not a URL"),

@@ -95,6 +95,16 @@ def test_a_token_may_be_sent_in_plain_text_when_allowed(command: tuple[str, ...]
     assert TOKEN not in done.stdout + done.stderr
 
 
+def test_a_token_of_the_environment_may_end_with_a_newline() -> None:
+    """As a file that a secret is read from does."""
+    scripted = ScriptedServer(well)
+    with serving(scripted) as address:
+        done = run("refresh", "--server", address, token=f"{TOKEN}\n")
+
+    assert done.returncode == 0, done.stderr
+    assert scripted.calls[0]["authorization"] == f"Bearer {TOKEN}"
+
+
 @pytest.mark.parametrize("content", [None, b"", b" \n", b"two words", b"\xff\xfe"])
 def test_a_file_that_holds_no_token_is_named_and_not_shown(content: bytes | None, tmp_path: Path) -> None:
     """Missing, empty, or not printable."""

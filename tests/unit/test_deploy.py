@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 import pytest
+import trustme
 import typer
 import yaml
 from prometheus_client import generate_latest
@@ -22,6 +23,7 @@ from whatwhere.indexer.collection.stores import Stores
 from whatwhere.indexer.vectors.address import MilvusAddress
 from whatwhere.service.api import health
 from whatwhere.service.cli.app import app
+from whatwhere.service.security.tls_files import TlsFiles
 from whatwhere.service.server import Server
 from whatwhere.service.settings import ServerSettings
 
@@ -197,7 +199,11 @@ def port_of(address: str) -> int:
 
 
 def test_every_metric_of_dashboard_and_alerts_is_one_that_a_server_shows(tmp_path: Path) -> None:
-    server = Server(ServerSettings(tmp_path, listen="127.0.0.1:0"))
+    certificate = trustme.CA().issue_cert("localhost")
+    files = TlsFiles(tmp_path / "tls.crt", tmp_path / "tls.key")
+    certificate.private_key_and_cert_chain_pem.write_to_path(str(files.certificate))
+    certificate.private_key_pem.write_to_path(str(files.key))
+    server = Server(ServerSettings(tmp_path, listen="127.0.0.1:0", tls=files))
     try:
         scrape = generate_latest(server._metrics.registry).decode()
     finally:

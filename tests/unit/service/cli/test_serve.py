@@ -53,6 +53,11 @@ def test_without_options_it_is_the_settings_own_defaults(asked: list[ServerSetti
         (("--no-reflection",), {"reflection": False}),
         (("--web", "127.0.0.1:15"), {"web_listen": "127.0.0.1:15"}),
         (("--web-host", "a.org", "--web-host", "b.org"), {"web_hosts": ("a.org", "b.org")}),
+        (("--web-path", "/photos"), {"web_path": "/photos"}),
+        (
+            ("--trusted-proxies", "10.0.0.1", "--trusted-proxies", "10.1.0.0/16"),
+            {"trusted_proxies": ("10.0.0.1", "10.1.0.0/16")},
+        ),
         (("--threads", "3"), {"threads": 3}),
         (("--remembered-uploads", "4"), {"remembered_uploads": 4}),
         (("--max-concurrent", "5"), {"limits": Limits(image=Limits().image, max_concurrent=5)}),
@@ -122,6 +127,13 @@ def test_the_page_is_announced_on_a_line_of_its_own(monkeypatch: pytest.MonkeyPa
     assert plain == "serving c.ww on 127.0.0.1:1\npage: http://127.0.0.1:2/\n"
     assert guarded == "serving c.ww on 127.0.0.1:1\npage: https://127.0.0.1:2/\n"
 
+    _, under = invoke("--collection", "c.ww", "--web", "127.0.0.1:0", "--web-path", "/photos/")
+    addresses["web"] = "unix:/run/page"
+    _, local = invoke("--collection", "c.ww", "--web", "unix:/run/page")
+
+    assert under.endswith("page: http://127.0.0.1:2/photos/\n")
+    assert local.endswith("page: unix:/run/page\n")
+
 
 @pytest.mark.parametrize("half", [("--tls-key", "k"), ("--tls-certificate", "c"), ("--tls-client-ca", "a")])
 def test_half_of_a_certificate_is_wrong_usage(asked: list[ServerSettings], half: tuple[str, str]) -> None:
@@ -130,3 +142,37 @@ def test_half_of_a_certificate_is_wrong_usage(asked: list[ServerSettings], half:
 
     assert code == 2
     assert asked == []
+
+
+@pytest.mark.parametrize(
+    ("name", "meant"),
+    [
+        ("WHATWHERE_SERVE_TOKEN", "did you mean WHATWHERE_SERVE_TOKENS?"),
+        ("WHATWHERE_SERVE_TLS_CLIENT_CAS", "did you mean WHATWHERE_SERVE_TLS_CLIENT_CA?"),
+        ("WHATWHERE_SERVE_NO_REFLECTION", "did you mean WHATWHERE_SERVE_REFLECTION?"),
+        ("WHATWHERE_SERVE_COLLECTION", "did you mean WHATWHERE_COLLECTION?"),
+        ("WHATWHERE_SERVE_XYZZY_PLUGH_QUUX", "see `whatwhere serve --help`"),
+    ],
+)
+def test_a_misspelled_variable_is_wrong_usage(asked: list[ServerSettings], name: str, meant: str) -> None:
+    """As a misspelled option is: a server without its client certificates would start."""
+    code, output = invoke("--collection", "c.ww", **{name: "1"}, COLUMNS="400")
+
+    assert code == 2
+    assert f"{name} is in the environment, and there is no such option: {meant}" in output
+    assert asked == []
+
+
+def test_variables_of_kubernetes_are_none_of_ours(asked: list[ServerSettings]) -> None:
+    """It sets them in each container for a Service of this name."""
+    links = {
+        "SERVICE_HOST": "10.0.0.1",
+        "SERVICE_PORT_GRPC": "50051",
+        "PORT": "tcp://10.0.0.1:1",
+        "PORT_1_TCP_ADDR": "x",
+    }
+
+    code, output = invoke("--collection", "c.ww", **{f"WHATWHERE_SERVE_{name}": text for name, text in links.items()})
+
+    assert code == 0, output
+    assert asked == [ServerSettings("c.ww")]

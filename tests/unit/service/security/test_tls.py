@@ -7,18 +7,20 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from datetime import UTC, datetime
+from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import grpc
 import pytest
 import trustme
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from grpc_health.v1 import health, health_pb2, health_pb2_grpc
 
 from whatwhere.indexer.errors import CredentialsUnreadable
-from whatwhere.service.security.tls import ServerContext, channel_credentials, server_credentials
+from whatwhere.service.security.tls import CertificateDates, ServerContext, channel_credentials, server_credentials
 from whatwhere.service.security.tls_files import TlsFiles
 
 HOST = "127.0.0.1"
@@ -425,20 +427,169 @@ def test_an_expired_certificate_is_warned_of(
         answered = answers(port, channel_credentials(ca))
 
     assert [record.levelname for record in caplog.records] == ["WARNING"]
-    assert caplog.messages == [f"{files.certificate} has expired: clients will refuse it"]
+    said = f"{files.certificate} has expired on 2020-01-01 00:00 UTC: clients will refuse it: renew it"
+    assert caplog.messages == [said]
     assert not answered
 
 
-def test_a_certificate_that_is_not_good_yet_has_not_expired(
+LATER = {"not_before": datetime(2035, 1, 1, tzinfo=UTC), "not_after": datetime(2036, 1, 1, tzinfo=UTC)}
+
+
+def test_a_certificate_that_is_not_good_yet_is_warned_of(
     files: TlsFiles, authority: trustme.CA, caplog: pytest.LogCaptureFixture
 ) -> None:
-    """Another trouble is not called by this name."""
-    later = {"not_before": datetime(2035, 1, 1, tzinfo=UTC), "not_after": datetime(2036, 1, 1, tzinfo=UTC)}
-    keep(authority.issue_cert(HOST, **later), files)
+    """By the day on which it will be; a wrong clock looks the same."""
+    keep(authority.issue_cert(HOST, **LATER), files)
 
     server_credentials(files)
 
-    assert caplog.messages == []
+    said = (
+        "is not valid before 2035-01-01 00:00 UTC: clients will refuse it until then: also check this machine's clock"
+    )
+    assert caplog.messages == [f"{files.certificate} {said}"]
+
+
+def test_an_expired_intermediate_is_warned_of(
+    files: TlsFiles, authority: trustme.CA, caplog: pytest.LogCaptureFixture
+) -> None:
+    """By its place in the chain: the server's own certificate is good, and clients refuse it all the same."""
+    other = authority.issue_cert("other", common_name="old", not_after=datetime(2020, 1, 1, tzinfo=UTC))
+    files.certificate.write_bytes(files.certificate.read_bytes() + chain_of(other))
+
+    server_credentials(files)
+
+    assert len(caplog.messages) == 1
+    assert re.search(r"certificate 2 of the chain, .*CN=old.*, has expired on 2020-01-01", caplog.messages[0])
+
+
+@pytest.mark.parametrize("order", [(2, 1, 0), (1, 0, 2)])
+def test_a_chain_in_the_wrong_order_is_called_that(
+    files: TlsFiles, authority: trustme.CA, order: tuple[int, ...]
+) -> None:
+    """And not another's key; what comes behind the server's own may be in any order, as clients take it."""
+    certificate = authority.create_child_ca().create_child_ca().issue_cert(HOST)
+    keep(certificate, files)
+    pems = [pem.bytes() for pem in certificate.cert_chain_pems]
+    files.certificate.write_bytes(b"".join(pems[n] for n in order))
+    position = order.index(0) + 1
+
+    with pytest.raises(CredentialsUnreadable, match=f"wrong order: its certificate {position} belongs to .*server.key"):
+        server_credentials(files)
+    files.certificate.write_bytes(b"".join(pems[n] for n in (0, 2, 1)))
+    server_credentials(files)
+
+
+def key_of(kind: str) -> Any:
+    curves = {"P-256": ec.SECP256R1(), "P-384": ec.SECP384R1(), "P-521": ec.SECP521R1(), "secp256k1": ec.SECP256K1()}
+    if kind in curves:
+        return ec.generate_private_key(curves[kind])
+    if kind == "Ed25519":
+        return ed25519.Ed25519PrivateKey.generate()
+    return rsa.generate_private_key(65537, int(kind))
+
+
+def keep_key(files: TlsFiles, kind: str, form: serialization.PrivateFormat) -> None:
+    """Write a key of this kind, and a certificate that it signed itself."""
+    key = key_of(kind)
+    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, HOST)])
+    certificate = (
+        x509.CertificateBuilder(name, name, key.public_key(), x509.random_serial_number())
+        .not_valid_before(datetime(2020, 1, 1, tzinfo=UTC))
+        .not_valid_after(datetime(2099, 1, 1, tzinfo=UTC))
+        .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ip_address(HOST))]), critical=False)
+        .sign(key, None if kind == "Ed25519" else hashes.SHA256())
+    )
+    files.certificate.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+    files.key.write_bytes(key.private_bytes(serialization.Encoding.PEM, form, serialization.NoEncryption()))
+
+
+@pytest.mark.parametrize("form", [serialization.PrivateFormat.PKCS8, serialization.PrivateFormat.TraditionalOpenSSL])
+@pytest.mark.parametrize("kind", ["P-256", "P-384", "2048"])
+def test_keys_of_every_usual_kind_and_form_are_used(
+    files: TlsFiles, kind: str, form: serialization.PrivateFormat
+) -> None:
+    """Also behind the mark that some editors write at the beginning, and with the lines of Windows."""
+    keep_key(files, kind, form)
+    for path in (files.certificate, files.key):
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+
+    with serving(files) as port:
+        assert answers(port, channel_credentials(files.certificate))
+
+
+@pytest.mark.parametrize(
+    ("kind", "words"),
+    [
+        ("P-521", "gRPC cannot use a key of the kind EC secp521r1: give an RSA key of 2048 bits"),
+        ("secp256k1", "gRPC cannot use a key of the kind EC secp256k1"),
+        ("Ed25519", "gRPC cannot use a key of the kind Ed25519"),
+        ("1024", "too short to be safe: give an RSA key of 2048 bits"),
+    ],
+)
+def test_a_key_that_grpc_cannot_use_is_named_at_the_start(files: TlsFiles, kind: str, words: str) -> None:
+    """Else the server would start, and no client would get an answer."""
+    keep_key(files, kind, serialization.PrivateFormat.PKCS8)
+
+    for make in (server_credentials, ServerContext):
+        with pytest.raises(CredentialsUnreadable, match=re.escape(f"{files.key}: {words}")):
+            make(files)
+    with pytest.raises(CredentialsUnreadable, match=re.escape(words)):
+        channel_credentials(None, files.certificate, files.key)
+
+
+def test_a_trusted_certificate_of_openssl_is_called_that(files: TlsFiles) -> None:
+    """OpenSSL reads it, gRPC does not."""
+    files.certificate.write_bytes(files.certificate.read_bytes().replace(b"CERTIFICATE", b"TRUSTED CERTIFICATE"))
+
+    with pytest.raises(CredentialsUnreadable, match="gRPC cannot read: convert it with `openssl x509 -in"):
+        server_credentials(files)
+
+
+def by_rename(certificate: trustme.LeafCert, files: TlsFiles) -> None:
+    for path, content in ((files.certificate, chain_of(certificate)), (files.key, certificate.private_key_pem.bytes())):
+        beside = path.with_suffix(".new")
+        beside.write_bytes(content)
+        beside.replace(path)
+
+
+def by_symlink(certificate: trustme.LeafCert, files: TlsFiles) -> None:
+    """Turn the link `..data` to a new folder, as Kubernetes does."""
+    folder = files.certificate.parent
+    version = folder / f"..{len(list(folder.iterdir()))}"
+    version.mkdir()
+    (version / files.certificate.name).write_bytes(chain_of(certificate))
+    (version / files.key.name).write_bytes(certificate.private_key_pem.bytes())
+    (folder / "..tmp").symlink_to(version.name)
+    (folder / "..tmp").replace(folder / "..data")
+    for path in (files.certificate, files.key):
+        if not path.is_symlink():
+            path.unlink(missing_ok=True)
+            path.symlink_to(f"..data/{path.name}")
+
+
+@pytest.mark.parametrize("renew", [keep, by_rename, by_symlink])
+def test_dates_are_those_of_the_certificate_that_is_shown(
+    tmp_path: Path, authority: trustme.CA, renew: Callable[[trustme.LeafCert, TlsFiles], None]
+) -> None:
+    """In whatever way it is renewed; while the new one is bad, those of the old one."""
+    folder = tmp_path / "secret"
+    folder.mkdir()
+    files = TlsFiles(folder / "server.pem", folder / "server.key")
+    days = [datetime(year, 1, 1, tzinfo=UTC) for year in (2035, 2036)]
+    first, second = (authority.issue_cert(HOST, not_after=day) for day in days)
+    renew(first, files)
+    dates = CertificateDates(files)
+
+    with serving(files) as port:
+        found = [dates.current.ends]  # type: ignore[union-attr] # this library can read it
+        renew(second, files)
+        found.append(dates.current.ends)  # type: ignore[union-attr]
+        assert shown(port) == der_of(second)
+        files.key.write_bytes(b"torn")
+        found.append(dates.current.ends)  # type: ignore[union-attr]
+        assert shown(port) == der_of(second)
+
+    assert found == [days[0], days[1], days[1]]
 
 
 @pytest.mark.parametrize("key_type", list(trustme.KeyType))
