@@ -145,7 +145,7 @@ class Server:
         ports = (self.port, self.health_port, self.metrics_port, 0 if self._web is None else self._web.port)
         guard = ConnectionGuard(
             {port for port in ports if port},
-            ConnectionLimits(most, min(per_client, limits.max_connections_per_client)),
+            ConnectionLimits(most, min(per_client, limits.max_connections_per_client), self._proxies.networks),
             self._metrics.connection_refused,
         )
         guard.start()

@@ -25,6 +25,11 @@ class TrustedProxies:
         self._listed = [_normalized(each.strip()) for text in trusted for each in text.split(",") if each.strip()]
         self._hosts: Any = ProxyHeadersMiddleware(_unused, self._listed).trusted_hosts
 
+    @property
+    def networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+        """Return the networks of the proxies that have addresses."""
+        return [ipaddress.ip_network(listed) for listed in self._listed if listed != UNIX_CLIENT]
+
     def wrap(self, app: ASGIApp) -> ASGIApp:
         """Return an application that calls `app` with `client` and `scheme` of the scope as the proxies say."""
         return ProxyHeadersMiddleware(app, self._listed)  # type: ignore[arg-type, return-value] # the same protocol
