@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whatwhere.indexer.errors import CredentialsUnreadable
+from whatwhere.indexer.storage.bounded import KIB, read_bounded
 from whatwhere.service.cli.options import Device
 from whatwhere.service.client.defaults import DEFAULT_TIMEOUT_S
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "WHATWHERE_TOKEN"  # noqa: S105 - the name of the variable
 SERVER_VARIABLE = "WHATWHERE_SERVER"
+_MAX_TOKEN_BYTES = 64 * KIB
 
 _INSTEAD = f"Ask this server, or several in turn. Default without --collection: the variable {SERVER_VARIABLE}."
 
@@ -160,9 +162,11 @@ def with_connection(*, timeout_s: float = DEFAULT_TIMEOUT_S, required: bool = Tr
 
 def _read_token(path: Path) -> str:
     try:
-        token = path.read_bytes().decode(errors="replace").strip()
+        token = read_bounded(path, _MAX_TOKEN_BYTES).decode(errors="replace").strip()
     except OSError as error:
-        raise CredentialsUnreadable(f"{path}: {error.strerror}; give a file with a token") from error
+        raise CredentialsUnreadable(
+            f"{path}: {error.strerror}; give a file with a token, or set {TOKEN_VARIABLE}"
+        ) from error
     if not token:
         raise CredentialsUnreadable(f"{path} is empty; give a file with a token")
     return token

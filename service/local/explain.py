@@ -8,13 +8,11 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.images.decode import DecodedImage, decode_image, size_within
-from whatwhere.indexer.images.limits import ImageLimits
-from whatwhere.indexer.sources.local import read_file
 from whatwhere.indexer.storage.files import file_named, printable
 from whatwhere.service.drawing.explanation import Drawn, Photograph
 from whatwhere.service.drawing.tiles import load_pixels
+from whatwhere.service.local.queries import A_FILE_OR_STORED, read_query
 from whatwhere.service.local.search import Answering, is_stored
 from whatwhere.service.settings import Limits
 
@@ -73,14 +71,7 @@ def _query(image: str, answering: Answering) -> tuple[str | bytes, Photograph]:
 
 def read_photograph(path: Path) -> tuple[bytes, Photograph, DecodedImage]:
     """Read an image file: its content, its photograph, and what a network sees; InvalidRequest, UnreadableImage."""
-    try:
-        content = read_file(path, ImageLimits())
-    except OSError as error:
-        raise InvalidRequest(
-            f"{printable(path)}: {error.strerror}; give an image file, or a stored image's name such as images/12 with "
-            "its --collection or --server",
-            field="image",
-        ) from error
+    content = read_query(path, f"{A_FILE_OR_STORED} with its --collection or --server")
     decoded = decode_image(content, printable(path))
     # The network sees multiples of 32 pixels: scale back to the proportions of the file.
     size = size_within(decoded.width, decoded.height, max(decoded.pixels.shape))

@@ -9,11 +9,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.indexer.boxes import Box, box_from_pixels, checked_box
-from whatwhere.indexer.errors import InvalidRegion, InvalidRequest
+from whatwhere.indexer.errors import InvalidRegion
 from whatwhere.indexer.images.decode import decode_image
-from whatwhere.indexer.storage.files import file_named
+from whatwhere.indexer.storage.files import file_named, printable
 from whatwhere.service.drawing.search import draw_search
 from whatwhere.service.drawing.tiles import check_picture_path, load_pixels, save_picture
+from whatwhere.service.local.queries import A_FILE_OR_STORED, read_query
 from whatwhere.service.results import SearchResult, stored_id
 from whatwhere.service.search_options import SearchOptions
 
@@ -48,10 +49,10 @@ def ask(question: Question, answering: Answering) -> SearchResult:
         size, query, pixels = (stored.width, stored.height), stored.name, load_pixels(stored)
     else:
         path = file_named(question.image)
-        query, pixels = _read(path, "give an image file, or a stored image's name such as images/12")
+        query, pixels = _read(path, A_FILE_OR_STORED)
         size = (pixels.shape[1], pixels.shape[0])
     regions = [parse_region(text, *size) for text in question.regions]
-    mask = b"" if question.mask is None else _read(question.mask, "give an image that is white inside")[0]
+    mask = b"" if question.mask is None else _read(question.mask, "give an image that is white inside", "mask")[0]
     result = answering.search(query, replace(question.options, region=regions, mask=mask))
     if question.picture is not None:
         save_picture(draw_search(pixels, regions, result), question.picture)
@@ -83,9 +84,6 @@ def parse_region(text: str, width: int, height: int) -> Box:
     return checked_box(x_min, y_min, x_max, y_max)
 
 
-def _read(path: Path, remedy: str) -> tuple[bytes, NDArray[np.uint8]]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InvalidRequest(f"{path}: {error.strerror}; {remedy}", field="image") from error
-    return content, decode_image(content, path.name, shorter_side=None).pixels
+def _read(path: Path, remedy: str, field: str = "image") -> tuple[bytes, NDArray[np.uint8]]:
+    content = read_query(path, remedy, field)
+    return content, decode_image(content, printable(path), shorter_side=None).pixels

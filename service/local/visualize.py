@@ -11,16 +11,15 @@ from whatwhere.indexer.collection.reader import CollectionReader, open_collectio
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.features.visualize import cosine_to, visualize_row
 from whatwhere.indexer.images.decode import decode_image
-from whatwhere.indexer.sources.local import read_file
 from whatwhere.indexer.storage.files import file_named, printable
 from whatwhere.service.drawing.tiles import load_pixels
+from whatwhere.service.local.queries import A_FILE_OR_STORED, LIMITS, read_query
 from whatwhere.service.local.search import is_stored
 from whatwhere.service.request_context import RequestContext
 from whatwhere.service.results import stored_id
 from whatwhere.service.search.searcher import Example, Searcher, open_searcher, to_stored_image
 from whatwhere.service.search.similar_factors import box_of_factor, row_of_factor, similar_factors
 from whatwhere.service.search.visualization import Patch, Visualization, VisualizationRequest, VisualizedImage
-from whatwhere.service.settings import Limits
 
 
 def visualize(
@@ -41,7 +40,7 @@ def visualize(
         stored = None if image_id is None else _stored(collection, image_id)
         if stored is not None:  # before the network is loaded
             _living_factor(stored, request.factor)
-        searcher = open_searcher(collection, device, Limits().image, weights)
+        searcher = open_searcher(collection, device, LIMITS, weights)
         source = stored or _described(searcher, file_named(request.image))
         row = _living_factor(source, request.factor)
         factor = request.factor
@@ -80,13 +79,7 @@ def _stored(collection: CollectionReader, image_id: int) -> VisualizedImage:
 
 def _described(searcher: Searcher, path: Path) -> VisualizedImage:
     """Describe a file as a server describes an upload."""
-    try:
-        content = read_file(path, searcher.limits)
-    except OSError as error:
-        raise InvalidRequest(
-            f"{printable(path)}: {error.strerror}; give an image file, or a stored image's name such as images/12",
-            field="image",
-        ) from error
+    content = read_query(path, A_FILE_OR_STORED)
     pixels = decode_image(content, printable(path), limits=searcher.limits, shorter_side=None).pixels
     example = Example(content)
     description = searcher.describe(example, RequestContext())

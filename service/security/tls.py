@@ -17,9 +17,11 @@ from cryptography import x509
 from cryptography.x509.oid import ExtendedKeyUsageOID
 
 from whatwhere.indexer.errors import CredentialsUnreadable
+from whatwhere.indexer.storage.bounded import read_bounded
 from whatwhere.indexer.storage.files import FileVersion, version_of
 from whatwhere.service.security.tls_files import TlsFiles
 
+_MAX_BYTES = 16 * 1024 * 1024  # of a file of certificates; all CAs of a system take a quarter of one MiB
 _NOT_ITS_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second if one is RSA and the other EC
 _OF_SERVERS = {ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.ANY_EXTENDED_KEY_USAGE}
 
@@ -175,7 +177,7 @@ def _certified(files: TlsFiles) -> _Certified:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes()
+        return read_bounded(path, _MAX_BYTES)
     except OSError as error:
         raise _unreadable(error) from error
 
