@@ -58,11 +58,11 @@ REGION = "90,100,690,455px"
 def demo(no_web: Annotated[bool, typer.Option("--no-web", help="Leave the web page out.")] = False) -> None:
     """Try it: index 22 photographs into ./demo, serve them, search with a box, and open the web page.
 
-    The photographs come with scikit-image and scikit-learn: `pip install 'whatwhere[demo]'`. An existing folder
-    ./demo is replaced.
+    The photographs come with scikit-image and scikit-learn: `pip install 'whatwhere[demo]'`. The folder of an
+    earlier demonstration is replaced.
     """
     packages = {package: _package(package) for package in PHOTOGRAPHS}
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    _forget_earlier()
     collection, answer = FOLDER / "collection", FOLDER / "answer.png"
     _run("index", str(_photographs(packages)), "--collection", str(collection))
     _run("images", "--collection", str(collection), "--state", "failed")
@@ -77,6 +77,18 @@ def demo(no_web: Annotated[bool, typer.Option("--no-web", help="Leave the web pa
         print(f"\nLook at {answer.absolute()}: the box drawn on one view (orange) found the other (blue).")
         if page is not None:
             _show(page, query)
+
+
+def _forget_earlier() -> None:
+    """Remove the folder of an earlier demonstration; InvalidRequest if it holds anything else."""
+    if not os.path.lexists(FOLDER):
+        return
+    ours = {"photographs", "collection", "answer.png", Path(QUERY[1]).name}
+    if FOLDER.is_symlink() or not FOLDER.is_dir() or {entry.name for entry in FOLDER.iterdir()} - ours:
+        raise InvalidRequest(
+            f"{FOLDER.absolute()} is not of an earlier demonstration, and would be replaced: run this in another folder"
+        )
+    shutil.rmtree(FOLDER)
 
 
 def _package(name: str) -> Path:

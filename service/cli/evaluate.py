@@ -8,7 +8,7 @@ import typer
 
 from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
 from whatwhere.indexer.features.names import DEFAULT_DIMENSIONS, DEFAULT_RANK
-from whatwhere.indexer.storage.files import write_text
+from whatwhere.indexer.storage.outputs import Output
 from whatwhere.service.cli import progress
 from whatwhere.service.cli.app import app, messages, stoppable
 from whatwhere.service.cli.options import (
@@ -17,6 +17,7 @@ from whatwhere.service.cli.options import (
     Dimensions,
     Network,
     OnDevice,
+    Overwrite,
     Precision,
     Preset,
     Rank,
@@ -60,6 +61,7 @@ def evaluate(
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file (JSON).")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the report to this file (Markdown).")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw the main numbers to this file (.png or .jpg).")] = None,
+    overwrite: Overwrite = False,
     device: OnDevice = Device.AUTO,
 ) -> None:
     """Score descriptors on a data set by its authors' protocol, and print a table.
@@ -70,13 +72,20 @@ def evaluate(
     Example: `whatwhere evaluate paris6k --images ~/paris --ground-truth ~/paris_gt --whiten-on ~/oxford`
     """
     from whatwhere.service.evaluation.retrieval.datasets import load_benchmark
-    from whatwhere.service.evaluation.retrieval.report import check_picture_name, draw, to_json, to_markdown
+    from whatwhere.service.evaluation.retrieval.report import check_picture_name, draw, format_of, to_json, to_markdown
     from whatwhere.service.evaluation.retrieval.run import TABLE_ORDER, EvaluationSettings
     from whatwhere.service.evaluation.retrieval.run import evaluate as run
 
     if picture is not None:
         check_picture_name(picture)
-    folders = [folder for folder in whiten_on or [] if folder != "collection"]
+    folders = [Path(folder) for folder in whiten_on or [] if folder != "collection"]
+    written = {"json": json_file, "markdown": markdown, "picture": picture}
+    outputs = {option: Output(path, overwrite, option) for option, path in written.items() if path is not None}
+    if len({output.path.resolve() for output in outputs.values()}) < len(outputs):
+        raise typer.BadParameter("--json, --markdown and --picture must be given different files")
+    for output in outputs.values():
+        output.check()
+        output.spare(path for path in (*images, *folders, ground_truth, weights) if path is not None)
     settings = EvaluationSettings(
         cache=cache.expanduser(),
         descriptors=TABLE_ORDER if descriptors == "all" else names(descriptors),
@@ -86,7 +95,7 @@ def evaluate(
         precision=precision.value,
         rank=rank,
         dimensions=dimensions,
-        whiten_on=tuple(map(Path, folders)),
+        whiten_on=tuple(folders),
         whiten_on_collection="collection" in (whiten_on or []),
         localization=localization,
         device=device.value,
@@ -96,9 +105,10 @@ def evaluate(
         found = run(benchmark, settings, report)
     text = to_markdown(found)
     print(text, end="")
-    if json_file is not None:
-        write_text(json_file, json.dumps(to_json(found), indent=2) + "\n")
-    if markdown is not None:
-        write_text(markdown, text)
-    if picture is not None:
-        draw(found, picture)
+    writers = {
+        "json": lambda path: path.write_text(json.dumps(to_json(found), indent=2) + "\n", encoding="utf-8"),
+        "markdown": lambda path: path.write_text(text, encoding="utf-8"),
+        "picture": lambda path: draw(found).save(path, format=format_of(outputs["picture"].path)),
+    }
+    for option, output in outputs.items():
+        output.write(writers[option])

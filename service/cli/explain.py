@@ -9,9 +9,10 @@ import typer
 from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
 from whatwhere.indexer.features.names import DEFAULT_RANK
 from whatwhere.indexer.storage.files import file_named
+from whatwhere.indexer.storage.outputs import Output
 from whatwhere.service.cli.app import app, new_table, out, print_json
 from whatwhere.service.cli.connection import SERVER_VARIABLE, Connection, answering, with_connection
-from whatwhere.service.cli.options import AsJson, Device, OnDevice, SearchedCollection, StoredImage, Weights
+from whatwhere.service.cli.options import AsJson, Device, OnDevice, Overwrite, SearchedCollection, StoredImage, Weights
 from whatwhere.service.drawing.defaults import OPACITY
 from whatwhere.service.settings import Limits
 
@@ -57,6 +58,7 @@ def explain(
     collection: SearchedCollection = None,
     pca: Annotated[bool, typer.Option("--pca", help="Show the principal components too, for comparison.")] = False,
     opacity: Opacity = OPACITY,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the factors of an image: what a search compares, where each factor is, and how much of the image it covers.
@@ -72,11 +74,12 @@ def explain(
     Example: `whatwhere explain images/12 --collection ~/pictures.ww --picture why.png`
     """
     from whatwhere.service.drawing.explanation import draw_explanation
-    from whatwhere.service.drawing.tiles import check_picture_path, save_picture
+    from whatwhere.service.drawing.tiles import check_picture, save_picture
 
     ranks = None if rank is None else _ranks(rank)
-    if picture is not None:
-        check_picture_path(picture)
+    output = None if picture is None else Output(picture, overwrite)
+    if output is not None:
+        check_picture(output, [file_named(image)])
     connection = _for_stored_images(connection, collection, [image])
     if connection.server is None and collection is None:
         from whatwhere.service.local.files import explain_file
@@ -88,9 +91,9 @@ def explain(
         from whatwhere.service.local.explain import explain_image
 
         with answering(connection, collection, weights=weights, device=device) as source:
-            found = explain_image(image, source)
-    if picture is not None:
-        save_picture(draw_explanation(found.photograph, found.by_rank, found.principal, opacity), picture)
+            found = explain_image(image, source, output)
+    if output is not None:
+        save_picture(draw_explanation(found.photograph, found.by_rank, found.principal, opacity), output)
     if as_json:
         print_json(_explanation(found))
         return
@@ -118,6 +121,7 @@ def compare(
     device: OnDevice = Device.AUTO,
     collection: SearchedCollection = None,
     opacity: Opacity = OPACITY,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what several images have in common: they are factorized jointly, and a factor has one color in all of them.
@@ -130,12 +134,13 @@ def compare(
     Example: `whatwhere compare images/3 images/8 --collection ~/pictures.ww --rank 4 --picture common.png`
     """
     from whatwhere.service.drawing.explanation import draw_comparison
-    from whatwhere.service.drawing.tiles import check_picture_path, save_picture
+    from whatwhere.service.drawing.tiles import check_picture, save_picture
 
     if len(images) < 2:
         raise typer.BadParameter("give two images or more; for one image, use `whatwhere explain`")
-    if picture is not None:
-        check_picture_path(picture)
+    output = None if picture is None else Output(picture, overwrite)
+    if output is not None:
+        check_picture(output, map(file_named, images))
     connection = _for_stored_images(connection, collection, images)
     if connection.server is None and collection is None:
         from whatwhere.service.local.files import compare_files
@@ -146,9 +151,9 @@ def compare(
         from whatwhere.service.local.explain import compare_images
 
         with answering(connection, collection, weights=weights, device=device) as source:
-            compared = compare_images(images, source, rank)
-    if picture is not None:
-        save_picture(draw_comparison(compared.photographs, compared.factors, opacity), picture)
+            compared = compare_images(images, source, rank, output)
+    if output is not None:
+        save_picture(draw_comparison(compared.photographs, compared.factors, opacity), output)
     if as_json:
         print_json(_comparison(compared, rank))
         return

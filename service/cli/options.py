@@ -76,6 +76,12 @@ Vectors = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for programs.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace files that exist. A file that is read, or an indexed image, is never replaced."
+    ),
+]
 Paths = Annotated[
     list[str],
     typer.Argument(

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from whatwhere.indexer.storage.outputs import Output
 from whatwhere.service.cli.app import app, messages, new_table, out, print_json
 from whatwhere.service.cli.connection import Connection, answering, with_connection
 from whatwhere.service.cli.options import (
@@ -12,6 +13,7 @@ from whatwhere.service.cli.options import (
     CollectionWeights,
     DescriptorName,
     Filter,
+    Overwrite,
     SearchedCollection,
     StoredImage,
 )
@@ -68,6 +70,7 @@ def search(
     picture: Annotated[
         Path | None, typer.Option(help="Draw the query and the results with their boxes to this file.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Find stored images that show the same as an image or a part of it.
@@ -82,7 +85,7 @@ def search(
         image=image,
         regions=region or (),
         mask=mask,
-        picture=picture,
+        picture=None if picture is None else Output(picture, overwrite),
         options=SearchOptions(
             factors=factor or (),
             avoided_factors=avoid or (),

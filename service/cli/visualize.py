@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whatwhere.indexer.features.names import VISUALIZATION_STEPS
+from whatwhere.indexer.storage.files import file_named
+from whatwhere.indexer.storage.outputs import Output
 from whatwhere.service.cli.app import app, messages, new_table, out, print_json, stoppable
-from whatwhere.service.cli.options import AsJson, Collection, CollectionWeights, Device, OnDevice
+from whatwhere.service.cli.options import AsJson, Collection, CollectionWeights, Device, OnDevice, Overwrite
 from whatwhere.service.cli.places import path_or_none, place_of
 from whatwhere.service.search.defaults import DEFAULT_PATCHES, MAX_PATCHES
 
@@ -32,6 +34,7 @@ def visualize(
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the start.")] = 0,
     weights: CollectionWeights = None,
     device: OnDevice = Device.AUTO,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a factor looks like: to the network, and in other photographs of the collection.
@@ -48,16 +51,17 @@ def visualize(
 
     Example: `whatwhere visualize bike.jpg --factor 2 -c ~/pictures.ww --picture concept.png --patches 16 --seed 1`
     """
-    from whatwhere.service.drawing.tiles import check_picture_path, save_picture
+    from whatwhere.service.drawing.tiles import check_picture, save_picture
     from whatwhere.service.drawing.visualization import draw_visualization
     from whatwhere.service.local.visualize import visualize as make
     from whatwhere.service.search.visualization import VisualizationRequest
 
-    check_picture_path(picture)
+    output = Output(picture, overwrite)
+    check_picture(output, [file_named(image)])
     request = VisualizationRequest(image, factor, patches, steps, seed)
     with stoppable("nothing was written"), _progress() as report:
-        shown = make(request, collection, weights=weights, device=device.value, progress=report)
-    save_picture(draw_visualization(shown), picture)
+        shown = make(request, collection, weights=weights, device=device.value, progress=report, output=output)
+    save_picture(draw_visualization(shown), output)
     if as_json:
         print_json(_answer(shown))
         return

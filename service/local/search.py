@@ -12,8 +12,10 @@ from whatwhere.indexer.boxes import Box, box_from_pixels, checked_box
 from whatwhere.indexer.errors import InvalidRegion
 from whatwhere.indexer.images.decode import decode_image
 from whatwhere.indexer.storage.files import file_named, printable
+from whatwhere.indexer.storage.outputs import Output
 from whatwhere.service.drawing.search import draw_search
-from whatwhere.service.drawing.tiles import check_picture_path, load_pixels, save_picture
+from whatwhere.service.drawing.tiles import check_picture, load_pixels, save_picture
+from whatwhere.service.local.originals import spare_originals, spare_stored
 from whatwhere.service.local.queries import A_FILE_OR_STORED, read_query
 from whatwhere.service.results import SearchResult, stored_id
 from whatwhere.service.search_options import SearchOptions
@@ -32,21 +34,24 @@ class Question:
     image: str
     regions: Sequence[str] = ()
     mask: Path | None = None
-    picture: Path | None = None
+    picture: Output | None = None
     options: SearchOptions = field(default_factory=SearchOptions)
 
 
 def ask(question: Question, answering: Answering) -> SearchResult:
     """Ask a server or an open collection, and draw the answer if `picture` names a file for it.
 
-    Raises InvalidRequest for a file that cannot be read or written, and the errors of `Client.search`.
+    Raises InvalidRequest for a file that cannot be read or written, or if the picture would replace the query, the
+    mask or an indexed image; and the errors of `Client.search`.
     """
     if question.picture is not None:
-        check_picture_path(question.picture)
+        _check(question, question.picture, answering)
     query: str | bytes
     if is_stored(question.image):
         stored = answering.image(question.image)
         size, query, pixels = (stored.width, stored.height), stored.name, load_pixels(stored)
+        if question.picture is not None:
+            spare_stored(question.picture, [stored])
     else:
         path = file_named(question.image)
         query, pixels = _read(path, A_FILE_OR_STORED)
@@ -55,8 +60,15 @@ def ask(question: Question, answering: Answering) -> SearchResult:
     mask = b"" if question.mask is None else _read(question.mask, "give an image that is white inside", "mask")[0]
     result = answering.search(query, replace(question.options, region=regions, mask=mask))
     if question.picture is not None:
+        spare_stored(question.picture, (hit.image for hit in result.hits))
         save_picture(draw_search(pixels, regions, result), question.picture)
     return result
+
+
+def _check(question: Question, picture: Output, answering: Answering) -> None:
+    files = [file_named(question.image)] + ([] if question.mask is None else [question.mask])
+    check_picture(picture, files)
+    spare_originals(picture, answering)
 
 
 def is_stored(image: str) -> bool:

@@ -12,7 +12,9 @@ from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.features.visualize import cosine_to, visualize_row
 from whatwhere.indexer.images.decode import decode_image
 from whatwhere.indexer.storage.files import file_named, printable
+from whatwhere.indexer.storage.outputs import Output
 from whatwhere.service.drawing.tiles import load_pixels
+from whatwhere.service.local.originals import is_original, original_lost
 from whatwhere.service.local.queries import A_FILE_OR_STORED, LIMITS, read_query
 from whatwhere.service.local.search import is_stored
 from whatwhere.service.request_context import RequestContext
@@ -29,13 +31,16 @@ def visualize(
     weights: Path | None = None,
     device: str = DEFAULT_DEVICE,
     progress: Callable[[int, int], None] | None = None,
+    output: Output | None = None,
 ) -> Visualization:
     """Draw an image that shows a factor to the collection's network, and find the factor in other stored images.
 
-    Raises InvalidRequest for a file that cannot be read and for a factor that the image lacks, ImageNotFound,
-    DescriptorNotIndexed, and the errors of opening a collection and its network.
+    Raises InvalidRequest for a file that cannot be read, if `output` is an indexed image, and for a factor that the
+    image lacks, ImageNotFound, DescriptorNotIndexed, and the errors of opening a collection and its network.
     """
     with open_collection(address) as collection:
+        if output is not None and is_original(collection.catalog, output.path):
+            raise original_lost(output)
         image_id = stored_id(request.image) if is_stored(request.image) else None
         stored = None if image_id is None else _stored(collection, image_id)
         if stored is not None:  # before the network is loaded

@@ -117,7 +117,7 @@ def test_what_a_server_explains_is_drawn(server: str, tmp_path: Path) -> None:
 
 
 def test_a_file_as_large_as_an_indexed_one_is_asked_about_here(collection: Path, server: str, tmp_path: Path) -> None:
-    """A server has a limit for uploads, by which nobody else waits too long; a collection opened here has none of it."""
+    """A server bounds uploads, so that nobody waits too long behind one; here there is nobody else."""
     large = tmp_path / "large.bmp"
     with Image.open(QUERY) as picture:
         picture.convert("RGB").resize((3600, 3200)).save(large)
