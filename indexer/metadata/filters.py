@@ -19,6 +19,18 @@ from whatwhere.indexer.storage.readable import composed
 
 MAX_DEPTH = 32  # nested parentheses
 MAX_TERMS = 128  # comparisons
+# Words of other languages, and in lower case; an unquoted word is the name of a field.
+_MEANT = {
+    **dict.fromkeys(("and", "&&", "&"), "AND"),
+    **dict.fromkeys(("or", "||", "|"), "OR"),
+    **dict.fromkeys(("not", "!"), "NOT"),
+    "in": 'field = "a" OR field = "b"',
+    "like": 'field = "boat*"',
+    **dict.fromkeys(("==", "is"), "="),
+    "<>": "!=",
+}
+_WORD = r"(?<![\w.])[A-Za-z]+|==|<>|&&?|\|\|?|!(?!=)"
+_LAST = rf"(?:{_WORD})\s*\Z"
 _EXAMPLE = 'example: label = "boat" AND NOT (year < 1990 OR tags:"draft")'
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
@@ -178,13 +190,27 @@ def _syntax_message(text: str, error: UnexpectedInput) -> str:
     place = len(text) if at_end else error.pos_in_stream or 0
     found = text[place : place + 20]
     where = "at the end" if at_end else f"at {found!r}, character {place + 1}"
-    if isinstance(error, UnexpectedToken) and "COMPARATOR" in error.expected:
+    if (written := _written_otherwise(text, place)) is not None:
+        word, meant = written
+        why = f"{word!r} is written {meant}"
+    elif isinstance(error, UnexpectedToken) and "COMPARATOR" in error.expected:
         why = "a field name must be followed by one of = != < <= > >= : (bare words and functions are not supported)"
     elif found.startswith(("'", '"')):
         why = "a quoted string must be closed, and must be a field name or a value"
     else:
         why = "join comparisons with AND, OR, NOT and parentheses"
     return f"filter has a syntax error {where}: {why}; {_EXAMPLE}"
+
+
+def _written_otherwise(text: str, place: int) -> tuple[str, str] | None:
+    """Return the word of another language at, or right before, the place of an error, and how it is written here."""
+    before = text[max(0, place - 20) : place]
+    for found in (re.match(_WORD, text[place:]), re.match(_WORD, text[max(0, place - 1) :]), re.search(_LAST, before)):
+        word = "" if found is None else found[0].strip()
+        meant = _MEANT.get(word.lower())
+        if meant is not None and word != meant:
+            return word, meant
+    return None
 
 
 @v_args(inline=True)

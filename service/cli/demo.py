@@ -4,7 +4,6 @@ One view of a motorbike is searched for with a box. The other view, which is in 
 the page stays open on the collection until Ctrl-C; without a terminal it is only requested once.
 """
 
-import importlib.util
 import json
 import os
 import shlex
@@ -12,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -93,6 +91,8 @@ def _forget_earlier() -> None:
 
 def _package(name: str) -> Path:
     """Return the folder of an installed package, without importing it; InvalidRequest if it is not installed."""
+    import importlib.util
+
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         raise InvalidRequest(
@@ -128,6 +128,8 @@ def _output(*arguments: str) -> str:
 
 def _show(page: str, query: Path) -> None:
     """Say where the page is, and keep it open until Ctrl-C if a person is at the terminal."""
+    import urllib.request
+
     with urllib.request.urlopen(page, timeout=30) as answered:  # noqa: S310 - our own server
         answered.read()
     if not sys.stdin.isatty():

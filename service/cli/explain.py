@@ -10,9 +10,19 @@ from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
 from whatwhere.indexer.features.names import DEFAULT_RANK
 from whatwhere.indexer.storage.files import file_named
 from whatwhere.indexer.storage.outputs import Output
-from whatwhere.service.cli.app import app, new_table, out, print_json
+from whatwhere.service.cli.app import app, out, print_json
 from whatwhere.service.cli.connection import SERVER_VARIABLE, Connection, answering, with_connection
-from whatwhere.service.cli.options import AsJson, Device, OnDevice, Overwrite, SearchedCollection, StoredImage, Weights
+from whatwhere.service.cli.options import (
+    COLLECTION_VARIABLE,
+    AsJson,
+    Device,
+    OnDevice,
+    Overwrite,
+    SearchedCollection,
+    StoredImage,
+    Weights,
+)
+from whatwhere.service.cli.tables import print_table
 from whatwhere.service.drawing.defaults import OPACITY
 from whatwhere.service.settings import Limits
 
@@ -80,7 +90,7 @@ def explain(
     output = None if picture is None else Output(picture, overwrite)
     if output is not None:
         check_picture(output, [file_named(image)])
-    connection = _for_stored_images(connection, collection, [image])
+    connection, collection = _for_stored_images(connection, collection, [image])
     if connection.server is None and collection is None:
         from whatwhere.service.local.files import explain_file
 
@@ -141,7 +151,7 @@ def compare(
     output = None if picture is None else Output(picture, overwrite)
     if output is not None:
         check_picture(output, map(file_named, images))
-    connection = _for_stored_images(connection, collection, images)
+    connection, collection = _for_stored_images(connection, collection, images)
     if connection.server is None and collection is None:
         from whatwhere.service.local.files import compare_files
 
@@ -168,21 +178,23 @@ def _ranks(listed: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
-def _for_stored_images(connection: Connection, collection: str | None, images: Sequence[str]) -> Connection:
-    """Return the connection to ask. Stored images need one, or a collection; files are described here without either.
+def _for_stored_images(
+    connection: Connection, collection: str | None, images: Sequence[str]
+) -> tuple[Connection, str | None]:
+    """Return the connection or collection to ask. Stored images need one; files are described here without either.
 
     Raises BadParameter if a stored image is named, and neither is given.
     """
     stored = [image for image in images if image.startswith("images/") and not Path(image).exists()]
     if connection.server is not None or collection is not None or not stored:
-        return connection
-    connection = connection.or_variable()
-    if connection.server is None:
+        return connection, collection
+    connection, collection = connection.or_variables(collection)
+    if connection.server is None and collection is None:
         raise typer.BadParameter(
             f"{stored[0]} is the name of a stored image, or a file that does not exist: for a stored image, give its "
-            f"--collection or --server (or the variable {SERVER_VARIABLE})"
+            f"--collection or --server (or the variable {SERVER_VARIABLE} or {COLLECTION_VARIABLE})"
         )
-    return connection
+    return connection, collection
 
 
 def _refuse(options: dict[str, object], server: str | None) -> None:
@@ -223,22 +235,20 @@ def _factors(factors: "Sequence[Drawn]") -> list[dict[str, Any]]:
 
 
 def _print_explanation(found: "Explained") -> None:
-    table = new_table("rank", "factor", "share", "box")
-    for rank, factors in found.by_rank.items():
-        for factor in factors:
-            table.add_row(str(rank), *_cells(factor))
-    out.print(table)
+    rows = [(str(rank), *_cells(factor)) for rank, factors in found.by_rank.items() for factor in factors]
+    print_table(("rank", "factor", "share", "box"), rows)
     if found.principal is not None:
         shares = ", ".join(f"{share:.0%}" for share in found.principal.variance_shares)
         out.print(f"principal components: {shares} of the variance")
 
 
 def _print_comparison(compared: "Compared") -> None:
-    table = new_table("image", "factor", "share", "box")
-    for photograph, factors in zip(compared.photographs, compared.factors, strict=True):
-        for factor in factors:
-            table.add_row(photograph.name, *_cells(factor))
-    out.print(table)
+    rows = [
+        (photograph.name, *_cells(factor))
+        for photograph, factors in zip(compared.photographs, compared.factors, strict=True)
+        for factor in factors
+    ]
+    print_table(("file", "factor", "share", "box"), rows)
 
 
 def _cells(factor: "Drawn") -> tuple[str, str, str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 import typer
 
 from whatwhere.indexer.errors import WhatwhereError
-from whatwhere.service.cli.app import app, messages, out, print_json
+from whatwhere.service.cli.app import app, out, print_error, print_json
 from whatwhere.service.cli.connection import Connection, with_connection
 from whatwhere.service.cli.options import AsJson
 
@@ -89,7 +89,7 @@ def _of_each(client: "Client", ask: "Callable[[Client], _Answer]") -> list[tuple
 def _print(address: str, answer: str | WhatwhereError) -> None:
     """Print a server's address and answer; for an error the reason, and its message on standard error."""
     if isinstance(answer, WhatwhereError):
-        messages.print(f"error: {answer}", style="red", soft_wrap=True)
+        print_error(answer)
         answer = answer.reason
     out.print(f"{address} {answer}".strip(), soft_wrap=True)
 

@@ -43,6 +43,9 @@ class Preset(StrEnum):
     THESIS = "thesis"
 
 
+COLLECTION_VARIABLE = "WHATWHERE_COLLECTION"
+
+
 def absolute_filter(filter: str | None) -> str | None:
     """Make the relative paths in a filter absolute: only this process knows the directory that they begin in."""
     if not filter:
@@ -59,7 +62,7 @@ Collection = Annotated[
         "-c",
         metavar="DIR|URI",
         help="Directory of the collection, or its folder in an object store (s3://BUCKET/NAME).",
-        envvar="WHATWHERE_COLLECTION",
+        envvar=COLLECTION_VARIABLE,
     ),
 ]
 Catalog = Annotated[
@@ -120,7 +123,8 @@ SearchedCollection = Annotated[
         "--collection",
         "-c",
         metavar="DIR|URI",
-        help="Open this collection instead of asking a server.",
+        help="Open this collection instead of asking a server. Default without --server: WHATWHERE_COLLECTION, if "
+        "WHATWHERE_SERVER is not set.",
     ),
 ]
 

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whatwhere.indexer.storage.outputs import Output
-from whatwhere.service.cli.app import app, messages, new_table, out, print_json
+from whatwhere.service.cli.app import app, messages, out, print_json
 from whatwhere.service.cli.connection import Connection, answering, with_connection
 from whatwhere.service.cli.options import (
     AsJson,
@@ -18,6 +18,7 @@ from whatwhere.service.cli.options import (
     StoredImage,
 )
 from whatwhere.service.cli.places import path_or_none, place_of
+from whatwhere.service.cli.tables import print_table
 from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.settings import Limits
 
@@ -98,8 +99,7 @@ def search(
             filter=filter,
         ),
     )
-    if collection is None:
-        connection = connection.or_variable()
+    connection, collection = connection.or_variables(collection)
     with answering(connection, collection, weights=weights) as source:
         result = ask(question, source)
     if as_json:
@@ -133,8 +133,8 @@ def _print_answer(result: "SearchResult") -> None:
             "no factor has more than three quarters of its heatmap inside the region: the closest one was used",
             style="yellow",
         )
-    table = new_table("position", "score", "image", "place", "box")
+    rows = []
     for position, hit in enumerate(result.hits, start=1):
         box = "" if hit.box is None else ",".join(f"{side:.3f}" for side in hit.box)
-        table.add_row(str(position), f"{hit.score:.3f}", hit.image.name, place_of(hit.image.uri), box)
-    out.print(table)
+        rows.append((str(position), f"{hit.score:.3f}", hit.image.name, place_of(hit.image.uri), box))
+    print_table(("position", "score", "image", "place", "box"), rows)
