@@ -37,6 +37,7 @@ _MODULES = (
     "typer.rich_utils",
     "whatwhere.indexer.maintenance.transfer",
     "whatwhere.indexer.maintenance.info",
+    "whatwhere.indexer.metadata.filter_grammar",
     "whatwhere.indexer.pipeline.run",
     "whatwhere.indexer.maintenance.remove",
     "whatwhere.indexer.pipeline.train_whiteners",

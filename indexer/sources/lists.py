@@ -18,6 +18,7 @@ from whatwhere.indexer.metadata.values import LARGEST_EXACT, LARGEST_INTEGER, Me
 from whatwhere.indexer.sources.remote import Remote
 from whatwhere.indexer.sources.uris import is_remote, is_web, normalized_uri, scheme_of, shown, suffix_of
 from whatwhere.indexer.storage.bounded import bounded_lines, open_bounded
+from whatwhere.indexer.storage.user_folders import temporary_folder
 
 LIST_SUFFIXES = frozenset({".txt", ".lst", ".csv", ".jsonl", ".ndjson", ".parquet"})
 KEYS = ("uri", "path")  # possible key columns; the first present one names the image
@@ -159,7 +160,9 @@ class _Copy:
 
 def _copied(uri: str, remote: Remote) -> _Copy:
     """Copy a list to a temporary file; raise InvalidRequest if it cannot be read."""
-    with tempfile.NamedTemporaryFile(prefix="whatwhere-", suffix=suffix_of(uri), delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        prefix="whatwhere-", suffix=suffix_of(uri), dir=temporary_folder(), delete=False
+    ) as file:
         copy = _Copy(Path(file.name))
         try:
             remote.copy(uri, file, MAX_LIST_BYTES)

@@ -1,14 +1,17 @@
 """Evaluate retrieval: `whatwhere evaluate`."""
 
 import json
+import os
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
+from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.features.names import DEFAULT_DIMENSIONS, DEFAULT_RANK
 from whatwhere.indexer.storage.outputs import Output
+from whatwhere.indexer.storage.user_folders import cache_folder
 from whatwhere.service.cli import progress
 from whatwhere.service.cli.app import app, messages, stoppable
 from whatwhere.service.cli.options import (
@@ -24,6 +27,8 @@ from whatwhere.service.cli.options import (
     Weights,
     names,
 )
+
+_FEATURES = "WHATWHERE_FEATURES"
 
 
 @app.command()
@@ -55,9 +60,14 @@ def evaluate(
         ),
     ] = None,
     localization: Annotated[bool, typer.Option(help="Also measure boxes, if the queries have them.")] = True,
-    cache: Annotated[Path, typer.Option(help="Folder of cached features.", envvar="WHATWHERE_FEATURES")] = Path(
-        "~/.cache/whatwhere/features"
-    ),
+    cache: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of cached features.",
+            envvar=_FEATURES,
+            show_default="~/.cache/whatwhere/features",
+        ),
+    ] = None,
     json_file: Annotated[Path | None, typer.Option("--json", help="Write all numbers to this file (JSON).")] = None,
     markdown: Annotated[Path | None, typer.Option(help="Write the report to this file (Markdown).")] = None,
     picture: Annotated[Path | None, typer.Option(help="Draw the main numbers to this file (.png or .jpg).")] = None,
@@ -87,7 +97,7 @@ def evaluate(
         output.check()
         output.spare(path for path in (*images, *folders, ground_truth, weights) if path is not None)
     settings = EvaluationSettings(
-        cache=cache.expanduser(),
+        cache=_feature_folder(cache),
         descriptors=TABLE_ORDER if descriptors == "all" else names(descriptors),
         preset=preset.value,
         backbone=backbone,
@@ -112,3 +122,13 @@ def evaluate(
     }
     for option, output in outputs.items():
         output.write(writers[option])
+
+
+def _feature_folder(given: Path | None) -> Path:
+    """Return the folder of cached features; InvalidRequest if the user has no home and names none."""
+    if given is not None:
+        return Path(os.path.expanduser(given))
+    caches = cache_folder()
+    if caches is None:
+        raise InvalidRequest(f"this user has no home for cached features: give --cache DIR, or set {_FEATURES}")
+    return caches / "whatwhere" / "features"

@@ -1,7 +1,6 @@
 """Operate running servers: `whatwhere health` and `refresh`."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
@@ -81,6 +80,8 @@ def _of_each(client: "Client", ask: "Callable[[Client], _Answer]") -> list[tuple
             return ask(one)
         except WhatwhereError as error:  # of this server only: the other answers are still shown
             return error
+
+    from concurrent.futures import ThreadPoolExecutor
 
     with ThreadPoolExecutor(len(servers)) as pool:
         return list(zip((one.address for one in servers), pool.map(answer, servers), strict=True))

@@ -80,7 +80,7 @@ def search(
 
     Example: `whatwhere search bike.jpg -c ~/pictures.ww --region 0.2,0.3,0.7,0.9 --localize 10 --picture answer.png`
     """
-    from whatwhere.service.local.search import Question, ask
+    from whatwhere.service.local.search import Question, ask, check_files
 
     question = Question(
         image=image,
@@ -99,6 +99,7 @@ def search(
             filter=filter,
         ),
     )
+    check_files(question)  # before the collection is opened, which takes seconds
     connection, collection = connection.or_variables(collection)
     with answering(connection, collection, weights=weights) as source:
         result = ask(question, source)

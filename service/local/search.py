@@ -44,8 +44,9 @@ def ask(question: Question, answering: Answering) -> SearchResult:
     Raises InvalidRequest for a file that cannot be read or written, or if the picture would replace the query, the
     mask or an indexed image; and the errors of `Client.search`.
     """
+    check_files(question)
     if question.picture is not None:
-        _check(question, question.picture, answering)
+        spare_originals(question.picture, answering)
     query: str | bytes
     if is_stored(question.image):
         stored = answering.image(question.image)
@@ -65,10 +66,11 @@ def ask(question: Question, answering: Answering) -> SearchResult:
     return result
 
 
-def _check(question: Question, picture: Output, answering: Answering) -> None:
-    files = [file_named(question.image)] + ([] if question.mask is None else [question.mask])
-    check_picture(picture, files)
-    spare_originals(picture, answering)
+def check_files(question: Question) -> None:
+    """Raise InvalidRequest if the picture cannot be written, or would replace the query or the mask."""
+    if question.picture is not None:
+        files = [file_named(question.image)] + ([] if question.mask is None else [question.mask])
+        check_picture(question.picture, files)
 
 
 def is_stored(image: str) -> bool:
