@@ -40,6 +40,7 @@ _MODULES = (
     "whatwhere.indexer.backbones.torchvision_networks",
     "whatwhere.indexer.maintenance.transfer",
     "whatwhere.indexer.maintenance.info",
+    "whatwhere.indexer.metadata.filter_grammar",
     "whatwhere.indexer.pipeline.run",
     "whatwhere.indexer.maintenance.remove",
     "whatwhere.indexer.pipeline.train_whiteners",

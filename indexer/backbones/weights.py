@@ -12,6 +12,7 @@ from typing import Protocol
 
 from whatwhere.indexer.errors import WeightsUnavailable
 from whatwhere.indexer.storage.files import sha256_of
+from whatwhere.indexer.storage.user_folders import cache_folder
 
 FOLDER_VARIABLE = "WHATWHERE_WEIGHTS"  # a folder with published files, for offline machines
 
@@ -129,7 +130,13 @@ class PublishedWeights:
 
         Raises WeightsUnavailable if the download fails or the checksum differs.
         """
-        *_, target = paths = self._paths()
+        paths = self._paths()
+        if not paths:
+            raise WeightsUnavailable(
+                f"there is no folder to look for {self.title}, as this user has no home: set {FOLDER_VARIABLE} to a "
+                "folder with the file, or TORCH_HOME to one for downloads"
+            )
+        target = paths[-1]
         path = next((path for path in paths if path.is_file()), None)
         if path is None:
             self._download(target)
@@ -143,7 +150,8 @@ class PublishedWeights:
         return checkpoint
 
     def _paths(self) -> list[Path]:
-        folders = [_hub_folder() / "checkpoints"]
+        hub = _hub_folder()
+        folders = [] if hub is None else [hub / "checkpoints"]
         if given := os.environ.get(FOLDER_VARIABLE):
             folders.insert(0, Path(given))
         return [folder / self.title for folder in folders]
@@ -168,12 +176,15 @@ class PublishedWeights:
             ) from error
 
 
-def _hub_folder() -> Path:
-    """Return torch hub's folder, as `torch.hub.get_dir` does, without importing torch."""
+def _hub_folder() -> Path | None:
+    """Return torch hub's folder, as `torch.hub.get_dir` does, without importing torch; None without a home."""
     if "torch.hub" in sys.modules:  # the program around this one may have set another folder
-        return Path(sys.modules["torch.hub"].get_dir())
-    cache = os.environ.get("XDG_CACHE_HOME", "~/.cache")
-    return Path(os.environ.get("TORCH_HOME", os.path.join(cache, "torch"))).expanduser() / "hub"
+        folder = str(sys.modules["torch.hub"].get_dir())
+        return None if folder.startswith("~") else Path(folder)
+    if named := os.environ.get("TORCH_HOME"):
+        return Path(os.path.expanduser(named), "hub")
+    cache = cache_folder()
+    return None if cache is None else cache / "torch" / "hub"
 
 
 @dataclass(frozen=True)

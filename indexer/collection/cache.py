@@ -5,15 +5,24 @@ import os
 from contextlib import suppress
 from pathlib import Path
 
+from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.indexer.storage.user_folders import cache_folder
+
 CACHE = "WHATWHERE_CACHE"  # environment variable for the folder; default: whatwhere/ in the user's cache
 CACHE_BYTES = "WHATWHERE_CACHE_BYTES"
 _DEFAULT_BYTES = 20 * 10**9
 
 
 def cache_of(address: str) -> Path:
-    """Return the folder for the copies of one collection's files."""
-    base = os.environ.get(CACHE) or Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "whatwhere"
-    return Path(base) / hashlib.sha256(address.encode()).hexdigest()[:16]
+    """Return the folder for the copies of one collection's files. Raises InvalidRequest if there is no place for it."""
+    caches = cache_folder()
+    if not os.environ.get(CACHE) and caches is None:
+        raise InvalidRequest(
+            f"{address} needs a folder for copies of its files, and this user has no home: set {CACHE} to one",
+            field="collection",
+        )
+    base = Path(os.environ.get(CACHE) or Path(caches or "", "whatwhere"))
+    return base / hashlib.sha256(address.encode()).hexdigest()[:16]
 
 
 def note_use(path: Path) -> None:

@@ -1,7 +1,7 @@
 """Verify a collection: every checksum, count and reference; each fault has a remedy."""
 
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from enum import StrEnum
 from pathlib import Path
@@ -24,6 +24,7 @@ from whatwhere.indexer.collection.whiteners import stored_whitener, stored_white
 from whatwhere.indexer.collection.writer import not_being_written
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionNotFound
 from whatwhere.indexer.storage.files import sha256_of
+from whatwhere.indexer.storage.user_folders import temporary_folder
 from whatwhere.indexer.vectors.factories import is_lossless
 from whatwhere.indexer.vectors.store import Index
 
@@ -88,8 +89,9 @@ def verify_collection(root: CollectionAddress, deep: bool = False) -> list[Fault
 @contextmanager
 def _as_written(layout: Layout) -> Iterator[Layout]:
     """Give the layout of an existing collection, without cached files of an object store."""
-    with TemporaryDirectory(prefix="whatwhere-") as folder:
+    with ExitStack() as stack:
         if layout.objects is not None:
+            folder = stack.enter_context(TemporaryDirectory(prefix="whatwhere-", dir=temporary_folder()))
             layout = replace(layout, root=Path(folder))
         if not any(layout.fetch(path).exists() for path in (layout.recipe, layout.catalog, layout.current)):
             Recipe.load(layout)  # raises CollectionNotFound

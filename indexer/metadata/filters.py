@@ -10,9 +10,6 @@ from datetime import UTC, datetime
 from functools import cached_property
 from typing import TypeAlias
 
-from lark import Lark, Token, Transformer, v_args
-from lark.exceptions import UnexpectedInput, UnexpectedToken
-
 from whatwhere.indexer.errors import InvalidFilter
 from whatwhere.indexer.metadata.limits import MAX_LENGTH
 from whatwhere.indexer.storage.readable import composed
@@ -20,37 +17,12 @@ from whatwhere.indexer.storage.readable import composed
 MAX_DEPTH = 32  # nested parentheses
 MAX_TERMS = 128  # comparisons
 _REMEDY = "ask in several parts"
-_EXAMPLE = 'example: label = "boat" AND NOT (year < 1990 OR tags:"draft")'
 _INTEGER = re.compile(r"[+-]?\d{1,19}", re.ASCII)
 _NUMBER = re.compile(r"[+-]?(\d+(\.\d*)?|\.\d+)([eE][+-]?\d+)?", re.ASCII)
 _TIME = re.compile(r"\d{4}-\d\d-\d\d([Tt ]\d\d:\d\d(:\d\d(\.\d{1,9})?)?([Zz]|[+-]\d\d:\d\d)?)?", re.ASCII)
 _NO_TEXT = re.compile("[\0\ud800-\udfff]")  # NUL and lone surrogates: no database stores them
-_KEYWORD = r"(?:AND|OR|NOT)(?![^\s()])"
-_QUOTED = r'"(?:[^"\\]|\\.)*"|' + r"'(?:[^'\\]|\\.)*'"
 # Closed or not: if an unclosed quote did not match, the search would restart at each later quote (quadratic time).
 _QUOTED_TO_THE_END = r'"(?:[^"\\]|\\.)*+(?:"|\\?\Z)|' + r"'(?:[^'\\]|\\.)*+(?:'|\\?\Z)"
-
-# As in AIP-160, OR binds tighter than AND, and adjacent terms are joined by AND. A word before a comparator is a FIELD,
-# a word after it a value; the parser's context decides.
-_GRAMMAR = rf"""
-?start: conjunction
-conjunction: sequence (_AND sequence)*
-?sequence: factor+                      -> conjunction
-?factor: term (_OR term)*               -> disjunction
-?term: _simple | (_NOT | _MINUS) _simple -> negation
-_simple: comparison | "(" conjunction ")"
-comparison: FIELD COMPARATOR (STRING | TEXT)
-
-_AND.2: /AND(?![^\s()])/
-_OR.2: /OR(?![^\s()])/
-_NOT.2: /NOT(?![^\s()])/
-_MINUS: "-"
-COMPARATOR: "<=" | ">=" | "!=" | "=" | "<" | ">" | ":"
-FIELD: /(?!{_KEYWORD})(?:{_QUOTED}|[^\s()"'=<>!:,.*+\\-][^\s()"'=<>!:,.\\]*)(?:\.(?:{_QUOTED}|[^\s()"'=<>!:,.\\]+))*/s
-STRING: /{_QUOTED}/s
-TEXT: /(?!{_KEYWORD})[^\s()"'=<>!:,\\]+/
-%ignore /\s+/
-"""
 
 
 @dataclass(frozen=True)
@@ -140,10 +112,9 @@ def parse(text: str) -> Expression:
     text = composed(text)
     if _depth(text) > MAX_DEPTH:
         raise InvalidFilter(f"filter nests parentheses more than {MAX_DEPTH} deep", field="filter")
-    try:
-        expression: Expression = _PARSER.parse(text)  # type: ignore[assignment] # made by the transformer
-    except UnexpectedInput as error:
-        raise InvalidFilter(_syntax_message(text, error), field="filter") from None
+    from whatwhere.indexer.metadata.filter_grammar import parse_composed  # noqa: PLC0415 - few commands filter
+
+    expression = parse_composed(text)
     terms = _terms(expression)
     if terms > MAX_TERMS:
         raise InvalidFilter(f"filter has {terms} comparisons: the limit is {MAX_TERMS}, {_REMEDY}", field="filter")
@@ -176,61 +147,3 @@ def _terms(expression: Expression) -> int:
     if isinstance(expression, Not):
         return _terms(expression.expression)
     return sum(map(_terms, expression.parts))
-
-
-def _syntax_message(text: str, error: UnexpectedInput) -> str:
-    """Return the message of a syntax error: position, reason and an example."""
-    at_end = isinstance(error, UnexpectedToken) and error.token.type == "$END"
-    place = len(text) if at_end else error.pos_in_stream or 0
-    found = text[place : place + 20]
-    where = "at the end" if at_end else f"at {found!r}, character {place + 1}"
-    if isinstance(error, UnexpectedToken) and "COMPARATOR" in error.expected:
-        why = "a field name must be followed by one of = != < <= > >= : (bare words and functions are not supported)"
-    elif found.startswith(("'", '"')):
-        why = "a quoted string must be closed, and must be a field name or a value"
-    else:
-        why = "join comparisons with AND, OR, NOT and parentheses"
-    return f"filter has a syntax error {where}: {why}; {_EXAMPLE}"
-
-
-@v_args(inline=True)
-class _Reader(Transformer[Token, Expression]):
-    """Builds the expression during parsing, without a parse tree and without recursion."""
-
-    def conjunction(self, *parts: Expression) -> Expression:
-        return parts[0] if len(parts) == 1 else And(parts)
-
-    def disjunction(self, *parts: Expression) -> Expression:
-        return parts[0] if len(parts) == 1 else Or(parts)
-
-    def negation(self, expression: Expression) -> Expression:
-        return Not(expression)
-
-    def comparison(self, field: Token, operator: Token, value: Token) -> Expression:
-        segments = re.findall(rf"(?:{_QUOTED}|[^.])+", field, flags=re.DOTALL)
-        literal = _quoted(value) if value.type == "STRING" else _bare(value)
-        return Comparison(".".join(map(_unquoted, segments)), str(operator), literal)
-
-
-def _unquoted(segment: str) -> str:
-    return _unescaped(segment[1:-1]) if segment[0] in "\"'" else segment
-
-
-def _unescaped(text: str) -> str:
-    return re.sub(r"\\(.)", r"\1", text, flags=re.DOTALL)
-
-
-def _quoted(token: str) -> Literal:
-    inner = token[1:-1]
-    open_start = inner.startswith("*")
-    rest = inner[1:] if open_start else inner
-    open_end = re.fullmatch(r"(?:[^\\]|\\.)*\*", rest, flags=re.DOTALL) is not None  # not an escaped star
-    return Literal(_unescaped(rest[:-1] if open_end else rest), True, open_start, open_end)
-
-
-def _bare(token: str) -> Literal:
-    rest = token.removeprefix("*")
-    return Literal(rest.removesuffix("*"), False, rest != token, rest.endswith("*"))
-
-
-_PARSER = Lark(_GRAMMAR, parser="lalr", transformer=_Reader())

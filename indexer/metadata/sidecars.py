@@ -1,6 +1,5 @@
 """Read sidecar files: our own JSON, Google Takeout's, and XMP. Which image they belong to: see `sidecar_names`."""
 
-import stat
 from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
@@ -10,6 +9,7 @@ from whatwhere.indexer.metadata.sidecar_names import XMP
 from whatwhere.indexer.metadata.takeout import is_takeout, takeout_values
 from whatwhere.indexer.metadata.values import checked, json_object
 from whatwhere.indexer.metadata.xmp import xmp_values
+from whatwhere.indexer.storage.bounded import read_bounded
 from whatwhere.indexer.storage.files import printable
 
 MAX_SIDECAR_BYTES = 1024 * 1024
@@ -30,13 +30,7 @@ def read_sidecar(path: Path, *, gps: bool = False) -> Sidecar:
     """
     name = printable(path)
     try:
-        status = path.stat()
-        if not stat.S_ISREG(status.st_mode):  # reading a pipe would block forever
-            raise InvalidRequest(f"{name}: not a regular file", field="metadata")
-        if status.st_size > MAX_SIDECAR_BYTES:
-            message = f"{name}: {status.st_size:,} bytes, the limit for a sidecar is {MAX_SIDECAR_BYTES:,}"
-            raise InvalidRequest(message, field="metadata")
-        content = path.read_bytes()
+        content = read_bounded(path, MAX_SIDECAR_BYTES)
     except OSError as error:
         raise InvalidRequest(f"{name}: cannot be read: {error.strerror}", field="metadata") from error
     return parse_sidecar(content, name, gps=gps)

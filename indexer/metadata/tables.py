@@ -14,10 +14,12 @@ from typing import BinaryIO, TypeAlias
 
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.metadata.values import CONVERTS, CellKinds, Metadata, checked, is_text, json_object
+from whatwhere.indexer.storage.bounded import bounded_lines, open_bounded
 from whatwhere.indexer.storage.files import path_of_uri
 
 KEY = "path"  # the column with the file's path or URI
 DELIMITERS = (",", ";", "\t")
+MAX_TABLE_BYTES = 4 * 1024**3  # its rows are kept in memory
 _ANNOUNCED = re.compile(r'"?sep=([^\r\n"])"?[\r\n]*', re.IGNORECASE)  # Excel's first line
 
 
@@ -50,7 +52,7 @@ def read_table(path: Path) -> dict[str, Metadata]:
         )
     found: dict[str, Metadata] = {}
     lines: dict[str, int] = {}  # by URI, to detect two spellings of the same file
-    for line, key, values in rows(Table(str(path), lambda: path.open("rb")), path.suffix.lower()):
+    for line, key, values in rows(Table(str(path), lambda: open_bounded(path, MAX_TABLE_BYTES)), path.suffix.lower()):
         where = f"{path}, line {line}"
         if not isinstance(key, str) or not key.strip() or not is_text(key):
             raise InvalidRequest(f"{where}: {KEY!r} is missing, empty or not text", field="metadata")
@@ -93,7 +95,7 @@ def rows(table: Table, suffix: str) -> Iterator[Row]:
 
 def _line_that_cannot_be_decoded(table: Table) -> int:
     with table.open() as file, io.TextIOWrapper(file, _encoding_of(file), errors="replace", newline="\n") as text:
-        for number, line in enumerate(text, start=1):
+        for number, line in enumerate(bounded_lines(text), start=1):
             if "\ufffd" in line:
                 return number
     return 1  # the file has changed since
@@ -116,7 +118,7 @@ def _text_of(table: Table) -> Iterator[io.TextIOWrapper]:
 def _json_rows(table: Table) -> Iterator[Row]:
     """Yield line number, key and values of each line."""
     with table.open() as file:
-        for line, row in enumerate(file, start=1):  # split at \n only: a string may contain U+2028
+        for line, row in enumerate(bounded_lines(file), start=1):  # split at \n only: a string may contain U+2028
             text = row.decode("utf-8-sig" if line == 1 else "utf-8")
             if text.strip():
                 values = json_object(text, f"{table.name}, line {line}")
@@ -161,13 +163,14 @@ def _csv_cells(table: Table) -> Iterator[tuple[int, list[str]]]:
     line = 1
     try:
         with _text_of(table) as text:
-            first = text.readline()
+            lines = bounded_lines(text)
+            first = next(lines, "")
             announced = _announced_delimiter(first)
             if announced is not None:
-                line, first = 2, text.readline()
+                line, first = 2, next(lines, "")
             # A header with a line end inside quotes has its delimiter before it: the key column comes early.
             delimiter = announced or _delimiter_of(first, table.keys)
-            reader = csv.reader(chain([first], text) if first else text, delimiter=delimiter, strict=True)
+            reader = csv.reader(chain([first], lines) if first else lines, delimiter=delimiter, strict=True)
             before = line - 1
             for cells in reader:
                 width = width or len(cells)

@@ -17,10 +17,12 @@ from whatwhere.indexer.metadata.tables import Row, Table, rows, uri_of_key
 from whatwhere.indexer.metadata.values import Metadata, checked, is_64_bit
 from whatwhere.indexer.sources.remote import Remote
 from whatwhere.indexer.sources.uris import is_remote, is_web, normalized_uri, scheme_of, shown, suffix_of
+from whatwhere.indexer.storage.bounded import bounded_lines, open_bounded
+from whatwhere.indexer.storage.user_folders import temporary_folder
 
 LIST_SUFFIXES = frozenset({".txt", ".lst", ".csv", ".jsonl", ".ndjson", ".parquet"})
 KEYS = ("uri", "path")  # possible key columns; the first present one names the image
-MAX_REMOTE_BYTES = 16 * 1024**3  # of a remote list, which is first copied to the local disk
+MAX_LIST_BYTES = 16 * 1024**3  # a remote list is first copied to the local disk
 _ROWS_AT_ONCE = 1024
 
 
@@ -44,10 +46,10 @@ class ImageList:
     def at(cls, place: Path | str, name: str, remote: Remote) -> Self:
         """Open the list at a local path or a remote URI; a remote list is copied to a temporary file.
 
-        Raises InvalidRequest if a remote list cannot be read, or exceeds MAX_REMOTE_BYTES over HTTP.
+        Raises InvalidRequest if a remote list cannot be read, or exceeds MAX_LIST_BYTES over HTTP.
         """
         if isinstance(place, Path):
-            return cls(name, place.suffix.lower(), place.parent, lambda: place.open("rb"))
+            return cls(name, place.suffix.lower(), place.parent, lambda: open_bounded(place, MAX_LIST_BYTES))
         copied = _copied(place, remote)
         return cls(shown(place), suffix_of(place), place, lambda: copied.path.open("rb"))
 
@@ -82,7 +84,7 @@ class ImageList:
         """Yield line number and entry; file names are bytes that may not be UTF-8."""
         try:
             with self.open() as file:
-                for line, content in enumerate(file, start=1):
+                for line, content in enumerate(bounded_lines(file), start=1):
                     entry = os.fsdecode(content.removeprefix(b"\xef\xbb\xbf") if line == 1 else content).strip()
                     if entry and not entry.startswith("#"):
                         yield line, entry, None
@@ -158,10 +160,12 @@ class _Copy:
 
 def _copied(uri: str, remote: Remote) -> _Copy:
     """Copy a list to a temporary file; raise InvalidRequest if it cannot be read."""
-    with tempfile.NamedTemporaryFile(prefix="whatwhere-", suffix=suffix_of(uri), delete=False) as file:
+    with tempfile.NamedTemporaryFile(
+        prefix="whatwhere-", suffix=suffix_of(uri), dir=temporary_folder(), delete=False
+    ) as file:
         copy = _Copy(Path(file.name))
         try:
-            remote.copy(uri, file, MAX_REMOTE_BYTES)
+            remote.copy(uri, file, MAX_LIST_BYTES)
         except OSError as error:
             raise InvalidRequest(f"{shown(uri)} cannot be read: {error.strerror}", field="paths") from error
         except ImageTooManyBytes as error:

@@ -4,10 +4,10 @@ import os
 import stat
 from pathlib import Path
 
-from whatwhere.indexer.errors import UnreadableImage
-from whatwhere.indexer.images.decode import check_byte_count
+from whatwhere.indexer.errors import ImageTooManyBytes, UnreadableImage
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.sources.uris import is_remote
+from whatwhere.indexer.storage.bounded import FileTooLarge, NotAFile, read_bounded
 from whatwhere.indexer.storage.files import path_of_uri, printable
 
 
@@ -22,16 +22,14 @@ def read_file(path: Path, limits: ImageLimits) -> bytes:
     Raises UnreadableImage if it is not a regular file (a pipe would block forever), ImageTooManyBytes if it exceeds
     the limit, and OSError if it cannot be read.
     """
-    status = path.stat()
-    if not stat.S_ISREG(status.st_mode):
-        raise UnreadableImage(f"{printable(path)}: not a regular file")
-    check_byte_count(printable(path), status.st_size, limits)
-    if status.st_size == 0:
-        return b""  # not even opened: files in /proc report size 0, and reading them may block forever
-    with path.open("rb") as file:
-        content = file.read(limits.max_bytes + 1)  # the file may grow meanwhile
-    check_byte_count(printable(path), len(content), limits)
-    return content
+    try:
+        return read_bounded(path, limits.max_bytes)
+    except NotAFile as error:
+        raise UnreadableImage(f"{printable(path)}: {error.strerror}", field="image_content") from error
+    except FileTooLarge as error:
+        raise ImageTooManyBytes(
+            f"{printable(path)}: {error.strerror}; use a smaller or more compressed image", field="image_content"
+        ) from error
 
 
 def read_head(path: str, byte_count: int) -> bytes | None:
@@ -44,7 +42,7 @@ def read_head(path: str, byte_count: int) -> bytes | None:
     if not stat.S_ISREG(status.st_mode):
         return None
     if status.st_size == 0:
-        return b""  # as in read_file
+        return b""  # as in read_bounded
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_BINARY", 0))
     try:
         return os.read(descriptor, byte_count)

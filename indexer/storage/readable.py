@@ -15,6 +15,13 @@ def composed(text: str) -> str:
     return text if text.isascii() else normalize("NFC", text)
 
 
+def escaped(text: str) -> str:
+    """Return text on one line, without characters that a terminal obeys: control characters become escapes."""
+    if text.isprintable():
+        return text
+    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+
+
 def readable(uri: str) -> str:
     """Return a stored URI as people read and compare it: percent-decoded if its scheme encodes names, in NFC.
 

@@ -12,6 +12,7 @@ from whatwhere.indexer.errors import InvalidFilter, InvalidRegion, InvalidReques
 from whatwhere.indexer.features.regions import Area, Region
 from whatwhere.indexer.images.decode import decode_image
 from whatwhere.indexer.images.limits import ImageLimits
+from whatwhere.indexer.metadata import filter_grammar  # noqa: F401 - before the first request with a filter
 from whatwhere.indexer.metadata.filters import Expression, parse
 from whatwhere.service.api.page_tokens import page_position, search_fingerprint
 from whatwhere.service.results import stored_id

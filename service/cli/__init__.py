@@ -4,7 +4,6 @@ Exit codes: 0 done, 1 a named error, 2 wrong usage, 130 stopped by Ctrl-C, 143 b
 """
 
 import contextlib
-import importlib.metadata
 import io
 import logging
 import sys
@@ -31,7 +30,7 @@ from whatwhere.service.cli import (  # noqa: F401 - each registers its commands
     visualize,
     whiten,
 )
-from whatwhere.service.cli.app import app, messages
+from whatwhere.service.cli.app import Quiet, Verbose, app, ending_at_second_interrupt, print_error, set_verbosity
 
 __all__ = ["app", "main"]
 
@@ -43,9 +42,10 @@ def main() -> None:
     logging.captureWarnings(True)  # else they would stand bare between the lines of the log
     quiet_libraries()
     try:
-        app(standalone_mode=True)
+        with ending_at_second_interrupt():
+            app(standalone_mode=True)
     except (WhatwhereError, OSError) as error:  # OSError: disk full, read-only, permission; its sentence names the file
-        messages.print(f"error: {error}", style="red", soft_wrap=True)
+        print_error(error)
         sys.exit(1)
 
 
@@ -76,6 +76,8 @@ def _is_critical(record: logging.LogRecord) -> bool:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
+        import importlib.metadata  # brings the parsers of e-mail
+
         print(importlib.metadata.version("whatwhere"))
         raise typer.Exit
 
@@ -85,7 +87,7 @@ def _common(
     version: Annotated[
         bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Version.")
     ] = False,
-    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Log what happens, on standard error.")] = False,
+    verbose: Verbose = False,
+    quiet: Quiet = False,
 ) -> None:
-    if verbose:
-        logging.getLogger("whatwhere").setLevel(logging.INFO)
+    set_verbosity(verbose=verbose, quiet=quiet)

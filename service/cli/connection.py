@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from whatwhere.indexer.errors import CredentialsUnreadable
-from whatwhere.service.cli.options import Device
+from whatwhere.indexer.storage.bounded import KIB, read_bounded
+from whatwhere.service.cli.options import COLLECTION_VARIABLE, Device
 from whatwhere.service.client.defaults import DEFAULT_TIMEOUT_S
 
 if TYPE_CHECKING:
@@ -22,8 +23,9 @@ if TYPE_CHECKING:
 
 TOKEN_VARIABLE = "WHATWHERE_TOKEN"  # noqa: S105 - the name of the variable
 SERVER_VARIABLE = "WHATWHERE_SERVER"
+_MAX_TOKEN_BYTES = 64 * KIB
 
-_INSTEAD = f"Ask this server, or several in turn. Default without --collection: the variable {SERVER_VARIABLE}."
+_INSTEAD = f"Ask this server, or several in turn. Default without --collection: {SERVER_VARIABLE}."
 
 _Command = Callable[..., None]
 
@@ -63,9 +65,16 @@ class Connection:
         bool, typer.Option("--allow-insecure", help="Send the token in plain text, even to another machine.")
     ] = False
 
-    def or_variable(self) -> "Connection":
-        """Return this connection, with the server of the environment variable if it has none."""
-        return dataclasses.replace(self, server=self.server or os.environ.get(SERVER_VARIABLE) or None)
+    def or_variables(self, collection: str | None) -> "tuple[Connection, str | None]":
+        """Return this connection and the collection; if neither is given, those of the environment's variables.
+
+        Of both variables the server's counts.
+        """
+        if self.server is not None or collection is not None:
+            return self, collection
+        server = os.environ.get(SERVER_VARIABLE) or None
+        collection = None if server else os.environ.get(COLLECTION_VARIABLE) or None
+        return dataclasses.replace(self, server=server), collection
 
     def open(self) -> "Client":
         """Return a client of the servers.
@@ -105,7 +114,10 @@ def answering(
     Raises BadParameter unless it is exactly one, the errors of `Connection.open` and those of opening a collection.
     """
     if (connection.server is None) == (collection is None):
-        raise typer.BadParameter("give either --server HOST:PORT or --collection DIR")
+        raise typer.BadParameter(
+            "give either --server HOST:PORT or --collection DIR, or set one of the variables "
+            f"{SERVER_VARIABLE} and {COLLECTION_VARIABLE}"
+        )
     if collection is None:
         if weights is not None:
             raise typer.BadParameter("--weights goes with --collection: a server has its own")
@@ -132,7 +144,7 @@ def with_connection(*, timeout_s: float = DEFAULT_TIMEOUT_S, required: bool = Tr
     if required:
         defaults["server"] = inspect.Parameter.empty
         hints["server"] = Annotated[str, *hints["server"].__metadata__]
-    else:  # Typer would apply the variable even with --collection: see or_variable
+    else:  # Typer would apply the variable even with --collection: see or_variables
         hints["server"] = Annotated[str | None, typer.Option(metavar="HOST:PORT[,...]", help=_INSTEAD)]
     options = [
         inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=default, annotation=hints[name])
@@ -162,9 +174,11 @@ def with_connection(*, timeout_s: float = DEFAULT_TIMEOUT_S, required: bool = Tr
 
 def _read_token(path: Path) -> str:
     try:
-        token = path.read_bytes().decode(errors="replace").strip()
+        token = read_bounded(path, _MAX_TOKEN_BYTES).decode(errors="replace").strip()
     except OSError as error:
-        raise CredentialsUnreadable(f"{path}: {error.strerror}; give a file with a token") from error
+        raise CredentialsUnreadable(
+            f"{path}: {error.strerror}; give a file with a token, or set {TOKEN_VARIABLE}"
+        ) from error
     if not token:
         raise CredentialsUnreadable(f"{path} is empty; give a file with a token")
     return token

@@ -4,7 +4,6 @@ One view of a motorbike is searched for with a box. The other view, which is in 
 the page stays open on the collection until Ctrl-C; without a terminal it is only requested once.
 """
 
-import importlib.util
 import json
 import os
 import shlex
@@ -12,7 +11,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import urllib.request
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -58,11 +56,11 @@ REGION = "90,100,690,455px"
 def demo(no_web: Annotated[bool, typer.Option("--no-web", help="Leave the web page out.")] = False) -> None:
     """Try it: index 22 photographs into ./demo, serve them, search with a box, and open the web page.
 
-    The photographs come with scikit-image and scikit-learn: `pip install 'whatwhere[demo]'`. An existing folder
-    ./demo is replaced.
+    The photographs come with scikit-image and scikit-learn: `pip install 'whatwhere[demo]'`. The folder of an
+    earlier demonstration is replaced.
     """
     packages = {package: _package(package) for package in PHOTOGRAPHS}
-    shutil.rmtree(FOLDER, ignore_errors=True)
+    _forget_earlier()
     collection, answer = FOLDER / "collection", FOLDER / "answer.png"
     _run("index", str(_photographs(packages)), "--collection", str(collection))
     _run("images", "--collection", str(collection), "--state", "failed")
@@ -79,8 +77,22 @@ def demo(no_web: Annotated[bool, typer.Option("--no-web", help="Leave the web pa
             _show(page, query)
 
 
+def _forget_earlier() -> None:
+    """Remove the folder of an earlier demonstration; InvalidRequest if it holds anything else."""
+    if not os.path.lexists(FOLDER):
+        return
+    ours = {"photographs", "collection", "answer.png", Path(QUERY[1]).name}
+    if FOLDER.is_symlink() or not FOLDER.is_dir() or {entry.name for entry in FOLDER.iterdir()} - ours:
+        raise InvalidRequest(
+            f"{FOLDER.absolute()} is not of an earlier demonstration, and would be replaced: run this in another folder"
+        )
+    shutil.rmtree(FOLDER)
+
+
 def _package(name: str) -> Path:
     """Return the folder of an installed package, without importing it; InvalidRequest if it is not installed."""
+    import importlib.util
+
     spec = importlib.util.find_spec(name)
     if spec is None or spec.origin is None:
         raise InvalidRequest(
@@ -116,6 +128,8 @@ def _output(*arguments: str) -> str:
 
 def _show(page: str, query: Path) -> None:
     """Say where the page is, and keep it open until Ctrl-C if a person is at the terminal."""
+    import urllib.request
+
     with urllib.request.urlopen(page, timeout=30) as answered:  # noqa: S310 - our own server
         answered.read()
     if not sys.stdin.isatty():

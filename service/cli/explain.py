@@ -9,9 +9,20 @@ import typer
 from whatwhere.indexer.backbones.names import DEFAULT_BACKBONE
 from whatwhere.indexer.features.names import DEFAULT_RANK
 from whatwhere.indexer.storage.files import file_named
-from whatwhere.service.cli.app import app, new_table, out, print_json
+from whatwhere.indexer.storage.outputs import Output
+from whatwhere.service.cli.app import app, out, print_json
 from whatwhere.service.cli.connection import SERVER_VARIABLE, Connection, answering, with_connection
-from whatwhere.service.cli.options import AsJson, Device, OnDevice, SearchedCollection, StoredImage, Weights
+from whatwhere.service.cli.options import (
+    COLLECTION_VARIABLE,
+    AsJson,
+    Device,
+    OnDevice,
+    Overwrite,
+    SearchedCollection,
+    StoredImage,
+    Weights,
+)
+from whatwhere.service.cli.tables import print_table
 from whatwhere.service.drawing.defaults import OPACITY
 from whatwhere.service.settings import Limits
 
@@ -57,6 +68,7 @@ def explain(
     collection: SearchedCollection = None,
     pca: Annotated[bool, typer.Option("--pca", help="Show the principal components too, for comparison.")] = False,
     opacity: Opacity = OPACITY,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Show the factors of an image: what a search compares, where each factor is, and how much of the image it covers.
@@ -72,12 +84,13 @@ def explain(
     Example: `whatwhere explain images/12 --collection ~/pictures.ww --picture why.png`
     """
     from whatwhere.service.drawing.explanation import draw_explanation
-    from whatwhere.service.drawing.tiles import check_picture_path, save_picture
+    from whatwhere.service.drawing.tiles import check_picture, save_picture
 
     ranks = None if rank is None else _ranks(rank)
-    if picture is not None:
-        check_picture_path(picture)
-    connection = _for_stored_images(connection, collection, [image])
+    output = None if picture is None else Output(picture, overwrite)
+    if output is not None:
+        check_picture(output, [file_named(image)])
+    connection, collection = _for_stored_images(connection, collection, [image])
     if connection.server is None and collection is None:
         from whatwhere.service.local.files import explain_file
 
@@ -88,9 +101,9 @@ def explain(
         from whatwhere.service.local.explain import explain_image
 
         with answering(connection, collection, weights=weights, device=device) as source:
-            found = explain_image(image, source)
-    if picture is not None:
-        save_picture(draw_explanation(found.photograph, found.by_rank, found.principal, opacity), picture)
+            found = explain_image(image, source, output)
+    if output is not None:
+        save_picture(draw_explanation(found.photograph, found.by_rank, found.principal, opacity), output)
     if as_json:
         print_json(_explanation(found))
         return
@@ -118,6 +131,7 @@ def compare(
     device: OnDevice = Device.AUTO,
     collection: SearchedCollection = None,
     opacity: Opacity = OPACITY,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what several images have in common: they are factorized jointly, and a factor has one color in all of them.
@@ -130,13 +144,14 @@ def compare(
     Example: `whatwhere compare images/3 images/8 --collection ~/pictures.ww --rank 4 --picture common.png`
     """
     from whatwhere.service.drawing.explanation import draw_comparison
-    from whatwhere.service.drawing.tiles import check_picture_path, save_picture
+    from whatwhere.service.drawing.tiles import check_picture, save_picture
 
     if len(images) < 2:
         raise typer.BadParameter("give two images or more; for one image, use `whatwhere explain`")
-    if picture is not None:
-        check_picture_path(picture)
-    connection = _for_stored_images(connection, collection, images)
+    output = None if picture is None else Output(picture, overwrite)
+    if output is not None:
+        check_picture(output, map(file_named, images))
+    connection, collection = _for_stored_images(connection, collection, images)
     if connection.server is None and collection is None:
         from whatwhere.service.local.files import compare_files
 
@@ -146,9 +161,9 @@ def compare(
         from whatwhere.service.local.explain import compare_images
 
         with answering(connection, collection, weights=weights, device=device) as source:
-            compared = compare_images(images, source, rank)
-    if picture is not None:
-        save_picture(draw_comparison(compared.photographs, compared.factors, opacity), picture)
+            compared = compare_images(images, source, rank, output)
+    if output is not None:
+        save_picture(draw_comparison(compared.photographs, compared.factors, opacity), output)
     if as_json:
         print_json(_comparison(compared, rank))
         return
@@ -163,21 +178,23 @@ def _ranks(listed: str) -> tuple[int, ...]:
     return tuple(dict.fromkeys(map(int, parts)))
 
 
-def _for_stored_images(connection: Connection, collection: str | None, images: Sequence[str]) -> Connection:
-    """Return the connection to ask. Stored images need one, or a collection; files are described here without either.
+def _for_stored_images(
+    connection: Connection, collection: str | None, images: Sequence[str]
+) -> tuple[Connection, str | None]:
+    """Return the connection or collection to ask. Stored images need one; files are described here without either.
 
     Raises BadParameter if a stored image is named, and neither is given.
     """
     stored = [image for image in images if image.startswith("images/") and not Path(image).exists()]
     if connection.server is not None or collection is not None or not stored:
-        return connection
-    connection = connection.or_variable()
-    if connection.server is None:
+        return connection, collection
+    connection, collection = connection.or_variables(collection)
+    if connection.server is None and collection is None:
         raise typer.BadParameter(
             f"{stored[0]} is the name of a stored image, or a file that does not exist: for a stored image, give its "
-            f"--collection or --server (or the variable {SERVER_VARIABLE})"
+            f"--collection or --server (or the variable {SERVER_VARIABLE} or {COLLECTION_VARIABLE})"
         )
-    return connection
+    return connection, collection
 
 
 def _refuse(options: dict[str, object], server: str | None) -> None:
@@ -218,22 +235,20 @@ def _factors(factors: "Sequence[Drawn]") -> list[dict[str, Any]]:
 
 
 def _print_explanation(found: "Explained") -> None:
-    table = new_table("rank", "factor", "share", "box")
-    for rank, factors in found.by_rank.items():
-        for factor in factors:
-            table.add_row(str(rank), *_cells(factor))
-    out.print(table)
+    rows = [(str(rank), *_cells(factor)) for rank, factors in found.by_rank.items() for factor in factors]
+    print_table(("rank", "factor", "share", "box"), rows)
     if found.principal is not None:
         shares = ", ".join(f"{share:.0%}" for share in found.principal.variance_shares)
         out.print(f"principal components: {shares} of the variance")
 
 
 def _print_comparison(compared: "Compared") -> None:
-    table = new_table("image", "factor", "share", "box")
-    for photograph, factors in zip(compared.photographs, compared.factors, strict=True):
-        for factor in factors:
-            table.add_row(photograph.name, *_cells(factor))
-    out.print(table)
+    rows = [
+        (photograph.name, *_cells(factor))
+        for photograph, factors in zip(compared.photographs, compared.factors, strict=True)
+        for factor in factors
+    ]
+    print_table(("file", "factor", "share", "box"), rows)
 
 
 def _cells(factor: "Drawn") -> tuple[str, str, str]:

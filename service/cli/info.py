@@ -13,9 +13,10 @@ from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.features.names import DESCRIPTORS, find_composition, pooled_by
 from whatwhere.indexer.sources.kinds import described
 from whatwhere.indexer.vectors.names import EXACT
-from whatwhere.service.cli.app import app, messages, new_table, out, print_json
+from whatwhere.service.cli.app import app, messages, out, print_json
 from whatwhere.service.cli.options import AsJson, Collection, Filter
 from whatwhere.service.cli.places import path_or_none, place_of
+from whatwhere.service.cli.tables import print_table
 
 if TYPE_CHECKING:
     from whatwhere.indexer.catalog.catalog import Catalog
@@ -51,11 +52,7 @@ def info(collection: Collection, as_json: AsJson = False) -> None:
     if as_json:
         print_json(found)
         return
-    table = new_table("", "")
-    table.show_header = False
-    for name, text in _report(found):
-        table.add_row(name, text)
-    out.print(table)
+    print_table(("", "text"), _report(found), header=False)
     for step in _next_steps(found):
         out.print(step, soft_wrap=True)
 
@@ -142,13 +139,13 @@ def images(
     if as_json:
         print_json(list(map(_for_programs, records)))
         return
-    table = new_table("name", "state", "size", "place", "reason")
+    rows = []
     for record in records:
         size = f"{record.width} x {record.height}" if record.width else ""
         places = "\n".join(f"{place_of(uri)}{' (gone)' * (uri in record.vanished_uris)}" for uri in record.uris)
-        table.add_row(f"images/{record.id}", record.state, size, places, record.failure_message or "")
-    if records:
-        out.print(table)
+        rows.append((f"images/{record.id}", record.state, size, places, record.failure_message or ""))
+    if rows:
+        print_table(("name", "state", "size", "place", "reason"), rows)
     else:
         messages.print("no image matches" if filter or state else "the collection has no images")
 
@@ -186,10 +183,7 @@ def _print_skipped(collection: str, filter: str, limit: int | None, as_json: boo
     if as_json:
         print_json([dataclasses.asdict(record) | {"state": State.SKIPPED} for record in records])
         return
-    table = new_table("kind", "file", "reason")
-    for record in records:
-        table.add_row(record.kind, place_of(record.uri), record.reason)
-    out.print(table)
+    print_table(("kind", "file", "reason"), [(record.kind, place_of(record.uri), record.reason) for record in records])
 
 
 def _listed(catalog: "Catalog", filter: str, state: str | None, limit: int | None) -> "list[ImageRecord]":
@@ -212,14 +206,11 @@ def backbones(as_json: AsJson = False) -> None:
     if as_json:
         print_json([dataclasses.asdict(entry) for entry in listed])
         return
-    table = new_table("name", "layer", "channels", "stride", "GMACs", "weights")
-    for column in table.columns:
-        column.no_wrap = True
-    table.padding = (0, 1, 0, 0)  # so that the longest row fits a terminal of 80 columns
+    rows = []
     for entry in listed:
         numbers = (str(entry.channels), str(entry.stride), f"{entry.gmacs:.1f}")
-        table.add_row(entry.name, entry.layer, *numbers, "here" if entry.weights_here else entry.weights)
-    out.print(table)
+        rows.append((entry.name, entry.layer, *numbers, "here" if entry.weights_here else entry.weights))
+    print_table(("network", "layer", "channels", "stride", "GMACs", "weights"), rows)
     out.print(
         "If the weights are not here, the table names their file or package; torchvision's files are downloaded at "
         "first use. GMACs are for an image of 512 x 672 pixels. NAME:LAYER cuts any torchvision classifier with ReLU "

@@ -7,8 +7,9 @@ from typing import Annotated
 import typer
 
 from whatwhere.service.cli import progress
-from whatwhere.service.cli.app import app, messages, new_table, out, print_json, stoppable
+from whatwhere.service.cli.app import app, messages, out, print_json, stoppable
 from whatwhere.service.cli.options import AsJson, Collection, CollectionWeights, Device, OnDevice, Preset, names
+from whatwhere.service.cli.tables import print_table
 
 Whiteners = Annotated[
     Path | None, typer.Option(help="Folder of whiteners (see `whatwhere whiten`). Default: the collection's.")
@@ -54,10 +55,8 @@ def verify(
     elif not found:
         out.print(f"{collection}: no faults", soft_wrap=True)
     else:
-        table = new_table("part", "file", "problem", "repair")
-        for fault in found:
-            table.add_row(fault.part.value, fault.file, fault.problem, fault.repair)
-        out.print(table)
+        rows = [(fault.part.value, fault.file, fault.problem, fault.repair) for fault in found]
+        print_table(("part", "file", "problem", "repair"), rows)
         if repair:
             out.print(f"{len(found)} faults, {len(remaining)} remain", soft_wrap=True)
     if remaining:

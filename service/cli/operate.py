@@ -1,13 +1,12 @@
 """Operate running servers: `whatwhere health` and `refresh`."""
 
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
 
 import typer
 
 from whatwhere.indexer.errors import WhatwhereError
-from whatwhere.service.cli.app import app, messages, out, print_json
+from whatwhere.service.cli.app import app, out, print_error, print_json
 from whatwhere.service.cli.connection import Connection, with_connection
 from whatwhere.service.cli.options import AsJson
 
@@ -82,6 +81,8 @@ def _of_each(client: "Client", ask: "Callable[[Client], _Answer]") -> list[tuple
         except WhatwhereError as error:  # of this server only: the other answers are still shown
             return error
 
+    from concurrent.futures import ThreadPoolExecutor
+
     with ThreadPoolExecutor(len(servers)) as pool:
         return list(zip((one.address for one in servers), pool.map(answer, servers), strict=True))
 
@@ -89,7 +90,7 @@ def _of_each(client: "Client", ask: "Callable[[Client], _Answer]") -> list[tuple
 def _print(address: str, answer: str | WhatwhereError) -> None:
     """Print a server's address and answer; for an error the reason, and its message on standard error."""
     if isinstance(answer, WhatwhereError):
-        messages.print(f"error: {answer}", style="red", soft_wrap=True)
+        print_error(answer)
         answer = answer.reason
     out.print(f"{address} {answer}".strip(), soft_wrap=True)
 

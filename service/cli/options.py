@@ -46,6 +46,7 @@ class Preset(StrEnum):
 
 # What `images --json` of 0.2.0 called the fields of filters.
 _OLDER_NAMES = {"width": "width_px", "height": "height_px", "content_hash": "sha256", "created_at": "create_time"}
+COLLECTION_VARIABLE = "WHATWHERE_COLLECTION"
 
 
 def absolute_filter(filter: str | None) -> str | None:
@@ -73,7 +74,7 @@ Collection = Annotated[
         "-c",
         metavar="DIR|URI",
         help="Directory of the collection, or its folder in an object store (s3://BUCKET/NAME).",
-        envvar="WHATWHERE_COLLECTION",
+        envvar=COLLECTION_VARIABLE,
     ),
 ]
 Catalog = Annotated[
@@ -90,6 +91,12 @@ Vectors = Annotated[
     ),
 ]
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON on standard output, for programs.")]
+Overwrite = Annotated[
+    bool,
+    typer.Option(
+        "--overwrite", help="Replace files that exist. A file that is read, or an indexed image, is never replaced."
+    ),
+]
 Paths = Annotated[
     list[str],
     typer.Argument(
@@ -128,7 +135,8 @@ SearchedCollection = Annotated[
         "--collection",
         "-c",
         metavar="DIR|URI",
-        help="Open this collection instead of asking a server.",
+        help="Open this collection instead of asking a server. Default without --server: WHATWHERE_COLLECTION, if "
+        "WHATWHERE_SERVER is not set.",
     ),
 ]
 

@@ -2,7 +2,7 @@
 
 from whatwhere.indexer.sources.uris import is_remote, shown
 from whatwhere.indexer.storage.files import path_of_uri
-from whatwhere.indexer.storage.readable import readable
+from whatwhere.indexer.storage.readable import escaped, readable
 
 
 def place_of(uri: str) -> str:
@@ -10,7 +10,7 @@ def place_of(uri: str) -> str:
     if not uri:
         return ""
     text = readable(shown(uri)) if is_remote(uri) else str(path_of_uri(uri)).rstrip("/") + "/" * uri.endswith("/")
-    return "".join(letter if letter.isprintable() else letter.encode("unicode_escape").decode() for letter in text)
+    return escaped(text)
 
 
 def path_or_none(uri: str) -> str | None:

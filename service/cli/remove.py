@@ -5,9 +5,10 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from whatwhere.indexer.storage.readable import absolute_place
-from whatwhere.service.cli.app import app, messages, new_table, out, print_json, stoppable
+from whatwhere.service.cli.app import app, messages, out, print_json, stoppable
 from whatwhere.service.cli.options import AsJson, Collection, absolute_filter
 from whatwhere.service.cli.places import place_of
+from whatwhere.service.cli.tables import print_table
 
 if TYPE_CHECKING:
     from whatwhere.indexer.maintenance.remove import Chosen
@@ -79,11 +80,9 @@ def _identifier(name: str) -> int:
 
 def _show(chosen: "Chosen") -> None:
     """Print the first images with their URIs, and how many more there are."""
-    table = new_table("name", "state", "place")
-    for record in chosen.first:
-        table.add_row(f"images/{record.id}", record.state, "\n".join(map(place_of, record.uris)))
     if chosen.first:
-        out.print(table)
+        rows = [(f"images/{record.id}", record.state, "\n".join(map(place_of, record.uris))) for record in chosen.first]
+        print_table(("name", "state", "place"), rows)
     else:
         messages.print("no image matches: `whatwhere images` lists all images, with their places")
     if len(chosen.ids) > len(chosen.first):

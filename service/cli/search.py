@@ -5,17 +5,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from whatwhere.service.cli.app import app, messages, new_table, out, print_json
+from whatwhere.indexer.storage.outputs import Output
+from whatwhere.service.cli.app import app, messages, out, print_json
 from whatwhere.service.cli.connection import Connection, answering, with_connection
 from whatwhere.service.cli.options import (
     AsJson,
     CollectionWeights,
     DescriptorName,
     Filter,
+    Overwrite,
     SearchedCollection,
     StoredImage,
 )
 from whatwhere.service.cli.places import path_or_none, place_of
+from whatwhere.service.cli.tables import print_table
 from whatwhere.service.search_options import SearchOptions
 from whatwhere.service.settings import Limits
 
@@ -68,6 +71,7 @@ def search(
     picture: Annotated[
         Path | None, typer.Option(help="Draw the query and the results with their boxes to this file.")
     ] = None,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Find stored images that show the same as an image or a part of it.
@@ -76,13 +80,13 @@ def search(
 
     Example: `whatwhere search bike.jpg -c ~/pictures.ww --region 0.2,0.3,0.7,0.9 --localize 10 --picture answer.png`
     """
-    from whatwhere.service.local.search import Question, ask
+    from whatwhere.service.local.search import Question, ask, check_files
 
     question = Question(
         image=image,
         regions=region or (),
         mask=mask,
-        picture=picture,
+        picture=None if picture is None else Output(picture, overwrite),
         options=SearchOptions(
             factors=factor or (),
             avoided_factors=avoid or (),
@@ -95,8 +99,8 @@ def search(
             filter=filter,
         ),
     )
-    if collection is None:
-        connection = connection.or_variable()
+    check_files(question)  # before the collection is opened, which takes seconds
+    connection, collection = connection.or_variables(collection)
     with answering(connection, collection, weights=weights) as source:
         result = ask(question, source)
     if as_json:
@@ -133,8 +137,8 @@ def _print_answer(result: "SearchResult") -> None:
     if not result.hits:
         messages.print("no image matches: the collection is empty, or --filter and --min-score leave none")
         return
-    table = new_table("position", "score", "image", "place", "box")
+    rows = []
     for position, hit in enumerate(result.hits, start=1):
         box = "" if hit.box is None else ",".join(f"{side:.3f}" for side in hit.box)
-        table.add_row(str(position), f"{hit.score:.3f}", hit.image.name, place_of(hit.image.uri), box)
-    out.print(table)
+        rows.append((str(position), f"{hit.score:.3f}", hit.image.name, place_of(hit.image.uri), box))
+    print_table(("position", "score", "image", "place", "box"), rows)

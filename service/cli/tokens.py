@@ -6,8 +6,9 @@ from typing import Annotated
 
 import typer
 
-from whatwhere.service.cli.app import app, messages, new_table, out, print_json
+from whatwhere.service.cli.app import app, messages, new_app, out, print_json
 from whatwhere.service.cli.options import AsJson
+from whatwhere.service.cli.tables import print_table
 from whatwhere.service.security.tokens import Scope, create_token, read_tokens, revoke_token
 
 TokensFile = Annotated[Path, typer.Option("--file", help="Token file (JSON).", show_default=False)]
@@ -15,7 +16,7 @@ Name = Annotated[
     str, typer.Argument(help="Name of the token: letters, digits, dots, dashes and underscores, at most 64.")
 ]
 
-tokens = typer.Typer(no_args_is_help=True, rich_markup_mode="markdown")
+tokens = new_app()
 app.add_typer(tokens, name="token")
 
 
@@ -83,11 +84,16 @@ def list_(file: TokensFile, as_json: AsJson = False) -> None:
             ]
         )
         return
-    table = new_table("name", "scopes", "created", "expires")
-    for token in listed:
-        expires = "never" if token.expires_at is None else _shown(token.expires_at)
-        table.add_row(token.name, ", ".join(sorted(token.scopes)), _shown(token.created_at), expires)
-    out.print(table)
+    rows = [
+        (
+            token.name,
+            ", ".join(sorted(token.scopes)),
+            _shown(token.created_at),
+            "never" if token.expires_at is None else _shown(token.expires_at),
+        )
+        for token in listed
+    ]
+    print_table(("token", "scopes", "created", "expires"), rows)
 
 
 @tokens.command()

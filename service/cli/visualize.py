@@ -1,16 +1,18 @@
 """Visualize a factor: `whatwhere visualize`."""
 
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from whatwhere.indexer.features.names import VISUALIZATION_STEPS
-from whatwhere.service.cli.app import app, messages, new_table, out, print_json, stoppable
-from whatwhere.service.cli.options import AsJson, Collection, CollectionWeights, Device, OnDevice
+from whatwhere.indexer.storage.files import file_named
+from whatwhere.indexer.storage.outputs import Output
+from whatwhere.service.cli import progress
+from whatwhere.service.cli.app import app, messages, out, print_json, stoppable
+from whatwhere.service.cli.options import AsJson, Collection, CollectionWeights, Device, OnDevice, Overwrite
 from whatwhere.service.cli.places import path_or_none, place_of
+from whatwhere.service.cli.tables import print_table
 from whatwhere.service.search.defaults import DEFAULT_PATCHES, MAX_PATCHES
 
 if TYPE_CHECKING:
@@ -32,6 +34,7 @@ def visualize(
     seed: Annotated[int, typer.Option(min=0, help="Random seed of the start.")] = 0,
     weights: CollectionWeights = None,
     device: OnDevice = Device.AUTO,
+    overwrite: Overwrite = False,
     as_json: AsJson = False,
 ) -> None:
     """Show what a factor looks like: to the network, and in other photographs of the collection.
@@ -48,31 +51,22 @@ def visualize(
 
     Example: `whatwhere visualize bike.jpg --factor 2 -c ~/pictures.ww --picture concept.png --patches 16 --seed 1`
     """
-    from whatwhere.service.drawing.tiles import check_picture_path, save_picture
+    from whatwhere.service.drawing.tiles import check_picture, save_picture
     from whatwhere.service.drawing.visualization import draw_visualization
     from whatwhere.service.local.visualize import visualize as make
     from whatwhere.service.search.visualization import VisualizationRequest
 
-    check_picture_path(picture)
+    output = Output(picture, overwrite)
+    check_picture(output, [file_named(image)])
     request = VisualizationRequest(image, factor, patches, steps, seed)
-    with stoppable("nothing was written"), _progress() as report:
-        shown = make(request, collection, weights=weights, device=device.value, progress=report)
-    save_picture(draw_visualization(shown), picture)
+    with stoppable("nothing was written"), progress.of_steps(messages) as report:
+        shown = make(request, collection, weights=weights, device=device.value, progress=report, output=output)
+    save_picture(draw_visualization(shown), output)
     if as_json:
         print_json(_answer(shown))
         return
     _print_answer(shown)
     out.print(f"picture: {picture}", soft_wrap=True)
-
-
-@contextmanager
-def _progress() -> Iterator[Callable[[int, int], None]]:
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    columns = (BarColumn(), MofNCompleteColumn(), TextColumn("steps"), TimeRemainingColumn())
-    with Progress(*columns, console=messages, disable=not messages.is_terminal) as bar:
-        task = bar.add_task("", total=None)
-        yield lambda done, total: bar.update(task, total=total, completed=done)
 
 
 def _answer(shown: "Visualization") -> dict[str, Any]:
@@ -101,11 +95,10 @@ def _answer(shown: "Visualization") -> dict[str, Any]:
 def _print_answer(shown: "Visualization") -> None:
     """Print the answer for people."""
     out.print(f"{shown.source.name}, factor {shown.factor}: cosine of the generated picture {shown.cosine:.2f}")
-    table = new_table("position", "score", "image", "factor", "place", "box")
+    rows = []
     for position, patch in enumerate(shown.patches, start=1):
         similar = patch.similar
         box = "" if similar.box is None else ",".join(f"{side:.3f}" for side in similar.box)
-        table.add_row(
-            str(position), f"{similar.score:.3f}", patch.image.name, str(similar.factor), place_of(patch.image.uri), box
-        )
-    out.print(table)
+        cells = (f"{similar.score:.3f}", patch.image.name, str(similar.factor), place_of(patch.image.uri), box)
+        rows.append((str(position), *cells))
+    print_table(("position", "score", "image", "factor", "place", "box"), rows)

@@ -4,6 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from whatwhere.indexer import errors
+from whatwhere.indexer.images.limits import ImageLimits
+from whatwhere.indexer.storage.bounded import read_bounded
 from whatwhere.service.client import messages
 from whatwhere.service.rpc import image_search_pb2 as pb
 from whatwhere.service.search_options import SearchOptions
@@ -57,7 +59,7 @@ def _set_query(
     if isinstance(query, str):
         request.image = query
     else:
-        request.image_content = query.read_bytes() if isinstance(query, Path) else query
+        request.image_content = read_bounded(query, ImageLimits().max_bytes) if isinstance(query, Path) else query
 
 
 def _localization(exact: bool) -> pb.Localization:

@@ -1,7 +1,6 @@
 """Draw photographs with boxes, captions and a legend on one sheet; shared by all pictures of this package."""
 
-import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -15,6 +14,7 @@ from whatwhere.indexer.images.decode import decode_image
 from whatwhere.indexer.images.limits import ImageLimits
 from whatwhere.indexer.sources.read import read
 from whatwhere.indexer.sources.remote import BRIEF, Remote
+from whatwhere.indexer.storage.outputs import Output
 from whatwhere.service.results import StoredImage
 
 TILE_SIZE = (300, 225)
@@ -129,29 +129,27 @@ def draw_box(sheet: Image.Image, box: Box, frame: tuple[int, int, int, int], col
     draw.rectangle(corners, outline=color, width=4)
 
 
-def check_picture_path(path: Path) -> None:
-    """Check that a picture can be written to `path`.
+def check_picture(output: Output, inputs: Iterable[Path] = ()) -> None:
+    """Check that a picture can be written, and that it replaces none of the `inputs`.
 
-    Raises InvalidRequest if the suffix is not a writable format, `path` is a directory, its directory does not exist or
-    is not writable.
+    Raises InvalidRequest if the suffix is not a writable format, and the errors of `Output.check` and `Output.spare`.
     """
-    formats = Image.registered_extensions()
-    if formats.get(path.suffix.lower()) not in Image.SAVE:
-        raise InvalidRequest(f"{path}: the suffix chooses the format: use .png or .jpg", field="picture")
-    target = path if path.exists() else path.parent
-    if path.is_dir() or not target.exists():
-        reason = "is a directory: give a file name" if path.is_dir() else "its directory does not exist: create it"
-        raise InvalidRequest(f"{path}: {reason}", field="picture")
-    if not os.access(target, os.W_OK):
-        raise InvalidRequest(f"{path}: is not writable: give another path", field="picture")
+    if _format_of(output.path) not in Image.SAVE:
+        raise InvalidRequest(f"{output.path}: the suffix chooses the format: use .png or .jpg", field=output.field)
+    output.check()
+    output.spare(inputs)
 
 
-def save_picture(picture: Image.Image, path: Path) -> None:
+def save_picture(picture: Image.Image, output: Output) -> None:
     """Write a picture in the format of the path's suffix. Raises InvalidRequest if writing fails."""
     try:
-        picture.save(path)
+        output.write(lambda path: picture.save(path, format=_format_of(output.path)))
     except (OSError, ValueError) as error:
-        raise InvalidRequest(f"cannot write the picture {path}: {error}", field="picture") from error
+        raise InvalidRequest(f"cannot write the picture {output.path}: {error}", field=output.field) from error
+
+
+def _format_of(path: Path) -> str | None:
+    return Image.registered_extensions().get(path.suffix.lower())
 
 
 def _shortened(text: str, width: int, font: ImageFont.FreeTypeFont | ImageFont.ImageFont) -> str:

@@ -11,6 +11,8 @@ from whatwhere.indexer.collection.reader import CollectionReader, open_collectio
 from whatwhere.indexer.sources.local import is_local_and_gone
 from whatwhere.service.api import requests
 from whatwhere.service.client.requests import compare_request, explain_request, search_request
+from whatwhere.service.local.originals import is_original
+from whatwhere.service.local.queries import LIMITS
 from whatwhere.service.request_context import RequestContext
 from whatwhere.service.results import ComparedImage, Explanation, SearchResult, StoredImage
 from whatwhere.service.rpc import image_search_pb2 as pb
@@ -28,7 +30,7 @@ class LocalCollection:
     """
 
     def __init__(self, reader: CollectionReader, device: str = DEFAULT_DEVICE, weights: Path | None = None) -> None:
-        self._limits = Limits()
+        self._limits = Limits(image=LIMITS)
         self._device = device
         self._weights = weights
         self._searcher = Searcher(reader, None, self._limits.image)
@@ -36,6 +38,10 @@ class LocalCollection:
     def close(self) -> None:
         """Stop the network. The collection stays open: its opener closes it."""
         self._searcher.batcher.close()
+
+    def is_original(self, path: Path) -> bool:
+        """Tell whether a file is an indexed original, by its place or its content."""
+        return is_original(self._searcher.collection.catalog, path)
 
     def image(self, name: str) -> StoredImage:
         """Return the stored image "images/{id}", or of a URI; ImageNotFound, InvalidRequest."""

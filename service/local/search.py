@@ -9,12 +9,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from whatwhere.indexer.boxes import Box, box_from_pixels, checked_box
-from whatwhere.indexer.errors import InvalidRegion, InvalidRequest
+from whatwhere.indexer.errors import InvalidRegion
 from whatwhere.indexer.images.decode import decode_image
 from whatwhere.indexer.sources.uris import scheme_of
-from whatwhere.indexer.storage.files import file_named
+from whatwhere.indexer.storage.files import file_named, printable
+from whatwhere.indexer.storage.outputs import Output
 from whatwhere.service.drawing.search import draw_search
-from whatwhere.service.drawing.tiles import check_picture_path, load_pixels, save_picture
+from whatwhere.service.drawing.tiles import check_picture, load_pixels, save_picture
+from whatwhere.service.local.originals import spare_originals, spare_stored
+from whatwhere.service.local.queries import A_FILE_OR_STORED, read_query
 from whatwhere.service.results import SearchResult, stored_id
 from whatwhere.service.search_options import SearchOptions
 
@@ -32,31 +35,43 @@ class Question:
     image: str
     regions: Sequence[str] = ()
     mask: Path | None = None
-    picture: Path | None = None
+    picture: Output | None = None
     options: SearchOptions = field(default_factory=SearchOptions)
 
 
 def ask(question: Question, answering: Answering) -> SearchResult:
     """Ask a server or an open collection, and draw the answer if `picture` names a file for it.
 
-    Raises InvalidRequest for a file that cannot be read or written, and the errors of `Client.search`.
+    Raises InvalidRequest for a file that cannot be read or written, or if the picture would replace the query, the
+    mask or an indexed image; and the errors of `Client.search`.
     """
+    check_files(question)
     if question.picture is not None:
-        check_picture_path(question.picture)
+        spare_originals(question.picture, answering)
     query: str | bytes
     if is_stored(question.image):
         stored = answering.image(question.image)
         size, query, pixels = (stored.width_px, stored.height_px), stored.name, load_pixels(stored)
+        if question.picture is not None:
+            spare_stored(question.picture, [stored])
     else:
         path = file_named(question.image)
-        query, pixels = _read(path, "give an image file, or a stored image's name such as images/12")
+        query, pixels = _read(path, A_FILE_OR_STORED)
         size = (pixels.shape[1], pixels.shape[0])
     regions = [parse_region(text, *size) for text in question.regions]
-    mask = b"" if question.mask is None else _read(question.mask, "give an image that is white inside")[0]
+    mask = b"" if question.mask is None else _read(question.mask, "give an image that is white inside", "mask")[0]
     result = answering.search(query, replace(question.options, region=regions, mask=mask))
     if question.picture is not None:
+        spare_stored(question.picture, (hit.image for hit in result.hits))
         save_picture(draw_search(pixels, regions, result), question.picture)
     return result
+
+
+def check_files(question: Question) -> None:
+    """Raise InvalidRequest if the picture cannot be written, or would replace the query or the mask."""
+    if question.picture is not None:
+        files = [file_named(question.image)] + ([] if question.mask is None else [question.mask])
+        check_picture(question.picture, files)
 
 
 def is_stored(image: str) -> bool:
@@ -84,9 +99,6 @@ def parse_region(text: str, width: int, height: int) -> Box:
     return checked_box(x_min, y_min, x_max, y_max)
 
 
-def _read(path: Path, remedy: str) -> tuple[bytes, NDArray[np.uint8]]:
-    try:
-        content = path.read_bytes()
-    except OSError as error:
-        raise InvalidRequest(f"{path}: {error.strerror}; {remedy}", field="image") from error
-    return content, decode_image(content, path.name, shorter_side=None).pixels
+def _read(path: Path, remedy: str, field: str = "image") -> tuple[bytes, NDArray[np.uint8]]:
+    content = read_query(path, remedy, field)
+    return content, decode_image(content, printable(path), shorter_side=None).pixels

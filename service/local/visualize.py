@@ -11,9 +11,11 @@ from whatwhere.indexer.collection.reader import CollectionReader, open_collectio
 from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.indexer.features.visualize import cosine_to, visualize_row
 from whatwhere.indexer.images.decode import decode_image
-from whatwhere.indexer.sources.local import read_file
 from whatwhere.indexer.storage.files import file_named, printable
+from whatwhere.indexer.storage.outputs import Output
 from whatwhere.service.drawing.tiles import load_pixels
+from whatwhere.service.local.originals import is_original, original_lost
+from whatwhere.service.local.queries import A_FILE_OR_STORED, LIMITS, read_query
 from whatwhere.service.local.search import is_stored
 from whatwhere.service.request_context import RequestContext
 from whatwhere.service.results import stored_id
@@ -21,7 +23,6 @@ from whatwhere.service.search.places import name_of
 from whatwhere.service.search.searcher import Example, Searcher, open_searcher, to_stored_image
 from whatwhere.service.search.similar_factors import box_of_factor, row_of_factor, similar_factors
 from whatwhere.service.search.visualization import Patch, Visualization, VisualizationRequest, VisualizedImage
-from whatwhere.service.settings import Limits
 
 
 def visualize(
@@ -31,18 +32,21 @@ def visualize(
     weights: Path | None = None,
     device: str = DEFAULT_DEVICE,
     progress: Callable[[int, int], None] | None = None,
+    output: Output | None = None,
 ) -> Visualization:
     """Draw an image that shows a factor to the collection's network, and find the factor in other stored images.
 
-    Raises InvalidRequest for a file that cannot be read and for a factor that the image lacks, ImageNotFound,
-    DescriptorNotIndexed, and the errors of opening a collection and its network.
+    Raises InvalidRequest for a file that cannot be read, if `output` is an indexed image, and for a factor that the
+    image lacks, ImageNotFound, DescriptorNotIndexed, and the errors of opening a collection and its network.
     """
     with open_collection(address) as collection:
+        if output is not None and is_original(collection.catalog, output.path):
+            raise original_lost(output)
         image_id = stored_id(name_of(collection, request.image)) if is_stored(request.image) else None
         stored = None if image_id is None else _stored(collection, image_id)
         if stored is not None:  # before the network is loaded
             _living_factor(stored, request.factor)
-        searcher = open_searcher(collection, device, Limits().image, weights)
+        searcher = open_searcher(collection, device, LIMITS, weights)
         source = stored or _described(searcher, file_named(request.image))
         row = _living_factor(source, request.factor)
         factor = request.factor
@@ -81,13 +85,7 @@ def _stored(collection: CollectionReader, image_id: int) -> VisualizedImage:
 
 def _described(searcher: Searcher, path: Path) -> VisualizedImage:
     """Describe a file as a server describes an upload."""
-    try:
-        content = read_file(path, searcher.limits)
-    except OSError as error:
-        raise InvalidRequest(
-            f"{printable(path)}: {error.strerror}; give an image file, or a stored image's name such as images/12",
-            field="image",
-        ) from error
+    content = read_query(path, A_FILE_OR_STORED)
     pixels = decode_image(content, printable(path), limits=searcher.limits, shorter_side=None).pixels
     example = Example(content)
     description = searcher.describe(example, RequestContext())

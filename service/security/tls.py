@@ -14,10 +14,12 @@ from typing import Generic, TypeVar
 import grpc
 
 from whatwhere.indexer.errors import CredentialsUnreadable
+from whatwhere.indexer.storage.bounded import read_bounded
 from whatwhere.indexer.storage.files import FileVersion, version_of
 from whatwhere.service.security.certificates import Validity, faults, names, position_of, unusable_key, validity
 from whatwhere.service.security.tls_files import TlsFiles
 
+_MAX_BYTES = 16 * 1024 * 1024  # of a file of certificates; all CAs of a system take a quarter of one MiB
 _NOT_ITS_KEY = ("KEY_VALUES_MISMATCH", "NO_CERTIFICATE_ASSIGNED")  # the second if one is RSA and the other EC
 _BYTE_ORDER_MARK = b"\xef\xbb\xbf"  # some editors write it; gRPC's TLS library refuses it
 _TRUSTED = b"-----BEGIN TRUSTED CERTIFICATE-----"
@@ -202,7 +204,7 @@ def _dates(files: TlsFiles) -> _Dated:
 
 def _bytes(path: Path) -> bytes:
     try:
-        return path.read_bytes().removeprefix(_BYTE_ORDER_MARK)
+        return read_bounded(path, _MAX_BYTES).removeprefix(_BYTE_ORDER_MARK)
     except OSError as error:
         raise _unreadable(error) from error
 

@@ -22,11 +22,13 @@ from pathlib import Path
 from typing import Any
 
 from whatwhere.indexer.errors import CredentialsUnreadable, InvalidRequest, UnknownName
+from whatwhere.indexer.storage.bounded import open_bounded
 from whatwhere.indexer.storage.files import FileVersion, sync, version_of
 
 _PREFIX = "ww_"  # lets scanners recognize leaked tokens
 _SECRET_BYTES = 32
 _CHECK_INTERVAL_S = 1.0
+_MAX_BYTES = 64 * 1024 * 1024  # of the file: more than 200,000 tokens
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 _KEYS = ("name", "scopes", "sha256", "created_at", "expires_at")
@@ -169,9 +171,9 @@ def _listed(values: Iterable[str]) -> str:
 def _read(path: Path) -> tuple[tuple[Token, ...], FileVersion]:
     """Return the tokens and the version of the file that they were read from."""
     try:
-        with path.open("rb") as file:
+        with open_bounded(path, _MAX_BYTES) as file:
             version = version_of(os.fstat(file.fileno()))  # before the bytes, so that a later change is noticed
-            content = file.read()
+            content = file.read(_MAX_BYTES)
     except FileNotFoundError:
         raise CredentialsUnreadable(
             f"{path}: no such file: create it with `whatwhere token create NAME --file FILE`"

@@ -14,6 +14,7 @@ import uvicorn
 from uvicorn.server import ServerState
 
 from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.indexer.storage.user_folders import temporary_folder
 from whatwhere.service.addresses import bind, cannot_listen, unix_path
 from whatwhere.service.api.admission import ConcurrencyLimiter
 from whatwhere.service.api.gateway import Gateway
@@ -124,7 +125,7 @@ class Web:
 def _private_folder() -> Iterator[Path]:
     """Yield a temporary folder that only this user can enter; its path leaves room for a socket's name."""
     try:
-        folder = Path(tempfile.mkdtemp(prefix="whatwhere-"))
+        folder = Path(tempfile.mkdtemp(prefix="whatwhere-", dir=temporary_folder(small=True)))
     except OSError as error:
         raise InvalidRequest(
             f"cannot create a temporary folder ({error.strerror}): set TMPDIR to a writable folder"

@@ -10,6 +10,7 @@ from PIL import Image
 from typer.testing import CliRunner
 
 from tests.conftest import QUERY_PHOTOGRAPH
+from whatwhere.indexer.images.limits import UPLOAD_LIMITS
 from whatwhere.service import cli
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -113,3 +114,20 @@ def test_what_a_server_explains_is_drawn(server: str, tmp_path: Path) -> None:
         assert result.exit_code == 0, result.exception
         with Image.open(tmp_path / name) as drawn:
             assert drawn.width > 500
+
+
+def test_a_file_as_large_as_an_indexed_one_is_asked_about_here(collection: Path, server: str, tmp_path: Path) -> None:
+    """A server bounds uploads, so that nobody waits too long behind one; here there is nobody else."""
+    large = tmp_path / "large.bmp"
+    with Image.open(QUERY) as picture:
+        picture.convert("RGB").resize((3600, 3200)).save(large)
+    assert large.stat().st_size > UPLOAD_LIMITS.max_bytes
+
+    here, there = (
+        run("search", str(large), "-c", str(collection), "--json"),
+        run("search", str(large), "--server", server),
+    )
+
+    assert json.loads(here.stdout)["hits"][0]["uri"].endswith("motorcycle_right.png")
+    assert there.exit_code == 1
+    assert f"the limit is {UPLOAD_LIMITS.max_bytes:,}" in str(there.exception)

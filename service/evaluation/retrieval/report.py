@@ -9,7 +9,6 @@ from typing import Any
 from PIL import Image, ImageDraw, ImageFont
 
 from whatwhere.indexer.errors import InvalidRequest
-from whatwhere.indexer.storage.files import write_durably
 from whatwhere.service.evaluation.retrieval.published import published_iou, published_scores
 from whatwhere.service.evaluation.retrieval.run import Evaluation, MethodScore
 
@@ -170,8 +169,13 @@ def check_picture_name(path: Path) -> None:
         raise InvalidRequest(f"{path}: unsupported format, use {', '.join(_FORMATS)}", field="picture")
 
 
-def draw(evaluation: Evaluation, path: Path) -> None:
-    """Draw the main metric of the last reading as bars, single pass and expanded, to a PNG or JPEG."""
+def format_of(path: Path) -> str:
+    """Return the format of a picture, by the file extension."""
+    return _FORMATS[path.suffix.lower()]
+
+
+def draw(evaluation: Evaluation) -> Image.Image:
+    """Draw the main metric of the last reading as bars, single pass and expanded."""
     reading, metric = evaluation.benchmark.readings[-1], evaluation.benchmark.metrics[0]
     pairs = _pairs(evaluation.methods)
     picture = Image.new("RGB", (_WIDTH, _TOP + _ROW * len(pairs) + 16), "white")
@@ -196,7 +200,7 @@ def draw(evaluation: Evaluation, path: Path) -> None:
             if right > _LEFT:
                 pen.rectangle((_LEFT, upper, right, upper + 16), color)
             pen.text((right + 6, upper - 1), _percent(value), _INK, font=_font(14))
-    write_durably(path, lambda temporary: picture.save(temporary, format=_FORMATS[path.suffix.lower()]))
+    return picture
 
 
 def _font(size: int) -> ImageFont.FreeTypeFont | ImageFont.ImageFont:

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from whatwhere.indexer.errors import BenchmarkUnreadable
 from whatwhere.indexer.images.decode import SUFFIXES
+from whatwhere.indexer.images.limits import ImageLimits
+from whatwhere.indexer.storage.bounded import read_bounded
 
 
 def find_pictures(folders: Sequence[Path]) -> dict[Path, str]:
@@ -58,7 +60,7 @@ def checked_folder(path: Path, remedy: str) -> Path:
 def read_bytes(path: Path) -> bytes:
     """Return the bytes of a file. Raises BenchmarkUnreadable if it cannot be read."""
     try:
-        return path.read_bytes()
+        return read_bounded(path, ImageLimits().max_bytes)
     except OSError as error:
         raise BenchmarkUnreadable(
             f"{path} cannot be read ({error.strerror}): the ground truth is incomplete, fetch it again"

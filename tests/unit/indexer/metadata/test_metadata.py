@@ -333,10 +333,10 @@ def bad_bytes(path: Path) -> None:
     [
         (torn, "not JSON"),
         (a_list, "not a JSON object"),
-        (too_large, r"1,048,578 bytes, the limit for a sidecar is 1,048,576"),
+        (too_large, r"cannot be read: 1,048,578 bytes, the limit is 1,048,576"),
         (bad_bytes, "not JSON"),
-        (os.mkfifo, "not a regular file"),
-        (Path.mkdir, "not a regular file"),
+        (os.mkfifo, "cannot be read: is a pipe, not a regular file"),
+        (Path.mkdir, "cannot be read: is a directory, not a regular file"),
         (lambda path: path.symlink_to(path.name), "cannot be read: Too many levels"),
         (lambda _: None, "cannot be read: No such file"),
     ],

@@ -391,7 +391,10 @@ NO_CERTIFICATE = (empty, no_pem, torn, a_key, torn_in_the_chain)
     ("name", "damage", "words"),
     [
         *((name, absent, "No such file or directory: give a PEM") for name in ("certificate", "key", "client_ca")),
-        *((name, folder, "Is a directory: give a PEM") for name in ("certificate", "key", "client_ca")),
+        *(
+            (name, folder, "is a directory, not a regular file: give a PEM")
+            for name in ("certificate", "key", "client_ca")
+        ),
         *(
             (name, damage, "not a valid PEM certificate")
             for name in ("certificate", "client_ca")

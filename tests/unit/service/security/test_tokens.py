@@ -350,7 +350,7 @@ def test_a_file_that_is_not_there_says_what_makes_one(path: Path) -> None:
 
 def test_a_folder_is_no_file_of_tokens(tmp_path: Path) -> None:
     """The error names it."""
-    with pytest.raises(CredentialsUnreadable, match=re.escape(f"{tmp_path}: Is a directory")):
+    with pytest.raises(CredentialsUnreadable, match=re.escape(f"{tmp_path}: is a directory, not a regular file")):
         read_tokens(tmp_path)
 
 

@@ -15,7 +15,14 @@ from whatwhere.indexer.errors import InvalidRequest
 from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, Coverage, LeftOut
 from whatwhere.service.evaluation.retrieval.localization import Localization
 from whatwhere.service.evaluation.retrieval.published import published_iou, published_scores
-from whatwhere.service.evaluation.retrieval.report import TITLES, check_picture_name, draw, to_json, to_markdown
+from whatwhere.service.evaluation.retrieval.report import (
+    TITLES,
+    check_picture_name,
+    draw,
+    format_of,
+    to_json,
+    to_markdown,
+)
 from whatwhere.service.evaluation.retrieval.run import TABLE_ORDER, Evaluation, MethodScore
 
 SETTINGS: Mapping[str, object] = {
@@ -308,7 +315,7 @@ def bar(pixels: NDArray[np.uint8], line: int, color: tuple[int, int, int]) -> in
 
 
 def drawn(made: Evaluation, path: Path) -> NDArray[np.uint8]:
-    draw(made, path)
+    draw(made).save(path)
     with Image.open(path) as picture:
         return np.array(picture.convert("RGB"))
 
@@ -358,7 +365,7 @@ def test_the_suffix_decides_the_form(tmp_path: Path, name: str, form: str) -> No
     """PNG or JPEG; nothing else is left in the folder."""
     check_picture_name(tmp_path / name)
 
-    draw(evaluation(), tmp_path / name)
+    draw(evaluation()).save(tmp_path / name, format=format_of(Path(name)))
 
     with Image.open(tmp_path / name) as picture:
         assert picture.format == form
