@@ -3,13 +3,14 @@
 Set WHATWHERE_PICTURES to a folder to have the README's screenshots written there.
 """
 
+import base64
 import io
 import os
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from urllib.parse import parse_qs, urlsplit
 
 import pytest
@@ -28,6 +29,8 @@ from whatwhere.service.server import Server
 pytestmark = pytest.mark.takes(90)
 
 WIDE, NARROW = {"width": 1400, "height": 900}, {"width": 360, "height": 740}
+SCHEMES: tuple[Literal["light", "dark"], ...] = ("light", "dark")
+WIDTHS = (360, 480, 768, 1024, 1200, 1920)
 PATIENCE_MS = 30_000
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 MOTORBIKE = (0.12, 0.2, 0.93, 0.91)
@@ -58,9 +61,9 @@ def served(collection: Path) -> Iterator[Server]:
 
 @pytest.fixture(scope="module")
 def crowd(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Give a collection of sixty parts of photographs: more than one page of results."""
+    """Give a collection of 36 parts of photographs: more than one page of results."""
     folder = tmp_path_factory.mktemp("crowd")
-    for number, path in enumerate(INDEXED_PHOTOGRAPHS[:5]):
+    for number, path in enumerate(INDEXED_PHOTOGRAPHS[:3]):
         whole = Image.open(path).convert("RGB")
         for part in range(12):
             left, top = part % 4 * whole.width // 8, part // 4 * whole.height // 6
@@ -184,12 +187,13 @@ def test_an_uploaded_picture_finds_its_like_and_boxes_come_after(page: Page) -> 
 def test_a_dropped_picture_is_searched_with(page: Page) -> None:
     """As if it had been chosen."""
     page.evaluate(
-        """async (bytes) => {
+        """async (text) => {
+            const bytes = Uint8Array.from(atob(text), (character) => character.charCodeAt(0));
             const transfer = new DataTransfer();
-            transfer.items.add(new File([new Uint8Array(bytes)], "dropped.png", { type: "image/png" }));
+            transfer.items.add(new File([bytes], "dropped.png", { type: "image/png" }));
             window.dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true, cancelable: true }));
         }""",
-        list(QUERY_PHOTOGRAPH.read_bytes()),
+        base64.b64encode(QUERY_PHOTOGRAPH.read_bytes()).decode(),
     )
 
     expect(names(page).first).to_have_text("motorcycle_right.png")
@@ -408,7 +412,7 @@ def test_scrolling_brings_the_next_results(browser: Browser, crowd: Path) -> Non
         expect(page.locator("#end")).to_be_visible()
 
         shown = names(page).all_inner_texts()
-        assert len(shown) == len(set(shown)) == 60
+        assert len(shown) == len(set(shown)) == 36
 
 
 # --- what goes wrong ----------------------------------------------------------------------------------------------
@@ -491,8 +495,9 @@ def faults(page: Page) -> list[str]:
     """Return what axe finds that is serious or critical, of what has come to rest: what still appears is pale."""
     expect(page.locator("#hits")).to_have_attribute("aria-busy", "false")
     page.evaluate("() => Promise.allSettled(document.getAnimations().map((each) => each.finished))")
-    page.evaluate(AXE_FILE_PATH.read_text())
-    report = page.evaluate("() => axe.run()")
+    if not page.evaluate("() => 'axe' in window"):
+        page.evaluate(AXE_FILE_PATH.read_text())
+    report = page.evaluate("() => axe.run({resultTypes: ['violations']})")
     return [
         f"{violation['id']}: {node['html'][:120]}"
         for violation in report["violations"]
@@ -501,34 +506,50 @@ def faults(page: Page) -> list[str]:
     ]
 
 
-@pytest.mark.parametrize("scheme", ["light", "dark"])
+def faults_in_both_schemes(page: Page) -> list[str]:
+    """Return what is at fault in light or dark colors."""
+    found = []
+    for scheme in SCHEMES:
+        page.emulate_media(color_scheme=scheme)
+        found += [f"{scheme}: {fault}" for fault in faults(page)]
+    return found
+
+
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
-def test_nothing_keeps_people_out(browser: Browser, served: Server, viewport: Any, scheme: Any) -> None:
+def test_nothing_keeps_people_out(browser: Browser, served: Server, viewport: Any) -> None:
     """Contrast, labels, roles, focus: at the start, with results, boxes and heatmaps, and with the comparison open."""
-    with opened(browser, viewport=viewport, color_scheme=scheme) as page:
+    with opened(browser, viewport=viewport) as page:
         page.goto(address_of(served))
         expect(page.locator("#hits .hit").first).to_be_visible()
-        assert faults(page) == []
+        assert faults_in_both_schemes(page) == []
 
         ask(page)
         draw(page, (0.1, 0.2, 0.9, 0.9))
         expect(page.locator("#hits .mark").first).to_be_visible()
-        assert faults(page) == []
+        assert faults_in_both_schemes(page) == []
         page.locator("#hits .match").first.click()
         expect(page.locator("#match-factors button").first).to_be_visible()
-        assert faults(page) == []
+        assert faults_in_both_schemes(page) == []
 
 
-@pytest.mark.parametrize("width", [360, 480, 768, 1024, 1200, 1920])
-def test_nothing_is_wider_than_the_window(browser: Browser, served: Server, width: int) -> None:
+def test_nothing_is_wider_than_the_window(page: Page) -> None:
     """From a small telephone to a wide screen; the first result is not far below the query."""
-    with opened(browser, viewport={"width": width, "height": 900}) as page:
-        page.goto(address_of(served))
-        ask(page)
-        draw(page, (0.1, 0.2, 0.9, 0.9))
-        expect(page.locator("#hits .mark").first).to_be_visible()
+    page.set_viewport_size({"width": WIDTHS[0], "height": 900})
+    ask(page)
+    draw(page, (0.1, 0.2, 0.9, 0.9))
+    expect(page.locator("#hits .mark").first).to_be_visible()
 
-        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    for width in WIDTHS:
+        page.set_viewport_size({"width": width, "height": 900})
+        # waited for: the answer to the box may be taking the place of the first one
+        page.wait_for_function(
+            """width => {
+                const first = document.querySelector("#hits .hit")?.getBoundingClientRect()
+                return innerWidth === width && first !== undefined && first.height > 0 && first.top < 900
+            }""",
+            arg=width,
+        )
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), width
         beyond = page.evaluate(
             """() => [...document.querySelectorAll("#query, #results, #options, .hit, .factor, .editor")].flatMap(
                 (part) => [...part.querySelectorAll("button, input, select, p")]
@@ -536,14 +557,7 @@ def test_nothing_is_wider_than_the_window(browser: Browser, served: Server, widt
                     .map((inner) => inner.id || inner.className || inner.textContent)
             )"""
         )
-        assert beyond == []
-        # waited for: the answer to the box may be taking the place of the first one
-        page.wait_for_function(
-            """() => {
-                const first = document.querySelector("#hits .hit")?.getBoundingClientRect()
-                return first !== undefined && first.height > 0 && first.top < 900
-            }"""
-        )
+        assert (width, beyond) == (width, [])
 
 
 @pytest.mark.parametrize("viewport", [WIDE, NARROW], ids=["wide", "narrow"])
