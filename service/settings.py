@@ -75,7 +75,7 @@ class ServerSettings:
     listen: str = "127.0.0.1:50051"
     device: str = DEFAULT_DEVICE
     weights: Path | None = None  # the checkpoint that the collection was indexed with, if it was one of your own
-    refresh_s: float = 1.0  # interval of checks for a newer generation; 0: never
+    refresh_s: float = 1.0  # interval of checks for a newer generation; 0: reported, not served
     tls: TlsFiles | None = None
     tokens: Path | None = None
     allow_insecure: bool = False  # listen beyond loopback without TLS or authentication

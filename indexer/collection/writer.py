@@ -23,6 +23,7 @@ from whatwhere.indexer.collection.stores import Stores, open_catalog, warn_of_ne
 from whatwhere.indexer.errors import CollectionCorrupt, CollectionLocked, CollectionNotFound, CollectionNotWritable
 from whatwhere.indexer.features.description import Description
 from whatwhere.indexer.storage.files import file_id, sha256_of, sync
+from whatwhere.indexer.storage.mounts import network_kind
 
 # a full disk, a read-only one, missing permissions, an I/O error
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
@@ -265,6 +266,7 @@ def _locked(layout: Layout) -> Iterator[None]:
     """Hold the writer's lock, which the system releases when the process ends in any way."""
     with layout.lock.open("a+") as file:
         _lock(layout, file, fcntl.LOCK_EX)
+        _require_no_other_machine(layout, file)
         file.truncate(0)
         file.write(f"{os.getpid()} on {socket.gethostname()}")
         file.flush()
@@ -272,6 +274,17 @@ def _locked(layout: Layout) -> Iterator[None]:
             yield
         finally:
             file.truncate(0)
+
+
+def _require_no_other_machine(layout: Layout, file: TextIO) -> None:
+    """Raise CollectionLocked if a process of another machine did not end its lock, which this mount may not show."""
+    file.seek(0)
+    holder = file.read().strip()
+    if holder and not holder.endswith(f" on {socket.gethostname()}") and network_kind(layout.root) is not None:
+        raise CollectionLocked(
+            f"{layout} is being written to by process {holder}, or that was killed, which cannot be seen over this "
+            f"network file system: wait until it ends, or remove {layout.lock} if it no longer runs"
+        )
 
 
 @contextmanager

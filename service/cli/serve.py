@@ -32,7 +32,12 @@ def serve(
     weights: CollectionWeights = None,
     refresh: Annotated[
         float,
-        typer.Option(min=0, max=86400, metavar="SECONDS", help="Interval of checks for a newer generation; 0: never."),
+        typer.Option(
+            min=0,
+            max=86400,
+            metavar="SECONDS",
+            help="Interval of checks for a newer generation; 0: serve it on `whatwhere refresh` only.",
+        ),
     ] = 1.0,
     tls_certificate: Annotated[
         Path | None,

@@ -20,7 +20,7 @@ from whatwhere.indexer.collection.reader import open_collection
 from whatwhere.indexer.collection.sealed import seal_of
 from whatwhere.indexer.collection.stores import Stores
 from whatwhere.indexer.collection.writer import open_for_writing
-from whatwhere.indexer.errors import CollectionCorrupt, CollectionMismatch, CollectionReplaced
+from whatwhere.indexer.errors import CollectionCorrupt, CollectionLocked, CollectionMismatch, CollectionReplaced
 from whatwhere.indexer.maintenance.adopt import adopt
 from whatwhere.indexer.maintenance.repair import repair
 from whatwhere.indexer.maintenance.transfer import copy_collection
@@ -290,3 +290,18 @@ def test_a_run_writes_nothing_into_what_takes_the_place_of_its_directory(
         run()
 
     assert {path.relative_to(root): path.read_bytes() for path in root.rglob("*") if path.is_file()} == before
+
+
+def test_a_writer_of_another_machine_is_respected_where_its_lock_cannot_be_seen(
+    root: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """On a network mount the name in the lock's file decides; on a local disk the lock itself does."""
+    Layout(root).lock.write_text("1077 on elsewhere")
+    with monkeypatch.context() as patched:
+        patched.setattr("whatwhere.indexer.collection.writer.network_kind", lambda _: "fuse.sshfs")
+        with pytest.raises(CollectionLocked, match=r"by process 1077 on elsewhere, .* remove .*writer\.lock"):
+            fill(root)
+
+    fill(root)
+
+    assert Layout(root).lock.read_text() == ""
