@@ -28,6 +28,7 @@ from whatwhere.service.client.defaults import DEFAULT_TIMEOUT_S
 from whatwhere.service.client.failures import to_error
 from whatwhere.service.client.requests import compare_request, explain_request, search_request
 from whatwhere.service.client.targets import to_target
+from whatwhere.service.observability.tracing import trace_context
 from whatwhere.service.results import CollectionInfo, ComparedImage, Explanation, PictureFile, SearchResult, StoredImage
 from whatwhere.service.rpc import admin_pb2, admin_pb2_grpc
 from whatwhere.service.rpc import image_search_pb2 as pb
@@ -66,7 +67,7 @@ class Client:
         self._target = to_target(address)
         self.address = self._target.text
         self._timeout_s = timeout_s
-        self._metadata = None if token is None else (("authorization", f"Bearer {_checked_token(token)}"),)
+        self._metadata = () if token is None else (("authorization", f"Bearer {_checked_token(token)}"),)
         if token is not None and credentials is None and not (self._target.loopback or allow_insecure):
             raise errors.InvalidRequest(
                 f"the token would go to {self.address} in plain text: use TLS, or set allow_insecure",
@@ -213,9 +214,10 @@ class Client:
 
     def _call(self, method: Callable[..., _Answer], request: Message) -> _Answer:
         deadline = time.monotonic() + self._timeout_s
+        metadata = (*self._metadata, *trace_context().items())
         for may_retry in (True, False):
             try:
-                return method(request, timeout=deadline - time.monotonic(), metadata=self._metadata)
+                return method(request, timeout=deadline - time.monotonic(), metadata=metadata)
             except grpc.RpcError as failure:
                 if not (may_retry and _is_cut_off(failure)):
                     raise to_error(failure, self.address, self._timeout_s) from failure
