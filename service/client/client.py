@@ -149,7 +149,7 @@ class Client:
         return tuple(map(messages.image, self._call(self._stub.SampleImages, request).images))
 
     def content(self, name: str, size_px: int = 0) -> PictureFile:
-        """Return the file of the stored image "images/{id}"; with `size_px`, a JPEG with this longer side in pixels."""
+        """Return the file of a stored image, by name or URI; with `size_px`, a JPEG with this longer side in pixels."""
         response = self._call(self._stub.GetImageContent, pb.GetImageContentRequest(name=name, size_px=size_px))
         return PictureFile(response.content, response.mime_type)
 

@@ -111,6 +111,7 @@ def test_a_place_that_results_show_is_a_query(served: Served) -> None:
     whole = served.client.search("images/2", box)
 
     assert served.client.image(spelled).name == "images/2"
+    assert served.client.content(uri, 32) == served.client.content("images/2", 32)
     assert served.client.search(spelled, box).hits == whole.hits
     assert [one.image.name for one in served.client.compare(uri, [uri, "images/1"]) if one.image] == [
         "images/2",
