@@ -32,7 +32,13 @@ _LOCALIZATIONS: Mapping[int, bool] = {
     pb.LOCALIZATION_EXACT: True,
 }  # → whether exact
 _Value = TypeVar("_Value")
-Asked: TypeAlias = pb.SearchImagesRequest | pb.ExplainImageRequest | pb.CompareImagesRequest | pb.GetImageRequest
+Asked: TypeAlias = (
+    pb.SearchImagesRequest
+    | pb.ExplainImageRequest
+    | pb.CompareImagesRequest
+    | pb.GetImageRequest
+    | pb.GetImageContentRequest
+)
 
 
 def to_query(request: pb.SearchImagesRequest, limits: Limits, generation: int, seal: str = "") -> Query:
@@ -82,7 +88,7 @@ def to_example(request: pb.SearchImagesRequest | pb.ExplainImageRequest | pb.Com
 
 def name_stored(request: Asked, searcher: Searcher, limits: Limits) -> None:
     """Replace URIs of stored images in a request by their names, unless there are too many. Raises ImageNotFound."""
-    if isinstance(request, pb.GetImageRequest):
+    if isinstance(request, pb.GetImageRequest | pb.GetImageContentRequest):
         request.name = name_of(searcher.collection, request.name)
         return
     if request.WhichOneof("query") == "image":

@@ -148,6 +148,7 @@ class ImageSearchServicer(rpc.ImageSearchServiceServicer):
     def _content(
         self, searcher: Searcher, request_context: RequestContext, request: pb.GetImageContentRequest
     ) -> pb.GetImageContentResponse:
+        requests.name_stored(request, searcher, self._limits)
         image_id = requests.parse_image_name(request.name, "name")
         size_px = requests.picture_size(request.size_px, self._limits, "size_px")
         found = explain.picture(searcher, image_id, size_px, request_context)

@@ -29,6 +29,7 @@ from whatwhere.service.client.failures import to_error
 from whatwhere.service.client.requests import compare_request, explain_request, search_request
 from whatwhere.service.client.targets import to_target
 from whatwhere.service.client.unreachable import Way, proxy_of
+from whatwhere.service.observability.tracing import trace_context
 from whatwhere.service.results import CollectionInfo, ComparedImage, Explanation, PictureFile, SearchResult, StoredImage
 from whatwhere.service.rpc import admin_pb2, admin_pb2_grpc
 from whatwhere.service.rpc import image_search_pb2 as pb
@@ -68,7 +69,7 @@ class Client:
         self.address = self._target.text
         self._timeout_s = timeout_s
         self._way = Way(self.address, timeout_s, credentials is not None, proxy_of(self._target))
-        self._metadata = None if token is None else (("authorization", f"Bearer {_checked_token(token)}"),)
+        self._metadata = () if token is None else (("authorization", f"Bearer {_checked_token(token)}"),)
         if token is not None and credentials is None and not (self._target.loopback or allow_insecure):
             raise errors.InvalidRequest(
                 f"the token would go to {self.address} in plain text: use TLS, or set allow_insecure",
@@ -150,7 +151,7 @@ class Client:
         return tuple(map(messages.image, self._call(self._stub.SampleImages, request).images))
 
     def content(self, name: str, size_px: int = 0) -> PictureFile:
-        """Return the file of the stored image "images/{id}"; with `size_px`, a JPEG with this longer side in pixels."""
+        """Return the file of a stored image, by name or URI; with `size_px`, a JPEG with this longer side in pixels."""
         response = self._call(self._stub.GetImageContent, pb.GetImageContentRequest(name=name, size_px=size_px))
         return PictureFile(response.content, response.mime_type)
 
@@ -215,9 +216,10 @@ class Client:
 
     def _call(self, method: Callable[..., _Answer], request: Message) -> _Answer:
         deadline = time.monotonic() + self._timeout_s
+        metadata = (*self._metadata, *trace_context().items())
         for may_retry in (True, False):
             try:
-                return method(request, timeout=deadline - time.monotonic(), metadata=self._metadata)
+                return method(request, timeout=deadline - time.monotonic(), metadata=metadata)
             except grpc.RpcError as failure:
                 if not (may_retry and _is_cut_off(failure)):
                     raise to_error(failure, self._way) from failure

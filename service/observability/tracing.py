@@ -1,6 +1,7 @@
 """OpenTelemetry traces: one span per request, and a child span per stage."""
 
 import importlib
+import sys
 import time
 from collections.abc import Iterable, Mapping
 from typing import TYPE_CHECKING, Any
@@ -52,6 +53,18 @@ class Tracer:
     def close(self) -> None:
         """Send the remaining spans."""
         self._provider.shutdown()
+
+
+def trace_context() -> dict[str, str]:
+    """Return `traceparent` and `tracestate` of the current span of this program; nothing if it has no OpenTelemetry.
+
+    Baggage is not passed on: it can hold anything.
+    """
+    if "opentelemetry.trace" not in sys.modules:  # then there is no span; importing it would take time
+        return {}
+    carrier: dict[str, str] = {}
+    importlib.import_module("opentelemetry.propagate").inject(carrier)
+    return {name: carrier[name] for name in ("traceparent", "tracestate") if name in carrier}
 
 
 def otlp_tracer() -> Tracer:

@@ -111,6 +111,7 @@ def test_a_place_that_results_show_is_a_query(served: Served) -> None:
     whole = served.client.search("images/2", box)
 
     assert served.client.image(spelled).name == "images/2"
+    assert served.client.content(uri, 32) == served.client.content("images/2", 32)
     assert served.client.search(spelled, box).hits == whole.hits
     assert [one.image.name for one in served.client.compare(uri, [uri, "images/1"]) if one.image] == [
         "images/2",
@@ -120,8 +121,9 @@ def test_a_place_that_results_show_is_a_query(served: Served) -> None:
     assert served.client.explain(uri).image == served.client.image("images/2")
     found = served.http.post("/v1/images:search", json={"image": uri, "pageSize": 1}).json()["hits"]
     assert found[0]["image"]["name"] == "images/2"
-    with pytest.raises(ImageNotFound, match="no image of the collection is at"):
-        served.client.search("file:///nowhere/a%20b.jpg")
+    for nowhere in ("file:///nowhere/a%20b.jpg", f"{uri}\0", f"{uri}{'/x' * 5000}"):
+        with pytest.raises(ImageNotFound, match="no image of the collection is at"):
+            served.client.search(nowhere)
     token = served.client.search(uri, SearchOptions(page_size=2)).next_page_token
     pages = served.client.search("images/2", SearchOptions(page_size=2, page_token=token)).hits
     assert [hit.image.name for hit in pages] == [

@@ -269,6 +269,7 @@ def test_a_query_without_results_expands_to_itself() -> None:
     vector = np.array([0.6, 0.8], dtype=np.float32)
 
     np.testing.assert_allclose(expanded(vector, []), vector, atol=1e-7)
+    assert expanded(np.zeros(2, dtype=np.float32), []).tolist() == [0, 0]  # of an image without factors: not NaN
 
 
 # --- the preset of the thesis ------------------------------------------------------------------------------------

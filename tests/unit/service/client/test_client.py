@@ -10,6 +10,8 @@ import pytest
 from google.protobuf.any_pb2 import Any as PackedAny
 from google.rpc import error_details_pb2, status_pb2
 from grpc_status import rpc_status
+from opentelemetry import baggage
+from opentelemetry.sdk.trace import TracerProvider
 
 from tests.scripted_server import Answer, ScriptedServer, refusing, serving, well
 from whatwhere.indexer import errors
@@ -228,6 +230,24 @@ def test_without_a_token_none_is_sent() -> None:
         client.collection()
 
     assert "authorization" not in told.calls[0]
+
+
+def test_a_call_belongs_to_the_span_that_makes_it() -> None:
+    """The caller's trace and span go with it, its baggage does not; without a span there is nothing to send."""
+    told = ScriptedServer(well)
+    tracer = TracerProvider().get_tracer("test")
+
+    with serving(told) as address, Client(address) as client:
+        client.collection()
+        outside = baggage.set_baggage("secret", "of the caller")
+        with tracer.start_as_current_span("call", context=outside) as span:
+            client.collection()
+
+    context = span.get_span_context()
+    first, second = told.calls
+    assert "traceparent" not in first
+    assert second["traceparent"].startswith(f"00-{context.trace_id:032x}-{context.span_id:016x}-")
+    assert "baggage" not in second
 
 
 @pytest.mark.parametrize(
