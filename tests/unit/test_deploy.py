@@ -23,9 +23,10 @@ from whatwhere.indexer.collection.stores import Stores
 from whatwhere.indexer.vectors.address import MilvusAddress
 from whatwhere.service.api import health
 from whatwhere.service.cli.app import app
+from whatwhere.service.security.connections import limit_at_accept
 from whatwhere.service.security.tls_files import TlsFiles
 from whatwhere.service.server import Server
-from whatwhere.service.settings import ServerSettings
+from whatwhere.service.settings import Limits, ServerSettings
 
 ROOT = Path(__file__).resolve().parent.parent.parent
 DEPLOY = ROOT / "deploy"
@@ -294,6 +295,12 @@ def test_nobody_is_killed_before_drain_delay_and_grace_have_passed() -> None:
     assert seconds(unit()["TimeoutStopSec"]) > float(of_unit["--drain-delay"]) + float(of_unit["--grace"])
     assert seconds(server["stop_grace_period"]) > float(of_compose[drain]) + float(of_compose[grace])
     assert pod()["terminationGracePeriodSeconds"] > float(of_pods[drain]) + float(of_pods[grace])
+
+
+def test_the_unit_has_descriptors_for_all_connections() -> None:
+    limits = Limits()
+
+    assert int(unit()["LimitNOFILE"]) > limit_at_accept(limits.max_connections) + 128
 
 
 def test_threads_are_as_many_as_the_processors_that_are_granted() -> None:
