@@ -21,6 +21,11 @@ class Validity:
     begins: datetime
     ends: datetime
 
+    @property
+    def holds(self) -> bool:
+        """Return whether it is that time now."""
+        return self.begins <= datetime.now(UTC) <= self.ends
+
 
 def validity(chain: bytes) -> Validity | None:
     """Return when all certificates of a chain are valid; None if this library cannot read one."""

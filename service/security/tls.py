@@ -121,6 +121,7 @@ class _Followed(Generic[_Made]):
         self._reported: str | None = None
         self._version = _version(files)
         self.made = make(files)
+        self._validity = validity(_bytes(files.certificate))
 
     def fetch(self) -> _Made | None:
         """Return a new object if the files have changed and are valid, else None."""
@@ -130,6 +131,7 @@ class _Followed(Generic[_Made]):
                 if version == self._version:
                     self._reported = None
                     return None
+                self._refuse_worse()
                 made = self._make(self._files)
             except Exception as error:  # connections continue with the previous certificate
                 if self._reports and self._reported != str(error):
@@ -141,9 +143,16 @@ class _Followed(Generic[_Made]):
                 self._reported = str(error)
                 return None
             self.made, self._version, self._reported = made, version, None
+            self._validity = validity(_bytes(self._files.certificate))
             if self._reports:
                 log.info("certificate=%s reloaded", self._files.certificate)
             return made
+
+    def _refuse_worse(self) -> None:
+        """Raise CredentialsUnreadable if clients will refuse the new certificate and accept the previous one."""
+        fault = next(faults(_bytes(self._files.certificate)), None)
+        if fault is not None and self._validity is not None and self._validity.holds:
+            raise CredentialsUnreadable(f"{self._files.certificate} {fault}")
 
 
 def _version(files: TlsFiles) -> _Version:

@@ -24,6 +24,7 @@ from whatwhere.service.security.tls import CertificateDates, ServerContext, chan
 from whatwhere.service.security.tls_files import TlsFiles
 
 HOST = "127.0.0.1"
+LATER = {"not_before": datetime(2035, 1, 1, tzinfo=UTC), "not_after": datetime(2036, 1, 1, tzinfo=UTC)}
 _OPTIONS = (("grpc.use_local_subchannel_pool", 1), ("grpc.enable_http_proxy", 0))  # a connection of its own each time
 
 
@@ -264,9 +265,19 @@ def deleted_key(files: TlsFiles, second: trustme.LeafCert) -> None:
     files.key.unlink()
 
 
+def expired(files: TlsFiles, second: trustme.LeafCert) -> None:
+    keep(trustme.CA().issue_cert(HOST, not_after=datetime(2020, 1, 1, tzinfo=UTC)), files)
+
+
+def of_tomorrow(files: TlsFiles, second: trustme.LeafCert) -> None:
+    keep(trustme.CA().issue_cert(HOST, **LATER), files)
+
+
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
+        (expired, r"server\.pem has expired on 2020-01-01"),
+        (of_tomorrow, r"server\.pem is not valid before 2035-01-01"),
         (of_another, r"server\.key: not the key of .*server\.pem"),
         (torn_certificate, r"server\.pem: not a valid PEM certificate"),
         (torn_key, r"server\.key: not a valid PEM private key"),
@@ -282,7 +293,7 @@ def test_a_pair_that_cannot_be_used_leaves_the_old_certificate(  # noqa: PLR0917
     first: trustme.LeafCert,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Half renewed, torn or gone: it is logged once, connections go on, the whole pair is taken later."""
+    """Expired, half renewed, torn or gone: it is logged once, connections go on, the whole pair is taken later."""
     second = authority.issue_cert(HOST)
 
     with serving(files) as port:
@@ -433,9 +444,6 @@ def test_an_expired_certificate_is_warned_of(
     said = f"{files.certificate} has expired on 2020-01-01 00:00 UTC: clients will refuse it: renew it"
     assert caplog.messages == [said]
     assert not answered
-
-
-LATER = {"not_before": datetime(2035, 1, 1, tzinfo=UTC), "not_after": datetime(2036, 1, 1, tzinfo=UTC)}
 
 
 def test_a_certificate_that_is_not_good_yet_is_warned_of(
