@@ -65,7 +65,9 @@ _VERBOSITY = [
 class _App(typer.Typer):
     """A Typer app whose commands have --verbose and --quiet, too, as people write them after the command."""
 
-    def command(self, name: str | None = None, **settings: Any) -> Callable[[Command], Command]:
+    def command(  # type: ignore[override] # the settings are passed on as they are
+        self, name: str | None = None, **settings: Any
+    ) -> Callable[[Command], Command]:
         """Register a command, and return it as it is."""
         register = super().command(name, **settings)
 

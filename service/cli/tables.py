@@ -46,13 +46,13 @@ def print_table(columns: Cells, rows: Iterable[Cells], *, header: bool = True) -
     _print(_aligned([columns, *lines] if header else lines))
 
 
-def _repeated(row: Sequence[Cells]) -> Iterable[Cells]:
+def _repeated(row: Sequence[list[str]]) -> Iterable[Cells]:
     """Yield the lines of a row; a cell of one line is repeated."""
     count = max(map(len, row))
     return zip(*(cell if len(cell) == count else cell * count for cell in row), strict=True)
 
 
-def _lines(table: Sequence[Sequence[Cells]], at: int, name: str) -> list[str]:
+def _lines(table: Sequence[Sequence[list[str]]], at: int, name: str) -> list[str]:
     return [name] + [line for row in table for line in row[at]]
 
 
