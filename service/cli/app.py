@@ -32,12 +32,12 @@ def _escaped(text: str) -> str:
 # Without markup: file names are printed as they are, brackets included.
 out = _Console(markup=False, highlight=False)
 messages = _Console(markup=False, highlight=False, stderr=True)  # notes and progress: --quiet silences them
-_errors = _Console(markup=False, highlight=False, stderr=True)
+errors = _Console(markup=False, highlight=False, stderr=True)
 
 
 def print_error(error: BaseException) -> None:
     """Print an error on one line of standard error."""
-    _errors.print(escaped(f"error: {error}"), style="red", soft_wrap=True)
+    errors.print(escaped(f"error: {error}"), style="red", soft_wrap=True)
 
 
 # --- options of all commands ---------------------------------------------------------------------------------------
