@@ -39,7 +39,7 @@ class Output:
             raise self._error("its directory is not writable: give another path")
 
     def spare(self, inputs: Iterable[Path]) -> None:
-        """Raise InvalidRequest if the file is one of these, also by a link, or lies in one of these folders."""
+        """Raise InvalidRequest if the file is one of these, also by a link, or is in one of these folders."""
         if not self._is_kept:
             return
         target = self.path.resolve()

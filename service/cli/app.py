@@ -32,12 +32,12 @@ def _escaped(text: str) -> str:
 # Without markup: file names are printed as they are, brackets included.
 out = _Console(markup=False, highlight=False)
 messages = _Console(markup=False, highlight=False, stderr=True)  # notes and progress: --quiet silences them
-_errors = _Console(markup=False, highlight=False, stderr=True)
+errors = _Console(markup=False, highlight=False, stderr=True)
 
 
 def print_error(error: BaseException) -> None:
     """Print an error on one line of standard error."""
-    _errors.print(escaped(f"error: {error}"), style="red", soft_wrap=True)
+    errors.print(escaped(f"error: {error}"), style="red", soft_wrap=True)
 
 
 # --- options of all commands ---------------------------------------------------------------------------------------
@@ -65,7 +65,9 @@ _VERBOSITY = [
 class _App(typer.Typer):
     """A Typer app whose commands have --verbose and --quiet, too, as people write them after the command."""
 
-    def command(self, name: str | None = None, **settings: Any) -> Callable[[Command], Command]:
+    def command(  # type: ignore[override] # the settings are passed on as they are
+        self, name: str | None = None, **settings: Any
+    ) -> Callable[[Command], Command]:
         """Register a command, and return it as it is."""
         register = super().command(name, **settings)
 

@@ -248,7 +248,7 @@ def _print_comparison(compared: "Compared") -> None:
         for photograph, factors in zip(compared.photographs, compared.factors, strict=True)
         for factor in factors
     ]
-    print_table(("file", "factor", "share", "box"), rows)
+    print_table(("image", "factor", "share", "box"), rows, names=("image",))
 
 
 def _cells(factor: "Drawn") -> tuple[str, str, str]:

@@ -210,7 +210,7 @@ def backbones(as_json: AsJson = False) -> None:
     for entry in listed:
         numbers = (str(entry.channels), str(entry.stride), f"{entry.gmacs:.1f}")
         rows.append((entry.name, entry.layer, *numbers, "here" if entry.weights_here else entry.weights))
-    print_table(("network", "layer", "channels", "stride", "GMACs", "weights"), rows)
+    print_table(("name", "layer", "channels", "stride", "GMACs", "weights"), rows)
     out.print(
         "If the weights are not here, the table names their file or package; torchvision's files are downloaded at "
         "first use. GMACs are for an image of 512 x 672 pixels. NAME:LAYER cuts any torchvision classifier with ReLU "

@@ -104,4 +104,4 @@ class Lines:
 
 def _spoken(seconds: float) -> str:
     minutes = round(seconds / 60)
-    return f"{minutes} min" if minutes < 120 else f"{seconds / 3600:.1f} h"
+    return f"{max(minutes, 1)} min" if minutes < 120 else f"{seconds / 3600:.1f} h"

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from whatwhere.service.cli import progress
-from whatwhere.service.cli.app import app, messages, out, print_json, stoppable
+from whatwhere.service.cli.app import app, errors, messages, out, print_json, stoppable
 from whatwhere.service.cli.options import AsJson, Collection
 from whatwhere.service.cli.places import place_of
 
@@ -60,7 +60,7 @@ def relocate(
 
 def _print(done: "Relocated", collection: str, *, dry_run: bool) -> None:
     for difference in done.differences:
-        messages.print(f"{place_of(difference.uri)}: {difference.reason}", soft_wrap=True)
+        errors.print(f"{place_of(difference.uri)}: {difference.reason}", soft_wrap=True)
     for before, after in done.examples if dry_run else ():
         out.print(f"{place_of(before)} -> {place_of(after)}", soft_wrap=True)
     merged = f", {done.merged} of them merged with images that were there" if done.merged else ""
@@ -72,7 +72,7 @@ def _print(done: "Relocated", collection: str, *, dry_run: bool) -> None:
         out.print(f"would relocate {done.sources}{merged}; {compared}")
     else:
         out.print(f"relocated 0 of {done.sources}; {compared}")
-        messages.print(
+        errors.print(
             f"nothing was changed: put these files there, or write all the same with --accept {len(done.differences)}",
             soft_wrap=True,
         )

@@ -14,17 +14,18 @@ _GAP = "  "
 _CUT = "…"
 _LEAST = 20  # columns that a name or a text needs; in a narrower terminal rows are printed whole, and it wraps them
 _HEADS = (1 / 3, 1 / 2, 1 / 6, 2 / 3, 0, 5 / 6, 1)  # the share of a cut name that is left of the cut
-NAMES = frozenset({"place", "file"})  # columns that are cut in the middle
+_NAMES = frozenset({"place", "file"})  # columns that are cut in the middle
 _TEXTS = frozenset({"reason", "problem", "repair", "text"})  # columns whose words are wrapped
 
 Cells = Sequence[str]
 
 
-def print_table(columns: Cells, rows: Iterable[Cells], *, header: bool = True) -> None:
+def print_table(columns: Cells, rows: Iterable[Cells], *, header: bool = True, names: Collection[str] = _NAMES) -> None:
     """Print rows below the names of their columns. A cell may have several lines, of which each is a name.
 
     Without a terminal nothing is cut or wrapped, and a row of several lines is repeated: each line is complete. On a
-    terminal, names that are too long are cut in the middle, unless two would then look the same.
+    terminal, names that are too long are cut in the middle, unless two would then look the same; `names` are the
+    columns that hold them.
     """
     table = [[[escaped(line) for line in cell.split("\n")] for cell in row] for row in rows]
     if not out.is_terminal:
@@ -35,24 +36,24 @@ def print_table(columns: Cells, rows: Iterable[Cells], *, header: bool = True) -
     if shown:
         columns, table = [columns[at] for at in shown], [[row[at] for at in shown] for row in table]
     widths = [max(map(cell_len, _lines(table, at, columns[at] if header else ""))) for at in range(len(columns))]
-    fitted = _fitted(columns, widths, out.width)
+    fitted = _fitted(columns, widths, out.width, names)
     if fitted is None:
         _print(_GAP.join(line) for line in [columns, *(line for row in table for line in _repeated(row))])
         return
     for at, width in enumerate(fitted):
         if width < widths[at]:
-            _fit(table, at, width, columns[at])
+            _fit(table, at, width, is_name=columns[at] in names)
     lines = [line for row in table for line in zip_longest(*row, fillvalue="")]
     _print(_aligned([columns, *lines] if header else lines))
 
 
-def _repeated(row: Sequence[Cells]) -> Iterable[Cells]:
+def _repeated(row: Sequence[list[str]]) -> Iterable[Cells]:
     """Yield the lines of a row; a cell of one line is repeated."""
     count = max(map(len, row))
     return zip(*(cell if len(cell) == count else cell * count for cell in row), strict=True)
 
 
-def _lines(table: Sequence[Sequence[Cells]], at: int, name: str) -> list[str]:
+def _lines(table: Sequence[Sequence[list[str]]], at: int, name: str) -> list[str]:
     return [name] + [line for row in table for line in row[at]]
 
 
@@ -68,11 +69,11 @@ def _print(lines: Iterable[str]) -> None:
         out.print(line, soft_wrap=True)
 
 
-def _fitted(columns: Cells, widths: Sequence[int], width: int) -> list[int] | None:
+def _fitted(columns: Cells, widths: Sequence[int], width: int, names: Collection[str]) -> list[int] | None:
     """Return the widths of columns that fit into `width`, None if it is too narrow. Texts give way before names."""
     fitted = list(widths)
     excess = sum(widths) + len(_GAP) * (len(widths) - 1) - width
-    flexible = [at for kind in (_TEXTS, NAMES) for at, name in enumerate(columns) if name in kind]
+    flexible = [at for kind in (_TEXTS, names) for at, name in enumerate(columns) if name in kind]
     for least in (2 * _LEAST, _LEAST):
         for at in flexible:
             taken = max(0, min(excess, fitted[at] - least))
@@ -81,9 +82,9 @@ def _fitted(columns: Cells, widths: Sequence[int], width: int) -> list[int] | No
     return fitted if excess <= 0 else None
 
 
-def _fit(table: Sequence[list[list[str]]], at: int, width: int, name: str) -> None:
+def _fit(table: Sequence[list[list[str]]], at: int, width: int, *, is_name: bool) -> None:
     """Cut the names of a column, or wrap its texts, to a width."""
-    if name in NAMES:
+    if is_name:
         cut = cut_names({line for row in table for line in row[at]}, width)
         for row in table:
             row[at] = [part for line in row[at] for part in chop_cells(cut.get(line, line), width) or [""]]

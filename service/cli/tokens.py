@@ -93,7 +93,7 @@ def list_(file: TokensFile, as_json: AsJson = False) -> None:
         )
         for token in listed
     ]
-    print_table(("token", "scopes", "created", "expires"), rows)
+    print_table(("name", "scopes", "created", "expires"), rows)
 
 
 @tokens.command()

@@ -106,7 +106,7 @@ def test_a_second_ctrl_c_ends_the_command_at_once(tmp_path: Path) -> None:
     """The first one waits for what is being cleaned up."""
     ready = tmp_path / "ready"
     code = f"""
-import pathlib, sys, time
+import pathlib, signal, sys, time
 from whatwhere.service import cli
 
 @cli.app.command()
@@ -118,6 +118,7 @@ def stuck() -> None:
         pathlib.Path({str(ready)!r}).unlink()
         time.sleep(60)  # what is cleaned up
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a shell may have it ignored in the background
 sys.argv = ["whatwhere", "stuck"]
 cli.main()
 """
