@@ -183,7 +183,7 @@ def parse_image_name(name: str, field: str) -> int:
     found = stored_id(name)
     if found is None:
         raise InvalidRequest(
-            f"{field} is {name[:80]!r}: give a stored image's name, such as images/12, or its URI", field=field
+            f"{field} is {name[:80]!r}: give the name of a stored image, such as images/12, or its URI", field=field
         )
     return found
 
