@@ -57,9 +57,10 @@ def page_position(
     Raises InvalidPageToken if the token belongs to another request, PageTokenExpired if to another generation.
     """
     try:
-        offset, found, made_on, sealed, *last = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
+        offset, found, made_on, *rest = json.loads(base64.b64decode(token, altchars=b"-_", validate=True))
     except (ValueError, TypeError, RecursionError):
-        offset, found, made_on, sealed, last = None, None, None, None, []
+        offset, found, made_on, rest = None, None, None, []
+    sealed, *last = rest or [""]  # tokens of 0.2.0 have no more
     numbers = type(offset) is int and offset >= 0 and type(made_on) is int
     if found != fingerprint or not numbers or not (last == [] or _is_score_and_id(last)):
         raise InvalidPageToken(
