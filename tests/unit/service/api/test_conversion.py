@@ -159,12 +159,12 @@ def test_the_longest_filter_is_taken() -> None:
 
 
 def test_a_token_leads_to_its_page() -> None:
-    """The page after ten results starts at ten, and after the last of them; a token of 0.2.0 has no last one."""
+    """The page after ten results starts at ten, and after the last of them, if it names that one."""
     request, last = pb.SearchImagesRequest(image="images/1"), (0.123456001043319702, 7)
     of_request = page_tokens.search_fingerprint(request, "")
     found = []
     for parts in ((), (last,)):
-        request.page_token = page_tokens.make_token(10, of_request, GENERATION, *parts)
+        request.page_token = page_tokens.make_token(10, of_request, GENERATION, "", *parts)
         query = requests.to_query(request, Limits(), GENERATION)
         found.append((query.offset, query.after))
 
