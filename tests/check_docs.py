@@ -261,7 +261,7 @@ def _options(words: Sequence[str]) -> set[str] | None:
         command = command.commands.get(word)
     if command is None:
         return None
-    shared = {"--help", "--version", "--verbose"}
+    shared = {"--help", "--version", "--verbose", "--quiet"}
     return shared.union(*(name for each in command.params for name in (each.opts, each.secondary_opts)))
 
 
@@ -341,7 +341,7 @@ def _option_table(rows: Sequence[Sequence[str]]) -> Iterator[str]:
     heading = re.fullmatch(r"option of `(\w+)`", rows[0][0]) if rows and rows[0] else None
     if heading is None:
         return
-    options = (_options([heading[1]]) or set()) - {"--help", "--version", "--verbose"}
+    options = (_options([heading[1]]) or set()) - {"--help", "--version", "--verbose", "--quiet"}
     long = {name for name in options if name.startswith("--")}
     named = {name for row in rows[1:] for name in _OPTION.findall(row[0])}
     yield from (f"{heading[1]} has no option {name}" for name in sorted(named - long))

@@ -20,11 +20,11 @@ def printed(
 ) -> list[str]:
     """Return the lines that a terminal of this width gets, None for a pipe."""
     file = io.StringIO()
-    monkeypatch.setattr(out, "file", file)
+    monkeypatch.setattr(out, "_file", file)  # `file` would be restored to what it is now
     monkeypatch.setattr(out, "_force_terminal", width is not None)
     monkeypatch.setattr(out, "_color_system", None)
     if width is not None:
-        monkeypatch.setattr(out, "width", width)
+        monkeypatch.setattr(out, "_width", width)
     print_table(columns, rows)
     return file.getvalue().splitlines()
 
