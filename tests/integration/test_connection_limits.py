@@ -64,9 +64,10 @@ def silent(port: int, source: str) -> socket.socket:
 
 
 def speaking(server: Server, source: str) -> socket.socket:
-    """Return a connection to the port of health that says no more than that it speaks HTTP/2: it may stay."""
+    """Return a connection to the port of health that speaks HTTP/2 and may stay; the guard has seen it."""
     connection = silent(port_of(server, "health"), source)
     connection.sendall(PREFACE)
+    wait_until(lambda: server._guard.count() > 0)
     return connection
 
 
@@ -89,6 +90,7 @@ def test_one_client_has_so_many_connections_and_no_more(guarded: Server, name: s
     """On every port, before TLS and tokens; its first ones stay, and others are answered."""
     with ExitStack() as open_:
         before = refused(guarded)
+        wait_until(lambda: guarded._guard.count() == 0)  # the connection that read this is gone
         first = open_.enter_context(speaking(guarded, ATTACKER))
         many = [open_.enter_context(silent(port_of(guarded, name), ATTACKER)) for _ in range(2 * OF_ONE)]
         wait_until(lambda: shut(many) >= OF_ONE + 1)
@@ -122,6 +124,7 @@ def test_all_clients_together_have_so_many_connections_and_no_more(guarded: Serv
     """Who has the most loses the newest: many addresses do not lock out one that has a single connection."""
     with ExitStack() as open_:
         port = port_of(guarded, "health")
+        wait_until(lambda: guarded._guard.count() == 0)
         lone = open_.enter_context(speaking(guarded, ATTACKER))
         many: list[socket.socket] = []
         for _ in range(4):
