@@ -167,10 +167,12 @@ class ConnectionGuard:
         """Return the connections among this process's descriptors, oldest first."""
         known: dict[int, _Connection | None] = {}
         for descriptor in map(int, descriptors):
-            with suppress(OSError):  # it has been closed meanwhile
+            try:
                 inode = _inode(descriptor)
                 if inode is not None:
                     known[inode] = self._known[inode] if inode in self._known else self._look_at(descriptor, inode)
+            except OSError:
+                continue
         self._known = known
         self._shut &= known.keys()
         connections = [found for inode, found in known.items() if found is not None and inode not in self._shut]
