@@ -64,6 +64,7 @@ def test_a_client_without_an_address_has_no_name() -> None:
         ("find.example.", {"find.example"}),
         ("Bücher.example", {"xn--bcher-kva.example"}),
         ("straße.example", {"xn--strae-oqa.example"}),  # as browsers have it, not strasse
+        ("ﬁnd.bücher.example", {"find.xn--bcher-kva.example"}),  # with a ligature, copied from a text
         ("2001:DB8:0::1", {"[2001:db8::1]"}),
         ("[2001:db8::1]:8443", {"[2001:db8::1]"}),
         ("http://[::1]:80", {"[::1]"}),
