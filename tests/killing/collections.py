@@ -14,9 +14,10 @@ from whatwhere.indexer.collection.shards import read_descriptions
 from whatwhere.indexer.errors import CollectionNotFound
 from whatwhere.indexer.maintenance.verify import verify_collection
 
-# What differs from run to run: times, checksums over them, numbers that no caller sees.
+# What differs from run to run: times, checksums over them, numbers that no caller sees; and checksums of shards, which
+# hold the id of their collection.
 _CHANGING = {"created_at", "updated_at", "removed_at", "vanished_at", "checksum"}
-_HIDDEN = {"sources": {"id"}, "properties": {"id"}, "shards": {"id"}, "images": {"shard_id"}}
+_HIDDEN = {"sources": {"id"}, "properties": {"id"}, "shards": {"id", "sha256"}, "images": {"shard_id"}}
 Answers = dict[str, list[int]]
 
 
