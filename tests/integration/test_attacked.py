@@ -103,10 +103,11 @@ class Target:
 
 @pytest.fixture(scope="module")
 def target(collection: Path) -> Iterator[Target]:
-    """Give a server process with small limits."""
+    """Give a server process with small limits, but that of connections: what is beyond them is what is looked at."""
     allowed, most = resource.getrlimit(resource.RLIMIT_NOFILE)
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))  # for both sides of the idle connections
     options = ("--max-concurrent", str(MOST), "--max-concurrent-per-client", str(MOST_OF_ONE), "--threads", "1")
+    options += ("--max-connections-per-client", str(2 * SHAKEN_HANDS))
     command = (
         sys.executable,
         "-m",

@@ -1,12 +1,12 @@
 """Real buildings, official query boxes: what the search is for."""
 
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from tests.conftest import written
 from whatwhere.indexer.boxes import WHOLE_IMAGE, Box, box_from_pixels
 from whatwhere.indexer.collection.reader import open_collection
 from whatwhere.indexer.pipeline.run import index_paths
@@ -124,9 +124,8 @@ def everything(root: Path) -> dict[str, tuple[np.ndarray, list[str]]]:  # type: 
 
 
 def test_the_same_run_twice_gives_equal_bytes(paris_files: list[Path], tmp_path: Path) -> None:
-    """Same files, same batch size: shards and indexes are equal byte for byte."""
+    """Same files, same batch size: shards and indexes are equal byte for byte, but for the id of the collection."""
     for name in ("a.ww", "b.ww"):
         index_paths(paris_files[:16], tmp_path / name)
 
-    for path in ("shards", "segments"):
-        subprocess.run(["diff", "-r", tmp_path / "a.ww" / path, tmp_path / "b.ww" / path], check=True)
+    assert written(tmp_path / "a.ww") == written(tmp_path / "b.ww")
