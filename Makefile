@@ -30,13 +30,14 @@ links:  ## lay links of the packages into build/typing, for tools that follow fo
 demo: $(STAMP)  ## index photographs, serve them, search one with a box, draw the answer, open the page (WEB=0: not)
 	$(BIN)/whatwhere demo $(if $(filter 0,$(WEB)),--no-web)
 
-# Several at once have a core each: most tests compute on one, or wait. Files stay together, for what they make once,
-# and come in the order of tests/conftest.py: what takes longest first.
-JOBS ?= 2
-SIDE_BY_SIDE = OMP_NUM_THREADS=1 $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder \
+# Each computes on one core, or waits for servers and other processes: one more than two cores. Files stay together, for
+# what they make once, and come in the order of tests/conftest.py: what takes longest first. Every process imports what
+# is compiled once, also where containers switch that off.
+JOBS ?= 3
+SIDE_BY_SIDE = OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/pytest --numprocesses $(JOBS) --dist loadfile --no-loadscope-reorder \
 	--max-worker-restart 0
 
-test: $(STAMP)  ## run all tests, two at once (JOBS=1: one by one)
+test: $(STAMP)  ## run all tests, three at once (JOBS=1: one by one)
 	$(if $(filter-out 1,$(JOBS)),$(SIDE_BY_SIDE),$(BIN)/pytest)
 
 browser:  ## install Chromium, which tests of the page drive (Debian, as root); without it they skip

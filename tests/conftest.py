@@ -61,6 +61,13 @@ def written(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): path.read_bytes().replace(own, b"") for path in files} | {"CURRENT": number}
 
 
+def corel(data: Path) -> tuple[list[Path], list[Path]]:
+    """Return pictures of ten classes, class by class: ten each that are searched, and two that ask."""
+    folder = data / "corel1k"
+    searched = [folder / f"images/{90 * kind + number}.jpg" for kind in range(10) for number in range(10)]
+    return searched, [folder / f"queries/{10 * kind + number}.jpg" for kind in range(10) for number in range(2)]
+
+
 @pytest.fixture(scope="module")
 def one_thread() -> Iterator[None]:
     """Keep torch to one thread: where others compete for the cores, several are slower than one (measured: 5 times)."""

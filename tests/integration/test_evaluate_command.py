@@ -20,7 +20,7 @@ from typer.testing import CliRunner
 import whatwhere.service.evaluation.retrieval.datasets
 import whatwhere.service.evaluation.retrieval.run
 from tests import commands
-from tests.conftest import INDEXED_PHOTOGRAPHS
+from tests.conftest import INDEXED_PHOTOGRAPHS, corel
 from whatwhere.service import cli
 from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, Coverage
 from whatwhere.service.evaluation.retrieval.run import Evaluation, EvaluationSettings, MethodScore
@@ -364,22 +364,15 @@ def test_a_torn_feature_is_named(
 VOC = Path("coco128-voc/VOCdevkit/VOC2010")
 
 
-def corel(data: Path) -> tuple[list[Path], list[Path]]:
-    """Return pictures of ten classes, class by class: ten each that are searched, and two that ask."""
-    folder = data / "corel1k"
-    searched = [folder / f"images/{90 * kind + number}.jpg" for kind in range(10) for number in range(10)]
-    return searched, [folder / f"queries/{10 * kind + number}.jpg" for kind in range(10) for number in range(2)]
-
-
 @pytest.fixture(scope="module")
 def paris(data: Path, features: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Give the numbers of 150 pictures of Paris among 100 others, whitened on 317 further ones.
+    """Give the numbers of 150 pictures of Paris among 100 others, whitened on 217 further ones.
 
     The others are those that other tests describe, too: a network costs more than all else here.
     """
     folder = tmp_path_factory.mktemp("paris")
     searched, asking = corel(data)
-    varied = [*sorted((data / "distractors").glob("*.JPEG"))[:200], *sorted((data / VOC / "JPEGImages").iterdir())]
+    varied = [*sorted((data / "distractors").glob("*.JPEG"))[:100], *sorted((data / VOC / "JPEGImages").iterdir())]
     for part, paths in (("searched", searched), ("varied", [*varied, *asking])):
         (folder / part).mkdir()
         for path in paths:

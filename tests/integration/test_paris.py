@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from tests.conftest import written
+from tests.conftest import corel, written
 from whatwhere.indexer.boxes import WHOLE_IMAGE, Box, box_from_pixels
 from whatwhere.indexer.collection.reader import open_collection
 from whatwhere.indexer.pipeline.run import index_paths
@@ -18,14 +18,15 @@ from whatwhere.service.settings import ServerSettings
 
 pytestmark = pytest.mark.takes(70)
 
-DISTRACTORS = 200
+DISTRACTORS = 100
 LOUVRE = ("louvre_1", "louvre_2", "louvre_3", "louvre_4")  # those whose picture is in the subset
 
 
 @pytest.fixture(scope="module")
 def paris_files(data: Path) -> list[Path]:
     """Give the 150 Paris photographs and 200 others."""
-    return [*sorted((data / "paris-mini/jpg").iterdir()), *sorted((data / "distractors").glob("*.JPEG"))[:DISTRACTORS]]
+    others = sorted((data / "distractors").glob("*.JPEG"))[:DISTRACTORS] + corel(data)[0]
+    return [*sorted((data / "paris-mini/jpg").iterdir()), *others]
 
 
 @pytest.fixture(scope="module")
