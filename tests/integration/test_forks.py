@@ -3,8 +3,6 @@
 import subprocess
 import sys
 
-from tests.commands import ROOT
-
 # The second server is a socket that takes the connection and never answers.
 _PROGRAM = """
 import os, socket, sys, threading
