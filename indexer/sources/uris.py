@@ -9,6 +9,7 @@ from whatwhere.indexer.storage.schemes import has_password, without_password
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _USER = re.compile(r"//[^/?#]*@")
+_QUERY = re.compile(r"\?.*", re.DOTALL)
 _WEB = ("http", "https")
 
 
@@ -61,8 +62,8 @@ def without_secrets(text: str) -> str:
 
     A query may contain any character, so the text ends where the first one begins.
     """
-    address, query, _ = _USER.sub("//…@", text).partition("?" if "://" in text else "\0")
-    return f"{address}?…" if query else address
+    said = _USER.sub("//…@", text)
+    return _QUERY.sub("?…", said) if "://" in said else said
 
 
 def name_of(uri: str) -> str:
