@@ -12,6 +12,7 @@ import gc
 import importlib
 import json
 import os
+import re
 import select
 import selectors
 import shutil
@@ -62,6 +63,8 @@ _MODULES = (
     "whatwhere.service.local.visualize",
 )
 _LONGEST_REQUEST = 1 << 20
+_PASSWORD = "s3cret"  # of the role `locked`, see tests/postgres.py
+_TOKEN = re.compile(r"\bww_[\w-]{43}")  # `token create` prints it, on standard output
 
 
 def run(
@@ -73,6 +76,7 @@ def run(
     """
     with start(*arguments, environment=environment) as process:
         out, messages = process.communicate(timeout_s)
+    check_no_secret(out, messages)
     return subprocess.CompletedProcess([*arguments], process.wait(), out, messages)
 
 
@@ -82,7 +86,15 @@ def run_afresh(
     """Run the command to its end as `run` does, in an interpreter of its own."""
     command = [*AFRESH, *map(str, arguments)]
     variables = {**(os.environ if environment is None else environment), **ONE_THREAD}
-    return subprocess.run(command, check=False, capture_output=True, text=True, env=variables, timeout=timeout_s)
+    done = subprocess.run(command, check=False, capture_output=True, text=True, env=variables, timeout=timeout_s)
+    check_no_secret(done.stdout, done.stderr)
+    return done
+
+
+def check_no_secret(printed: str, messages: str) -> None:
+    """Raise AssertionError if output shows the password of the tests' databases, or a message shows a token."""
+    shown = _PASSWORD if _PASSWORD in printed + messages else _TOKEN.search(messages)
+    assert shown is None, f"a secret is shown:\n{messages}"
 
 
 def start(

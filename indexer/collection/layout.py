@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Self, TypeAlias
 
 from whatwhere.indexer.collection.cache import cache_of, make_room, note_use
-from whatwhere.indexer.errors import CollectionCorrupt, CollectionReplaced
+from whatwhere.indexer.errors import CollectionCorrupt, CollectionReplaced, InvalidRequest
 from whatwhere.indexer.storage.files import FileId, file_id, path_of_uri, sync, write_text
 from whatwhere.indexer.storage.object_store import ObjectFolder
+from whatwhere.indexer.storage.schemes import has_password, without_password
 
 CollectionAddress: TypeAlias = Path | str  # a directory, or the URI of a folder in an object store
 
@@ -45,13 +46,19 @@ class Layout:
         """Return the layout of a collection at a path, or at the URI of an object store's folder.
 
         Symbolic links are followed once: a link that is turned to another collection changes nothing for a process that
-        has this one open.
+        has this one open. Raises InvalidRequest if the URI has a password.
         """
         text = str(address)
         if "://" not in text:
             return cls(_followed(Path(address)))
         if text.startswith("file://"):
             return cls(_followed(path_of_uri(text)))
+        if has_password(text):
+            raise InvalidRequest(
+                f"{without_password(text)}: the address has a password, which logs would show: give credentials as the "
+                "store's own tools take them (AWS_ACCESS_KEY_ID and AWS_SECRET_ACCESS_KEY for s3://)",
+                field="collection",
+            )
         text = text.rstrip("/")
         return cls(cache_of(text), ObjectFolder(text))
 

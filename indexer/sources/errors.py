@@ -10,7 +10,7 @@ from collections.abc import Iterator, Mapping
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
 
-from whatwhere.indexer.sources.uris import shown
+from whatwhere.indexer.sources.uris import is_web, shown, without_secrets
 
 _TRANSIENT_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _GONE_STATUSES = frozenset({404, 410})
@@ -70,7 +70,8 @@ def _reason_of(error: BaseException, status: int | None, uri: str) -> str:
     if status is not None:
         known = status in HTTPStatus._value2member_map_
         return f"{status} {HTTPStatus(status).phrase}" if known else str(status)
-    return f"{type(error).__name__}: {error}".replace(uri, shown(uri)).removesuffix(": ")
+    said = f"{type(error).__name__}: {error}".removesuffix(": ")
+    return without_secrets(said) if is_web(uri) else said.replace(uri, shown(uri))
 
 
 def _causes(error: BaseException) -> Iterator[BaseException]:
@@ -88,11 +89,10 @@ def _status_of(error: BaseException) -> int | None:
         response = getattr(cause, "response", None)
         if isinstance(response, Mapping):
             return int(response.get("ResponseMetadata", {}).get("HTTPStatusCode", 0)) or None
-    for name in ("status", "code"):  # not of its causes: aiohttp's parser uses other codes for a truncated body
-        value = getattr(error, name, None)
-        if isinstance(value, int) and 400 <= value < 600:
-            return value
-    return None
+    # Not of its causes: aiohttp's parser uses other codes for a truncated body. Its `code` warns if there is a status.
+    name = "status" if hasattr(error, "status") else "code"
+    value = getattr(error, name, None)
+    return value if isinstance(value, int) and 400 <= value < 600 else None
 
 
 def _headers_of(error: BaseException) -> Iterator[Mapping[str, str]]:

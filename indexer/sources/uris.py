@@ -5,9 +5,11 @@ from pathlib import Path, PurePosixPath
 from urllib.parse import unquote, urlsplit
 
 from whatwhere.indexer.storage.files import path_of_uri, printable
+from whatwhere.indexer.storage.schemes import has_password, without_password
 
 _SCHEME = re.compile(r"[A-Za-z][A-Za-z0-9+.-]*://")
 _USER = re.compile(r"//[^/?#]*@")
+_QUERY = re.compile(r"\?.*", re.DOTALL)
 _WEB = ("http", "https")
 
 
@@ -40,6 +42,8 @@ def normalized_uri(text: str) -> str:
         uri = uri.partition("#")[0]
         if "@" in urlsplit(uri).netloc:
             raise ValueError("has a user name or password, which would be stored: put them into ~/.netrc")
+    elif has_password(uri):
+        raise ValueError(f"has a password, which would be stored: set it in FSSPEC_{scheme.upper()}_PASSWORD")
     if not uri[len(scheme) + 3 :].strip("/"):
         raise ValueError("has no bucket or host after the scheme")
     return uri
@@ -48,9 +52,18 @@ def normalized_uri(text: str) -> str:
 def shown(uri: str) -> str:
     """Redact a URI for logs and messages: an http(s) query may hold a signature, the host part a password."""
     if not is_web(uri):
-        return uri
+        return without_password(uri)
     address, query, _ = _USER.sub("//…@", uri, count=1).partition("?")
     return f"{address}?…" if query else address
+
+
+def without_secrets(text: str) -> str:
+    """Redact what a web library says: the address of a redirect may hold a signature or a password, too.
+
+    A query may contain any character, so the text ends where the first one begins.
+    """
+    said = _USER.sub("//…@", text)
+    return _QUERY.sub("?…", said) if "://" in said else said
 
 
 def name_of(uri: str) -> str:

@@ -1,5 +1,6 @@
-"""Convert errors of opening a URI scheme with fsspec to InvalidRequest."""
+"""Convert errors of opening a URI scheme with fsspec to InvalidRequest, and find passwords in URIs."""
 
+import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from types import MappingProxyType
@@ -9,6 +10,18 @@ from whatwhere.indexer.errors import InvalidRequest
 _EXTRAS: Mapping[str, str] = MappingProxyType(
     {"s3": "s3", "s3a": "s3", "gs": "gcs", "gcs": "gcs", "http": "http", "https": "http"}
 )
+# A user name alone is no secret, and part of some addresses: abfs://CONTAINER@ACCOUNT.
+_PASSWORD = re.compile(r"(?<=://)[^/?#]*:[^/?#]*@")
+
+
+def has_password(uri: str) -> bool:
+    """Return whether the host part of a URI begins with USER:PASSWORD@."""
+    return _PASSWORD.search(uri) is not None
+
+
+def without_password(uri: str) -> str:
+    """Redact USER:PASSWORD in the host part of a URI, for messages."""
+    return _PASSWORD.sub("…@", uri, count=1)
 
 
 @contextmanager

@@ -27,12 +27,13 @@ _BALANCED: Mapping[str, Any] = {
 # With several servers, each connection watches the health of its server, so that requests go to others while one
 # starts, drains or is broken. A single server's own error helps more than "no server is serving".
 _WATCHING: Mapping[str, Any] = {**_BALANCED, "healthCheckConfig": {"serviceName": ""}}
+# While a call is open, a server that vanished is noticed after the sum, which is less than the default timeout.
+_PING_AFTER_MS = 30_000
+_PING_ANSWERED_MS = 20_000
 _OPTIONS = (
     ("grpc.max_receive_message_length", -1),
     ("grpc.max_send_message_length", -1),  # the server's error names its limit
     ("grpc.per_rpc_retry_buffer_size", 128 * 1024 * 1024),  # requests above gRPC's default of 256 KiB are not retried
-    ("grpc.keepalive_time_ms", 30_000),  # while calls are open: detects a server that vanished
-    ("grpc.keepalive_timeout_ms", 10_000),
     ("grpc.max_reconnect_backoff_ms", 5_000),  # gRPC's default is two minutes
 )
 
@@ -58,6 +59,8 @@ def open_channel(
         )
     options: list[tuple[str, Any]] = [
         *_OPTIONS,
+        ("grpc.keepalive_time_ms", _PING_AFTER_MS),
+        ("grpc.http2.ping_timeout_ms", _PING_ANSWERED_MS),  # gRPC 1.8x never arms keepalive_timeout_ms below a minute
         ("grpc.service_config", json.dumps(_WATCHING if target.several else _BALANCED)),
     ]
     if target.loopback or len(target.servers) > 1:  # a proxy is used only for a single remote server

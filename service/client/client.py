@@ -26,6 +26,7 @@ from whatwhere.service.client import messages
 from whatwhere.service.client.channels import open_channel
 from whatwhere.service.client.defaults import DEFAULT_TIMEOUT_S
 from whatwhere.service.client.failures import to_error
+from whatwhere.service.client.forks import call, cut_off
 from whatwhere.service.client.requests import compare_request, explain_request, search_request
 from whatwhere.service.client.targets import to_target
 from whatwhere.service.client.unreachable import Way, proxy_of
@@ -43,6 +44,9 @@ _Answer = TypeVar("_Answer")
 
 class Client:
     """Call a server, or several servers of one collection. A client is thread-safe.
+
+    A forked process can use it, too, unless another thread's call was in flight at the fork: then calls raise
+    InvalidRequest.
 
     A failed call raises the error of `whatwhere.errors` that the server names. Calls time out after `timeout_s`
     seconds. Within this time, calls are retried up to 4 times while the server is unavailable: for 1.5 seconds if
@@ -101,6 +105,8 @@ class Client:
 
     def close(self) -> None:
         """Close the connection, and those of `servers`."""
+        if cut_off():
+            return  # closing would hang
         self._channel.close()
         for client in self._each.values():
             client.close()
@@ -219,7 +225,8 @@ class Client:
         metadata = (*self._metadata, *trace_context().items())
         for may_retry in (True, False):
             try:
-                return method(request, timeout=deadline - time.monotonic(), metadata=metadata)
+                with call():
+                    return method(request, timeout=deadline - time.monotonic(), metadata=metadata)
             except grpc.RpcError as failure:
                 if not (may_retry and _is_cut_off(failure)):
                     raise to_error(failure, self._way) from failure

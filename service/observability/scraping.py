@@ -4,6 +4,7 @@ prometheus_client's own server keeps a thread for each silent connection, withou
 """
 
 import socket
+from collections.abc import Callable, Iterable
 from socketserver import ThreadingMixIn
 from threading import BoundedSemaphore, Thread
 from typing import Any
@@ -13,6 +14,7 @@ from prometheus_client import CollectorRegistry, make_wsgi_app
 
 _MOST = 16  # connections; Prometheus has one, two of them in a pair have two
 _IDLE_S = 10.0
+_PATHS = ("/metrics", "/")
 
 
 def start_http_server(port: int, host: str, registry: CollectorRegistry) -> tuple[WSGIServer, Thread]:
@@ -21,10 +23,22 @@ def start_http_server(port: int, host: str, registry: CollectorRegistry) -> tupl
     class Server(_Server):
         address_family = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0][0]
 
-    server = make_server(host, port, make_wsgi_app(registry), Server, _Handler)
+    server = make_server(host, port, _application(registry), Server, _Handler)
     thread = Thread(target=server.serve_forever, name="metrics", daemon=True)
     thread.start()
     return server, thread
+
+
+def _application(registry: CollectorRegistry) -> Callable[[Any, Any], Iterable[bytes]]:
+    metrics = make_wsgi_app(registry)
+
+    def application(environ: Any, start_response: Any) -> Iterable[bytes]:
+        if environ["PATH_INFO"] in _PATHS:
+            return metrics(environ, start_response)  # type: ignore[no-any-return]
+        start_response("404 Not Found", [("Content-Type", "text/plain")])
+        return [b"metrics are at /metrics\n"]
+
+    return application
 
 
 class _Server(ThreadingMixIn, WSGIServer):

@@ -5,6 +5,7 @@ import re
 import shutil
 import signal
 import threading
+import urllib.error
 import urllib.request
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -349,6 +350,8 @@ def test_prometheus_sees_requests_stages_and_the_collection(collection: Path) ->
             with pytest.raises(ImageNotFound):
                 client.image("images/99")
         found = numbers(server.metrics_port)
+        with pytest.raises(urllib.error.HTTPError, match="404"):
+            urllib.request.urlopen(f"http://127.0.0.1:{server.metrics_port}/debug", timeout=30)
 
     assert found['whatwhere_requests_total{code="OK",method="SearchImages"}'] == 2
     assert found['whatwhere_requests_total{code="NOT_FOUND",method="GetImage"}'] == 1

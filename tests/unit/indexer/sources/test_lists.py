@@ -292,6 +292,7 @@ def test_a_list_of_a_bucket_names_what_lies_beside_it(bucket: str) -> None:
         ("s3://album/lists/no.csv", r"s3://album/lists/no\.csv cannot be read: not found"),
         ("s3://album/lists/local.txt", r"local\.txt, line 1: '/etc/passwd' is a local file"),
         ("https://me:word@host/a.jpg", "netrc"),
+        ("ftp://me:word@host/a.jpg", "^ftp://…@host/a.jpg has a password, which would be stored: "),
         ("nonsense://a/", "a scheme that fsspec does not support"),
     ],
 )

@@ -255,6 +255,24 @@ def test_a_signed_query_stands_in_no_message(site: Site, remote: Remote) -> None
     assert name_of(uri) == "a.jpg"
 
 
+@pytest.mark.parametrize(
+    ("target", "kind"),
+    [
+        ("/a.jpg?signature=secret", "TooManyRedirects"),
+        ("ftp://me:secret@host/a?signature=a secret", "NonHttpUrlRedirectClientError"),
+        ("http://[bad?signature=secret", "InvalidUrlRedirectClientError"),
+    ],
+)
+def test_the_target_of_a_redirect_stands_in_no_message(site: Site, remote: Remote, target: str, kind: str) -> None:
+    """Stores redirect to signed addresses."""
+    uri = site.put("/a.jpg?signature=secret", Answer(status=302, headers={"Location": target}))
+
+    with pytest.raises(OSError, match=kind) as raised:
+        remote.read(uri, LIMITS)
+
+    assert "secret" not in (raised.value.strerror or "")
+
+
 # --- rate -------------------------------------------------------------------------------------------------------
 
 
@@ -457,6 +475,7 @@ def test_a_library_that_is_missing_is_named(remote: Remote, monkeypatch: pytest.
     [
         ("https://user:word@host/a.jpg", "netrc"),
         ("https://user@host/a.jpg", "netrc"),
+        ("sftp://user:word@host/a.jpg", "password.* FSSPEC_SFTP_PASSWORD"),
         ("s3://", "has no bucket or host"),
         ("s3://bucket/a\x1b.jpg", "unprintable character"),
         ("s3://bucket/\ud800.jpg", "unprintable character"),
@@ -474,6 +493,8 @@ def test_a_uri_that_cannot_be_kept_is_refused(text: str, words: str) -> None:
         ("HTTPS://host/A.jpg#part", "https://host/A.jpg"),
         ("S3://bucket/a b#c?.jpg", "s3://bucket/a b#c?.jpg"),
         ("s3://bucket/a@b.jpg", "s3://bucket/a@b.jpg"),
+        ("s3://bucket/a:b@c.jpg", "s3://bucket/a:b@c.jpg"),
+        ("abfs://photos@account.dfs.core.windows.net/a.jpg", "abfs://photos@account.dfs.core.windows.net/a.jpg"),
     ],
 )
 def test_a_uri_is_kept_as_it_is_written(text: str, kept: str) -> None:

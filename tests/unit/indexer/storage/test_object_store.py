@@ -138,6 +138,7 @@ def test_a_bucket_that_is_not_there_is_an_error_and_not_an_empty_collection(endp
     [
         ("https://example.org/collection", "is read-only"),
         ("gs://bucket/collection", r"pip install 'whatwhere\[gcs\]'"),
+        ("s3://KEY:word@bucket/collection", "^s3://…@bucket/collection: .* AWS_SECRET_ACCESS_KEY"),
         ("gopher://example.org/collection", "a scheme that fsspec does not support"),
     ],
 )

@@ -1,6 +1,7 @@
 """The client and several small real servers: whom it asks, whom it leaves out, whom it believes."""
 
 import socket
+import threading
 from collections.abc import Callable
 from contextlib import ExitStack, suppress
 
@@ -12,6 +13,7 @@ from tests.ports import free_port
 from tests.scripted_server import ScriptedServer, refusing, serving, well
 from tests.waiting import wait_until
 from whatwhere.indexer import errors
+from whatwhere.service.client import channels
 from whatwhere.service.client.client import Client
 
 TOKEN = "a-token-nobody-may-see"
@@ -280,3 +282,62 @@ def test_the_servers_of_a_dns_name_are_believed_by_it() -> None:
         alone = next(asked for asked in client.servers() if asked.address == address).collection().generation
 
     assert (together, alone) == (3, 3)
+
+
+# --- a connection that is cut without a word -----------------------------------------------------------------------
+
+
+def test_a_connection_that_was_cut_silently_is_replaced(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a firewall or an address translation cuts it: what is sent is taken, and nothing comes back."""
+    monkeypatch.setattr(channels, "_PING_AFTER_MS", 300)
+    monkeypatch.setattr(channels, "_PING_ANSWERED_MS", 300)
+    with (
+        serving(ScriptedServer(well)) as address,
+        _Relay(address) as relay,
+        Client(relay.address, timeout_s=20) as client,
+    ):
+        client.collection()
+        relay.cut()
+        client.collection()
+    assert relay.connections == 2
+
+
+class _Relay:
+    """Passes bytes on between clients and a server; `cut` makes the open connections swallow them."""
+
+    def __init__(self, address: str) -> None:
+        host, _, port = address.rpartition(":")
+        self._to = (host, int(port))
+        self._listening = socket.create_server(("127.0.0.1", 0))
+        self.address = f"127.0.0.1:{self._listening.getsockname()[1]}"
+        self.connections = 0
+        self._cut = 0  # connections up to this one
+        self._open: list[socket.socket] = []
+
+    def __enter__(self) -> "_Relay":
+        threading.Thread(target=self._accept, daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for each in (self._listening, *self._open):
+            with suppress(OSError):
+                each.shutdown(socket.SHUT_RDWR)
+            each.close()
+
+    def cut(self) -> None:
+        self._cut = self.connections
+
+    def _accept(self) -> None:
+        with suppress(OSError):  # closed
+            while True:
+                ends = self._listening.accept()[0], socket.create_connection(self._to)
+                self._open += ends
+                self.connections += 1
+                for source, sink in (ends, ends[::-1]):
+                    threading.Thread(target=self._pass_on, args=(self.connections, source, sink), daemon=True).start()
+
+    def _pass_on(self, number: int, source: socket.socket, sink: socket.socket) -> None:
+        with suppress(OSError):  # closed
+            while content := source.recv(65536):
+                if number > self._cut:
+                    sink.sendall(content)
