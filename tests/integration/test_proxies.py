@@ -69,7 +69,7 @@ class _Named(httpx.BaseTransport):
 @pytest.fixture(scope="module")
 def server(collection: Path) -> Iterator[Server]:
     """Give a server that trusts the proxies."""
-    limits = Limits(receive_s=1.0)
+    limits = Limits(receive_s=4.0)
     with running(plain(collection, limits=limits, web_hosts=(NAME,), trusted_proxies=("127.0.0.1",))) as started:
         yield started
 

@@ -225,8 +225,9 @@ def test_long_lists_are_shown_in_part(root: Path, monkeypatch: pytest.MonkeyPatc
 
     done = call("remove", "--uri", "*", "-c", root, "--dry-run")
 
-    names = [line.split()[0] for line in done.stdout.splitlines() if line.startswith("images/")]
-    assert names == ["images/1", "images/2"]
+    # an image has a line for each of its places
+    names = dict.fromkeys(line.split()[0] for line in done.stdout.splitlines() if line.startswith("images/"))
+    assert [*names] == ["images/1", "images/2"]
     assert done.stdout.splitlines()[-2:] == ["... and 4 more: --json lists all", "would remove 6"]
 
 

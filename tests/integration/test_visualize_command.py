@@ -81,7 +81,7 @@ def test_a_wheel_of_a_picture_file_is_found_on_the_other_view(collection: Path, 
 
 def test_more_steps_lead_nearer_and_the_seed_decides_the_picture(collection: Path, picture: Path) -> None:
     """Both flags arrive."""
-    common = ("images/1", "--factor", "0", "-c", collection, "--picture", picture, "--patches", "0")
+    common = ("images/1", "--factor", "0", "-c", collection, "--picture", picture, "--patches", "0", "--overwrite")
 
     made = []
     for flags in (("--steps", "2"), ("--steps", "12"), ("--steps", "2", "--seed", "5")):
