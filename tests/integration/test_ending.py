@@ -21,9 +21,10 @@ from whatwhere.service.settings import ServerSettings
 pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.takes(10)]
 
 LOOPBACK = "127.0.0.1:0"
-# The first import of the script gives a signal time to arrive.
+# The first import of the script gives a signal time to arrive. Some shells start their background jobs without Ctrl-C.
 SLOW_IMPORT = """
-import sys, types
+import signal, sys, types
+signal.signal(signal.SIGINT, signal.default_int_handler)
 class Slow:
     def find_spec(self, name, path, target=None):
         if name == "whatwhere.service.cli":

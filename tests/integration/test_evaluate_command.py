@@ -25,7 +25,11 @@ from whatwhere.service import cli
 from whatwhere.service.evaluation.retrieval.benchmark import Benchmark, Coverage
 from whatwhere.service.evaluation.retrieval.run import Evaluation, EvaluationSettings, MethodScore
 
-pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.takes(120)]
+pytestmark = [
+    pytest.mark.usefixtures("one_thread"),
+    pytest.mark.takes(120),
+    pytest.mark.timeout(600),  # where other processes compete for the cores
+]
 
 SKY, TABLE = ("rocket", "china", "astronaut"), ("coffee", "flower", "chelsea")
 

@@ -244,7 +244,7 @@ def test_a_file_that_is_half_written_does_not_count(
 ) -> None:
     """Stopped in the middle of writing, the next run describes that picture again."""
 
-    def half(_arrays: object, path: Path) -> None:
+    def half(_arrays: object, path: Path, _metadata: object) -> None:
         path.write_bytes(b"half")
         raise KeyboardInterrupt
 
