@@ -488,6 +488,26 @@ def test_a_token_is_asked_for_and_kept_in_the_tab(browser: Browser, collection: 
         assert secret not in page.url
 
 
+def test_a_late_refusal_of_an_earlier_token_is_ignored(browser: Browser, collection: Path, tmp_path: Path) -> None:
+    """The answer to a request from before the token was entered comes after it: nobody is asked again."""
+    file = tmp_path / "tokens.json"
+    secret = create_token(file, "somebody", (Scope.SEARCH,))
+    held: list[Route] = []
+    with running(plain(collection, tokens=file)) as server, opened(browser) as page:
+        page.route("**/v1/collection", held.append, times=1)
+        page.goto(address_of(server))
+        page.get_by_label("This server requires a token").fill(secret)
+        page.keyboard.press("Enter")
+        expect(page.locator("#hits .hit").first).to_be_visible()
+
+        with page.expect_response("**/v1/collection") as late:
+            held[0].continue_()
+        assert late.value.status == 401
+        page.evaluate("() => new Promise(requestAnimationFrame)")
+        expect(page.locator("#token-form")).to_be_hidden()
+        expect(page.get_by_text("The token was refused")).to_be_hidden()
+
+
 # --- who can use it -----------------------------------------------------------------------------------------------
 
 

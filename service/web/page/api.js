@@ -12,12 +12,14 @@ const MAX_ATTEMPTS = 4;
 const MAX_WAIT_S = 8;
 const TOKEN_KEY = "whatwhere-token";
 
-/** A failed call. `reason` is the server's stable name of the error, or UNREACHABLE if there was no response. */
+/** A failed call. `reason` is the server's stable name of the error, or UNREACHABLE if there was no response.
+ * `token` is the one that was sent. */
 export class ApiError extends Error {
-  /** @param {string} message @param {{reason: string, status?: number, field?: string, waitS?: number}} facts */
-  constructor(message, { reason, status = 0, field = "", waitS = 0 }) {
+  /** @param {string} message
+   * @param {{reason: string, status?: number, field?: string, waitS?: number, token?: string}} facts */
+  constructor(message, { reason, status = 0, field = "", waitS = 0, token: sent = "" }) {
     super(message);
-    Object.assign(this, { reason, status, field, waitS });
+    Object.assign(this, { reason, status, field, waitS, token: sent });
   }
 }
 
@@ -44,7 +46,8 @@ export function supersede(topic) {
 /** @param {string} path @param {RequestInit} options @returns {Promise<Response>} */
 async function request(path, options) {
   const headers = new Headers(options.headers);
-  if (token.get()) headers.set("Authorization", `Bearer ${token.get()}`);
+  const sent = token.get();
+  if (sent) headers.set("Authorization", `Bearer ${sent}`);
   let response;
   try {
     response = await fetch(path, { ...options, headers });
@@ -53,11 +56,12 @@ async function request(path, options) {
     throw new ApiError("The server cannot be reached.", { reason: "UNREACHABLE" });
   }
   if (response.ok) return response;
-  throw await failure(response);
+  throw await failure(response, sent);
 }
 
-/** Reads a google.rpc.Status; a proxy's error may be anything else. @param {Response} response */
-async function failure(response) {
+/** Reads a google.rpc.Status; a proxy's error may be anything else.
+ * @param {Response} response @param {string} sent the token of the request */
+async function failure(response, sent) {
   const { error = {} } = await response.json().catch(() => ({}));
   const details = error.details ?? [];
   const reason = details.find((detail) => detail.reason)?.reason ?? error.status ?? "UNKNOWN";
@@ -70,6 +74,7 @@ async function failure(response) {
     status: response.status,
     field,
     waitS,
+    token: sent,
   });
 }
 

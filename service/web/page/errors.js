@@ -51,8 +51,9 @@ export function showCallError(error, id) {
 /** @param {any} error */
 const needsToken = ({ status }) => status === 401 || status === 403;
 
-/** @param {Error} error */
+/** @param {any} error */
 function askForToken(error) {
+  if (error.token !== token.get()) return; // of a request from before this one was entered
   const form = byId("token-form");
   if (token.get()) byId("token-note").textContent = `The token was refused. ${error.message}`;
   if (!form.hidden) return;
