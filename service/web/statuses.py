@@ -74,7 +74,8 @@ def failed(failure: Exception, request_id: str) -> JSONResponse:
         if status is None and failure.code() in _STOPPING:
             failure = errors.ServerNotReady("the server is stopping: try again later")
         elif status is None:
-            log.error("call failed", extra={"code": failure.code().name, "request_id": request_id})
+            facts = {"code": failure.code().name, "details": failure.details(), "request_id": request_id}
+            log.error("call failed", extra=facts)
     if status is None:
         status = to_status(failure, request_id)
     return _response(status, http_status(status))

@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -50,9 +51,13 @@ class ServerProcess:
         line = self._process.stdout.readline()
         assert line, self._log.read_text()
         self.address = line.split()[-1]
-        events = map(json.loads, self._log.read_text().splitlines())
-        ready = next(event for event in events if event["event"] == "ready")
-        self._metrics = ready["metrics"]
+        wait_until(lambda: self._ready() is not None)  # the log is written by a thread of its own
+        self._metrics = (self._ready() or {})["metrics"]
+
+    def _ready(self) -> dict[str, Any] | None:
+        """Return the log's event that it serves, None if it is not there yet."""
+        whole = self._log.read_text().rpartition("\n")[0].splitlines()
+        return next((event for event in map(json.loads, whole) if event["event"] == "ready"), None)
 
     def kill(self) -> None:
         """End it at once, as a machine that loses its power."""
