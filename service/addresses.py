@@ -45,15 +45,21 @@ def unix_path(address: str) -> str | None:
     return address.removeprefix(UNIX) if address.startswith(UNIX) else None
 
 
+def to_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
+    """Return the IP address that a name is, with or without brackets; None for other names."""
+    try:
+        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
+    except ValueError:
+        return None
+
+
 def is_local(address: str) -> bool:
     """Return whether only this machine can reach the address."""
     if unix_path(address) is not None:
         return True
-    host = address.rpartition(":")[0].strip("[]")
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return host == "localhost"
+    host = address.rpartition(":")[0]
+    found = to_address(host)
+    return host == "localhost" if found is None else found.is_loopback
 
 
 def bind(address: str, backlog: int) -> socket.socket:
@@ -143,7 +149,5 @@ def _remedy(address: str) -> str:
 
 
 def _is_ipv6(host: str) -> bool:
-    try:
-        return ipaddress.ip_address(host.removeprefix("[").removesuffix("]")).version == 6
-    except ValueError:
-        return False
+    address = to_address(host)
+    return address is not None and address.version == 6

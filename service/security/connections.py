@@ -30,7 +30,7 @@ _IPV6_CLIENT = 64  # bits of an address that a client cannot choose freely
 
 log = logging.getLogger(__name__)
 
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
+Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 Network = ipaddress.IPv4Network | ipaddress.IPv6Network
 
 
@@ -190,7 +190,7 @@ class ConnectionGuard:
         finally:
             found.detach()
         self._seen += 1
-        exempt = any(_address(host) in network for network in self._limits.exempt)
+        exempt = any(plain_address(host) in network for network in self._limits.exempt)
         return _Connection(descriptor, inode, client_of(host), exempt, self._seen)
 
 
@@ -217,13 +217,17 @@ class _Report:
 
 def client_of(host: str) -> str:
     """Return the client that an IP address belongs to, as the limits count it."""
-    address = _address(host)
+    address = plain_address(host)
     if isinstance(address, ipaddress.IPv4Address):
         return f"ipv4:{address}"
     return f"ipv6:{ipaddress.ip_network((address, _IPV6_CLIENT), strict=False)}"
 
 
-def _address(host: str) -> _Address:
+def plain_address(host: str) -> Address:
+    """Return an IP address without its zone; one of IPv4 that a dual-stack socket shows as IPv6 as what it is.
+
+    Raises ValueError for other texts.
+    """
     address = ipaddress.ip_address(host.partition("%")[0])
     return (address.ipv4_mapped or address) if isinstance(address, ipaddress.IPv6Address) else address
 

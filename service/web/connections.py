@@ -16,7 +16,8 @@ from uvicorn.server import ServerState
 from whatwhere.indexer.errors import TryAgainLater
 from whatwhere.service.api.admission import ConcurrencyLimiter
 from whatwhere.service.api.interceptor import choose_request_id
-from whatwhere.service.web.forwarding import UNIX_CLIENT, TrustedProxies, client_name, plain_address
+from whatwhere.service.security.connections import plain_address
+from whatwhere.service.web.forwarding import UNIX_CLIENT, TrustedProxies, client_name
 from whatwhere.service.web.guard import HEADERS
 from whatwhere.service.web.statuses import Refusal
 

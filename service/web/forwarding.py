@@ -9,10 +9,9 @@ from starlette.types import ASGIApp, Scope
 from uvicorn.middleware.proxy_headers import ProxyHeadersMiddleware
 
 from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.service.security.connections import Network, plain_address
 
 UNIX_CLIENT = "unix"  # the peer on a Unix socket, which has no address
-
-_Address = ipaddress.IPv4Address | ipaddress.IPv6Address
 
 
 class TrustedProxies:
@@ -26,7 +25,7 @@ class TrustedProxies:
         self._hosts: Any = ProxyHeadersMiddleware(_unused, self._listed).trusted_hosts
 
     @property
-    def networks(self) -> list[ipaddress.IPv4Network | ipaddress.IPv6Network]:
+    def networks(self) -> list[Network]:
         """Return the networks of the proxies that have addresses."""
         return [ipaddress.ip_network(listed) for listed in self._listed if listed != UNIX_CLIENT]
 
@@ -55,20 +54,11 @@ class TrustedProxies:
 
 def client_name(host: str) -> str | None:
     """Return the name of a client for limits and logs, as gRPC writes addresses; None if this is no IP address."""
-    address = plain_address(host)
-    if address is None:
-        return None
-    return f"address:ipv4:{address}" if address.version == 4 else f"address:ipv6:%5B{address}%5D"
-
-
-def plain_address(host: str) -> _Address | None:
-    """Return an IP address without its zone; one of IPv4 that a dual-stack socket shows as IPv6 as what it is."""
     try:
-        address = ipaddress.ip_address(host.partition("%")[0])
+        address = plain_address(host)
     except ValueError:
         return None
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return mapped or address
+    return f"address:ipv4:{address}" if address.version == 4 else f"address:ipv6:%5B{address}%5D"
 
 
 def _host_of(peer: str) -> str:
@@ -76,7 +66,10 @@ def _host_of(peer: str) -> str:
     if peer.startswith("unix"):
         return UNIX_CLIENT
     host = peer.partition(":")[2].rpartition(":")[0].replace("%5B", "").replace("%5D", "")
-    return str(plain_address(host) or host)
+    try:
+        return str(plain_address(host))
+    except ValueError:
+        return host
 
 
 def _normalized(text: str) -> str:

@@ -11,10 +11,10 @@ from starlette.responses import RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from whatwhere.indexer.errors import CallMetadataTooLarge, InvalidRequest
-from whatwhere.service.addresses import unix_path
+from whatwhere.service.addresses import to_address, unix_path
 from whatwhere.service.api.interceptor import REQUEST_ID, choose_request_id
 from whatwhere.service.web.forwarding import TrustedProxies, client_name
-from whatwhere.service.web.host_names import read_host_names, to_address, without_port
+from whatwhere.service.web.host_names import read_host_names, without_port
 from whatwhere.service.web.statuses import Refusal
 
 _OUR_SITE = ("same-origin", "none", "")  # none: typed address; empty: not a browser, or an old one

@@ -7,6 +7,7 @@ from urllib.parse import urlsplit
 import idna
 
 from whatwhere.indexer.errors import InvalidRequest
+from whatwhere.service.addresses import to_address
 
 _SEPARATORS = re.compile(r"[,\s]+")
 _NAME = re.compile(r"(?:\*\.)?(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?")
@@ -29,14 +30,6 @@ def without_port(host: str) -> str:
     name = name.lower().removesuffix(".")
     address = to_address(name)
     return name if address is None else _written(address)
-
-
-def to_address(name: str) -> ipaddress.IPv4Address | ipaddress.IPv6Address | None:
-    """Return the IP address that a name is, with or without brackets; None for other names."""
-    try:
-        return ipaddress.ip_address(name.removeprefix("[").removesuffix("]"))
-    except ValueError:
-        return None
 
 
 def _written(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> str:
