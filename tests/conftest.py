@@ -56,9 +56,12 @@ def written(root: Path) -> dict[str, bytes]:
     files = [path for folder in folders for path in folder.rglob("*") if path.suffix in suffixes]
     # Not the seal of the manifest, which holds the time of publication.
     number = Layout(root).current.read_bytes().split()[0]
-    # Not the id of the collection, which each has of its own: 32 digits in the header of a shard.
-    own = Identity.of(Layout(root)).id.encode()
-    return {str(path.relative_to(root)): path.read_bytes().replace(own, b"") for path in files} | {"CURRENT": number}
+    return {str(path.relative_to(root)): less_id(Layout(root), path) for path in files} | {"CURRENT": number}
+
+
+def less_id(layout: Layout, path: Path) -> bytes:
+    """Return the bytes of a file, less the id of its collection, which each has of its own, as in headers of shards."""
+    return layout.fetch(path).read_bytes().replace(Identity.of(layout).id.encode(), b"")
 
 
 def corel(data: Path) -> tuple[list[Path], list[Path]]:

@@ -14,11 +14,10 @@ from PIL import Image
 
 import whatwhere.indexer.pipeline.run
 from tests import commands, waiting
-from tests.conftest import rows, written
+from tests.conftest import less_id, rows, written
 from tests.object_store import s3_server
 from tests.postgres import PostgresServer
 from whatwhere.indexer.backbones.names import ENGINE_VARIABLE
-from whatwhere.indexer.collection.identity import Identity
 from whatwhere.indexer.collection.layout import Layout
 from whatwhere.indexer.errors import InvalidRequest, WorkersLost
 from whatwhere.indexer.pipeline.ray.settings import ClusterSettings, choose_cluster
@@ -252,11 +251,6 @@ def test_ctrl_c_leaves_nothing_running(pictures: Path, here: Path, tmp_path: Pat
     waiting.wait_until(lambda: not processes_with(str(root)))
     index_paths([pictures], root, IndexSettings(batch_size=2))
     assert_same(root, here)
-
-
-def less_id(layout: Layout, path: Path) -> bytes:
-    """Return the bytes of a shard, less the id of its collection, which each has of its own."""
-    return layout.fetch(path).read_bytes().replace(Identity.of(layout).id.encode(), b"")
 
 
 def test_workers_write_into_an_object_store(

@@ -107,15 +107,6 @@ def run_all(tmp_path: Path, commands: Sequence[Sequence[str]]) -> dict[str, Any]
     return found
 
 
-def run(tmp_path: Path, *arguments: str | Path) -> dict[str, Any]:
-    """Run a command to its end, and return what it imported and its peak memory."""
-    report = tmp_path / "report.json"
-    done = subprocess.run(command(report, *arguments), check=False, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    found: dict[str, Any] = json.loads(report.read_text())
-    return found
-
-
 def imported(report: dict[str, Any], names: set[str]) -> list[str]:
     return sorted(names & set(report["modules"]))
 
@@ -200,7 +191,7 @@ def test_a_server_needs_no_scikit_learn(root: Path, tmp_path: Path) -> None:
 
 def test_the_report_sees_what_is_imported(root: Path, tmp_path: Path) -> None:
     """A deep verification derives vectors, for which it needs torch."""
-    report = run(tmp_path, "verify", "-c", root, "--deep")
+    report = run_all(tmp_path, [["verify", "-c", str(root), "--deep"]])
 
     assert imported(report, {"torch"}) == ["torch"]
 
