@@ -7,6 +7,7 @@ shell does: at least one test of each command takes that.
 
 import atexit
 import contextlib
+import fcntl
 import functools
 import gc
 import importlib
@@ -23,7 +24,7 @@ import sys
 import tempfile
 import threading
 import traceback
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from types import TracebackType
@@ -62,6 +63,7 @@ _MODULES = (
     "whatwhere.service.server",
     "whatwhere.service.local.visualize",
 )
+SHARED = "WHATWHERE_TESTS_SHARED"  # the variable that names the folder that all processes of a run of the tests share
 _LONGEST_REQUEST = 1 << 20
 _PASSWORD = "s3cret"  # of the role `locked`, see tests/postgres.py
 _TOKEN = re.compile(r"\bww_[\w-]{43}")  # `token create` prints it, on standard output
@@ -111,6 +113,13 @@ def start(
         "before": before,
     }
     return Process(request, stderr)
+
+
+def run_code(code: str, *arguments: str | Path) -> int:
+    """Run Python in a process that is forked for it, as `python -c` does, and return its exit code."""
+    with start(*arguments, before=f"{code}\nraise SystemExit(0)") as process:
+        process.communicate(timeout=240)
+    return process.wait()
 
 
 class Process:
@@ -191,22 +200,24 @@ class Process:
 
 
 class _Server:
-    """The process that forks, as this one sees it."""
+    """The process that forks, as this one sees it: one for all processes of a run of the tests.
 
-    def __init__(self) -> None:
+    The first that needs it starts it. It ends with the last of them.
+    """
+
+    def __init__(self, folder: Path) -> None:
         self._one_at_a_time = threading.Lock()
-        self._socket, its = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        for end in (self._socket, its):
-            end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST_REQUEST)
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "tests.commands", str(its.fileno())],
-            stdin=subprocess.DEVNULL,
-            stdout=subprocess.DEVNULL,
-            cwd=ROOT,
-            env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | ONE_THREAD,
-            pass_fds=[its.fileno()],
-        )
-        its.close()
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _LONGEST_REQUEST)
+        address = str(folder / "commands")
+        with (folder / "commands.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                self._socket.connect(address)
+            except (FileNotFoundError, ConnectionRefusedError):  # not started, or ended with those that used it
+                Path(address).unlink(missing_ok=True)
+                self._process = _start_server(address)  # kept, for Popen warns of a process that nobody waits for
+                self._socket.connect(address)
 
     def fork(self, request: Mapping[str, Any], streams: list[int]) -> int:
         """Have a command started with these for what it prints, its messages and its exit code; return its number."""
@@ -215,14 +226,34 @@ class _Server:
             return int(self._socket.recv(16))
 
     def close(self) -> None:
-        """End it."""
+        """Need it no more."""
         self._socket.close()
-        self._process.wait()
+
+
+def _start_server(address: str) -> "subprocess.Popen[bytes]":
+    with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as its:
+        its.bind(address)
+        its.listen()  # connections wait until it has imported everything
+        return subprocess.Popen(
+            [sys.executable, "-m", "tests.commands", str(its.fileno())],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=ROOT,
+            env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | ONE_THREAD,
+            pass_fds=[its.fileno()],
+            start_new_session=True,  # Ctrl-C is for the tests, whose end is its end
+        )
 
 
 @functools.cache
 def _server() -> _Server:
-    started = _Server()
+    if SHARED in os.environ:
+        folder = Path(os.environ[SHARED])
+    else:
+        own = tempfile.TemporaryDirectory(prefix="whatwhere-commands-")
+        atexit.register(own.cleanup)
+        folder = Path(own.name)
+    started = _Server(folder)
     atexit.register(started.close)
     return started
 
@@ -230,7 +261,7 @@ def _server() -> _Server:
 # --- the server's own side ----------------------------------------------------------------------------------------
 
 
-def _serve(requests: socket.socket) -> None:
+def _serve(listening: socket.socket) -> None:
     """Fork a process for each request, and write the exit codes of those that have ended."""
     for name in _MODULES:
         importlib.import_module(name)
@@ -242,18 +273,38 @@ def _serve(requests: socket.socket) -> None:
 
     sys.modules["__main__"].__package__ = ""  # by which the usage would name this module
     running = selectors.DefaultSelector()
-    running.register(requests, selectors.EVENT_READ)
+    running.register(listening, selectors.EVENT_READ)
+    users: set[socket.socket] = set()
     with loading_once():
         searcher.load_backbone(DEFAULT_BACKBONE, choose_device())
         _warm_up()
         gc.freeze()
         while True:
             for key, _ in running.select():
-                if key.fileobj is not requests:
+                if key.fileobj is listening:
+                    user, _ = listening.accept()
+                    users.add(user)
+                    running.register(user, selectors.EVENT_READ)
+                elif key.fileobj not in users:
                     running.unregister(key.fileobj)
                     _tell_end(key.fd, *key.data)
-                elif not _fork(requests, running):
-                    return
+                elif not _fork(key.fileobj, [listening, *users], running):
+                    running.unregister(key.fileobj)
+                    users.remove(key.fileobj)
+                    key.fileobj.close()
+                    if not users and _ended(listening):
+                        return
+
+
+def _ended(listening: socket.socket) -> bool:
+    """Stop listening, unless somebody has connected meanwhile; return whether it has."""
+    address = Path(listening.getsockname())
+    with address.with_suffix(".lock").open() as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if select.select([listening], [], [], 0)[0]:
+            return False
+        address.unlink()
+    return True
 
 
 def _warm_up() -> None:
@@ -269,14 +320,15 @@ def _warm_up() -> None:
         verify_collection(root)
 
 
-def _fork(requests: socket.socket, running: selectors.BaseSelector) -> bool:
+def _fork(requests: socket.socket, others: Iterable[socket.socket], running: selectors.BaseSelector) -> bool:
     """Fork the next command; return whether there was one."""
     content, streams, _, _ = socket.recv_fds(requests, _LONGEST_REQUEST, 3)
     if not content:
         return False
     process = os.fork()
     if process == 0:
-        requests.close()
+        for other in others:
+            other.close()
         _be_the_command(json.loads(content), streams[:2])
     for stream in streams[:2]:
         os.close(stream)

@@ -12,6 +12,7 @@ import sklearn.datasets
 import torch
 from hypothesis import HealthCheck, settings
 
+from tests.commands import SHARED as SHARED_FOLDER
 from tests.loading import ACTIVATIONS, loading_once
 from tests.postgres import PostgresServer
 from whatwhere.indexer.catalog.catalog import Catalog
@@ -88,10 +89,11 @@ def networks_are_loaded_once() -> Iterator[None]:
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Say what marks there are, and make the folder of activations, which all processes of a run share."""
-    if ACTIVATIONS not in os.environ:  # the first process; those that it starts have its variables
-        folder = tempfile.TemporaryDirectory(prefix="whatwhere-activations-")
-        os.environ[ACTIVATIONS] = folder.name
+    """Say what marks there are, and make the folder that all processes of a run share."""
+    if SHARED_FOLDER not in os.environ:  # the first process; those that it starts have its variables
+        folder = tempfile.TemporaryDirectory(prefix="whatwhere-tests-")
+        (Path(folder.name) / "activations").mkdir()
+        os.environ |= {SHARED_FOLDER: folder.name, ACTIVATIONS: f"{folder.name}/activations"}
         config.add_cleanup(folder.cleanup)
     config.addinivalue_line("markers", "takes(seconds): about how long a module takes; what takes long is begun first")
 

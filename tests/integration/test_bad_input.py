@@ -48,7 +48,7 @@ def encoded(width: int, height: int, kind: str = "PNG") -> bytes:
 
 def solid(width: int, height: int) -> bytes:
     buffer = io.BytesIO()
-    Image.new("L", (width, height)).save(buffer, "PNG")
+    Image.new("1", (width, height)).save(buffer, "PNG")  # a bit a pixel: quickly made
     return buffer.getvalue()
 
 

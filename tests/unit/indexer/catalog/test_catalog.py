@@ -3,8 +3,6 @@
 import shutil
 import signal
 import sqlite3
-import subprocess
-import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -20,6 +18,7 @@ from sqlalchemy import Column, Integer, Table, event
 from sqlalchemy.dialects import sqlite
 from sqlalchemy.exc import IntegrityError
 
+from tests import commands
 from tests.cataloguing import described, failed, keep, migrate, migrating, raw, source, states
 from tests.postgres import PostgresServer
 from whatwhere.indexer.catalog.catalog import Catalog
@@ -566,10 +565,10 @@ def test_what_a_killed_writer_committed_is_there_and_no_more(
     address: CatalogAddress, opening: Callable[[CatalogAddress], Catalog]
 ) -> None:
     """A kill within a transaction takes that transaction alone, for readers and for the next writer."""
-    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_RECORDING, str(address)], check=False)
+    killed = commands.run_code(KILLED_WHILE_RECORDING, str(address))
 
     with opening(address) as catalog:
-        assert killed.returncode == -signal.SIGKILL
+        assert killed == -signal.SIGKILL
         assert states(catalog) == {"committed": FAILED}
 
 
@@ -723,8 +722,8 @@ def new_address(address: CatalogAddress, request: pytest.FixtureRequest) -> Iter
 @pytest.mark.parametrize("tables", [1, 2, 4])
 def test_a_kill_while_the_catalog_is_made_does_no_harm(new_address: CatalogAddress, tables: int) -> None:
     """A process killed in the middle of the first migration leaves nothing that stops the next one."""
-    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_MAKING, str(new_address), str(tables)], check=False)
-    assert killed.returncode == -signal.SIGKILL
+    killed = commands.run_code(KILLED_WHILE_MAKING, str(new_address), str(tables))
+    assert killed == -signal.SIGKILL
 
     with Catalog.create(new_address) as opened:
         keep(opened, Outcome(source("a"), image=described("a")))

@@ -2,14 +2,13 @@
 
 import json
 import signal
-import subprocess
-import sys
 import zlib
 
 import pytest
 from alembic import command
 from alembic.script import ScriptDirectory
 
+from tests import commands
 from tests.cataloguing import described, failed, keep, migrate, raw, source
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.catalog.database import CatalogAddress
@@ -203,9 +202,9 @@ def test_a_kill_while_migrating_does_no_harm(older: CatalogAddress, changes: int
     """A process that is killed anywhere in a migration leaves the older schema, whole; the next one migrates."""
     before = dump(older)
 
-    killed = subprocess.run([sys.executable, "-c", KILLED_WHILE_MIGRATING, str(older), str(changes)], check=False)
+    killed = commands.run_code(KILLED_WHILE_MIGRATING, str(older), str(changes))
 
-    assert killed.returncode == -signal.SIGKILL
+    assert killed == -signal.SIGKILL
     assert dump(older) == before
     assert raw(older, "SELECT version_num FROM alembic_version") == [("0001",)]
     with Catalog.create(older) as catalog:
