@@ -21,6 +21,7 @@ TEMPLATE = "migrated"  # a database with the catalogue's tables in it: copied in
 # The order of text is that of a language, not of code points, and times are far from UTC: neither may show anywhere.
 _INITDB = "-U postgres --auth=trust -E UTF8 --locale=C.UTF-8 --locale-provider=icu --icu-locale=en-US --no-sync"
 _POSTGRES = "-c fsync=off -c timezone=Asia/Kathmandu -c autovacuum=off -c max_connections=50"
+_POSTGRES += " -c dynamic_shared_memory_type=mmap"  # in its folder, where a killed server leaves nothing behind
 _PATIENCE_S = 60
 
 
