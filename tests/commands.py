@@ -216,7 +216,7 @@ class _Server:
                 self._socket.connect(address)
             except (FileNotFoundError, ConnectionRefusedError):  # not started, or ended with those that used it
                 Path(address).unlink(missing_ok=True)
-                self._process = _start_server(address)  # kept, for Popen warns of a process that nobody waits for
+                _start_server(address)
                 self._socket.connect(address)
 
     def fork(self, request: Mapping[str, Any], streams: list[int]) -> int:
@@ -230,18 +230,19 @@ class _Server:
         self._socket.close()
 
 
-def _start_server(address: str) -> "subprocess.Popen[bytes]":
+def _start_server(address: str) -> None:
     with socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET) as its:
         its.bind(address)
         its.listen()  # connections wait until it has imported everything
-        return subprocess.Popen(
+        # What is started here forks the server and ends: others may need it longer than this process lives.
+        subprocess.run(
             [sys.executable, "-m", "tests.commands", str(its.fileno())],
+            check=True,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             cwd=ROOT,
             env={name: value for name, value in os.environ.items() if name != "COLUMNS"} | ONE_THREAD,
             pass_fds=[its.fileno()],
-            start_new_session=True,  # Ctrl-C is for the tests, whose end is its end
         )
 
 
@@ -299,12 +300,12 @@ def _serve(listening: socket.socket) -> None:
 def _ended(listening: socket.socket) -> bool:
     """Stop listening, unless somebody has connected meanwhile; return whether it has."""
     address = Path(listening.getsockname())
-    with address.with_suffix(".lock").open() as lock:
+    with contextlib.suppress(FileNotFoundError), address.with_suffix(".lock").open() as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         if select.select([listening], [], [], 0)[0]:
             return False
         address.unlink()
-    return True
+    return True  # also where the folder is gone, with the run of the tests
 
 
 def _warm_up() -> None:
@@ -374,4 +375,7 @@ def _be_the_command(request: dict[str, Any], streams: list[int]) -> None:
 
 
 if __name__ == "__main__":
+    if os.fork() > 0:
+        os._exit(0)
+    os.setsid()  # Ctrl-C is for the tests, with whose end it ends
     _serve(socket.socket(fileno=int(sys.argv[1])))
