@@ -69,10 +69,10 @@ def less_id(layout: Layout, path: Path) -> bytes:
 
 
 def corel(data: Path) -> tuple[list[Path], list[Path]]:
-    """Return pictures of ten classes, class by class: ten each that are searched, and two that ask."""
+    """Return pictures of ten classes, class by class: five each that are searched, and one that asks."""
     folder = data / "corel1k"
-    searched = [folder / f"images/{90 * kind + number}.jpg" for kind in range(10) for number in range(10)]
-    return searched, [folder / f"queries/{10 * kind + number}.jpg" for kind in range(10) for number in range(2)]
+    searched = [folder / f"images/{90 * kind + number}.jpg" for kind in range(10) for number in range(5)]
+    return searched, [folder / f"queries/{10 * kind}.jpg" for kind in range(10)]
 
 
 @pytest.fixture(scope="module")
