@@ -1,5 +1,6 @@
 """Photographs that installed packages carry, a collection of them, and a server of it: real ones, made once."""
 
+import gc
 import os
 import shutil
 import tempfile
@@ -106,6 +107,12 @@ def pytest_configure(config: pytest.Config) -> None:
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     """Begin with the modules that take longest, so that no worker ends minutes after the others."""
     items.sort(key=_seconds, reverse=True)
+
+
+def pytest_collection_finish() -> None:
+    """Look for garbage less often: what is imported stays, and to search it took a fifteenth of the time."""
+    gc.freeze()
+    gc.set_threshold(10_000, 20, 20)
 
 
 def _seconds(item: pytest.Item) -> float:
