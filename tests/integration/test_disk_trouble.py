@@ -5,7 +5,6 @@ import re
 import shutil
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -205,15 +204,12 @@ def test_a_new_collection_on_a_read_only_disk_is_a_sentence(harness: Harness, di
 
 
 @pytest.fixture
-def halted(harness: Harness, tmp_path: Path) -> Iterator[tuple["subprocess.Popen[bytes]", Path]]:
+def halted(harness: Harness, tmp_path: Path) -> Iterator[tuple[commands.Process, Path]]:
     """Give a run that holds a collection, halted in the middle of its work, and the collection."""
     situation = harness.situations["later run"]
     root = tmp_path / "held.ww"
     placed(situation, root)
-    command = (sys.executable, "-m", "whatwhere.service.cli", *situation.arguments, "--collection", str(root))
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, env=os.environ | {"OMP_NUM_THREADS": "1"}
-    ) as process:
+    with commands.start(*situation.arguments, "--collection", root) as process:
         while Layout(root).lock.read_text().split(" ")[0] != str(process.pid) and process.poll() is None:
             time.sleep(0.001)
         process.send_signal(signal.SIGSTOP)
@@ -222,7 +218,7 @@ def halted(harness: Harness, tmp_path: Path) -> Iterator[tuple["subprocess.Popen
 
 
 def test_a_second_writer_is_refused_while_readers_read(
-    harness: Harness, halted: tuple["subprocess.Popen[bytes]", Path], tmp_path: Path
+    harness: Harness, halted: tuple[commands.Process, Path], tmp_path: Path
 ) -> None:
     """The message names the first one's process; a reader has the old generation; the first one ends as undisturbed."""
     first, root = halted

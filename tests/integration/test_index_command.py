@@ -5,7 +5,6 @@ import os
 import re
 import signal
 import subprocess
-import sys
 from collections.abc import Iterator, Sequence
 from datetime import datetime
 from pathlib import Path
@@ -17,8 +16,8 @@ from typer.testing import CliRunner
 
 import whatwhere.indexer.pipeline.run
 from tests import commands
-from tests.commands import ONE_THREAD
 from tests.conftest import rows, written
+from tests.networks import BY_TORCH
 from whatwhere.indexer.catalog.catalog import Catalog
 from whatwhere.indexer.catalog.records import ImageRecord
 from whatwhere.indexer.collection.layout import Layout
@@ -41,9 +40,9 @@ def run(*arguments: str | Path, timeout_s: float = 240, **environment: str) -> "
     return commands.run(*arguments, timeout_s=timeout_s, environment=os.environ | {"COLUMNS": "500"} | environment)
 
 
-def run_afresh(*arguments: str | Path) -> "subprocess.CompletedProcess[str]":
+def run_afresh(*arguments: str | Path, **environment: str) -> "subprocess.CompletedProcess[str]":
     """Run the command to its end, in an interpreter of its own."""
-    return commands.run_afresh(*arguments, environment=os.environ | {"COLUMNS": "500"})
+    return commands.run_afresh(*arguments, environment=os.environ | {"COLUMNS": "500"} | environment)
 
 
 def run_here(*arguments: str | Path) -> str:
@@ -443,7 +442,8 @@ def test_whiteners_that_were_trained_are_used(tmp_path: Path, patterns: Path) ->
     """`whiten` writes what `index --whiteners` takes."""
     pictures = [patterns / name for name in ("00.png", "01.png", "02.png")]
 
-    trained = run_afresh("whiten", *pictures, "--output", tmp_path / "w", "--descriptors", "what", "--dimensions", "9")
+    flags = ("--output", tmp_path / "w", "--descriptors", "what", "--dimensions", "9")
+    trained = run_afresh("whiten", *pictures, *flags, **BY_TORCH)
     done = run("index", pictures[0], "-c", tmp_path / "c.ww", "--descriptors", "what", "--whiteners", tmp_path / "w")
 
     whitener = whitening.load(tmp_path / "w" / "efficientnet-lite0.cells.safetensors")
@@ -582,10 +582,6 @@ CHILD = f"""
 import whatwhere.indexer.pipeline.run
 whatwhere.indexer.pipeline.run.SHARD_SOURCES = {SHARD_SOURCES}
 """
-RUN = """
-from whatwhere.service.cli import main
-main()
-"""
 # So that the signal finds the run at work, however slow or fast the machine is.
 WAITING_AFTER_TWO_SHARDS = """
 import time
@@ -609,8 +605,9 @@ def indexing(patterns: Path, root: Path) -> list[str]:
 def uninterrupted(tmp_path_factory: pytest.TempPathFactory, patterns: Path) -> Path:
     """Give the collection that one run without any trouble makes."""
     root = tmp_path_factory.mktemp("uninterrupted") / "c.ww"
-    command = [sys.executable, "-c", CHILD + RUN, *indexing(patterns, root)]
-    subprocess.run(command, check=True, capture_output=True, env=os.environ | ONE_THREAD)
+    with commands.start(*indexing(patterns, root), before=CHILD) as process:
+        process.communicate(240)
+    assert process.wait() == 0
     return root
 
 

@@ -31,11 +31,16 @@ FORMATS: dict[str, tuple[str, str, dict[str, Any]]] = {
 
 def picture(random: np.random.Generator, mode: str = "RGB") -> Image.Image:
     """Cut 64 x 48 pixels from a photograph and add a little noise, so that no two pictures are the same."""
-    with Image.open(_FOLDER / f"{random.choice(_PHOTOGRAPHS)}.png") as photograph:
-        left, top = random.integers(0, 150, 2).tolist()
-        pixels = np.asarray(photograph.convert("RGB").crop((left, top, left + 192, top + 144)).resize((64, 48)))
+    photograph = _photograph(random.choice(_PHOTOGRAPHS))
+    left, top = random.integers(0, 150, 2).tolist()
+    pixels = np.asarray(photograph.crop((left, top, left + 192, top + 144)).resize((64, 48)))
     noisy = pixels.astype(int) + random.integers(-8, 9, pixels.shape)
     return Image.fromarray(noisy.clip(0, 255).astype(np.uint8)).convert(mode)
+
+
+@functools.cache
+def _photograph(name: str) -> Image.Image:
+    return Image.open(_FOLDER / f"{name}.png").convert("RGB")
 
 
 def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
@@ -58,10 +63,13 @@ def chunk(kind: bytes, content: bytes) -> bytes:
 
 @functools.cache
 def packed_zeros(count: int) -> bytes:
-    """Return `count` zeros compressed by zlib."""
+    """Return `count` zeros compressed by zlib: what follows a full flush is the same bytes for each piece."""
     packer = zlib.compressobj(6)
-    pieces = [packer.compress(bytes(min(_PIECE, count - start))) for start in range(0, count, _PIECE)]
-    return b"".join(pieces) + packer.flush()
+    begin = packer.flush(zlib.Z_FULL_FLUSH)
+    piece = packer.compress(bytes(_PIECE)) + packer.flush(zlib.Z_FULL_FLUSH)
+    end = packer.compress(bytes(count % _PIECE)) + packer.flush()
+    checksum = (count % 65_521) << 16 | 1  # Adler-32 of zeros, of which the packer has seen some alone
+    return begin + count // _PIECE * piece + end[:-4] + struct.pack(">I", checksum)
 
 
 def png(size: tuple[int, int], depth: int, color: int, *, extra: bytes = b"", rows: int | None = None) -> bytes:

@@ -7,8 +7,6 @@ import signal
 import socket
 import sqlite3
 import struct
-import subprocess
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from dataclasses import replace
@@ -21,6 +19,7 @@ import pytest
 from numpy.typing import NDArray
 from sqlalchemy.exc import IntegrityError
 
+from tests import commands
 from tests.made_up import (
     DIMENSIONS,
     OTHER_WHITENERS,
@@ -334,29 +333,27 @@ def test_a_file_is_no_place_for_a_collection(tmp_path: Path) -> None:
 # --- one writer -------------------------------------------------------------------------------------------------
 
 HOLDING = """
-import sys
+import signal, sys
 from pathlib import Path
 from dataclasses import replace
 from whatwhere.indexer.collection.writer import open_for_writing
 from tests.made_up import RECIPE
 with open_for_writing(Path(sys.argv[1]), replace(RECIPE, descriptors=("what",))):
     print("holding", flush=True)
-    sys.stdin.read()
+    signal.pause()
 """
 
 
 @pytest.fixture
-def holder(new_root: Path) -> Iterator[subprocess.Popen[str]]:
+def holder(new_root: Path) -> Iterator[commands.Process]:
     """Give another process that is writing to the collection at `new_root`."""
-    arguments = [sys.executable, "-c", HOLDING, str(new_root)]
-    with subprocess.Popen(arguments, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with commands.start(new_root, before=HOLDING) as process:
         assert process.stdout.readline() == "holding\n"
         yield process
         process.kill()
 
 
-def test_a_second_writer_is_refused_until_the_first_is_gone(new_root: Path, holder: subprocess.Popen[str]) -> None:
+def test_a_second_writer_is_refused_until_the_first_is_gone(new_root: Path, holder: commands.Process) -> None:
     """The error names the process that writes; when that one is killed, its lock is gone with it."""
     recipe = replace(RECIPE, descriptors=("what",))
 
