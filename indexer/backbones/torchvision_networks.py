@@ -6,7 +6,7 @@ copy.
 
 import difflib
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import cache
@@ -87,7 +87,7 @@ def build(name: str, layer: str) -> CutNetwork:
     Raises UnknownName if the layer does not exist.
     """
     network = _classifier(name)
-    layers = get_graph_node_names(network, suppress_diff_warning=True)[1]
+    layers = _layers(name)
     if not any(known == layer or known.startswith(f"{layer}.") for known in layers):
         raise UnknownName(f"{name} has no layer {layer!r}; {usable(name, layer)}")
     extractor = create_feature_extractor(network, {layer: _OUTPUT}, suppress_diff_warning=True).eval()
@@ -129,8 +129,8 @@ def measure(name: str, layer: str) -> Cut:
             f"{usable(name, layer)}"
         )
     with FlopCounterMode(display=False) as counter:
-        shape = _shapes(extractor, COST_SIDES).get(output)
-    stride = _strides(extractor).get(output)
+        shapes = _shapes(extractor, COST_SIDES)
+    shape, stride = shapes.get(output), _strides(extractor, shapes).get(output)
     if shape is None or stride is None:
         output_shape = "no output" if shape is None else " x ".join(map(str, shape))
         raise UnknownName(
@@ -143,10 +143,13 @@ def measure(name: str, layer: str) -> Cut:
 @cache
 def usable_layers(name: str) -> tuple[str, ...]:
     """Return the layers that `measure` accepts, in the order of execution."""
-    network = _classifier(name)
-    names = get_graph_node_names(network, suppress_diff_warning=True)[1]
-    traced = create_feature_extractor(network, {layer: layer for layer in names}, suppress_diff_warning=True).eval()
-    strides = _strides(traced)
+    names = _layers(name)
+    wanted = {layer: layer for layer in names}
+    # Finding the outputs of every layer takes a second: in the mode for training, whose graph is not used, none are.
+    traced = create_feature_extractor(
+        _classifier(name), train_return_nodes={}, eval_return_nodes=wanted, suppress_diff_warning=True
+    ).eval()
+    strides = _strides(traced, _shapes(traced, COST_SIDES))
     outputs = zip(names, _outputs(traced).values(), strict=True)
     return tuple(layer for layer, node in outputs if node in strides and negative_source(traced, node) is None)
 
@@ -173,6 +176,12 @@ def _classifier(name: str) -> nn.Module:
     except NotImplementedError:  # RegNet computes its widths with tensors that need values
         network = models.get_model(name, **options).to("meta")
     return network.eval()
+
+
+@cache
+def _layers(name: str) -> Sequence[str]:
+    """Return the names of all layers of a network in inference mode, in the order of execution."""
+    return tuple(get_graph_node_names(_classifier(name), suppress_diff_warning=True)[1])
 
 
 def _outputs(extractor: GraphModule) -> Mapping[str, Node]:
@@ -202,9 +211,12 @@ def _shapes(extractor: GraphModule, sides: tuple[int, int]) -> Mapping[Node, Sha
     return seen.shapes
 
 
-def _strides(extractor: GraphModule) -> Mapping[Node, int]:
-    """Return the stride in pixels of every node whose output is a feature map that covers images of any size."""
-    shapes, doubled, smallest = (_shapes(extractor, sides) for sides in (COST_SIDES, _DOUBLE_SIDES, _SMALLEST_SIDES))
+def _strides(extractor: GraphModule, shapes: Mapping[Node, Shape]) -> Mapping[Node, int]:
+    """Return the stride in pixels of every node whose output is a feature map that covers images of any size.
+
+    `shapes` are those for an image of COST_SIDES.
+    """
+    doubled, smallest = (_shapes(extractor, sides) for sides in (_DOUBLE_SIDES, _SMALLEST_SIDES))
     strides = {}
     for node in smallest.keys() & doubled.keys():
         shape, more = shapes[node], doubled[node][2:3]
