@@ -8,8 +8,6 @@ import random
 import resource
 import socket
 import struct
-import subprocess
-import sys
 import time
 import zlib
 from collections.abc import Callable, Iterator
@@ -37,6 +35,7 @@ from hyperframe.frame import (
     WindowUpdateFrame,
 )
 
+from tests import commands
 from whatwhere.indexer import errors
 from whatwhere.service.client.client import Client
 from whatwhere.service.rpc import image_search_pb2 as pb
@@ -62,11 +61,18 @@ PREFACE = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
 STORED = pb.SearchImagesRequest(image="images/1").SerializeToString()
 
 
+# of the server; the tests themselves have them, too
+MANY_FILES = """
+import resource
+most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))
+"""
+
+
 class Target:
     """The server that is attacked."""
 
-    def __init__(self, process: "subprocess.Popen[str]") -> None:
-        assert process.stdout is not None
+    def __init__(self, process: commands.Process) -> None:
         self.process = process
         self.address = process.stdout.readline().split()[-1]
         self.port = int(self.address.rpartition(":")[2])
@@ -108,19 +114,11 @@ def target(collection: Path) -> Iterator[Target]:
     resource.setrlimit(resource.RLIMIT_NOFILE, (min(most, 8192), most))  # for both sides of the idle connections
     options = ("--max-concurrent", str(MOST), "--max-concurrent-per-client", str(MOST_OF_ONE), "--threads", "1")
     options += ("--max-connections-per-client", str(2 * SHAKEN_HANDS))
-    command = (
-        sys.executable,
-        "-m",
-        "whatwhere.service.cli",
-        "serve",
-        "--collection",
-        str(collection),
-        "--listen",
-        f"{HOST}:0",
-    )
-    with subprocess.Popen(
-        [*command, *options], stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    ) as process:
+    command = ("serve", "--collection", collection, "--listen", f"{HOST}:0", *options)
+    with (
+        open(os.devnull, "w") as nowhere,
+        commands.start(*command, before=MANY_FILES, stderr=nowhere.fileno()) as process,
+    ):
         try:
             yield Target(process)
         finally:

@@ -3,8 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +12,7 @@ from click.testing import Result
 from PIL import Image
 from typer.testing import CliRunner
 
+from tests import commands
 from tests.conftest import QUERY_PHOTOGRAPH, SCIKIT_IMAGE
 from tests.integration.test_index_command import images
 from whatwhere.indexer.errors import ImageNotFound, InvalidRequest, UnknownName
@@ -259,19 +258,11 @@ def test_errors_name_what_was_wrong(
 
 
 def test_an_error_is_one_line_and_exit_code_1(tmp_path: Path) -> None:
-    """In a process of its own, without a traceback."""
-    command = (
-        sys.executable,
-        "-m",
-        "whatwhere.service.cli",
-        "explain",
-        "gone.jpg",
-        "--picture",
-        str(tmp_path / "why.png"),
-    )
+    """In a real process, without a traceback."""
+    picture = tmp_path / "why.png"
 
-    done = subprocess.run(command, check=False, capture_output=True, text=True, env=os.environ | {"COLUMNS": "200"})
+    done = commands.run("explain", "gone.jpg", "--picture", picture, environment=os.environ | {"COLUMNS": "200"})
 
     assert done.returncode == 1
     assert done.stderr.startswith("error: gone.jpg: No such file")
-    assert not (tmp_path / "why.png").exists()
+    assert not picture.exists()

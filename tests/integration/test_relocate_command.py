@@ -297,7 +297,7 @@ def test_a_terminal_without_unicode_gets_escapes(library: Path) -> None:
     environment = {**os.environ, **WIDE, "LANG": "C", "LC_ALL": "C", "PYTHONIOENCODING": "ascii"}
 
     listed = run_afresh("images", "-c", library / "c.ww", environment=environment)
-    failed = run_afresh("search", "\u65e5\u672c.jpg", "-c", library / "c.ww", environment=environment)
+    failed = run_afresh("search", "\u65e5\u672c.jpg", "--server", "127.0.0.1:1", environment=environment)
 
     assert (listed.returncode, listed.stderr) == (0, "")
     assert "Mu\\u0308ller.jpg" in listed.stdout

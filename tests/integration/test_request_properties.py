@@ -19,13 +19,13 @@ from PIL import Image
 from whatwhere.service.rpc import image_search_pb2 as pb
 
 EXAMPLES = settings(
-    max_examples=300,
+    max_examples=120,
     deadline=None,
     derandomize=True,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
 )
-FEW = settings(EXAMPLES, max_examples=100)  # a search has fifteen fields, the others have one to six
+FEW = settings(EXAMPLES, max_examples=40)  # a search has fifteen fields, the others have one to six
 TIMEOUT_S = 60.0
 ANSWERS = {
     grpc.StatusCode.OK,

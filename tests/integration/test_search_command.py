@@ -192,9 +192,7 @@ def test_a_server_told_not_to_look_says_what_it_has_missed(collection: Path, tmp
 
 def test_a_server_ends_its_requests_on_sigterm(collection: Path) -> None:
     """SIGTERM stops it cleanly, with a log line for each request it served."""
-    command = [*commands.AFRESH, "serve", "--collection", str(collection), "--listen", "127.0.0.1:0"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
-        assert process.stdout is not None
+    with commands.start("serve", "--collection", collection, "--listen", "127.0.0.1:0") as process:
         with Client(process.stdout.readline().split()[-1]) as client:
             client.search("images/1")
         process.send_signal(signal.SIGTERM)

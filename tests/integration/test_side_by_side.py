@@ -26,7 +26,7 @@ from whatwhere.service.settings import ServerSettings
 pytestmark = pytest.mark.takes(30)
 
 CALLERS = 8
-PAUSE_S = 0.01  # of each caller: what is to start beside needs the cores, too
+PAUSE_S = 0.03  # of each caller: what is to start beside needs the cores, too
 ADDED = 4
 
 

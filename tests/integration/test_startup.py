@@ -8,7 +8,7 @@ import shutil
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,35 +29,38 @@ NUMERIC = {"torch", "sklearn", "scipy", "pandas", "numba"}
 # Beyond these, help needs nothing but the command line itself.
 LARGE = NUMERIC | {"numpy", "sqlalchemy", "alembic", "faiss", "grpc", "google.protobuf", "PIL", "lark", "structlog"}
 PEAK_MIB = 150
-# Prints at the end what was imported, and the peak of this process's own memory.
-CHILD = """
-import atexit, json, re, sys
+# Runs groups of commands, one after the other in one interpreter, and reports after each what is imported by then, its
+# peak memory and their exit codes. A group whose name begins with + is run in a fork, and leaves nothing to the next.
+SEVERAL = """
+import json, os, re, sys
 from pathlib import Path
 
-report = Path(sys.argv.pop(1))
+folder, groups = Path(sys.argv[1]), json.loads(sys.argv[2])
 
-@atexit.register
-def write():
+def run(name, commands):
+    codes = []
+    for sys.argv[1:] in commands:
+        try:
+            main()
+            codes.append(0)
+        except SystemExit as end:
+            codes.append(end.code or 0)
     peak_kib = int(re.search(r"VmHWM:\\s+(\\d+)", Path("/proc/self/status").read_text())[1])
-    report.write_text(json.dumps({"modules": sorted(sys.modules), "peak_mib": peak_kib / 1024}))
+    report = {"modules": sorted(sys.modules), "peak_mib": peak_kib / 1024, "codes": codes}
+    (folder / f"{name}.json").write_text(json.dumps(report))
 
 from whatwhere.service.cli import main
-main()
+for name, commands in groups.items():
+    sys.stdout.flush()
+    if not name.startswith("+"):
+        run(name, commands)
+    elif (child := os.fork()):
+        assert os.waitpid(child, 0)[1] == 0
+    else:
+        run(name, commands)
+        sys.stdout.flush()
+        os._exit(0)
 """
-# The same for several commands, one after the other in one process; their exit codes are its last line.
-SEVERAL = CHILD.replace(
-    "\nmain()\n",
-    """
-codes = []
-for sys.argv[1:] in json.loads(sys.argv[1]):
-    try:
-        main()
-        codes.append(0)
-    except SystemExit as end:
-        codes.append(end.code or 0)
-print(codes)
-""",
-)
 # Rooms that never import torch, and the modules of others that the commands above them need.
 ROOMS = (
     *("indexer.catalog", "indexer.metadata", "indexer.sources", "indexer.storage", "indexer.vectors"),
@@ -93,35 +96,20 @@ def server(root: Path) -> Iterator[str]:
     serving.stop(grace=None)
 
 
-def command(report: Path, *arguments: str | Path) -> list[str]:
-    return [sys.executable, "-c", CHILD, str(report), *map(str, arguments)]
-
-
-def run_all(tmp_path: Path, commands: Sequence[Sequence[str]]) -> dict[str, Any]:
-    """Run commands to their ends in one process, and return what they imported together, and its peak memory."""
-    report = tmp_path / "report.json"
-    asked = [sys.executable, "-c", SEVERAL, str(report), json.dumps(commands)]
+def run_all(folder: Path, groups: Mapping[str, Sequence[Sequence[str]]]) -> dict[str, dict[str, Any]]:
+    """Run groups of commands to their ends in one process; return what is imported after each, and the peak memory."""
+    asked = [sys.executable, "-c", SEVERAL, str(folder), json.dumps(groups)]
     done = subprocess.run(asked, check=False, capture_output=True, text=True)
-    assert done.stdout.splitlines()[-1] == f"{[0] * len(commands)}", done.stderr
-    found: dict[str, Any] = json.loads(report.read_text())
-    return found
+    assert done.returncode == 0, done.stderr
+    reports: dict[str, dict[str, Any]] = {name: json.loads((folder / f"{name}.json").read_text()) for name in groups}
+    assert {name: report["codes"] for name, report in reports.items()} == {
+        name: [0] * len(commands) for name, commands in groups.items()
+    }, done.stderr
+    return reports
 
 
 def imported(report: dict[str, Any], names: set[str]) -> list[str]:
     return sorted(names & set(report["modules"]))
-
-
-def test_help_imports_nothing_large(tmp_path: Path) -> None:
-    """Of no command and no sub-command."""
-    names = [each.callback.__name__ for each in cli.app.registered_commands if each.callback is not None]
-    assert len(names) > 15
-
-    report = run_all(
-        tmp_path, [[*words, "--help"] for words in ((), ("token",), ("token", "create"), *zip(names, strict=True))]
-    )
-
-    assert imported(report, LARGE) == []
-    assert report["peak_mib"] < PEAK_MIB / 2
 
 
 LOCAL = (
@@ -139,61 +127,74 @@ REMOTE = (
     ("refresh", "--server", "{server}"),
     ("search", "images/2", "--server", "{server}", "--picture", "{folder}/answer.png"),
 )
+COPY = (("copy", "{root}", "{copy}.2"),)
 
 
-@pytest.mark.parametrize(
-    ("commands", "needed"),
-    [(LOCAL, set()), (FILTERED, {"lark"}), (REMOTE, set()), ([("copy", "{root}", "{copy}.2")], {"alembic"})],
-    ids=["local", "filtered", "remote", "copy"],
-)
-def test_what_only_looks_needs_no_numeric_library(
-    commands: Sequence[Sequence[str]], needed: set[str], root: Path, server: str, tmp_path: Path
-) -> None:
-    """The work itself is done, and takes little memory; a copy needs Alembic, which makes its tables."""
+def test_what_only_looks_needs_no_numeric_library(root: Path, server: str, tmp_path: Path) -> None:
+    """Help needs nothing large; the work itself is done, and takes little memory; a copy needs Alembic's tables."""
+    names = [each.callback.__name__ for each in cli.app.registered_commands if each.callback is not None]
+    assert len(names) > 15
+    helped = [[*words, "--help"] for words in ((), ("token",), ("token", "create"), *zip(names, strict=True))]
     copy = tmp_path / "copy.ww"
     shutil.copytree(root, copy)
     places = {"root": root, "copy": copy, "folder": tmp_path, "server": server}
+    looking = {"local": LOCAL, "+filtered": FILTERED, "+remote": REMOTE, "+copy": COPY}
 
-    report = run_all(tmp_path, [[text.format(**places) for text in arguments] for arguments in commands])
+    reports = run_all(
+        tmp_path,
+        {"help": helped}
+        | {
+            name: [[text.format(**places) for text in arguments] for arguments in commands]
+            for name, commands in looking.items()
+        },
+    )
 
-    assert imported(report, (NUMERIC | {"alembic", "lark"}) - needed) == []
-    assert report["peak_mib"] < PEAK_MIB
+    assert imported(reports["help"], LARGE) == []
+    assert reports["help"]["peak_mib"] < PEAK_MIB / 2
+    for name, needed in {
+        "local": set[str](),
+        "+filtered": {"lark"},
+        "+remote": set[str](),
+        "+copy": {"alembic"},
+    }.items():
+        assert (name, imported(reports[name], (NUMERIC | {"alembic", "lark"}) - needed)) == (name, [])
+        assert reports[name]["peak_mib"] < PEAK_MIB, name
 
 
-def test_a_collection_is_searched_without_scikit_learn_and_grpc(root: Path, tmp_path: Path) -> None:
-    """By the server's functions, without a server, a client or a socket; a stored image needs no network, too."""
+def test_what_searches_needs_no_scikit_learn(root: Path, tmp_path: Path) -> None:
+    """By the server's functions, without a server, a client or a socket; a stored image needs no network, too.
+
+    A deep verification derives vectors, for which it needs torch: the report sees it. A server that is asked everything
+    is the third in the same interpreter, and ends well.
+    """
     asked = [
         ["search", "images/2", "--localize", "2", "-c", str(root)],
         ["explain", "images/2", "-c", str(root)],
         ["compare", "images/2", "images/3", "-c", str(root)],
     ]
-
-    report = run_all(tmp_path, asked)
-
-    assert imported(report, {"sklearn", "pandas", "grpc", "openvino", "starlette", "uvicorn"}) == []
-
-
-def test_a_server_needs_no_scikit_learn(root: Path, tmp_path: Path) -> None:
-    """Whatever it is asked."""
-    report = tmp_path / "report.json"
-    started = command(report, "serve", "-c", root, "--listen", "127.0.0.1:0", "--web", "127.0.0.1:0")
-    with subprocess.Popen(started, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
+    groups = {
+        "searched": asked,
+        "verified": [["verify", "-c", str(root), "--deep"]],
+        "served": [["serve", "-c", str(root), "--listen", "127.0.0.1:0", "--web", "127.0.0.1:0"]],
+    }
+    command = [sys.executable, "-c", SEVERAL, str(tmp_path), json.dumps(groups)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as process:
         assert process.stdout is not None
-        with Client(process.stdout.readline().split()[-1]) as client:
+        address = next(line for line in process.stdout if " 127.0.0.1:" in line).split()[-1]
+        with Client(address) as client:
             client.search("images/2", SearchOptions(localize_count=3))
             client.explain("images/2", similar_count=2, heatmap_size_px=64)
             client.compare("images/2", ["images/3"])
         process.send_signal(signal.SIGTERM)
-        process.wait(timeout=60)
+        process.stdout.read()
+        assert process.wait(timeout=60) == 0
 
-    assert imported(json.loads(report.read_text()), {"sklearn", "pandas"}) == []
-
-
-def test_the_report_sees_what_is_imported(root: Path, tmp_path: Path) -> None:
-    """A deep verification derives vectors, for which it needs torch."""
-    report = run_all(tmp_path, [["verify", "-c", str(root), "--deep"]])
-
-    assert imported(report, {"torch"}) == ["torch"]
+    reports = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in groups}
+    assert [report["codes"] for report in reports.values()] == [[0, 0, 0], [0], [0]]
+    assert imported(reports["searched"], {"sklearn", "pandas", "grpc", "openvino", "starlette", "uvicorn"}) == []
+    assert imported(reports["verified"], {"torch"}) == ["torch"]
+    assert imported(reports["served"], {"sklearn", "pandas"}) == []
+    assert imported(reports["served"], {"starlette"}) == ["starlette"]
 
 
 def modules_of(room: str) -> Sequence[str]:

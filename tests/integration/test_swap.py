@@ -3,11 +3,8 @@
 import io
 import itertools
 import logging
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import threading
 from collections.abc import Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -44,6 +41,7 @@ pytestmark = [pytest.mark.usefixtures("one_thread"), pytest.mark.takes(45)]
 
 SWAPS = 50
 CLIENTS = 2  # as many as cores: more only wait for each other
+PAUSE_S = 0.02  # of each client: without one they ask thousands of times, and what publishes waits for them
 TOLERANCE = 1e-3  # of a score; float32 vectors, and an upload is described in two processes
 REGION = Box(0.1, 0.2, 0.7, 0.9)
 BOATS = 'label = "boat"'
@@ -109,7 +107,7 @@ class Answer:
 
 @dataclass
 class Load:
-    """Clients that ask without a pause while generations are made: `begun` was begun, `oldest` is served or was."""
+    """Clients that ask all the time while generations are made: `begun` was begun, `oldest` is served or was."""
 
     address: str
     layout: Layout
@@ -134,7 +132,7 @@ class Load:
         answers = []
         with Client(self.address) as client:
             for turn in itertools.count(first):
-                if self.stopping.is_set():
+                if self.stopping.wait(PAUSE_S):
                     break
                 question, oldest = QUESTIONS[turn % len(QUESTIONS)], self.oldest
                 found = question.ask(client)
@@ -210,24 +208,8 @@ class Oracle:
 @contextmanager
 def serving(root: Path, log: Path) -> Iterator[tuple[str, int]]:
     """Run a server process; give its address and process id, and see it end well."""
-    command = [
-        sys.executable,
-        "-m",
-        "whatwhere.service.cli",
-        "serve",
-        "--collection",
-        str(root),
-        "--listen",
-        "127.0.0.1:0",
-    ]
-    environment = os.environ | {"OMP_NUM_THREADS": "1"}
-    with (
-        log.open("w") as messages,
-        subprocess.Popen(
-            [*command, "--refresh", "0.05"], stdout=subprocess.PIPE, stderr=messages, text=True, env=environment
-        ) as process,
-    ):
-        assert process.stdout is not None
+    flags = ("--collection", root, "--listen", "127.0.0.1:0", "--refresh", "0.05")
+    with log.open("w") as messages, commands.start("serve", *flags, stderr=messages.fileno()) as process:
         try:
             yield process.stdout.readline().split()[-1], process.pid
         finally:

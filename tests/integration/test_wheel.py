@@ -14,26 +14,61 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import QUERY_PHOTOGRAPH, ROOT, SCIKIT_IMAGE
+from tests.networks import BY_TORCH
 
 NAMES = ("service", "indexer", "migrations")
 FOREIGN = "raise RuntimeError('the project in this folder has a package of this name')\n"
-CLIENT = """
+# Runs the installed script of the command three times, in forks of one interpreter: it imports torch once. The third
+# serves, and is asked by the client.
+COMMANDS = """
 import json
-import subprocess
+import os
+import runpy
+import signal
 import sys
 from pathlib import Path
 
-from whatwhere import Box, Client, SearchOptions
+import torch
 
-command = [sys.argv[1], "serve", "--collection", "pictures.ww", "--listen", "127.0.0.1:0"]
-with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-    try:
-        address = server.stdout.readline().split()[-1]
-        with Client(address) as client:
-            result = client.search(Path(sys.argv[2]), SearchOptions(Box(0.05, 0.15, 0.95, 0.98), page_size=1))
-        print(json.dumps([hit.image.file_name for hit in result.hits]))
-    finally:
-        server.terminate()
+from whatwhere import Box, Client, SearchOptions
+from whatwhere.indexer.pipeline import run
+from whatwhere.service import server
+
+script, query, *pictures = sys.argv[1:]
+root = ["--collection", "pictures.ww"]
+
+
+def start(*arguments):
+    reading, writing = os.pipe()
+    process = os.fork()
+    if process == 0:
+        os.dup2(writing, 1)
+        os.close(writing)
+        os.close(reading)
+        sys.argv = [script, *arguments]
+        runpy.run_path(script, run_name="__main__")
+        os._exit(0)
+    os.close(writing)
+    return process, open(reading)
+
+
+def end(process):
+    return os.waitstatus_to_exitcode(os.waitpid(process, 0)[1])
+
+
+process, _ = start("index", *pictures, *root)
+assert end(process) == 0
+process, printed = start("search", query, *root, "--json")
+found = json.loads(printed.read())
+assert end(process) == 0
+process, printed = start("serve", *root, "--listen", "127.0.0.1:0")
+try:
+    with Client(printed.readline().split()[-1]) as client:
+        result = client.search(Path(query), SearchOptions(Box(0.05, 0.15, 0.95, 0.98), page_size=1))
+finally:
+    os.kill(process, signal.SIGTERM)
+assert end(process) == 0
+print(json.dumps([found["hits"][0]["uri"], [hit.image.file_name for hit in result.hits]]))
 """
 
 
@@ -77,7 +112,7 @@ def installed(wheel: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(command: list[str | Path], project: Path) -> str:
     """Run a command in the project, whose packages come first on the path."""
-    environment = os.environ | {"PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
+    environment = os.environ | BY_TORCH | {"PYTHONPATH": str(project), "OMP_NUM_THREADS": "1"}
     return subprocess.run(
         command, cwd=project, env=environment, check=True, stdout=subprocess.PIPE, text=True, timeout=240
     ).stdout
@@ -110,14 +145,13 @@ def test_every_folder_of_modules_is_a_package_of_the_distribution() -> None:
 def test_it_indexes_searches_and_serves_among_packages_of_the_same_names(installed: Path, project: Path) -> None:
     """Another `migrations` makes no database without tables, another `service` does not hide the client."""
     pictures = [SCIKIT_IMAGE / f"{name}.png" for name in ("chelsea", "coffee", "motorcycle_right")]
-    whatwhere = installed / "whatwhere"
+    python, whatwhere = installed / "python", installed / "whatwhere"
 
-    run([whatwhere, "index", *pictures, "--collection", "pictures.ww"], project)
+    said = run([python, "-c", COMMANDS, whatwhere, QUERY_PHOTOGRAPH, *pictures], project)
 
-    answer = run([whatwhere, "search", QUERY_PHOTOGRAPH, "--collection", "pictures.ww", "--json"], project)
-    assert json.loads(answer)["hits"][0]["uri"].endswith("motorcycle_right.png")
-    asked = run([installed / "python", "-c", CLIENT, whatwhere, QUERY_PHOTOGRAPH], project)
-    assert json.loads(asked) == ["motorcycle_right.png"]
+    uri, asked = json.loads(said.splitlines()[-1])
+    assert uri.endswith("motorcycle_right.png")
+    assert asked == ["motorcycle_right.png"]
 
 
 def test_importing_the_face_imports_nothing_heavy(installed: Path, project: Path) -> None:
