@@ -37,7 +37,7 @@ def library(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def collection(tmp_path_factory: pytest.TempPathFactory, library: Path) -> Path:
     """Give its collection."""
     collection = tmp_path_factory.mktemp("collection") / "library.ww"
-    done = commands.run_afresh("index", library, "--collection", collection, "--exif")
+    done = commands.run("index", library, "--collection", collection, "--exif")
     assert done.returncode == 0, done.stderr
     return collection
 
