@@ -203,7 +203,7 @@ def test_networks_that_pad_by_reflection_have_the_activations_that_torch_gives(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str
 ) -> None:
     """At sizes other than the one it was converted with, in both directions, and long and thin."""
-    path = saved(trained(find_backbone(name).weights.network), tmp_path / "weights.pth")
+    path = saved(trained(find_backbone(name).weights.network, side=128), tmp_path / "weights.pth")
     pictures = [
         photograph("coffee.png", 128, 224),
         photograph("rocket.jpg", 192, 128),

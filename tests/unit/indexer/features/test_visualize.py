@@ -35,21 +35,21 @@ def backbone(describer: Describer) -> Backbone:
 
 
 @pytest.fixture(scope="module")
-def noise() -> list[NDArray[np.uint8]]:
-    """Give a hundred pictures of coloured noise, of grain 1 to 32."""
+def noise(backbone: Backbone) -> list[Tensor]:
+    """Give the activations of a hundred pictures of coloured noise, of grain 1 to 32."""
     random = torch.Generator().manual_seed(0)
     pictures = []
     for number in range(100):
         grains = torch.rand(1, 3, SIZE >> number % 6, SIZE >> number % 6, generator=random)
         pictures.append((functional.interpolate(grains, size=SIZE)[0].permute(1, 2, 0) * 255).byte().numpy())
-    return pictures
+    return backbone.activations(pictures)
 
 
-def dots_and_cosines(backbone: Backbone, concept: Tensor, pictures: Sequence[NDArray[np.uint8]]) -> NDArray[np.float64]:
-    """Compare pictures with a concept in plain NumPy, as the factorisation weighs channels: [N, 2]."""
+def dots_and_cosines(concept: Tensor, activations: Sequence[Tensor]) -> NDArray[np.float64]:
+    """Compare activations of pictures with a concept in plain NumPy, as the factorisation weighs channels: [N, 2]."""
     row = concept.double().numpy()
     found = []
-    for grid in backbone.activations(pictures):
+    for grid in activations:
         shown = (grid * crow_channel_weights(grid)).mean(dim=(0, 1)).double().numpy()
         dot = shown @ row / np.linalg.norm(row)
         found.append((dot, dot / max(np.linalg.norm(shown), 1e-9)))
@@ -61,7 +61,7 @@ def test_the_ascent_climbs_far_above_noise_and_photographs(
     backbone: Backbone,
     described: list[Description],
     pictures: list[NDArray[np.uint8]],
-    noise: list[NDArray[np.uint8]],
+    noise: list[Tensor],
     number: int,
 ) -> None:
     """Nothing else shows so much of the concept, nor so much like it: not even the photograph that it is of."""
@@ -69,8 +69,8 @@ def test_the_ascent_climbs_far_above_noise_and_photographs(
 
     made = visualize_row(backbone, concept, size=SIZE, steps=STEPS)
 
-    reached = dots_and_cosines(backbone, concept, [made])[0]
-    others = dots_and_cosines(backbone, concept, [*noise, *pictures])
+    reached = dots_and_cosines(concept, backbone.activations([made]))[0]
+    others = dots_and_cosines(concept, [*noise, *backbone.activations(pictures)])
     assert made.shape == (SIZE, SIZE, 3)
     assert made.dtype == np.uint8
     assert reached[0] > 3 * others[:, 0].max()
@@ -79,7 +79,7 @@ def test_the_ascent_climbs_far_above_noise_and_photographs(
 
 @pytest.mark.parametrize("channel", DEAD_ON_NOISE)
 def test_a_channel_that_is_dead_on_noise_becomes_the_strongest_of_all(
-    backbone: Backbone, noise: list[NDArray[np.uint8]], channel: int
+    backbone: Backbone, noise: list[Tensor], channel: int
 ) -> None:
     """A concept of one channel has no gradient on grey: it is found nevertheless."""
     concept = functional.one_hot(torch.tensor(channel), CHANNELS).float()
@@ -87,7 +87,7 @@ def test_a_channel_that_is_dead_on_noise_becomes_the_strongest_of_all(
     made = visualize_row(backbone, concept, size=SIZE, steps=STEPS)
 
     means = backbone.activations([made])[0].mean(dim=(0, 1))
-    of_noise = torch.stack([grid[..., channel].mean() for grid in backbone.activations(noise)])
+    of_noise = torch.stack([grid[..., channel].mean() for grid in noise])
     assert (of_noise == 0).float().mean() > 0.5
     assert int(means.argmax()) == channel
     assert means[channel] > 3 * of_noise.max()
@@ -97,13 +97,15 @@ def test_a_channel_that_is_dead_on_noise_becomes_the_strongest_of_all(
 def test_other_networks_are_climbed_too(name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Networks without a ceiling on activations; their weights are random, so that all pictures look much alike."""
     monkeypatch.setenv(ENGINE_VARIABLE, "torch")  # only torch has gradients
-    backbone = load_backbone(name, torch.device("cpu"), weights=saved(trained(name), tmp_path / "weights.safetensors"))
+    backbone = load_backbone(
+        name, torch.device("cpu"), weights=saved(trained(name, side=128), tmp_path / "weights.safetensors")
+    )
     concept = torch.zeros(backbone.spec.channels)
     concept[[3, 50, 200, 400]] = 1
 
     start, made = (visualize_row(backbone, concept, size=64, steps=steps) for steps in (0, 32))
 
-    before, after = dots_and_cosines(backbone, concept, [start, made])
+    before, after = dots_and_cosines(concept, backbone.activations([start, made]))
     assert after[0] > 2 * before[0]
     assert after[1] > before[1]
 

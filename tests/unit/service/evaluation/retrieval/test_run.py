@@ -278,10 +278,10 @@ def test_bytes_an_image_are_those_that_region_queries_need(settings: EvaluationS
 
 
 def whitened(rows: NDArray[np.float32], trained_on: NDArray[np.float32], dimensions: int) -> NDArray[np.float64]:
-    """Return the unit sum of whitened rows, the whitener from NumPy's own eigenvectors, rounded to 16 bits."""
-    variances, directions = np.linalg.eigh(np.cov(trained_on.astype(np.float64), rowvar=False))
-    projection = directions[:, -dimensions:] / np.sqrt(variances[-dimensions:])
+    """Return the unit sum of whitened rows, the whitener from NumPy's own singular vectors, rounded to 16 bits."""
     mean = trained_on.astype(np.float64).mean(axis=0)
+    _, spreads, directions = np.linalg.svd(trained_on - mean, full_matrices=False)
+    projection = (directions[:dimensions].T / spreads[:dimensions]) * np.sqrt(len(trained_on) - 1)
     summed: NDArray[np.float64] = ((rows - mean.astype(np.float16)) @ projection.astype(np.float16)).sum(axis=0)
     return summed / np.linalg.norm(summed)
 
