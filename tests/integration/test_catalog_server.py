@@ -477,7 +477,7 @@ def test_both_databases_answer_alike(postgres: PostgresServer, tmp_path_factory:
     name = postgres.database()
 
     @settings(
-        max_examples=25,
+        max_examples=12,
         deadline=None,
         phases=[Phase.generate],
         suppress_health_check=list(HealthCheck),
