@@ -504,9 +504,9 @@ def test_a_late_refusal_of_an_earlier_token_is_ignored(browser: Browser, collect
         page.keyboard.press("Enter")
         expect(page.locator("#hits .hit").first).to_be_visible()
 
-        with page.expect_response("**/v1/collection") as late:
+        # The answer to the request with the token may still be under way: only the one that was held is refused.
+        with page.expect_response(lambda response: response.status == 401):
             held[0].continue_()
-        assert late.value.status == 401
         page.evaluate("() => new Promise(requestAnimationFrame)")
         expect(page.locator("#token-form")).to_be_hidden()
         expect(page.get_by_text("The token was refused")).to_be_hidden()
