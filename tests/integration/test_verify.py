@@ -30,7 +30,7 @@ from whatwhere.indexer.pipeline.run import index_paths
 from whatwhere.indexer.pipeline.settings import IndexSettings
 from whatwhere.service.cli.app import app
 
-FLIPS = 4  # of each file, beside its ends; ten times as many of the catalogue
+FLIPS = 10  # of each file, beside its ends; ten times as many of the catalogue
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
@@ -134,7 +134,7 @@ def test_every_damage_is_found_or_harmless(root: Path) -> None:
             assert answer in (None, right), f"a wrong answer after damage to {place}"
             assert faults or answer == right, f"nothing found after damage to {place}"
             done += 1
-    assert done > 220
+    assert done > 350
     assert verify_collection(root, deep=True) == []
 
 
