@@ -179,9 +179,9 @@ def test_workers_make_the_same_collection_to_the_last_bit(
 
 
 def test_a_worker_that_is_killed_is_made_up_for(cluster: Cluster, pictures: Path, here: Path, tmp_path: Path) -> None:
-    """SIGKILL in the middle of a chunk costs nothing but time; a node that goes takes one of two workers, see below."""
+    """SIGKILL in the middle of a chunk costs nothing but time."""
     (tmp_path / "c.held").mkdir()
-    with command(f"ray://{cluster.address}", pictures, tmp_path / "c.ww", workers=1) as process:
+    with command(f"ray://{cluster.address}", pictures, tmp_path / "c.ww") as process:
         waiting.wait_until(lambda: bool(held(tmp_path / "c.ww")))
         os.kill(held(tmp_path / "c.ww")[0], signal.SIGKILL)
         shutil.rmtree(tmp_path / "c.held")
